@@ -1,0 +1,103 @@
+"""What the two roads bring in: claims about one person, and the facts that travel with them.
+
+A webhook claims an *entry*: "this person entered stage S at t". A person read from the API claims a *state*: "stage S held at
+`updated` and until it was read". Claims are only ever added; the history is derived from the set of them (see `timeline`).
+
+Every instant here is aware and in Follow Up Boss's own time, except those named `received_at`, which are ours. The two are never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """Which of the two sources a claim came through. A read that a webhook prompted came through the webhook."""
+
+    WEBHOOK = "webhook"
+    POLLING = "polling"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One person as the people endpoint showed them.
+
+    `created` and `updated` are FUB's, whole seconds. `fields` holds only the custom fields that were asked for, as text.
+    `payload` is the part of the answer that is kept as evidence: JSON values, no key that was not asked for.
+    """
+
+    person_id: int
+    stage: str
+    stage_id: int | None
+    created: datetime | None
+    updated: datetime
+    first_name: str | None = None
+    last_name: str | None = None
+    assigned_user_id: str | None = None
+    assigned_user_name: str | None = None
+    tags: tuple[str, ...] = ()
+    fields: Mapping[str, str | None] = field(default_factory=dict)
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Readings of one answer, with what is known of its moment.
+
+    `read_at`: an instant of FUB's clock at or before the moment the people were read (never later than the truth).
+    `covered`: FUB's instant up to which everything was already recorded when this was read; null outside polls and before the first baseline.
+    `channel`: WEBHOOK when a webhook prompted this read, else POLLING.
+    """
+
+    readings: tuple[Reading, ...]
+    read_at: datetime
+    covered: datetime | None
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class StageEvent:
+    """peopleStageUpdated: each of these people entered `stage` at `at` (FUB's clock)."""
+
+    event_id: str
+    at: datetime
+    stage: str
+    person_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A webhook that says something happened to these people, but not which stage: they are read soon after."""
+
+    event_id: str
+    event: str
+    at: datetime
+    person_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Uninteresting:
+    """A genuine delivery of a kind that says nothing about people's stages."""
+
+    event_id: str
+    event: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One verified webhook request, decoded as far as it goes.
+
+    `key` identifies its meaning (not its bytes): a redelivery has the same key. `told` is None when nothing in it could be used.
+    `quarantine` says in one sentence why something in it could not be used, and is None when everything could.
+    """
+
+    key: bytes
+    body: bytes
+    event_id: str | None
+    event: str | None
+    told: StageEvent | Hint | Uninteresting | None
+    quarantine: str | None

@@ -1,0 +1,287 @@
+"""What the parts expect of each other: the protocols, and the three errors named by their remedy.
+
+No part imports another's implementation; the daemon hands each its neighbours, which satisfy the protocols below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from fubd.core.observation import Delivery, Reading, Snapshot
+
+
+class Forged(Exception):
+    """Not from Follow Up Boss: refuse it and keep nothing."""
+
+
+class Malformed(Exception):
+    """Genuine, but not in a form we can use: keep it aside and go on."""
+
+
+class Unavailable(Exception):
+    """The other side cannot do it now. `retry_after` is its own wish in seconds, where it gave one."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Clock(Protocol):
+    """Our own clock. The daemon's is the machine's; a test's may run faster."""
+
+    def now(self) -> datetime:
+        """Give our wall clock, aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Give seconds that only grow."""
+
+    async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
+        """Wait until one of the events is set (True) or the seconds have passed (False)."""
+
+
+# --- Follow Up Boss -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleQuery:
+    """One call of `GET /people`. Trash and unclaimed people are always included.
+
+    `updated_after` in FUB's time. `next` is the opaque token of the page before; `limit` is at most 100.
+    """
+
+    limit: int = 100
+    ids: tuple[int, ...] | None = None
+    sort: str | None = None
+    offset: int | None = None
+    next: str | None = None
+    updated_after: datetime | None = None
+    id_greater_than: int | None = None
+    id_less_than: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeoplePage:
+    """One answer of `GET /people`.
+
+    `ids` are all ids on the page, in its order, also of the people who could not be read (`unreadable`).
+    `read_at` is at or before the moment of reading, in FUB's time; `total` and `next` as far as the page told them.
+    """
+
+    readings: tuple[Reading, ...]
+    ids: tuple[int, ...]
+    unreadable: tuple[int, ...]
+    total: int | None
+    next: str | None
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A webhook as FUB's registry shows it. `status` is `Active` or `Disabled`."""
+
+    id: int
+    event: str
+    url: str
+    status: str
+
+
+class Feed(Protocol):
+    """Follow Up Boss. Every method raises Unavailable when FUB could not answer within the bounded retries."""
+
+    def fub_now(self) -> datetime:
+        """Give FUB's clock: ours corrected by the skew last measured (0 before the first answer)."""
+
+    def skew_seconds(self) -> float:
+        """Give our clock minus FUB's, in seconds, as last measured; 0 before the first answer."""
+
+    def calls_made(self) -> int:
+        """Give how many requests were sent so far, retries included."""
+
+    async def people(self, query: PeopleQuery) -> PeoplePage:
+        """Read one page of people."""
+
+    async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
+        """Read one person by id, Trash included; None when FUB answers 404. Second: `read_at` as in PeoplePage."""
+
+    async def stages(self) -> dict[str, int]:
+        """Read all stages: name to id."""
+
+    async def subscriptions(self) -> list[Subscription]:
+        """Read our system's webhooks. Raises Refused when the key may not."""
+
+    async def subscribe(self, event: str, url: str) -> Subscription:
+        """Create a webhook. Raises Refused."""
+
+    async def resubscribe(
+        self, subscription_id: int, *, url: str | None = None, status: str | None = None
+    ) -> Subscription:
+        """Correct a webhook. Raises Refused."""
+
+
+class Refused(Exception):
+    """FUB understood and said no (400, 401, 403, 404): trying again does not help. `status` is the code."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# --- The junction ---------------------------------------------------------------------------------------------------
+
+
+class Receipt(StrEnum):
+    """What became of a delivery that is now committed."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a committed snapshot brought.
+
+    `changes`: rows these readings made. `mismatched`: people already known whose stage was not the one we held, so a change that
+    nobody had told. `first_seen`: people read for the first time.
+    """
+
+    changes: int
+    mismatched: frozenset[int]
+    first_seen: int
+
+
+class Inbox(Protocol):
+    """Where both roads meet (`ingest`)."""
+
+    async def deliver(self, delivery: Delivery) -> Receipt:
+        """Record a delivery; returns once it is committed. Raises Unavailable when it is kept for later, or could not be kept."""
+
+    async def observe(self, snapshot: Snapshot) -> Findings:
+        """Record readings; returns once they are committed. Raises Unavailable."""
+
+
+# --- The book: what the poller, the keeper and pacing must find again after a restart ---------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """`began`: FUB's instant at which the first baseline started. `reached`: all that changed in FUB before it is recorded.
+
+    Both null until known. `sweep_from_id`: where an interrupted sweep goes on (ids below it are read), with `sweep_began` its start.
+    """
+
+    began: datetime | None
+    reached: datetime | None
+    sweep_began: datetime | None
+    sweep_from_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the database knows of the two sources. `*_received` are our clock's, the others FUB's.
+
+    `webhook_received`: last verified delivery. `stage_webhook_received`: last verified peopleStageUpdated. `polling_received`: last complete poll.
+    """
+
+    webhook_received: datetime | None
+    stage_webhook_received: datetime | None
+    polling_received: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRecord:
+    """The mode last announced, with what is needed to go on from it after a restart. `since` is our clock's."""
+
+    mode: str
+    reason: str
+    delay_seconds: float
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PendingHint:
+    """A person to be read. `since` is our clock's: a read must begin after it. `attempts` counts reads that found nobody."""
+
+    person_id: int
+    since: datetime
+    attempts: int
+
+
+class Book(Protocol):
+    """The daemon's memory in the database. Every method raises Unavailable."""
+
+    async def coverage(self) -> Coverage:
+        """Give the coverage record."""
+
+    async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
+        """Note that a sweep that began at `began` (FUB's time) has read every id below `from_id`; sets `Coverage.began` when it is null."""
+
+    async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
+        """Advance coverage (never backwards) and give what it is now; `sweep` also clears the sweep's notes."""
+
+    async def start_run(self, kind: str, started_at: datetime) -> int:
+        """Note a poll run (kind incremental, scrub or sweep; our clock); gives its id."""
+
+    async def finish_run(
+        self,
+        run_id: int,
+        *,
+        outcome: str,
+        finished_at: datetime,
+        people: int,
+        calls: int,
+        changes: int,
+        note: str | None,
+    ) -> None:
+        """Note how a poll run ended: outcome ok or failed (our clock)."""
+
+    async def heard(self) -> Heard:
+        """Give when each source was last heard."""
+
+    async def mode(self) -> ModeRecord | None:
+        """Give the mode last announced; None on a fresh database."""
+
+    async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
+        """Keep a change of mode with its evidence."""
+
+    async def keep_delay(self, delay_seconds: float) -> None:
+        """Keep the delay of the current mode, so that doubling goes on after a restart."""
+
+    async def count_missed(self, *, fub_now: datetime, missed_after_seconds: float) -> int:
+        """Count, once each, the changes found by polling that are older than this and that no webhook has told since."""
+
+    async def oldest_verified(self, limit: int) -> list[int]:
+        """Give known people, longest unverified first, those who are gone left out."""
+
+    async def send_to_back(self, person_ids: Sequence[int]) -> None:
+        """Put people whom a scrub could not settle now at the end of its queue, unverified as they were."""
+
+    async def note_scrub(self, *, matched: int, mismatched: int) -> None:
+        """Add to the scrub round under way; a round is complete once everyone was verified after it began."""
+
+    async def gone(self, person_id: int, at: datetime) -> None:
+        """Mark a person gone as of FUB's instant `at`: FUB answered 404 for them. Never makes a row. Drops their hint."""
+
+    async def hints(self, limit: int) -> list[PendingHint]:
+        """Give people to be read because a webhook spoke of them, longest waiting first, those put off left out."""
+
+    async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
+        """Put off hints whose people could not be read yet, counting the attempt."""
+
+    async def drop_hints(self, person_ids: Sequence[int]) -> None:
+        """Give up hints that will never be answered."""
+
+    async def highest_person_id(self) -> int:
+        """Give the highest id known, 0 for none."""
+
+    async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
+        """Take or renew the lease by the database's clock; gives the fencing token, None when another holds it."""
+
+    async def release_lease(self, holder: str) -> None:
+        """Give the lease back, so that another instance takes over at once."""
