@@ -56,21 +56,15 @@ class Metrics:
                 made.labels(value)
             return made
 
-        self.build_info = Gauge(
-            "fubd_build_info", "Always 1; what is running.", ["version", "commit"], registry=registry
-        )
+        self.build_info = Gauge("fubd_build_info", "Always 1; what is running.", ["version", "commit"], registry=registry)
 
         # The webhook door.
-        self.webhook_deliveries = counter(
-            "webhook_deliveries", "Answered webhook requests, each once.", "outcome", DELIVERY_OUTCOMES
-        )
+        self.webhook_deliveries = counter("webhook_deliveries", "Answered webhook requests, each once.", "outcome", DELIVERY_OUTCOMES)
         self.webhook_ack_seconds = histogram("webhook_ack_seconds", "From the request's head to its answer.", _FAST)
 
         # What was recorded.
         self.stage_changes = counter("stage_changes", "Rows recorded, by who saw the change first.", "source", SOURCES)
-        self.confirmations = counter(
-            "confirmations", "Rows the other source has seen too, by that source.", "source", SOURCES
-        )
+        self.confirmations = counter("confirmations", "Rows the other source has seen too, by that source.", "source", SOURCES)
         self.healed = counter("healed", "Rows corrected by later evidence.")
         self.missed_by_webhook = counter("missed_by_webhook", "Changes found by polling that no webhook told in time.")
         self.hidden_steps = counter("hidden_steps", "Times a stage was told twice with the step between unseen.")
@@ -96,15 +90,11 @@ class Metrics:
         self.webhook_subscription_active = gauge(
             "webhook_subscription_active", "1 while our subscription is in force.", "event", SUBSCRIBED_EVENTS
         )
-        self.webhook_failure_ratio = gauge(
-            "webhook_failure_ratio", "Our failures as FUB sees them over its 48 h window."
-        )
+        self.webhook_failure_ratio = gauge("webhook_failure_ratio", "Our failures as FUB sees them over its 48 h window.")
 
         # Polling.
         self.poll_interval_seconds = gauge("poll_interval_seconds", "Seconds from one poll to the next.")
-        self.poll_runs = Counter(
-            "fubd_poll_runs", "Poll runs by kind and outcome.", ["kind", "outcome"], registry=registry
-        )
+        self.poll_runs = Counter("fubd_poll_runs", "Poll runs by kind and outcome.", ["kind", "outcome"], registry=registry)
         for kind in POLL_KINDS:
             for outcome in ("ok", "failed"):
                 self.poll_runs.labels(kind, outcome)
@@ -114,41 +104,27 @@ class Metrics:
             "All that changed in FUB before this Unix time is recorded; 0 until the first complete poll.",
         )
         self.scrubbed_people = counter("scrubbed_people", "People re-verified.", "outcome", ("match", "mismatch"))
-        self.completeness_ratio = gauge(
-            "completeness_ratio", "Share of people found as recorded in the last complete scrub round."
-        )
-        self.scrub_oldest = gauge(
-            "scrub_oldest_timestamp_seconds", "When the longest-unverified person was last verified, Unix time."
-        )
+        self.completeness_ratio = gauge("completeness_ratio", "Share of people found as recorded in the last complete scrub round.")
+        self.scrub_oldest = gauge("scrub_oldest_timestamp_seconds", "When the longest-unverified person was last verified, Unix time.")
 
         # The FUB API.
         self.api_requests = Counter("fubd_api_requests", "Requests to FUB.", ["endpoint", "status"], registry=registry)
         for endpoint in ENDPOINTS:
             self.api_requests.labels(endpoint, "200")
             self.api_requests.labels(endpoint, "error")
-        self.api_request_seconds = histogram(
-            "api_request_seconds", "How long FUB took to answer.", _CALL, "endpoint", ENDPOINTS
-        )
-        self.api_rate_limit_remaining = gauge(
-            "api_rate_limit_remaining", "What FUB said is left of its limit.", "context", ("global",)
-        )
+        self.api_request_seconds = histogram("api_request_seconds", "How long FUB took to answer.", _CALL, "endpoint", ENDPOINTS)
+        self.api_rate_limit_remaining = gauge("api_rate_limit_remaining", "What FUB said is left of its limit.", "context", ("global",))
         self.api_throttled_seconds = counter("api_throttled_seconds", "Time spent waiting for the rate limit.")
         self.clock_skew_seconds = gauge("clock_skew_seconds", "Our clock minus FUB's.")
 
         # The house.
         self.inbox_pending = gauge("inbox_pending", "People a webhook spoke of who are still to be read.")
         self.quarantined = gauge("quarantined", "Deliveries kept aside because something in them was unreadable.")
-        self.alerts = counter(
-            "alerts", "Alerts out, by what became of them.", "outcome", ("sent", "failed", "given_up")
-        )
+        self.alerts = counter("alerts", "Alerts out, by what became of them.", "outcome", ("sent", "failed", "given_up"))
         self.db_up = gauge("db_up", "1 while the database answers.")
-        self.db_transaction_seconds = histogram(
-            "db_transaction_seconds", "How long a recording transaction took.", _FAST
-        )
+        self.db_transaction_seconds = histogram("db_transaction_seconds", "How long a recording transaction took.", _FAST)
         self.lease_held = gauge("lease_held", "1 while this instance polls and keeps the webhooks.")
-        self.ledger_imbalance = gauge(
-            "ledger_imbalance", "Answers that do not add up with outcomes and rows: must be 0."
-        )
+        self.ledger_imbalance = gauge("ledger_imbalance", "Answers that do not add up with outcomes and rows: must be 0.")
         self.chain_violations = gauge("chain_violations", "Rows whose stage_from is not the row before: must be 0.")
 
     def show_mode(self, mode: str) -> None:

@@ -117,9 +117,7 @@ class Feed(Protocol):
     async def subscribe(self, event: str, url: str) -> Subscription:
         """Create a webhook. Raises Refused."""
 
-    async def resubscribe(
-        self, subscription_id: int, *, url: str | None = None, status: str | None = None
-    ) -> Subscription:
+    async def resubscribe(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
         """Correct a webhook. Raises Refused."""
 
 
