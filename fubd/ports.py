@@ -184,7 +184,7 @@ class Coverage:
 class Heard:
     """What the database knows of the two sources. `*_received` are our clock's, the others FUB's.
 
-    `webhook_received`: last verified delivery. `stage_webhook_received`: last verified peopleStageUpdated. `polling_received`: last complete poll.
+    `webhook_received`: last verified delivery. `stage_webhook_received`: last peopleStageUpdated. `polling_received`: last complete poll.
     """
 
     webhook_received: datetime | None

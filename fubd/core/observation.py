@@ -48,7 +48,7 @@ class Snapshot:
     """Readings of one answer, with what is known of its moment.
 
     `read_at`: an instant of FUB's clock at or before the moment the people were read (never later than the truth).
-    `covered`: FUB's instant up to which everything was already recorded when this was read; null outside polls and before the first baseline.
+    `covered`: FUB's instant up to which everything was already recorded when this was read; null outside polls and before the baseline.
     `channel`: WEBHOOK when a webhook prompted this read, else POLLING.
     """
 
