@@ -1,0 +1,187 @@
+"""Which row belongs to which change: the difference between the history that the claims amount to and the rows that stand.
+
+A row keeps its id for ever: it belongs to the change that the claim which first made it belongs to. So a correction updates it; two rows
+become one only when what made them turns out to be one change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
+
+
+class Claim(NamedTuple):
+    """A claim as it is kept. `at`: eventCreated of an entry, `updated` of a state. `row_id`: the row that it makes or would make."""
+
+    seq: int
+    row_id: int
+    entry: bool
+    channel: str
+    at: datetime
+    stage: Stage
+    event_id: str
+    received_at: datetime
+    read_at: datetime | None
+    covered: datetime | None
+    created: datetime | None
+
+
+class Row(NamedTuple):
+    """A row of stage_changes. `foreign`: no claim stands behind it, another writer made it; it is taken as it is and never touched."""
+
+    id: int
+    stage_from: str | None
+    stage: Stage
+    changed_at: datetime
+    changed_after: datetime | None
+    source: str
+    received_at: datetime
+    confirmed_by: str | None
+    confirmed_at: datetime | None
+    event_id: str | None
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it."""
+
+    person_id: int
+    start: Row | None
+    rows: tuple[Row, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row to be made. `relinks`: the seq of the older claim that makes it, when no new one does; then `row.id` is 0, to be drawn."""
+
+    row: Row
+    head: Claim
+    relinks: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A row to be brought in line."""
+
+    was: Row
+    now: Row
+    head: Claim | None
+
+    @property
+    def healed(self) -> bool:
+        """Tell whether the change itself was corrected, not only confirmed."""
+        return self.was[1:5] != self.now[1:5]
+
+    @property
+    def confirms(self) -> bool:
+        """Tell whether the other source has now seen it too."""
+        return self.was.confirmed_by is None and self.now.confirmed_by is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What to write for one person. `joined`: rows that turned out to be part of another. `repeats`: new claims that told a stage again."""
+
+    recorded: tuple[Recorded, ...] = ()
+    corrected: tuple[Corrected, ...] = ()
+    joined: tuple[Row, ...] = ()
+    repeats: int = 0
+
+
+def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, began: datetime | None) -> Difference:
+    """Fold the claims and compare with the rows. `new`: the seqs that are new in this transaction."""
+    claims = {claim.seq: claim for claim in near.claims}
+    rows = {row.id: row for row in near.rows}
+    history = _history(near, window, began)
+    recorded: list[Recorded] = []
+    corrected: list[Corrected] = []
+    taken: set[int] = set()
+    for change in history.changes:
+        row = _row_of(change, claims, rows, taken)
+        if row is None:
+            recorded.append(_record(change, claims, new))
+            continue
+        taken.add(row.id)
+        if row.foreign:
+            continue
+        now = _corrected(row, change, claims)
+        if now != row:
+            corrected.append(Corrected(row, now, claims.get(change.head.seq)))
+    if near.start is not None and not near.start.foreign:
+        confirmed = _confirmed(near.start, history.at_start, claims)
+        if confirmed != near.start:
+            corrected.append(Corrected(near.start, confirmed, None))
+    joined = tuple(row for row in near.rows if row.id not in taken and not row.foreign)
+    repeats = sum(seq in new for change in history.changes for seq in change.repeats)
+    repeats += sum(seq in new for seq in history.repeats_at_start)
+    return Difference(tuple(recorded), tuple(corrected), joined, repeats)
+
+
+def _history(near: Near, window: timedelta, began: datetime | None) -> History:
+    entries = [Entry(claim.seq, claim.at, claim.stage) for claim in near.claims if claim.entry]
+    # A foreign row stands like an entry that came before all claims; its seq is its id below zero.
+    entries += [Entry(-row.id, row.changed_at, row.stage) for row in near.rows if row.foreign]
+    states = [
+        State(claim.seq, claim.at, max(claim.at, claim.read_at or claim.at), claim.stage, claim.covered, claim.created)
+        for claim in near.claims
+        if not claim.entry
+    ]
+    start = None if near.start is None else Start(near.start.stage, near.start.changed_at)
+    return fold(entries, states, start, window=window, began=began)
+
+
+def _row_of(change: Change, claims: dict[int, Claim], rows: dict[int, Row], taken: set[int]) -> Row | None:
+    if not rows:
+        return None
+    for seq in sorted((*change.told, *change.repeats)):
+        row = rows.get(-seq if seq < 0 else claims[seq].row_id)
+        if row is not None and row.id not in taken:
+            return row
+    return None
+
+
+def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int]) -> Recorded:
+    told = sorted(change.told)
+    first = claims[told[0]]
+    fresh = min((seq for seq in (*told, *change.repeats) if seq in new), default=None)
+    head = change.head
+    row = Row(
+        id=fresh or 0,
+        stage_from=change.stage_from,
+        stage=change.stage,
+        changed_at=change.changed_at,
+        changed_after=change.changed_after,
+        source=first.channel,
+        received_at=first.received_at,
+        confirmed_by=None,
+        confirmed_at=None,
+        event_id=claims[head.seq].event_id if isinstance(head, Entry) else None,
+    )
+    return Recorded(_confirmed(row, change.told, claims), claims[head.seq], None if fresh is not None else told[0])
+
+
+def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
+    # Who saw it first stays as it was written: later claims cannot have been earlier.
+    now = row._replace(
+        stage_from=change.stage_from,
+        stage=change.stage if change.stage.name != row.stage.name else row.stage,
+        changed_at=change.changed_at,
+        changed_after=change.changed_after,
+        event_id=claims[change.head.seq].event_id if isinstance(change.head, Entry) else None,
+    )
+    return _confirmed(now, change.told, claims)
+
+
+def _confirmed(row: Row, told: tuple[int, ...], claims: dict[int, Claim]) -> Row:
+    if row.confirmed_by is not None:
+        return row
+    for seq in sorted(told):
+        claim = claims.get(seq)
+        if claim is not None and claim.channel != row.source:
+            return row._replace(confirmed_by=claim.channel, confirmed_at=claim.received_at)
+    return row

@@ -1,0 +1,29 @@
+-- Keep people as just read, learn the names of stages, and answer the hints: rows made since the person was asked for are filled.
+WITH read AS (
+    SELECT * FROM unnest(
+        $1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[], $9::text[],
+        $10::text[], $11::text[], $12::jsonb[]
+    ) AS r(id, stage, stage_id, created, updated, read_at, first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag, fields)
+), learned AS (
+    INSERT INTO fubd.stage AS g (name, id)
+    SELECT DISTINCT ON (r.stage) r.stage, r.stage_id FROM read r WHERE r.stage_id IS NOT NULL ORDER BY r.stage, r.updated DESC
+    ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE g.id <> excluded.id
+), kept AS (
+    UPDATE fubd.person p
+    SET stage = r.stage, stage_id = r.stage_id, created = coalesce(r.created, p.created), updated = r.updated, first_name = r.first_name,
+        last_name = r.last_name, assigned_user_id = r.assigned_user_id, assigned_user_name = r.assigned_user_name,
+        lead_source_tag = r.lead_source_tag, fields = r.fields, gone_at = NULL,
+        verified_at = greatest(p.verified_at, r.read_at), scrub_after = greatest(p.verified_at, r.read_at)
+    FROM read r
+    WHERE p.id = r.id AND (p.updated IS NULL OR (r.updated, r.read_at) >= (p.updated, coalesce(p.verified_at, '-infinity')))
+), answered AS (
+    DELETE FROM fubd.hint h USING read r WHERE h.person_id = r.id AND r.read_at >= h.since
+    RETURNING h.person_id, h.asked_at
+)
+UPDATE public.stage_changes c
+SET first_name = coalesce(r.first_name, c.first_name), last_name = coalesce(r.last_name, c.last_name),
+    assigned_user_id = coalesce(r.assigned_user_id, c.assigned_user_id),
+    assigned_user_name = coalesce(r.assigned_user_name, c.assigned_user_name),
+    lead_source_tag = coalesce(r.lead_source_tag, c.lead_source_tag){fill_columns}
+FROM answered a JOIN read r ON r.id = a.person_id
+WHERE c.person_id = a.person_id::text AND c.received_at >= a.asked_at

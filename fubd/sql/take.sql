@@ -1,0 +1,40 @@
+-- Keep the deliveries, lock the people, add the claims; says which deliveries and which claims are new.
+-- Each step waits for the one before, so that all transactions take their locks in one order: deliveries, people, claims.
+WITH delivered AS (
+    INSERT INTO fubd.delivery (key, event_id, event, received_at, instance, quarantine, body)
+    SELECT d.key, d.event_id, d.event, d.received_at, $1, d.quarantine, d.body
+    FROM unnest($2::bytea[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::bytea[])
+        AS d(key, event_id, event, received_at, quarantine, body)
+    ORDER BY d.key
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key
+), born AS (
+    INSERT INTO fubd.person (id)
+    SELECT p.id FROM unnest($8::bigint[]) AS p(id) WHERE (SELECT count(*) FROM delivered) >= 0 ORDER BY p.id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), locked AS MATERIALIZED (
+    SELECT p.id FROM fubd.person p
+    WHERE p.id = ANY($8::bigint[]) AND (SELECT count(*) FROM born) >= 0
+    ORDER BY p.id
+    FOR NO KEY UPDATE
+), claimed AS (
+    INSERT INTO fubd.claim AS k
+        (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
+    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage, c.stage_id, c.received_at, c.read_at, c.covered, c.created, c.ignored
+    FROM unnest(
+        $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::timestamptz[],
+        $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::boolean[]
+    ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
+    WHERE (SELECT count(*) FROM locked) >= 0
+    -- The same state read again holds for longer; whichever read is recorded first, the wider knowledge stays.
+    ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
+        SET read_at = greatest(k.read_at, excluded.read_at), covered = greatest(k.covered, excluded.covered)
+        WHERE k.kind = 'state' AND (k.read_at, k.covered) IS DISTINCT FROM
+            (greatest(k.read_at, excluded.read_at), greatest(k.covered, excluded.covered))
+    RETURNING k.seq, (k.xmax = 0) AS added
+)
+SELECT
+    (SELECT array_agg(delivered.key) FROM delivered) AS delivered,
+    (SELECT array_agg(claimed.seq) FROM claimed WHERE claimed.added) AS claimed,
+    (SELECT count(*) FROM born) + (SELECT count(*) FROM locked) AS locked

@@ -1,0 +1,44 @@
+-- Write the difference. Each part is empty when there is nothing of its kind.
+WITH joined AS (
+    DELETE FROM public.stage_changes c WHERE c.id = ANY($1::bigint[])
+), forgotten AS (
+    DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY($2::bigint[])
+), corrected AS (
+    UPDATE public.stage_changes c
+    SET stage_from = u.stage_from, stage_to = u.stage_to, changed_at = u.changed_at, changed_after = u.changed_after, confirmed_by = u.confirmed_by,
+        confirmed_at = u.confirmed_at, event_id = u.event_id, raw_payload = coalesce(u.raw_payload, c.raw_payload)
+    FROM unnest(
+        $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[],
+        $12::jsonb[]
+    ) AS u(id, person_id, stage_from, stage_to, changed_at, changed_after, confirmed_by, confirmed_at, event_id, raw_payload)
+    -- A row that no claim of ours made belongs to another writer and is never touched.
+    WHERE c.id = u.id AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = u.person_id AND coalesce(k.row_id, k.seq) = c.id)
+), noted AS (
+    INSERT INTO fubd.correction (change_id, person_id, corrected_at, was, became)
+    SELECT * FROM unnest($13::bigint[], $14::bigint[], $15::timestamptz[], $16::jsonb[], $17::jsonb[])
+), made AS (
+    SELECT * FROM unnest(
+        $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[], $25::text[],
+        $26::text[], $27::timestamptz[], $28::text[], $29::jsonb[]
+    ) AS n(id, person_id, stage_from, stage_to, changed_at, changed_after, received_at, source, confirmed_by, confirmed_at, event_id, raw_payload)
+), recorded AS (
+    INSERT INTO public.stage_changes
+        (id, person_id, stage_from, stage_to, changed_at, changed_after, received_at, source, confirmed_by, confirmed_at, event_id, raw_payload,
+        first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag{insert_columns})
+    SELECT n.id, n.person_id::text, n.stage_from, n.stage_to, n.changed_at, n.changed_after, n.received_at, n.source, n.confirmed_by,
+        n.confirmed_at, n.event_id, n.raw_payload, p.first_name, p.last_name, p.assigned_user_id, p.assigned_user_name,
+        p.lead_source_tag{insert_values}
+    FROM made n JOIN fubd.person p ON p.id = n.person_id
+    ORDER BY n.id
+), awaiting AS (
+    INSERT INTO fubd.unconfirmed (change_id, changed_at)
+    SELECT n.id, n.changed_at FROM made n WHERE n.source = 'polling' AND n.confirmed_by IS NULL
+    ON CONFLICT (change_id) DO NOTHING
+), relinked AS (
+    UPDATE fubd.claim k SET row_id = l.row_id
+    FROM unnest($30::bigint[], $31::bigint[], $32::bigint[]) AS l(person_id, seq, row_id)
+    WHERE k.person_id = l.person_id AND k.seq = l.seq
+)
+INSERT INTO fubd.hint AS h (person_id, since, asked_at)
+SELECT t.person_id, t.since, t.asked_at FROM unnest($33::bigint[], $34::timestamptz[], $35::timestamptz[]) AS t(person_id, since, asked_at)
+ON CONFLICT (person_id) DO UPDATE SET since = greatest(h.since, excluded.since), not_before = '-infinity'
