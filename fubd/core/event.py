@@ -1,0 +1,213 @@
+"""Whether a webhook request is genuine, and what it tells.
+
+The rules, from FUB's webhook guide and from what its senders were seen to do:
+
+- Genuine means: `FUB-Signature` is the lowercase hex HMAC-SHA256 of the *base64* of the received bytes, under the system key. It is checked
+  before anything is parsed, and never over JSON written anew: FUB escapes slashes, and another writer would not.
+- An event of no interest needs nothing but its name; the ids of a note or of a relationship are not people.
+- An event about people needs a name, an instant and at least one usable id, and a stage event a stage, or it is quarantined whole.
+- Usable and unusable ids together: the usable ones are told and the delivery is quarantined as well.
+- `eventId` is only as good as its sender. Without one the event still counts, under an id derived from what it says.
+
+Any bytes at all decode to a `Delivery`. A bulk edit may come split over several requests, perhaps under one `eventId`, so the key of a
+delivery covers the people in it.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import b2a_base64
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from hmac import compare_digest
+from hmac import digest as keyed_digest
+
+from fubd.core.observation import Delivery, Hint, StageEvent, Uninteresting
+from fubd.ports import Forged, Malformed
+
+STAGE_UPDATED = "peopleStageUpdated"
+MAX_NAME_CHARS = 200
+MAX_STAGE_CHARS = 500
+MAX_PERSON_ID = 2**63 - 1
+MAX_AHEAD = timedelta(days=1)
+
+# Before this no instant can be meant, and arithmetic on the first days of year 1 would leave the calendar.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_ID_CHARS = 40
+_ABOUT_PEOPLE = "people"
+_ABOUT_RELATIONSHIPS = "peopleRelationship"
+
+
+def verify(body: bytes, signature: str | None, keys: Sequence[bytes]) -> None:
+    """Raise Forged unless `signature` (the header FUB-Signature) is that of `body` under one of the keys.
+
+    Takes the same time whichever key fits, and whatever the header holds.
+    """
+    # Compared as bytes: compare_digest raises TypeError for a str beyond ASCII, and a header may bear any.
+    given = b"" if signature is None else signature.encode("utf-8", "surrogatepass")
+    message = b2a_base64(body, newline=False)
+    genuine = False
+    for key in keys:
+        genuine |= compare_digest(keyed_digest(key, message, "sha256").hex().encode(), given)
+    if not genuine:
+        raise Forged("no signature" if signature is None else "the signature does not fit the body")
+
+
+def decode(body: bytes, *, fub_now: datetime) -> Delivery:
+    """Tell what a verified body says, as far as it can be used; never raises. `fub_now` is FUB's clock, to judge an event's instant."""
+    try:
+        document = _document(body)
+    except Malformed as fault:
+        return Delivery(_digest(body), body, None, None, None, str(fault))
+    event_id = _name(document.get("eventId"))
+    event = _name(document.get("event"))
+    if event is None:
+        return Delivery(_digest(body), body, event_id, None, None, "there is no usable event name")
+    try:
+        if event.startswith(_ABOUT_PEOPLE) and not event.startswith(_ABOUT_RELATIONSHIPS):
+            return _about_people(body, document, event_id, event, fub_now)
+        return _uninteresting(body, document, event_id, event, fub_now)
+    except Malformed as fault:
+        return Delivery(_digest(body), body, event_id, event, None, str(fault))
+
+
+def _about_people(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
+    stage = _stage(document.get("data")) if event == STAGE_UPDATED else None
+    at = _instant(document.get("eventCreated"), fub_now)
+    people, bad = _people(document.get("resourceIds"))
+    if not people:
+        raise Malformed("there is no usable id in resourceIds")
+    key = _meaning(event_id, event, at, stage, people)
+    quarantine = None
+    if event_id is None:
+        event_id = f"content-{key.hex()}"
+    if bad:
+        # The bad part has no meaning to compare, so only the same bytes are the same delivery.
+        key = _digest(body)
+        quarantine = f"{bad} of {bad + len(people)} ids in resourceIds are unusable"
+    told = Hint(event_id, event, at, people) if stage is None else StageEvent(event_id, at, stage, people)
+    return Delivery(key, body, event_id, event, told, quarantine)
+
+
+def _uninteresting(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
+    ids, bad = _people(document.get("resourceIds"))
+    try:
+        at = _instant(document.get("eventCreated"), fub_now)
+        key = _digest(body) if bad else _meaning(event_id, event, at, None, ids)
+    except Malformed:
+        at = fub_now
+        key = _digest(body)
+    if event_id is None:
+        event_id = f"content-{key.hex()}"
+    return Delivery(key, body, event_id, event, Uninteresting(event_id, event, at), None)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        # Which of the two was meant nobody can say, and another reader may take the other.
+        raise Malformed("a key occurs twice in the JSON")
+    return made
+
+
+def _no_constant(_name: str) -> object:
+    raise Malformed("the body is not JSON: it holds NaN or Infinity")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+
+
+def _document(body: bytes) -> dict[str, object]:
+    """Parse the body as one JSON object in UTF-8. Raises Malformed."""
+    try:
+        # Not json.loads(bytes): that would guess UTF-16 and UTF-32 and skip a byte order mark.
+        document = _DECODER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Malformed("the body is not UTF-8") from None
+    except RecursionError:
+        raise Malformed("the JSON is nested too deeply") from None
+    except ValueError:
+        # JSONDecodeError, and the interpreter's limit on the digits of an integer.
+        raise Malformed("the body is not JSON") from None
+    if type(document) is not dict:
+        raise Malformed("the JSON is not an object")
+    return document
+
+
+def _text(value: object, max_chars: int) -> str | None:
+    """Give the value when it is text that Postgres can keep: no NUL, no half of a surrogate pair; else None."""
+    if type(value) is not str or not value or len(value) > max_chars or "\0" in value:
+        return None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return None
+    return value
+
+
+def _name(value: object) -> str | None:
+    text = _text(value, MAX_NAME_CHARS)
+    return None if text is None or text.isspace() else text
+
+
+def _stage(data: object) -> str:
+    stage = _text(data.get("stage"), MAX_STAGE_CHARS) if type(data) is dict else None
+    if stage is None or stage.isspace():
+        raise Malformed("there is no usable stage in data")
+    return stage
+
+
+def _instant(value: object, fub_now: datetime) -> datetime:
+    if type(value) is not str:
+        raise Malformed("eventCreated is missing")
+    try:
+        instant = datetime.fromisoformat(value)
+        if instant.tzinfo is None:
+            raise Malformed("eventCreated has no time zone")
+        if instant.tzinfo is not UTC:
+            instant = instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Malformed("eventCreated is unreadable") from None
+    if instant < _EARLIEST:
+        raise Malformed("eventCreated is out of range")
+    if instant - fub_now > MAX_AHEAD:
+        raise Malformed("eventCreated is more than a day ahead of FUB's clock")
+    return instant
+
+
+def _people(value: object) -> tuple[tuple[int, ...], int]:
+    """Give the usable ids, each once, in their order, and how many entries were not usable."""
+    if type(value) is not list:
+        return (), 0 if value is None else 1
+    found: dict[int, None] = {}
+    bad = 0
+    for entry in value:
+        person_id = _person_id(entry)
+        if person_id:
+            found[person_id] = None
+        else:
+            bad += 1
+    return tuple(found), bad
+
+
+def _person_id(entry: object) -> int:
+    """Give the id, or 0 for what cannot be one. A bool is an int to Python, not to anyone else: hence the exact type."""
+    if type(entry) is int:
+        number = entry
+    elif type(entry) is str and len(entry) <= _MAX_ID_CHARS and entry.isascii() and entry.isdigit():
+        number = int(entry)
+    else:
+        return 0
+    return number if 0 < number <= MAX_PERSON_ID else 0
+
+
+def _meaning(event_id: str | None, event: str, at: datetime, stage: str | None, ids: tuple[int, ...]) -> bytes:
+    """Digest what is said: the parts hold no NUL, so that joined by it no two meanings look alike."""
+    listed = str(ids[0]) if len(ids) == 1 else ",".join(map(str, sorted(ids)))
+    return _digest(f"{event_id or ''}\0{event}\0{at.isoformat()}\0{stage or ''}\0{listed}".encode())
+
+
+def _digest(content: bytes) -> bytes:
+    return sha256(content).digest()

@@ -1,0 +1,35 @@
+"""The bounds of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A bound for everything that a sender or a reader decides; bytes, seconds or a count, as the name says."""
+
+    body_bytes: int = 1024 * 1024
+    body_seconds: float = 10.0
+    # The inbox answers within about 4.5 s by itself, FUB waits for 10, and 5 are promised.
+    deliver_seconds: float = 4.8
+    retry_after_seconds: float = 30.0
+
+    connections: int = 1000
+    backlog: int = 128
+    head_seconds: float = 10.0
+    head_line_bytes: int = 8190
+    head_fields: int = 128
+    idle_seconds: float = 75.0
+    linger_seconds: float = 5.0
+    # The longest an answer other than a stream may take before the connection is given up as dead.
+    answer_seconds: float = 60.0
+
+    view_seconds: float = 10.0
+    page_rows: int = 100
+    max_page_rows: int = 1000
+
+    streams: int = 50
+    stream_queue: int = 1000
+    stream_write_seconds: float = 10.0
+    heartbeat_seconds: float = 15.0
