@@ -6,13 +6,15 @@ No part imports another's implementation; the daemon hands each its neighbours, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fubd.core.observation import Delivery, Reading, Snapshot
+from fubd.core.rows import Corrected, Near, Recorded, Row
 
 
 class Forged(Exception):
@@ -164,6 +166,98 @@ class Inbox(Protocol):
         """Record readings; returns once they are committed. Raises Unavailable."""
 
 
+# --- The journal: one transaction of ingest, as the database carries it out ------------------------------------------
+
+
+class KeptDelivery(NamedTuple):
+    """A delivery with when it was received (our clock)."""
+
+    delivery: Delivery
+    received_at: datetime
+
+
+class NewClaim(NamedTuple):
+    """A claim as it comes in; the first six fields tell it from every other. `ignored`: kept, but it makes no row."""
+
+    person_id: int
+    at: datetime
+    kind: str
+    channel: str
+    event_id: str
+    stage: str
+    stage_id: int | None
+    received_at: datetime
+    read_at: datetime | None
+    covered: datetime | None
+    created: datetime | None
+    ignored: bool
+
+
+class Taken(NamedTuple):
+    """What of it was new: keys of deliveries, seqs of claims. `touched`: the new claims and those whose knowledge grew."""
+
+    deliveries: frozenset[bytes]
+    claims: frozenset[int]
+    touched: frozenset[int]
+
+
+class Facts(NamedTuple):
+    """A person as read, with the tag that FUBD_LEAD_SOURCE_TAGS chose, to be kept and to fill rows from."""
+
+    reading: Reading
+    read_at: datetime
+    lead_source_tag: str | None
+
+
+class NewHint(NamedTuple):
+    """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it."""
+
+    person_id: int
+    since: datetime
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The difference to be written. Each with the person it is of; `evidence` is the JSON text for raw_payload, by claim seq."""
+
+    recorded: Sequence[tuple[int, Recorded]]
+    corrected: Sequence[tuple[int, Corrected]]
+    joined: Sequence[tuple[int, Row]]
+    hints: Sequence[NewHint]
+    evidence: Mapping[int, str]
+    now: datetime
+
+
+class Recording(Protocol):
+    """A transaction under way, in this order: take, load, facts, write. Nothing of it stands until it is left without an error."""
+
+    async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
+        """Keep deliveries, lock people, add claims."""
+
+    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
+        """Give what stands near the new claims of each person, from the last row before the given instant on."""
+
+    async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
+        """Keep people as read, fill the rows that waited for it, answer their hints; gives who of them was read before."""
+
+    async def write(self, writing: Writing) -> None:
+        """Write the difference."""
+
+
+class Journal(Protocol):
+    """Where ingest records."""
+
+    def recording(self) -> AbstractAsyncContextManager[Recording]:
+        """Open a transaction. Raises Unavailable (all of it may be tried again), or Malformed (some of it can never be held)."""
+
+    async def began(self) -> datetime | None:
+        """Give the FUB instant since when we watch; None before the first baseline started."""
+
+    async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
+        """Tell which of these deliveries this very process stored from that instant on, after a COMMIT whose reply was lost."""
+
+
 # --- The book: what the poller, the keeper and pacing must find again after a restart ---------------------------------
 
 
@@ -204,7 +298,7 @@ class ModeRecord:
 
 @dataclass(frozen=True, slots=True)
 class PendingHint:
-    """A person to be read. `since` is our clock's: a read must begin after it. `attempts` counts reads that found nobody."""
+    """A person to be read. `since` is FUB's instant that the read must have seen. `attempts` counts reads that found nobody."""
 
     person_id: int
     since: datetime

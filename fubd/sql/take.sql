@@ -27,7 +27,7 @@ WITH delivered AS (
         $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::boolean[]
     ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
     WHERE (SELECT count(*) FROM locked) >= 0
-    -- The same state read again holds for longer; whichever read is recorded first, the wider knowledge stays.
+    -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer; whichever read is recorded first, the wider knowledge stays.
     ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
         SET read_at = greatest(k.read_at, excluded.read_at), covered = greatest(k.covered, excluded.covered)
         WHERE k.kind = 'state' AND (k.read_at, k.covered) IS DISTINCT FROM
@@ -37,4 +37,5 @@ WITH delivered AS (
 SELECT
     (SELECT array_agg(delivered.key) FROM delivered) AS delivered,
     (SELECT array_agg(claimed.seq) FROM claimed WHERE claimed.added) AS claimed,
+    (SELECT array_agg(claimed.seq) FROM claimed) AS touched,
     (SELECT count(*) FROM born) + (SELECT count(*) FROM locked) AS locked

@@ -81,7 +81,9 @@ async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
 def _refuse_unknown(applied: dict[int, str], known: list[tuple[int, str, str]]) -> None:
     ours = {number: digest(text) for number, _, text in known}
     if newer := sorted(set(applied) - set(ours)):
-        raise SchemaRefused(f"the database's schema is newer (migration {newer[-1]}) than this fubd knows ({max(ours)}): start the newer version")
+        raise SchemaRefused(
+            f"the database's schema is newer (migration {newer[-1]}) than this fubd knows ({max(ours)}): start the newer version"
+        )
     if changed := [number for number, sha256 in applied.items() if ours[number] != sha256]:
         raise SchemaRefused(f"migration {changed[0]} was applied with another text than this fubd has: start the version that applied it")
 

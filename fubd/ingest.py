@@ -1,0 +1,450 @@
+"""The junction where both roads meet: what comes in is gathered, recorded in one transaction, and only then answered.
+
+Group commit without a timer: whatever arrived while the last transaction ran is the next batch, so an idle daemon answers at once and a
+busy one amortises. While the database is away everything stays in order in a bounded buffer; the doors are told after a few seconds, but
+what they handed in is still recorded when the database is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fubd.core.observation import Delivery, Hint, Reading, Snapshot, StageEvent
+from fubd.core.rows import Claim, Corrected, Near, Recorded, Row, reconcile
+from fubd.ports import (
+    Clock,
+    Facts,
+    Findings,
+    Journal,
+    KeptDelivery,
+    Malformed,
+    NewClaim,
+    NewHint,
+    Receipt,
+    Recording,
+    Taken,
+    Unavailable,
+    Writing,
+)
+
+if TYPE_CHECKING:
+    from fubd.metrics import Metrics
+
+_log = logging.getLogger("fubd.ingest")
+
+_BATCH_ITEMS = 1_000
+_BATCH_CLAIMS = 20_000
+_BUFFER_ITEMS = 10_000
+_BUFFER_BYTES = 256 * 1024 * 1024
+_ANSWER_SECONDS = 4.0
+_FIRST_RETRY_SECONDS = 0.1
+_LAST_RETRY_SECONDS = 5.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """One delivery or snapshot on its way into the database."""
+
+    what: Delivery | Snapshot
+    received_at: datetime
+    since: float
+    answer: asyncio.Future[Receipt | Findings]
+    size: int
+    tried: bool = False
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a batch amounts to, before the database has seen it."""
+
+    deliveries: list[KeptDelivery] = field(default_factory=list)
+    claims: dict[tuple[object, ...], NewClaim] = field(default_factory=dict)
+    facts: dict[int, Facts] = field(default_factory=dict)
+    hints: dict[int, NewHint] = field(default_factory=dict)
+    people: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What a committed batch brought."""
+
+    taken: Taken
+    recorded: list[tuple[int, Recorded]] = field(default_factory=list)
+    corrected: list[tuple[int, Corrected]] = field(default_factory=list)
+    joined: list[tuple[int, Row]] = field(default_factory=list)
+    repeats: int = 0
+    known: frozenset[int] = frozenset()
+
+
+class Ingest:
+    """Records deliveries and snapshots; the only part with a state that moves.
+
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `recorded` is
+    called with the rows of each committed batch.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        window: timedelta,
+        ignored_stages: Iterable[str] = (),
+        lead_source_tags: Iterable[str] = (),
+        skew_seconds: Callable[[], float] = lambda: 0.0,
+        hinted: asyncio.Event | None = None,
+        recorded: Callable[[list[tuple[int, Recorded]], list[tuple[int, Corrected]]], None] | None = None,
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+        self._window = window
+        self._ignored = frozenset(ignored_stages)
+        self._tags = tuple((_plain(tag), tag) for tag in lead_source_tags)
+        self._skew_seconds = skew_seconds
+        self._hinted = hinted or asyncio.Event()
+        self._recorded = recorded
+        self._queue: deque[_Item] = deque()
+        self._queued_bytes = 0
+        self._batch: list[_Item] = []
+        self._waiting: deque[_Item] = deque()
+        self._by_key: dict[bytes, _Item] = {}
+        self._arrived = asyncio.Event()
+        self._began: datetime | None = None
+        self.stored_unanswered = 0
+
+    # --- the doors' side ---
+
+    async def deliver(self, delivery: Delivery) -> Receipt:
+        """Record a delivery; returns once committed. Raises Unavailable: kept for later if there was room."""
+        pending = self._by_key.get(delivery.key)
+        if pending is None:
+            answer = await self._submit(delivery, len(delivery.body))
+            assert isinstance(answer, Receipt)  # noqa: S101
+            return answer
+        if pending.refused:
+            raise Unavailable("the database is away; this delivery is kept already")
+        await asyncio.shield(pending.answer)
+        return Receipt.DUPLICATE
+
+    async def observe(self, snapshot: Snapshot) -> Findings:
+        """Record readings; returns once committed. Raises Unavailable."""
+        answer = await self._submit(snapshot, 1_000 * len(snapshot.readings))
+        assert isinstance(answer, Findings)  # noqa: S101
+        return answer
+
+    async def _submit(self, what: Delivery | Snapshot, size: int) -> Receipt | Findings:
+        if len(self._queue) >= _BUFFER_ITEMS or self._queued_bytes + size > _BUFFER_BYTES:
+            raise Unavailable("the database is away and the buffer is full", retry_after=30)
+        item = _Item(what, self._clock.now(), self._clock.monotonic(), asyncio.get_running_loop().create_future(), size)
+        self._queue.append(item)
+        self._queued_bytes += size
+        self._waiting.append(item)
+        if isinstance(what, Delivery):
+            self._by_key[what.key] = item
+        self._arrived.set()
+        return await asyncio.shield(item.answer)
+
+    # --- the recorder's side ---
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record until `stop` is set and everything that can be recorded is."""
+        while not (stop.is_set() and not self._queue):
+            if not self._queue:
+                self._arrived.clear()
+                await self._clock.pause(3600.0, self._arrived, stop)
+                continue
+            self._batch = self._next_batch()
+            if not await self._record_until_done(stop):
+                return
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Tell the doors in time when the database does not answer: what they handed in stays queued all the same."""
+        while not await self._clock.pause(0.25, stop):
+            self.refuse_late()
+
+    def refuse_late(self) -> None:
+        """Answer Unavailable to all who have waited too long. A snapshot's reader will read again, so it is let go where it can be."""
+        latest = self._clock.monotonic() - _ANSWER_SECONDS
+        while self._waiting and (self._waiting[0].answer.done() or self._waiting[0].since <= latest):
+            item = self._waiting.popleft()
+            if not item.answer.done():
+                item.refused = True
+                item.answer.set_exception(Unavailable("the database does not answer", retry_after=5))
+                item.answer.exception()
+
+    @property
+    def pending(self) -> int:
+        """Count what is not yet recorded."""
+        return len(self._queue) + len(self._batch)
+
+    def _next_batch(self) -> list[_Item]:
+        batch: list[_Item] = []
+        claims = 0
+        while self._queue and len(batch) < _BATCH_ITEMS:
+            claims += _claims_in(self._queue[0].what)
+            if batch and claims > _BATCH_CLAIMS:
+                break
+            item = self._queue.popleft()
+            self._queued_bytes -= item.size
+            if item.refused and isinstance(item.what, Snapshot):
+                continue
+            batch.append(item)
+        return batch
+
+    async def _record_until_done(self, stop: asyncio.Event) -> bool:
+        """Record the batch, however long the database is away; False when told to stop before it could be."""
+        batches = [self._batch]
+        delay = _FIRST_RETRY_SECONDS
+        while batches:
+            batch = batches[0]
+            try:
+                await self._record(batch)
+            except Unavailable as error:
+                self._metrics.db_up.set(0)
+                for item in batch:
+                    item.tried = True
+                if delay == _FIRST_RETRY_SECONDS:
+                    _log.warning("not recording for now: %s", error)
+                if stop.is_set() and delay > 1.0:
+                    return False
+                await self._clock.pause(delay)
+                delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                continue
+            except Malformed as error:
+                batches[0:1] = self._isolated(batch, str(error))
+                continue
+            if delay > _FIRST_RETRY_SECONDS:
+                _log.info("recording again")
+                delay = _FIRST_RETRY_SECONDS
+            self._metrics.db_up.set(1)
+            batches.pop(0)
+        self._batch = []
+        return True
+
+    def _isolated(self, batch: list[_Item], problem: str) -> list[list[_Item]]:
+        """Something in this batch can never be held: find it by halves; a single delivery is quarantined, a single snapshot is a bug."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return [batch[:half], batch[half:]]
+        item = batch[0]
+        if isinstance(item.what, Snapshot) or item.what.told is None:
+            raise RuntimeError(f"a cleaned value could not be stored: {problem}")
+        told = item.what
+        item.what = Delivery(told.key, told.body, None, None, None, problem)
+        return [batch]
+
+    async def _record(self, batch: list[_Item]) -> None:
+        if self._began is None:
+            self._began = await self._journal.began()
+        now = self._clock.now()
+        gathered = self._gather(batch)
+        started = self._clock.monotonic()
+        async with self._journal.recording() as recording:
+            done = await self._carry_out(recording, gathered, now)
+        self._metrics.db_transaction_seconds.observe(self._clock.monotonic() - started)
+        retried = [item for item in batch if item.tried and isinstance(item.what, Delivery)]
+        if retried and any(item.what.key not in done.taken.deliveries for item in retried if isinstance(item.what, Delivery)):
+            done.taken = await self._with_lost_reply(retried, done.taken)
+        self._answer(batch, gathered, done)
+
+    async def _with_lost_reply(self, retried: list[_Item], taken: Taken) -> Taken:
+        """A batch tried before may have been committed though its reply was lost: what this process stored then is new, not a duplicate."""
+        keys = [item.what.key for item in retried if isinstance(item.what, Delivery)]
+        ours = await self._journal.ours(keys, min(item.received_at for item in retried))
+        return taken._replace(deliveries=taken.deliveries | ours)
+
+    def _gather(self, batch: list[_Item]) -> _Gathered:
+        gathered = _Gathered()
+        for item in batch:
+            if isinstance(item.what, Delivery):
+                self._gather_delivery(gathered, item.what, item.received_at)
+            else:
+                self._gather_snapshot(gathered, item.what, item.received_at)
+        return gathered
+
+    def _gather_delivery(self, gathered: _Gathered, delivery: Delivery, received_at: datetime) -> None:
+        gathered.deliveries.append(KeptDelivery(delivery, received_at))
+        told = delivery.told
+        if not isinstance(told, StageEvent | Hint):
+            return
+        for person_id in told.person_ids:
+            gathered.people.add(person_id)
+            hint = gathered.hints.get(person_id)
+            if hint is None or hint.since < told.at:
+                gathered.hints[person_id] = NewHint(person_id, told.at, received_at if hint is None else hint.asked_at)
+            if isinstance(told, StageEvent):
+                ignored = told.stage in self._ignored
+                claim = NewClaim(
+                    person_id, told.at, "entry", "webhook", told.event_id, told.stage, None, received_at, None, None, None, ignored
+                )
+                gathered.claims.setdefault(claim[:6], claim)
+
+    def _gather_snapshot(self, gathered: _Gathered, snapshot: Snapshot, received_at: datetime) -> None:
+        for reading in snapshot.readings:
+            person_id = reading.person_id
+            gathered.people.add(person_id)
+            # Coverage beyond `updated` says nothing of the stage before it.
+            covered = snapshot.covered if snapshot.covered is not None and snapshot.covered < reading.updated else None
+            claim = NewClaim(
+                person_id, reading.updated, "state", snapshot.channel.value, "", reading.stage, reading.stage_id, received_at,
+                max(snapshot.read_at, reading.updated), covered, reading.created, reading.stage in self._ignored,
+            )  # fmt: skip
+            same = gathered.claims.get(claim[:6])
+            if same is None or (same.read_at or _EPOCH) < (claim.read_at or _EPOCH):
+                gathered.claims[claim[:6]] = claim
+            fact = gathered.facts.get(person_id)
+            if fact is None or (fact.reading.updated, fact.read_at) <= (reading.updated, snapshot.read_at):
+                gathered.facts[person_id] = Facts(reading, snapshot.read_at, self._tag_of(reading))
+
+    def _tag_of(self, reading: Reading) -> str | None:
+        borne = {_plain(tag) for tag in reading.tags}
+        return next((tag for plain, tag in self._tags if plain in borne), None)
+
+    async def _carry_out(self, recording: Recording, gathered: _Gathered, now: datetime) -> _Done:
+        done = _Done(await recording.take(gathered.deliveries, gathered.claims.values(), gathered.people))
+        if done.taken.touched:
+            for near in await recording.load(self._since(gathered)):
+                self._compare(near, done)
+        if gathered.facts:
+            done.known = await recording.facts(list(gathered.facts.values()))
+        hints = self._hints(gathered, done.taken.deliveries)
+        if done.recorded or done.corrected or done.joined or hints:
+            evidence = {
+                head.seq: _evidence(person_id, head, gathered.facts.get(person_id))
+                for person_id, head in (
+                    *((person_id, made.head) for person_id, made in done.recorded),
+                    *((person_id, corrected.head) for person_id, corrected in done.corrected),
+                )
+                if head is not None
+            }
+            await recording.write(Writing(done.recorded, done.corrected, done.joined, hints, evidence, now))
+        return done
+
+    def _since(self, gathered: _Gathered) -> dict[int, datetime]:
+        """From where on each person's history may change: a window before their earliest new claim."""
+        earliest: dict[int, datetime] = {}
+        for claim in gathered.claims.values():
+            if not claim.ignored and claim.at < earliest.get(claim.person_id, _NEVER):
+                earliest[claim.person_id] = claim.at
+        margin = self._window + timedelta(seconds=1)
+        return {person_id: max(at, _EPOCH + margin) - margin for person_id, at in earliest.items()}
+
+    def _compare(self, near: Near, done: _Done) -> None:
+        if done.taken.touched.isdisjoint([claim.seq for claim in near.claims]):
+            return
+        difference = reconcile(near, done.taken.claims, window=self._window, began=self._began)
+        done.recorded += [(near.person_id, made) for made in difference.recorded]
+        done.corrected += [(near.person_id, corrected) for corrected in difference.corrected]
+        done.joined += [(near.person_id, row) for row in difference.joined]
+        done.repeats += difference.repeats
+
+    def _hints(self, gathered: _Gathered, new: frozenset[bytes]) -> list[NewHint]:
+        """A repeated delivery asks for nothing again."""
+        if not gathered.hints:
+            return []
+        if len(new) == len(gathered.deliveries):
+            return list(gathered.hints.values())
+        asked = {
+            person_id
+            for delivery, _ in gathered.deliveries
+            if delivery.key in new and isinstance(delivery.told, StageEvent | Hint)
+            for person_id in delivery.told.person_ids
+        }
+        return [hint for person_id, hint in gathered.hints.items() if person_id in asked]
+
+    # --- after the commit ---
+
+    def _answer(self, batch: list[_Item], gathered: _Gathered, done: _Done) -> None:
+        self._count(done)
+        if gathered.hints:
+            self._hinted.set()
+        if self._recorded is not None and (done.recorded or done.corrected):
+            self._recorded(done.recorded, done.corrected)
+        fresh = set(done.taken.deliveries)
+        moved = {person_id: made.row.stage_from is not None for person_id, made in done.recorded if not made.head.entry}
+        for item in batch:
+            if isinstance(item.what, Delivery):
+                self._by_key.pop(item.what.key, None)
+                answer: Receipt | Findings = _receipt(item.what, new=item.what.key in fresh)
+                fresh.discard(item.what.key)
+                if item.refused and answer is not Receipt.DUPLICATE:
+                    self.stored_unanswered += 1
+            else:
+                answer = _findings(item.what, moved, done.known)
+            if not item.answer.done():
+                item.answer.set_result(answer)
+
+    def _count(self, done: _Done) -> None:
+        metrics, skew = self._metrics, self._skew_seconds()
+        for _, made in done.recorded:
+            row = made.row
+            metrics.stage_changes.labels(row.source).inc()
+            metrics.capture_delay_seconds.labels(row.source).observe(max(0.0, (row.received_at - row.changed_at).total_seconds() - skew))
+            metrics.source_last_change.labels(row.source).set(row.received_at.timestamp())
+            if row.confirmed_by is not None:
+                metrics.confirmations.labels(row.confirmed_by).inc()
+        for _, corrected in done.corrected:
+            if corrected.healed:
+                metrics.healed.inc()
+            if corrected.confirms and corrected.now.confirmed_by is not None:
+                metrics.confirmations.labels(corrected.now.confirmed_by).inc()
+        if done.joined:
+            metrics.healed.inc(len(done.joined))
+        if done.repeats:
+            metrics.hidden_steps.inc(done.repeats)
+
+
+def _plain(tag: str) -> str:
+    """Case, space and hyphen do not matter in a tag's name."""
+    return tag.casefold().replace(" ", "").replace("-", "")
+
+
+def _claims_in(what: Delivery | Snapshot) -> int:
+    if isinstance(what, Snapshot):
+        return len(what.readings)
+    return len(what.told.person_ids) if isinstance(what.told, StageEvent | Hint) else 0
+
+
+def _receipt(delivery: Delivery, *, new: bool) -> Receipt:
+    if not new:
+        return Receipt.DUPLICATE
+    if delivery.quarantine is not None:
+        return Receipt.QUARANTINED
+    return Receipt.ACCEPTED if isinstance(delivery.told, StageEvent | Hint) else Receipt.IGNORED
+
+
+def _findings(snapshot: Snapshot, moved: dict[int, bool], known: frozenset[int]) -> Findings:
+    people = {reading.person_id for reading in snapshot.readings}
+    return Findings(
+        changes=len(people & moved.keys()),
+        mismatched=frozenset(person_id for person_id in people if moved.get(person_id)),
+        first_seen=len(people - known),
+    )
+
+
+def _evidence(person_id: int, claim: Claim, fact: Facts | None) -> str:
+    """Give the evidence for raw_payload: the event for this person alone, or the person as read (at the top level, where reports look)."""
+    if claim.entry:
+        told: dict[str, object] = {
+            "eventId": claim.event_id,
+            "eventCreated": claim.at.isoformat(),
+            "event": "peopleStageUpdated",
+            "resourceIds": [person_id],
+            "data": {"stage": claim.stage.name},
+        }
+        return json.dumps(told)
+    if fact is not None and (fact.reading.updated, fact.reading.stage) == (claim.at, claim.stage.name):
+        return json.dumps(dict(fact.reading.payload))
+    return json.dumps({"id": person_id, "stage": claim.stage.name, "stageId": claim.stage.id, "updated": claim.at.isoformat()})

@@ -1,0 +1,194 @@
+"""The daemon's memory: coverage, runs, modes, hints, scrub and lease, one short statement each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from fubd.ports import Coverage, Heard, ModeRecord, PendingHint
+from fubd.store.pool import Pool
+
+_LEASE = "poller"
+
+
+class Book:
+    """Keeps it through the pool; satisfies `fubd.ports.Book`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def _fetchrow(self, statement: str, *values: object) -> Any:  # noqa: ANN401
+        async with self._pool.connection() as connection:
+            return await connection.fetchrow(statement, *values)
+
+    async def _fetch(self, statement: str, *values: object) -> list[Any]:
+        async with self._pool.connection() as connection:
+            rows: list[Any] = await connection.fetch(statement, *values)
+            return rows
+
+    async def _execute(self, statement: str, *values: object) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(statement, *values)
+
+    async def coverage(self) -> Coverage:
+        """Give the coverage record."""
+        row = await self._fetchrow("SELECT began, reached, sweep_began, sweep_from_id FROM fubd.coverage")
+        return Coverage(row["began"], row["reached"], row["sweep_began"], row["sweep_from_id"])
+
+    async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
+        """Note how far a sweep has come; the very first sets since when we watch."""
+        await self._execute("UPDATE fubd.coverage SET began = coalesce(began, $1), sweep_began = $1, sweep_from_id = $2", began, from_id)
+
+    async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
+        """Advance coverage, never backwards."""
+        row = await self._fetchrow(
+            "UPDATE fubd.coverage SET reached = greatest(reached, $1), began = coalesce(began, $1),"
+            " sweep_began = CASE WHEN $2 THEN NULL ELSE sweep_began END, sweep_from_id = CASE WHEN $2 THEN NULL ELSE sweep_from_id END"
+            " RETURNING reached",
+            reached,
+            sweep,
+        )
+        now: datetime = row["reached"]
+        return now
+
+    async def start_run(self, kind: str, started_at: datetime) -> int:
+        """Note a poll run; gives its id."""
+        row = await self._fetchrow("INSERT INTO fubd.poll_run (kind, started_at) VALUES ($1, $2) RETURNING id", kind, started_at)
+        return int(row["id"])
+
+    async def finish_run(
+        self, run_id: int, *, outcome: str, finished_at: datetime, people: int, calls: int, changes: int, note: str | None
+    ) -> None:
+        """Note how a poll run ended."""
+        await self._execute(
+            "UPDATE fubd.poll_run SET outcome = $2, finished_at = $3, people = $4, calls = $5, changes = $6, note = $7 WHERE id = $1",
+            run_id,
+            outcome,
+            finished_at,
+            people,
+            calls,
+            changes,
+            note,
+        )
+
+    async def heard(self) -> Heard:
+        """Give when each source was last heard."""
+        row = await self._fetchrow(
+            "SELECT (SELECT received_at FROM fubd.delivery ORDER BY id DESC LIMIT 1) AS webhook,"
+            " (SELECT received_at FROM fubd.delivery WHERE event = 'peopleStageUpdated' ORDER BY id DESC LIMIT 1) AS stage,"
+            " (SELECT max(finished_at) FROM fubd.poll_run WHERE outcome = 'ok' AND kind <> 'scrub') AS polling"
+        )
+        return Heard(row["webhook"], row["stage"], row["polling"])
+
+    async def mode(self) -> ModeRecord | None:
+        """Give the mode last announced."""
+        row = await self._fetchrow("SELECT mode, reason, delay_seconds, at FROM fubd.mode_change ORDER BY id DESC LIMIT 1")
+        return None if row is None else ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"])
+
+    async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
+        """Keep a change of mode with its evidence."""
+        await self._execute(
+            "INSERT INTO fubd.mode_change (at, mode, reason, delay_seconds, evidence) VALUES ($1, $2, $3, $4, $5::jsonb)",
+            record.since,
+            record.mode,
+            record.reason,
+            record.delay_seconds,
+            json.dumps(evidence, default=str),
+        )
+
+    async def keep_delay(self, delay_seconds: float) -> None:
+        """Keep the delay of the current mode."""
+        await self._execute(
+            "UPDATE fubd.mode_change SET delay_seconds = $1 WHERE id = (SELECT max(id) FROM fubd.mode_change) AND delay_seconds <> $1",
+            delay_seconds,
+        )
+
+    async def count_missed(self, *, fub_now: datetime, missed_after_seconds: float) -> int:
+        """Count, once each, unconfirmed changes found by polling that are old enough."""
+        row = await self._fetchrow(
+            "WITH old AS (DELETE FROM fubd.unconfirmed WHERE changed_at <= $1::timestamptz - make_interval(secs => $2) RETURNING 1)"
+            " SELECT count(*) AS missed FROM old",
+            fub_now,
+            missed_after_seconds,
+        )
+        return int(row["missed"])
+
+    async def oldest_verified(self, limit: int) -> list[int]:
+        """Give known people, longest unverified first."""
+        rows = await self._fetch("SELECT id FROM fubd.person WHERE gone_at IS NULL ORDER BY scrub_after, id LIMIT $1", limit)
+        return [row["id"] for row in rows]
+
+    async def send_to_back(self, person_ids: Sequence[int]) -> None:
+        """Put people at the end of the scrub's queue."""
+        await self._execute(
+            "UPDATE fubd.person SET scrub_after = (SELECT max(scrub_after) FROM fubd.person WHERE gone_at IS NULL)"
+            " WHERE id = ANY($1::bigint[])",
+            sorted(person_ids),
+        )
+
+    async def note_scrub(self, *, matched: int, mismatched: int) -> None:
+        """Add to the round under way, and close it once everyone was verified after it began."""
+        latest = "(SELECT max(p.scrub_after) FROM fubd.person p WHERE p.gone_at IS NULL)"
+        async with self._pool.transaction() as connection:
+            await connection.execute(
+                f"UPDATE fubd.scrub SET round_began = coalesce(round_began, {latest}), matched = matched + $1, mismatched = mismatched + $2",
+                matched,
+                mismatched,
+            )
+            await connection.execute(
+                "UPDATE fubd.scrub SET last_ratio = matched::float8 / greatest(matched + mismatched, 1), last_people = matched + mismatched,"
+                f" last_finished = now(), round_began = {latest}, matched = 0, mismatched = 0"
+                " WHERE matched + mismatched > 0"
+                " AND NOT EXISTS (SELECT FROM fubd.person p WHERE p.gone_at IS NULL AND p.scrub_after <= fubd.scrub.round_began)"
+            )
+
+    async def gone(self, person_id: int, at: datetime) -> None:
+        """Mark a person gone; never makes a row."""
+        async with self._pool.transaction() as connection:
+            await connection.execute("UPDATE fubd.person SET gone_at = coalesce(gone_at, $2) WHERE id = $1", person_id, at)
+            await connection.execute("DELETE FROM fubd.hint WHERE person_id = $1", person_id)
+
+    async def hints(self, limit: int) -> list[PendingHint]:
+        """Give people to be read, longest waiting first."""
+        rows = await self._fetch(
+            "SELECT person_id, since, attempts FROM fubd.hint WHERE not_before <= now() ORDER BY asked_at, person_id LIMIT $1", limit
+        )
+        return [PendingHint(row["person_id"], row["since"], row["attempts"]) for row in rows]
+
+    async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
+        """Put off hints, counting the attempt."""
+        await self._execute(
+            "UPDATE fubd.hint SET attempts = attempts + 1, not_before = now() + make_interval(secs => $2)"
+            " WHERE person_id = ANY($1::bigint[])",
+            sorted(person_ids),
+            delay_seconds,
+        )
+
+    async def drop_hints(self, person_ids: Sequence[int]) -> None:
+        """Give up hints."""
+        await self._execute("DELETE FROM fubd.hint WHERE person_id = ANY($1::bigint[])", sorted(person_ids))
+
+    async def highest_person_id(self) -> int:
+        """Give the highest id known."""
+        row = await self._fetchrow("SELECT coalesce(max(id), 0) AS highest FROM fubd.person")
+        return int(row["highest"])
+
+    async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
+        """Take or renew the lease by the database's clock; a new holder gets a new token."""
+        row = await self._fetchrow(
+            "INSERT INTO fubd.lease AS l (name, holder, token, expires_at)"
+            " VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))"
+            " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at,"
+            " token = l.token + CASE WHEN l.holder = excluded.holder THEN 0 ELSE 1 END"
+            " WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp() RETURNING token",
+            _LEASE,
+            holder,
+            ttl_seconds,
+        )
+        return None if row is None else int(row["token"])
+
+    async def release_lease(self, holder: str) -> None:
+        """Give the lease back."""
+        await self._execute("UPDATE fubd.lease SET expires_at = '-infinity' WHERE name = $1 AND holder = $2", _LEASE, holder)

@@ -1,0 +1,175 @@
+"""The recording transaction, as SQL: take, load, facts, write (`fubd/sql/*.sql`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from fubd.core.rows import Claim, Near, Row
+from fubd.core.timeline import Stage
+from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
+from fubd.store import statements
+from fubd.store.pool import Pool
+
+_CLAIM_FIELDS = len(NewClaim._fields)
+
+
+class Journal:
+    """Records through the pool. `instance` names this process among others; `columns` is FUBD_COLUMNS."""
+
+    def __init__(self, pool: Pool, *, instance: str, columns: Mapping[str, str]) -> None:
+        self._pool = pool
+        self._instance = instance
+        self._columns = dict(columns)
+
+    @asynccontextmanager
+    async def recording(self) -> AsyncIterator[Recording]:
+        """Open the transaction; committed when left without an error."""
+        async with self._pool.transaction() as connection:
+            yield _Recording(connection, self._instance, self._columns)
+
+    async def began(self) -> datetime | None:
+        """Give the FUB instant since when we watch."""
+        async with self._pool.connection() as connection:
+            began: datetime | None = await connection.fetchval("SELECT began FROM fubd.coverage")
+            return began
+
+    async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
+        """Tell which deliveries this process stored since `received_at`."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT key FROM fubd.delivery WHERE key = ANY($1::bytea[]) AND instance = $2 AND received_at >= $3",
+                list(keys),
+                self._instance,
+                received_at,
+            )
+            return frozenset(row["key"] for row in rows)
+
+
+class _Recording:
+    def __init__(self, connection: asyncpg.Connection, instance: str, columns: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._instance = instance
+        self._columns = columns
+
+    async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
+        kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
+        row = await self._connection.fetchrow(
+            statements.text("take"),
+            self._instance,
+            *_columns(kept, 6),
+            sorted(people),
+            *_columns(list(claims), _CLAIM_FIELDS),
+        )
+        if row["locked"] != len(people):
+            # Someone else has just made one of these people: our snapshot is older than their row, so it could not be locked.
+            raise Unavailable("a person was being added by another instance")
+        return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()))
+
+    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
+        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()))
+        starts: dict[int, Row | None] = {}
+        rows: dict[int, list[Row]] = {}
+        claims: dict[int, list[Claim]] = {}
+        for record in found:
+            what, person_id = record[0], record[1]
+            if what == "claim":
+                claims.setdefault(person_id, []).append(_claim(record))
+            elif what == "row":
+                rows.setdefault(person_id, []).append(_row(record))
+            else:
+                starts[person_id] = None if record[2] is None else _row(record)
+        return [
+            Near(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ()))) for person_id, start in starts.items()
+        ]
+
+    async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
+        values = [
+            (
+                r.person_id, r.stage, r.stage_id, r.created, r.updated, read_at, r.first_name, r.last_name, r.assigned_user_id,
+                r.assigned_user_name, tag, json.dumps(dict(r.fields)),
+            )
+            for r, read_at, tag in sorted(facts, key=lambda fact: fact.reading.person_id)
+        ]  # fmt: skip
+        statement = statements.with_columns(statements.text("facts"), self._columns)
+        return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
+
+    async def write(self, writing: Writing) -> None:
+        recorded = await self._with_ids(writing)
+        evidence = writing.evidence
+        made = [
+            (
+                row.id, person_id, row.stage_from, row.stage.name, row.changed_at, row.changed_after, row.received_at, row.source,
+                row.confirmed_by, row.confirmed_at, row.event_id, evidence.get(seq),
+            )
+            for person_id, row, seq, _ in recorded
+        ]  # fmt: skip
+        corrected = [
+            (
+                c.now.id, person_id, c.now.stage_from, c.now.stage.name, c.now.changed_at, c.now.changed_after, c.now.confirmed_by,
+                c.now.confirmed_at, c.now.event_id, evidence.get(c.head.seq) if c.head is not None else None,
+            )
+            for person_id, c in writing.corrected
+        ]  # fmt: skip
+        healed = [(person_id, c) for person_id, c in writing.corrected if c.healed]
+        notes: list[tuple[object, ...]] = [(c.was.id, person_id, writing.now, _json(c.was), _json(c.now)) for person_id, c in healed]
+        notes += [(row.id, person_id, writing.now, _json(row), None) for person_id, row in writing.joined]
+        forgotten = [c.was.id for _, c in writing.corrected if c.now.confirmed_by == "webhook"]
+        joined = [row.id for _, row in writing.joined]
+        relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
+        await self._connection.execute(
+            statements.with_columns(statements.text("write"), self._columns),
+            joined,
+            forgotten + joined,
+            *_columns(corrected, 10),
+            *_columns(notes, 5),
+            *_columns(made, 12),
+            *_columns(relinked, 3),
+            *_columns(sorted(writing.hints), 3),
+        )
+
+    async def _with_ids(self, writing: Writing) -> list[tuple[int, Row, int, int | None]]:
+        """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see it."""
+        wanted = sum(made.relinks is not None for _, made in writing.recorded)
+        drawn: list[int] = []
+        if wanted:
+            drawn = await self._connection.fetchval(
+                "SELECT array_agg(nextval('public.stage_changes_id_seq')) FROM generate_series(1, $1)", wanted
+            )
+        return [
+            (person_id, made.row if made.relinks is None else made.row._replace(id=drawn.pop(0)), made.head.seq, made.relinks)
+            for person_id, made in writing.recorded
+        ]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _claim(record: asyncpg.Record) -> Claim:
+    (_, _, seq, row_id, kind, channel, event_id, _, stage, stage_id, at, _, received_at, _, _, read_at, covered, created, _) = record
+    return Claim(seq, row_id, kind == "entry", channel, at, Stage(stage, stage_id), event_id, received_at, read_at, covered, created)
+
+
+def _row(record: asyncpg.Record) -> Row:
+    (_, _, row_id, _, _, source, event_id, stage_from, stage, stage_id, at, after, received_at, confirmed_by, confirmed_at, *_, foreign) = (
+        record
+    )
+    return Row(row_id, stage_from, Stage(stage, stage_id), at, after, source, received_at, confirmed_by, confirmed_at, event_id, foreign)
+
+
+def _json(row: Row) -> str:
+    shown = {
+        "stage_from": row.stage_from,
+        "stage_to": row.stage.name,
+        "changed_at": row.changed_at.isoformat(),
+        "changed_after": row.changed_after and row.changed_after.isoformat(),
+        "source": row.source,
+        "confirmed_by": row.confirmed_by,
+    }
+    return json.dumps(shown)
