@@ -1,0 +1,44 @@
+"""A Follow Up Boss account for tests, demos and development: the documented API, real webhooks, every fault, and the truth.
+
+    clock = SimClock(datetime(2026, 3, 2, 9, tzinfo=UTC))
+    account = Account(seed=7, people=500, clock=clock)
+    simulator = Simulator(account)
+    async with simulator.running() as url:
+        simulator.subscribe("peopleStageUpdated", "http://127.0.0.1:8080/webhook/fub")
+        account.move(account.ids[0], "ACQ - Offers Made")
+        await simulator.deliveries.drained()
+    print(score(simulator.truth, rows, seen=simulator.seen))
+
+Nothing here is imported by the daemon, and nothing of the daemon is imported here.
+"""
+
+from fubd.simulator.account import Account, Lags
+from fubd.simulator.clock import SimClock, SkewedClock
+from fubd.simulator.events import encode, sign
+from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults, Merge, UpdatedAfter
+from fubd.simulator.score import Score, score
+from fubd.simulator.seen import Seen, Sighting
+from fubd.simulator.service import Simulator
+from fubd.simulator.truth import TrueChange, Truth
+
+__all__ = [
+    "Account",
+    "ApiFault",
+    "Behaviour",
+    "DeliveryFault",
+    "Faults",
+    "Lags",
+    "Merge",
+    "Score",
+    "Seen",
+    "Sighting",
+    "SimClock",
+    "Simulator",
+    "SkewedClock",
+    "TrueChange",
+    "Truth",
+    "UpdatedAfter",
+    "encode",
+    "score",
+    "sign",
+]

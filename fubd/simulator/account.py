@@ -1,0 +1,390 @@
+"""The account itself: its people, stages and users, and everything that can happen to them.
+
+What happens is told three times: to the record that the API shows, to the truth, and as `Happening` to whoever makes webhooks of it.
+The account knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from fubd.simulator import population as standing
+from fubd.simulator.clock import SimClock
+from fubd.simulator.population import Population
+from fubd.simulator.truth import TrueChange, Truth
+
+TRASH: Final = "Trash"
+_STAGES_LIMIT: Final = 255
+
+STAGES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "Lead": 30,
+        "Contact Upload": 120,
+        "ACQ - New Lead": 80,
+        "ACQ - Attempted Contact": 200,
+        "ACQ - Qualified": 60,
+        "Qualified Phase 2 - Day 3 to 2 Weeks": 40,
+        "Qualified Phase 3 - 2 Weeks to 4 Weeks": 40,
+        "ACQ - Offers Made": 25,
+        "ACQ - Price Motivated": 25,
+        "ACQ - Contract Sent": 5,
+        "ACQ - Under Contract": 5,
+        "ACQ - Closed Won": 10,
+        "ACQ - Not Ready to Sell": 90,
+        "ACQ - Not Interested": 120,
+        "ACQ - Dead / DNC": 100,
+        "Nurture": 40,
+        "Past Client": 5,
+        TRASH: 5,
+    }
+)
+"""Stage names of a usual account with how common each is; more than the ten that `GET /stages` shows by default."""
+
+USERS: Final = ("Olive Ownerby", "Adam Deskwell", "Bea Calloway-Low", "Carl Dialstone", "Dora Fieldmouse", "Emil Hartnell")
+"""Invented users; the first owns the account, the second is an admin, the others are agents."""
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    MOVED = "moved"
+    CREATED = "created"
+    EDITED = "edited"
+    TAGGED = "tagged"
+    DELETED = "deleted"
+    MERGED = "merged"
+    NOTED = "noted"
+    STAGE_RENAMED = "stage renamed"
+    STAGE_CREATED = "stage created"
+    STAGE_DELETED = "stage deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened at `at`, to all of `ids` at once.
+
+    `ids` are people; notes for NOTED, stages for the kinds of stages. `changes` are the entries of the truth that belong to
+    it, in the order of `ids`. `split` is how many ids one webhook may carry, None for no bound. `via` is how a person was created,
+    `cause` why a mass move was made.
+    """
+
+    kind: Kind
+    ids: tuple[int, ...]
+    at: datetime
+    stage: str | None = None
+    tags: tuple[str, ...] = ()
+    changes: tuple[TrueChange, ...] = ()
+    split: int | None = None
+    via: str = ""
+    cause: str = ""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A stage definition. `id` stays when `name` is changed; protected ones cannot be renamed or deleted."""
+
+    id: int
+    name: str
+    order_weight: int
+    protected: bool
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the account; `role` is owner, admin or agent."""
+
+    id: int
+    name: str
+    email: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """How long the account takes to settle, in simulated seconds."""
+
+    readable: float = 0.0
+    """After a creation, until the person can be read (documented as a common issue, without a number)."""
+    deleted: float = 0.0
+    """After a deletion, until the person is gone (others saw up to five seconds)."""
+    untrash: float = 11.0
+    """After a new inbound event of a trashed person, until the server takes them out of Trash (observed)."""
+
+
+class Account:
+    """A simulated account of `people` invented people.
+
+    `seed` decides everything about them; `clock` gives now, and everyone was created in the six years before it. `stages` maps stage
+    names to how common they are; it must hold `Lead` and `Trash`. `gaps` is the share of ids that belong to nobody any more.
+    Raises ValueError for stages the account cannot hold.
+
+    Methods that name a person raise LookupError when that id belongs to nobody, and those that name a stage when there is no such stage.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        people: int,
+        clock: SimClock,
+        stages: Mapping[str, int] = STAGES,
+        users: Sequence[str] = USERS,
+        first_id: int = 1001,
+        gaps: float = 0.0,
+        lags: Lags | None = None,
+    ) -> None:
+        if not {"Lead", TRASH} <= set(stages) or len(stages) > _STAGES_LIMIT:
+            raise ValueError(f"an account has the stages Lead and {TRASH}, and at most {_STAGES_LIMIT}")
+        self.seed = seed
+        self.clock = clock
+        self.lags = lags or Lags()
+        self.stages = [
+            Stage(id=2 + 3 * place, name=name, order_weight=1000 + 10 * place, protected=name in ("Lead", TRASH))
+            for place, name in enumerate(stages)
+        ]
+        self.users = [
+            User(id=1 + place, name=name, email=f"user{1 + place}@example.com", role=("owner", "admin", "agent")[min(place, 2)])
+            for place, name in enumerate(users)
+        ]
+        self.people = Population(
+            seed=seed,
+            people=people,
+            first_id=first_id,
+            now=int(clock.timestamp()),
+            weights=tuple(stages.values()),
+            trash=self._place(TRASH),
+            users=len(self.users),
+            gaps=gaps,
+        )
+        names = [stage.name for stage in self.stages]
+        start, low = self.people.start, first_id
+        self.truth = Truth(lambda person_id: names[start[person_id - low]] if low <= person_id < low + len(start) else None)
+        for stage in self.stages:
+            self.truth.names.setdefault(stage.name, set()).add(stage.id)
+        self.listeners: list[Callable[[Happening], None]] = []
+        self._notes = 0
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Count the people who are there, Trash and unclaimed included."""
+        return len(self.people) - self.people.standing.count(standing.GONE) - self.people.standing.count(standing.HIDDEN)
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the people who are there, ascending, Trash and unclaimed included."""
+        first = self.people.first_id
+        return [first + slot for slot, how in enumerate(self.people.standing) if how not in (standing.GONE, standing.HIDDEN)]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids)
+
+    def stage_of(self, person_id: int) -> str:
+        """Give the stage a person is in."""
+        return self.stages[self.people.stage[self._slot(person_id)]].name
+
+    def stage_id(self, name: str) -> int:
+        """Give a stage's id by its name."""
+        return self.stages[self._place(name)].id
+
+    def person(self, person_id: int, *, full: bool = True) -> dict[str, object]:
+        """Give a person as the API shows one; `full` adds custom fields and what else comes only when asked for."""
+        return self.record(self._slot(person_id), full=full)
+
+    def record(self, slot: int, *, full: bool) -> dict[str, object]:
+        """Give the person in a slot as the API shows one."""
+        stage, user = self.stages[self.people.stage[slot]], self.users[self.people.user[slot]]
+        return self.people.record(slot, stage=stage.name, stage_id=stage.id, assigned=(user.id, user.name), full=full)
+
+    # --- stages -------------------------------------------------------------------------------------------------------
+
+    def move(self, person_id: int, stage: str, *, actor: str | None = None) -> bool:
+        """Move one person into a stage, by a user (`actor`) or by the one assigned; False when the person is in it already."""
+        return self.bulk_move([person_id], stage, actor=actor) == 1
+
+    def bulk_move(
+        self, person_ids: Iterable[int], stage: str, *, actor: str | None = None, split: int | None = None, cause: str = ""
+    ) -> int:
+        """Move many people at one instant, told in one event or in events of at most `split` ids; gives how many really moved."""
+        place, at = self._place(stage), self.clock.now()
+        moved: list[int] = []
+        changes: list[TrueChange] = []
+        for person_id in person_ids:
+            slot = self._slot(person_id)
+            if self.people.stage[slot] == place:
+                continue
+            who = actor if actor is not None else self.users[self.people.user[slot]].name
+            changes.append(self._enter(slot, place, at, who))
+            moved.append(person_id)
+        if moved:
+            self._tell(Happening(Kind.MOVED, tuple(moved), at, stage=stage, changes=tuple(changes), split=split, cause=cause))
+        return len(moved)
+
+    def trash(self, person_id: int, *, actor: str | None = None) -> bool:
+        """Move a person to Trash, where lists do not show them."""
+        return self.move(person_id, TRASH, actor=actor)
+
+    def create_stage(self, name: str) -> int:
+        """Add a stage definition; gives its id. Raises ValueError when the account has all it can hold, or one of that name."""
+        if len(self.stages) >= _STAGES_LIMIT or any(stage.name == name and not stage.deleted for stage in self.stages):
+            raise ValueError(f"no further stage {name!r}")
+        stage = Stage(
+            id=2 + 3 * len(self.stages), name=name, order_weight=max(one.order_weight for one in self.stages) + 10, protected=False
+        )
+        self.stages.append(stage)
+        self.truth.names.setdefault(name, set()).add(stage.id)
+        self._tell(Happening(Kind.STAGE_CREATED, (stage.id,), self.clock.now()))
+        return stage.id
+
+    def rename_stage(self, old: str, new: str) -> None:
+        """Give a stage another name. Nobody moves; people show the new name at once. Raises ValueError for a protected one."""
+        stage = self.stages[self._place(old)]
+        if stage.protected:
+            raise ValueError(f"{old} is protected")
+        stage.name = new
+        self.truth.names.setdefault(new, set()).add(stage.id)
+        self._tell(Happening(Kind.STAGE_RENAMED, (stage.id,), self.clock.now()))
+
+    def delete_stage(self, name: str, assign_to: str) -> int:
+        """Delete a stage and move its people to another; gives how many moved. Raises ValueError for a protected one."""
+        place = self._place(name)
+        if self.stages[place].protected:
+            raise ValueError(f"{name} is protected")
+        first = self.people.first_id
+        people = [
+            first + slot for slot, where in enumerate(self.people.stage) if where == place and self.people.standing[slot] != standing.GONE
+        ]
+        moved = self.bulk_move(people, assign_to, actor="server", cause="stage deleted")
+        self.stages[place].deleted = True
+        self._tell(Happening(Kind.STAGE_DELETED, (self.stages[place].id,), self.clock.now()))
+        return moved
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    def create(
+        self, *, stage: str = "Lead", via: str = "api", claimed: bool = True, fields: Mapping[str, object] | None = None, actor: str = ""
+    ) -> int:
+        """Create a person in a stage; gives the id. `via` is `api` or `lead_flow`; `actor` is `via` when not given."""
+        place, at = self._place(stage), self.clock.now()
+        settled = (standing.TRASHED if stage == TRASH else standing.PLAIN) + (0 if claimed else standing.UNCLAIMED - standing.PLAIN)
+        how = standing.HIDDEN if self.lags.readable > 0 else settled
+        user = len(self.people) % len(self.users)
+        slot = self.people.add(now=int(at.timestamp()), stage=place, user=user, standing=how)
+        self.people.edited[slot] = {"createdVia": "API" if via == "api" else "Lead Flow", **(fields or {})}
+        person_id = self.people.first_id + slot
+        if how == standing.HIDDEN:
+            self.clock.call_later(self.lags.readable, lambda: self._reveal(slot, claimed=claimed))
+        self.truth.created[person_id] = at
+        change = self._note(slot, None, place, at, actor or via)
+        self._tell(Happening(Kind.CREATED, (person_id,), at, stage=stage, changes=(change,), via=via))
+        return person_id
+
+    def edit(self, person_id: int, **fields: object) -> None:
+        """Change fields other than the stage, by their API names; moves `updated`. `tags` replaces the tags; `assignedUserId` reassigns."""
+        slot, at = self._slot(person_id), self.clock.now()
+        before = self.record(slot, full=True).get("tags")
+        user = fields.pop("assignedUserId", None)
+        if user is not None:
+            self.people.user[slot] = [one.id for one in self.users].index(int(str(user)))
+        self.people.edited.setdefault(slot, {}).update(fields)
+        self.people.touch(slot, int(at.timestamp()))
+        self._tell(Happening(Kind.EDITED, (person_id,), at))
+        tags = fields.get("tags")
+        if isinstance(tags, (list, tuple)):
+            added = tuple(str(tag) for tag in tags if not isinstance(before, list) or tag not in before)
+            if added:
+                self._tell(Happening(Kind.TAGGED, (person_id,), at, tags=added))
+
+    def inbound(self, person_id: int) -> None:
+        """Let a lead event arrive for a known person: `updated` stays, but a trashed one is taken out of Trash a little later."""
+        slot = self._slot(person_id)
+        if self.stages[self.people.stage[slot]].name == TRASH:
+            self.clock.call_later(self.lags.untrash, lambda: self._untrash(person_id))
+
+    def note(self, person_id: int) -> int:
+        """Write a note about a person, which does not move `updated`; gives the note's id."""
+        self._slot(person_id)
+        self._notes += 1
+        self._tell(Happening(Kind.NOTED, (self._notes,), self.clock.now()))
+        return self._notes
+
+    def delete(self, person_id: int) -> None:
+        """Delete a person for good."""
+        slot, at = self._slot(person_id), self.clock.now()
+        self.truth.gone[person_id] = at
+        self._remove(slot)
+        self._tell(Happening(Kind.DELETED, (person_id,), at))
+
+    def merge(self, loser: int, winner: int) -> None:
+        """Merge one person into another: the loser's id belongs to nobody afterwards, the winner is edited."""
+        slot, kept, at = self._slot(loser), self._slot(winner), self.clock.now()
+        self.truth.gone[loser] = at
+        self.truth.merged[loser] = winner
+        self._remove(slot)
+        self.people.touch(kept, int(at.timestamp()))
+        self._tell(Happening(Kind.MERGED, (loser, winner), at))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, happening: Happening) -> None:
+        for listener in self.listeners:
+            listener(happening)
+
+    def _slot(self, person_id: int) -> int:
+        slot = self.people.slot(person_id)
+        if slot is None or self.people.standing[slot] == standing.GONE or person_id in self.truth.gone:
+            raise LookupError(f"person {person_id} is not there")
+        return slot
+
+    def _place(self, name: str) -> int:
+        for place, stage in enumerate(self.stages):
+            if stage.name == name and not stage.deleted:
+                return place
+        raise LookupError(f"there is no stage {name!r}")
+
+    def _enter(self, slot: int, place: int, at: datetime, actor: str) -> TrueChange:
+        before = self.people.stage[slot]
+        trash = self._place(TRASH)
+        self.people.stage[slot] = place
+        how = self.people.standing[slot]
+        if how != standing.HIDDEN and (place == trash) != (before == trash):
+            self.people.settle(slot, how + (1 if place == trash else -1))
+        self.people.touch(slot, int(at.timestamp()))
+        return self._note(slot, before, place, at, actor)
+
+    def _note(self, slot: int, before: int | None, place: int, at: datetime, actor: str) -> TrueChange:
+        change = TrueChange(
+            person_id=self.people.first_id + slot,
+            stage_from=None if before is None else self.stages[before].name,
+            stage_to=self.stages[place].name,
+            at=at,
+            actor=actor,
+            number=len(self.truth.changes),
+            stage_from_id=None if before is None else self.stages[before].id,
+            stage_to_id=self.stages[place].id,
+        )
+        self.truth.note(change)
+        return change
+
+    def _remove(self, slot: int) -> None:
+        if self.lags.deleted > 0:
+            self.clock.call_later(self.lags.deleted, lambda: self.people.settle(slot, standing.GONE))
+        else:
+            self.people.settle(slot, standing.GONE)
+
+    def _reveal(self, slot: int, *, claimed: bool) -> None:
+        if self.people.standing[slot] == standing.HIDDEN:
+            trashed = self.stages[self.people.stage[slot]].name == TRASH
+            plain = standing.TRASHED if trashed else standing.PLAIN
+            self.people.settle(slot, plain + (0 if claimed else standing.UNCLAIMED - standing.PLAIN))
+
+    def _untrash(self, person_id: int) -> None:
+        slot = self.people.slot(person_id)
+        if slot is not None and person_id not in self.truth.gone and self.stages[self.people.stage[slot]].name == TRASH:
+            self.move(person_id, "Lead", actor="server")

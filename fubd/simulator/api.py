@@ -1,0 +1,441 @@
+"""The HTTP face of the account: routes under /v1, with the documented answers, limits and refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+from fubd.simulator import query as people_query
+from fubd.simulator.account import Account
+from fubd.simulator.deliveries import Deliveries
+from fubd.simulator.faults import Behaviour
+from fubd.simulator.keys import Caller, Keys
+from fubd.simulator.limits import LIMITS, Limits
+from fubd.simulator.population import GONE, HIDDEN
+from fubd.simulator.registry import Refusal, Registry
+
+NOT_FOUND: Final = "Requested resource was not found."
+DEEP: Final = "Deep pagination disabled, use 'nextLink' url"
+CUSTOM_FIELDS: Final = (
+    ("customCampaignID", "Campaign ID"),
+    ("customPropertyState", "Property State"),
+    ("customOfferAmount", "Offer Amount"),
+)
+
+_EMAIL = re.compile(r"person(\d+)@example\.com", re.IGNORECASE)
+_PERSON_FIELDS: Final = frozenset({"firstName", "lastName", "price", "contacted", "background", "type", "emails", "phones", "addresses"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler says. `shown` are the people whose stage the answer shows. `payload` None is an empty body."""
+
+    payload: Mapping[str, object] | None
+    status: int = HTTPStatus.OK
+    shown: tuple[int, ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """The JSON, as sent."""
+        return b"" if self.payload is None else json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, read: who asks, the parameters, the JSON body, and the simulator's own URL."""
+
+    caller: Caller
+    query: Mapping[str, str]
+    path: Mapping[str, str]
+    base: str
+    body: Mapping[str, object] = field(default_factory=dict)
+
+
+Handler = Callable[[Asked], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route: `name` as scripts of faults and the log of requests call it, `context` whose limit it uses (None: unlimited)."""
+
+    method: str
+    path: str
+    name: str
+    context: str | None
+    handler: Handler
+
+
+class Api:
+    """The documented endpoints. Handlers are synchronous, so each answer is of one instant."""
+
+    def __init__(
+        self, account: Account, *, behaviour: Behaviour, registry: Registry, deliveries: Deliveries, limits: Limits, keys: Keys
+    ) -> None:
+        self._account = account
+        self._behaviour = behaviour
+        self._registry = registry
+        self._deliveries = deliveries
+        self._limits = limits
+        self._keys = keys
+
+    def routes(self) -> list[Route]:
+        """Give every route of the service."""
+        one = "global"
+        return [
+            Route("GET", "/people", "people", one, self._people),
+            Route("GET", "/people/{id}", "person", one, self._person),
+            Route("POST", "/people", "people", one, self._create_person),
+            Route("PUT", "/people/{id}", "person", "people-put", self._update_person),
+            Route("DELETE", "/people/{id}", "person", one, self._delete_person),
+            Route("GET", "/stages", "stages", one, self._stages),
+            Route("GET", "/stages/{id}", "stages", one, self._stage),
+            Route("POST", "/stages", "stages", one, self._create_stage),
+            Route("PUT", "/stages/{id}", "stages", one, self._rename_stage),
+            Route("DELETE", "/stages/{id}", "stages", one, self._delete_stage),
+            Route("GET", "/identity", "identity", one, self._identity),
+            Route("GET", "/users", "users", one, self._users),
+            Route("GET", "/customFields", "customFields", one, self._custom_fields),
+            Route("GET", "/webhooks", "webhooks", one, self._webhooks),
+            Route("POST", "/webhooks", "webhooks", one, self._create_webhook),
+            Route("GET", "/webhooks/{id}", "webhooks", one, self._webhook),
+            Route("PUT", "/webhooks/{id}", "webhooks", one, self._update_webhook),
+            Route("DELETE", "/webhooks/{id}", "webhooks", one, self._delete_webhook),
+            Route("GET", "/webhookEvents/{id}", "webhookEvents", one, self._webhook_event),
+            Route("GET", "/events", "events", "events", self._events),
+            Route("POST", "/events", "events", None, self._create_event),
+            Route("POST", "/notes", "notes", "notes", self._create_note),
+            Route("GET", "/rateLimit/limits", "rateLimit", one, self._rate_limits),
+            Route("GET", "/rateLimit/usage", "rateLimit", one, self._rate_usage),
+        ]
+
+    # --- people -------------------------------------------------------------------------------------------------------
+
+    def _people(self, asked: Asked) -> Answer:
+        page = people_query.paging(asked.query)
+        if page.since is None and page.offset >= self._behaviour.deep_offset:
+            raise Refusal(HTTPStatus.BAD_REQUEST, DEEP)
+        who = people_query.wanted(asked.query, self._account, self._behaviour, viewer=asked.caller.viewer)
+        found = people_query.find(self._account, who, page)
+        metadata: dict[str, object] = {
+            "collection": "people",
+            "offset": page.offset,
+            "limit": page.limit,
+            "total": str(found.total) if self._behaviour.total_as_text else found.total,
+        }
+        keyset = page.sort == "id"
+        if found.more and found.slots:
+            following = people_query.token(self._account.people.first_id + found.slots[-1]) if keyset else None
+            step = {"next": following} if following else {"offset": str(page.offset + page.limit)}
+            kept = {key: value for key, value in asked.query.items() if key not in ("limit", "next", "offset")}
+            ampersand = "&&" if self._behaviour.double_ampersand else "&"
+            link = urlencode({"limit": str(page.limit), **kept}) + ampersand + urlencode(step)
+            metadata |= {"next": following, "nextLink": f"{asked.base}/people?{link}"}
+        elif not self._behaviour.next_absent_at_end:
+            metadata |= {"next": None, "nextLink": None}
+        people, shown = self._records(found.slots, asked.query.get("fields"))
+        return Answer({"_metadata": metadata, "people": people}, shown=shown)
+
+    def _person(self, asked: Asked) -> Answer:
+        if people_query.number(asked.path["id"]) is None:
+            return self._people(asked)  # observed: /people/undefined is the unfiltered list
+        records, shown = self._records([self._slot(asked)], asked.query.get("fields"))
+        return Answer(records[0], shown=shown)
+
+    def _create_person(self, asked: Asked) -> Answer:
+        known = self._by_email(asked.body) if asked.query.get("deduplicate", "").lower() == "true" else None
+        if known is not None:
+            self._apply(known, asked.body, asked)
+            return self._told(known, HTTPStatus.OK)
+        person_id = self._account.create(
+            stage=self._stage_name(asked.body) or "Lead", via="api", fields=self._fields(asked.body), actor=asked.caller.user.name
+        )
+        return self._told(person_id, HTTPStatus.CREATED)
+
+    def _update_person(self, asked: Asked) -> Answer:
+        person_id = self._account.people.first_id + self._slot(asked)
+        if "id" in asked.body:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid fields in the request body: id.")
+        self._apply(person_id, asked.body, asked)
+        return self._told(person_id, HTTPStatus.OK)
+
+    def _delete_person(self, asked: Asked) -> Answer:
+        try:
+            self._account.delete(self._account.people.first_id + self._slot(asked))
+        except LookupError as error:
+            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND) from error
+        return Answer({})
+
+    def _apply(self, person_id: int, body: Mapping[str, object], asked: Asked) -> None:
+        stage = self._stage_name(body)
+        fields = self._fields(body)
+        if "tags" in fields and asked.query.get("mergeTags", "").lower() == "true":
+            present = self._account.person(person_id)["tags"]
+            told = fields["tags"]
+            fields["tags"] = [*_strings(present), *(tag for tag in _strings(told) if tag not in _strings(present))]
+        if "assignedUserId" in body:
+            if body["assignedUserId"] not in [user.id for user in self._account.users]:
+                raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: assignedUserId.")
+            fields["assignedUserId"] = body["assignedUserId"]
+        if fields:
+            self._account.edit(person_id, **fields)
+        if stage is not None:
+            self._account.move(person_id, stage, actor=asked.caller.user.name)
+
+    def _fields(self, body: Mapping[str, object]) -> dict[str, object]:
+        """Keep what a person may be given; `source` is write-once and therefore only read from a creation by the lead flow."""
+        return {key: value for key, value in body.items() if key in _PERSON_FIELDS or key == "tags" or key.startswith("custom")}
+
+    def _stage_name(self, body: Mapping[str, object]) -> str | None:
+        if "stage" not in body and "stageId" not in body:
+            return None
+        for stage in self._account.stages:
+            if not stage.deleted and (stage.name == body.get("stage") or stage.id == body.get("stageId")):
+                return stage.name
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: stage.")
+
+    def _told(self, person_id: int, status: int) -> Answer:
+        slot = person_id - self._account.people.first_id
+        return Answer(self._account.record(slot, full=False), status=status, shown=(person_id,))
+
+    def _slot(self, asked: Asked) -> int:
+        person_id = people_query.number(asked.path["id"])
+        slot = None if person_id is None else self._account.people.slot(person_id)
+        if slot is None or self._account.people.standing[slot] in (GONE, HIDDEN):
+            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        viewer = asked.caller.viewer
+        if viewer is not None and self._account.users[self._account.people.user[slot]].id != viewer:
+            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        return slot
+
+    def _records(self, slots: Sequence[int], fields: str | None) -> tuple[list[dict[str, object]], tuple[int, ...]]:
+        """Give the people with the fields asked for, and the ids of those whose stage is among them."""
+        first = self._account.people.first_id
+        ids = tuple(first + slot for slot in slots)
+        if not fields:
+            return [self._account.record(slot, full=False) for slot in slots], ids
+        names = {name.strip() for name in fields.split(",")} | {"id"}
+        records = [self._account.record(slot, full=True) for slot in slots]
+        if "allFields" in names:
+            return records, ids
+        custom = "allCustom" in names
+        kept = [
+            {key: value for key, value in record.items() if key in names or (custom and key.startswith("custom"))} for record in records
+        ]
+        return kept, ids if names & {"stage", "stageId"} else ()
+
+    def _by_email(self, body: Mapping[str, object]) -> int | None:
+        """Find a person by the first email told; those the account began with bear their id in it."""
+        emails = body.get("emails")
+        if not isinstance(emails, list) or not emails or not isinstance(emails[0], dict):
+            return None
+        told = str(emails[0].get("value", ""))
+        match = _EMAIL.fullmatch(told)
+        slot = self._account.people.slot(int(match[1])) if match else None
+        if slot is not None and self._account.people.standing[slot] not in (GONE, HIDDEN):
+            return self._account.people.first_id + slot
+        for place, edited in self._account.people.edited.items():
+            if f"'{told}'" in str(edited.get("emails")) and self._account.people.standing[place] not in (GONE, HIDDEN):
+                return self._account.people.first_id + place
+        return None
+
+    # --- stages, users, identity --------------------------------------------------------------------------------------
+
+    def _stages(self, asked: Asked) -> Answer:
+        stages = [self._stage_shown(place) for place, stage in enumerate(self._account.stages) if not stage.deleted]
+        return _listing(asked, "stages", stages, sorts=("orderWeight", "id", "name"))
+
+    def _stage(self, asked: Asked) -> Answer:
+        return Answer(self._stage_shown(self._stage_place(asked)))
+
+    def _create_stage(self, asked: Asked) -> Answer:
+        try:
+            stage_id = self._account.create_stage(str(asked.body.get("name") or ""))
+        except ValueError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.") from error
+        place = [stage.id for stage in self._account.stages].index(stage_id)
+        return Answer(self._stage_shown(place), status=HTTPStatus.CREATED)
+
+    def _rename_stage(self, asked: Asked) -> Answer:
+        place = self._stage_place(asked)
+        name = asked.body.get("name")
+        if not isinstance(name, str) or not name:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.")
+        try:
+            self._account.rename_stage(self._account.stages[place].name, name)
+        except ValueError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Protected stages cannot be changed.") from error
+        return Answer(self._stage_shown(place))
+
+    def _delete_stage(self, asked: Asked) -> Answer:
+        place = self._stage_place(asked)
+        told = asked.body.get("assignStageId", people_query.number(asked.query.get("assignStageId")))
+        target = next((stage for stage in self._account.stages if stage.id == told and not stage.deleted), None)
+        if target is None:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Missing required field: assignStageId.")
+        try:
+            self._account.delete_stage(self._account.stages[place].name, target.name)
+        except ValueError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Protected stages cannot be deleted.") from error
+        return Answer({})
+
+    def _stage_place(self, asked: Asked) -> int:
+        stage_id = people_query.number(asked.path["id"])
+        for place, stage in enumerate(self._account.stages):
+            if stage.id == stage_id and not stage.deleted:
+                return place
+        raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+
+    def _stage_shown(self, place: int) -> dict[str, object]:
+        stage = self._account.stages[place]
+        return {
+            "id": stage.id,
+            "name": stage.name,
+            "orderWeight": stage.order_weight,
+            "isProtected": stage.protected,
+            "peopleCount": self._account.people.stage.count(place),
+        }
+
+    def _identity(self, asked: Asked) -> Answer:
+        user, owner = asked.caller.user, self._account.users[0]
+        return Answer(
+            {
+                "user": {"id": user.id, "name": user.name, "email": user.email},
+                "account": {
+                    "id": 4_000_000 + self._account.seed,
+                    "domain": f"simulated-{self._account.seed}",
+                    "owner": {"name": owner.name, "email": owner.email},
+                },
+            }
+        )
+
+    def _users(self, asked: Asked) -> Answer:
+        users = [{"id": user.id, "name": user.name, "email": user.email, "role": user.role.title()} for user in self._account.users]
+        return _listing(asked, "users", users, sorts=("id", "name"))
+
+    def _custom_fields(self, asked: Asked) -> Answer:
+        fields = [{"id": 1 + place, "name": name, "label": label, "type": "text"} for place, (name, label) in enumerate(CUSTOM_FIELDS)]
+        return _listing(asked, "customfields", fields, sorts=("id",), text_total=True)
+
+    # --- webhooks -----------------------------------------------------------------------------------------------------
+
+    def _webhooks(self, asked: Asked) -> Answer:
+        system_key = self._keys.owner(asked.caller)
+        wanted = {name: asked.query[name] for name in ("event", "status") if name in asked.query}
+        hooks = [hook.shown() for hook in self._registry.of_system(system_key)]
+        chosen = [hook for hook in hooks if all(hook[name] == value for name, value in wanted.items())]
+        return _listing(asked, "webhooks", chosen, sorts=("id", "status", "event"))
+
+    def _create_webhook(self, asked: Asked) -> Answer:
+        system_key = self._keys.owner(asked.caller)
+        hook = self._registry.add(asked.body.get("event"), asked.body.get("url"), system_key)
+        return Answer(hook.shown(), status=HTTPStatus.CREATED)
+
+    def _webhook(self, asked: Asked) -> Answer:
+        return Answer(self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller)).shown())
+
+    def _update_webhook(self, asked: Asked) -> Answer:
+        hook = self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller))
+        self._registry.change(hook, event=asked.body.get("event"), url=asked.body.get("url"), status=asked.body.get("status"))
+        return Answer(hook.shown())
+
+    def _delete_webhook(self, asked: Asked) -> Answer:
+        self._registry.delete(self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller)))
+        return Answer(None, status=HTTPStatus.NO_CONTENT) if self._behaviour.delete_webhook_empty else Answer({})
+
+    def _webhook_event(self, asked: Asked) -> Answer:
+        self._keys.owner(asked.caller)
+        event = self._deliveries.events.get(asked.path["id"])
+        if event is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        return Answer(event.record(with_data=self._behaviour.event_data_kept))
+
+    @staticmethod
+    def _hook_id(asked: Asked) -> int:
+        hook_id = people_query.number(asked.path["id"])
+        if hook_id is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        return hook_id
+
+    # --- what else an account does ------------------------------------------------------------------------------------
+
+    def _events(self, asked: Asked) -> Answer:
+        return _listing(asked, "events", [], sorts=("id",))
+
+    def _create_event(self, asked: Asked) -> Answer:
+        """Take a lead event: a known person hears of it (and leaves Trash), an unknown one is created by the lead flow."""
+        if self._behaviour.lead_flow_archived:
+            return Answer(None, status=HTTPStatus.NO_CONTENT)
+        told = asked.body.get("person")
+        person = told if isinstance(told, dict) else {}
+        known = self._by_email(person)
+        if known is not None:
+            self._account.inbound(known)
+            return self._told(known, HTTPStatus.OK)
+        person_id = self._account.create(stage="Lead", via="lead_flow", fields=self._fields(person))
+        return self._told(person_id, HTTPStatus.CREATED)
+
+    def _create_note(self, asked: Asked) -> Answer:
+        person_id = asked.body.get("personId")
+        try:
+            note_id = self._account.note(person_id if isinstance(person_id, int) else -1)
+        except LookupError as error:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: personId.") from error
+        return Answer({"id": note_id, "personId": person_id, "body": asked.body.get("body")}, status=HTTPStatus.CREATED)
+
+    def _rate_limits(self, asked: Asked) -> Answer:
+        registered = asked.caller.system_key is not None
+        limits = [{"context": name, "limit": both[0 if registered else 1], "window": 10} for name, both in LIMITS.items()]
+        return Answer({"limits": limits})
+
+    def _rate_usage(self, asked: Asked) -> Answer:
+        share = asked.caller.key if self._behaviour.limit_per_key else ""
+        return Answer({"usage": [{"context": name, "total": self._limits.total(name, share=share)} for name in LIMITS]})
+
+
+def _strings(told: object) -> list[str]:
+    return [str(one) for one in told] if isinstance(told, (list, tuple)) else []
+
+
+def _sortable(value: object) -> tuple[int, str]:
+    return (value, "") if isinstance(value, int) else (0, str(value))
+
+
+def _listing(
+    asked: Asked, collection: str, items: Iterable[Mapping[str, object]], *, sorts: Sequence[str], text_total: bool = False
+) -> Answer:
+    """Answer with one page of a small list, by offset."""
+    every = list(items)
+    asked_sort = asked.query.get("sort", "")
+    if asked_sort.lstrip("-") in sorts:
+        every.sort(key=lambda item: _sortable(item[asked_sort.lstrip("-")]), reverse=asked_sort.startswith("-"))
+    page = people_query.paging(asked.query)
+    following = page.offset + page.limit
+    total = len(every)
+    link = f"{asked.base}/{collection}?{urlencode({'limit': page.limit, 'offset': following})}" if following < total else None
+    metadata = {
+        "collection": collection,
+        "offset": page.offset,
+        "limit": page.limit,
+        "total": str(total) if text_total else total,
+        "next": None,
+        "nextLink": link,
+    }
+    return Answer({"_metadata": metadata, collection: every[page.offset : following]})
+
+
+def read_json(raw: bytes) -> dict[str, object]:
+    """Read a request's JSON object; an empty body is an empty one. Raises Refusal 400."""
+    if not raw:
+        return {}
+    try:
+        told = json.loads(raw)
+    except ValueError as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.") from error
+    if not isinstance(told, dict):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.")
+    return told

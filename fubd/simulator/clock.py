@@ -1,0 +1,190 @@
+"""The simulator's own time: it can be slowed, hastened, stopped, shifted and stepped.
+
+Everything in the simulator that waits or stamps asks this clock, so an hour of retries can pass in a second and a test can stop
+time while it looks. Sockets alone live in real time: the ten seconds a receiver has to answer are real seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+
+@dataclass(order=True, slots=True)
+class Alarm:
+    """A callback that rings once at `at` (simulated seconds since the clock's start), unless cancelled before."""
+
+    at: float
+    number: int
+    ring: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        """Let it not ring; harmless when it already did."""
+        self.cancelled = True
+
+
+class SimClock:
+    """Simulated time.
+
+    `start` (aware) is the instant it shows first; `speed` is simulated seconds per real second, 0 for a stopped clock that only
+    `advance` and `run` move; `source` gives real seconds. Raises ValueError for a naive start or a negative speed.
+    """
+
+    def __init__(self, start: datetime, *, speed: float = 1.0, source: Callable[[], float] = time.monotonic) -> None:
+        if start.tzinfo is None:
+            raise ValueError("a clock starts at an aware datetime")
+        if speed < 0:
+            raise ValueError("time does not run backwards; use advance with a negative number to shift it once")
+        self._start = start.astimezone(UTC)
+        self._source = source
+        self._speed = speed
+        self._anchor_real = source()
+        self._anchor = 0.0
+        self._shift = 0.0
+        self._alarms: list[Alarm] = []
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds per real second."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        if speed < 0:
+            raise ValueError("time does not run backwards")
+        self._anchor, self._anchor_real = self.monotonic(), self._source()
+        self._speed = speed
+        self._arm()
+
+    def now(self) -> datetime:
+        """Give the simulated instant, aware, UTC."""
+        return self._start + timedelta(seconds=self.monotonic() + self._shift)
+
+    def timestamp(self) -> float:
+        """Give the simulated instant as seconds since 1970."""
+        return self._start.timestamp() + self.monotonic() + self._shift
+
+    def monotonic(self) -> float:
+        """Give the simulated seconds since the start; a shift does not move them."""
+        return self._anchor + (self._source() - self._anchor_real) * self._speed
+
+    def shift(self, seconds: float) -> None:
+        """Set the wall clock right or wrong by this many seconds, at once; nobody waits shorter or longer for it."""
+        self._shift += seconds
+
+    def skewed(self, seconds: float) -> SkewedClock:
+        """Give a clock that ticks with this one and shows `seconds` more: another machine's."""
+        return SkewedClock(self, seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Jump ahead by these seconds and ring everything that became due, all at the new instant.
+
+        Raises ValueError for a negative number. Where each alarm must ring at its own instant, use `run`.
+        """
+        if seconds < 0:
+            raise ValueError("time does not run backwards; shift() sets the wall clock back")
+        self._anchor += seconds
+        self._ring_due()
+
+    async def run(self, seconds: float, settle: Callable[[], Awaitable[None]]) -> None:
+        """Advance a stopped clock step by step: each alarm at its own instant, and after each `settle` is awaited.
+
+        `settle` lets the work of the alarm finish (for instance `Deliveries.drained`).
+        """
+        end = self.monotonic() + seconds
+        while (alarm := self._next()) is not None and alarm.at <= end:
+            self.advance(max(0.0, alarm.at - self.monotonic()))
+            await settle()
+        self.advance(max(0.0, end - self.monotonic()))
+        await settle()
+
+    def call_later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+        """Call `ring` once after these simulated seconds. Outside a running loop it waits for the next `advance`."""
+        self._count += 1
+        alarm = Alarm(self.monotonic() + max(0.0, seconds), self._count, ring)
+        heapq.heappush(self._alarms, alarm)
+        if self._alarms[0] is alarm:
+            self._arm()
+        return alarm
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for these simulated seconds."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        alarm = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
+        try:
+            await woken
+        finally:
+            alarm.cancel()
+
+    async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
+        """Wait until one of the events is set (True) or the simulated seconds have passed (False)."""
+        if any(event.is_set() for event in events):
+            return True
+        waiting = [asyncio.create_task(self.sleep(seconds)), *(asyncio.create_task(event.wait()) for event in events)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return any(event.is_set() for event in events)
+
+    def _next(self) -> Alarm | None:
+        while self._alarms and self._alarms[0].cancelled:
+            heapq.heappop(self._alarms)
+        return self._alarms[0] if self._alarms else None
+
+    def _ring_due(self) -> None:
+        # Only what is due now, so that an alarm that sets the next at no distance cannot hold the loop for ever.
+        now = self.monotonic()
+        due: list[Alarm] = []
+        while (alarm := self._next()) is not None and alarm.at <= now:
+            due.append(heapq.heappop(self._alarms))
+        for alarm in due:
+            if not alarm.cancelled:
+                alarm.ring()
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        alarm = self._next()
+        if alarm is None or self._speed == 0:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._timer = loop.call_later(max(0.0, alarm.at - self.monotonic()) / self._speed, self._ring_due)
+
+
+class SkewedClock:
+    """Another machine's clock: ticks with `clock`, shows `seconds` more. For whoever talks to the simulator with a wrong clock."""
+
+    def __init__(self, clock: SimClock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+
+    def now(self) -> datetime:
+        """Give the instant this clock shows, aware, UTC."""
+        return self._clock.now() + timedelta(seconds=self._seconds)
+
+    def monotonic(self) -> float:
+        """Give the simulated seconds since the start."""
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for these simulated seconds."""
+        await self._clock.sleep(seconds)
+
+    async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
+        """Wait until one of the events is set (True) or the simulated seconds have passed (False)."""
+        return await self._clock.pause(seconds, *events)

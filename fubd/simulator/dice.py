@@ -1,0 +1,23 @@
+"""Chance, from a seed: the same seed gives the same account, the same faults and the same day."""
+
+from __future__ import annotations
+
+import random
+
+_MASK = (1 << 64) - 1
+
+
+class Dice(random.Random):
+    """A seeded generator of the simulator's own. Nothing secret is drawn from it."""
+
+    def chance(self, probability: float) -> bool:
+        """Say yes with this probability (0 to 1); 0 and below draws nothing, so a fault that is off moves no other."""
+        return probability > 0 and self.random() < probability
+
+
+def scatter(seed: int, number: int) -> int:
+    """Give 64 bits that depend on nothing but the seed and the number (splitmix64), so that people need not be stored."""
+    x = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)

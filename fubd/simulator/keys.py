@@ -1,0 +1,90 @@
+"""Who may ask: API keys with their users and roles, and the registered systems."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from fubd.simulator.account import Account, User
+from fubd.simulator.registry import Refusal
+
+UNAUTHORIZED: Final = (
+    "Authentication is required. Use Basic HTTP Authentication with API Key as username and blank password, "
+    "or use Bearer token authentication."
+)
+NOT_OWNER: Final = "Only the account owner may access webhooks."
+NO_SYSTEM: Final = "A registered X-System and X-System-Key are required to access webhooks."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from. `system_key` is null for a system that is not registered."""
+
+    key: str
+    user: User
+    system_key: str | None
+
+    @property
+    def viewer(self) -> int | None:
+        """The user whose people alone are seen; None for those who see everyone."""
+        return self.user.id if self.user.role == "agent" else None
+
+
+class Keys:
+    """The keys and systems the account knows. Each key stands for one user, and inherits what they may see."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._keys: dict[str, User] = {}
+        self._systems: dict[str, str] = {}
+
+    def add(self, key: str, role: str = "owner", *, user_id: int | None = None) -> None:
+        """Let a key in, for a user or for the first of a role (owner, admin, agent). Raises LookupError when there is none."""
+        for user in self._account.users:
+            if user.id == user_id or (user_id is None and user.role == role):
+                self._keys[key] = user
+                return
+        raise LookupError(f"there is no user {user_id or role}")
+
+    def revoke(self, key: str) -> None:
+        """Let a key in no more."""
+        self._keys.pop(key, None)
+
+    def register(self, system: str, key: str) -> None:
+        """Register a system with its X-System-Key."""
+        self._systems[key] = system
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Say who asks, by Basic (key as user, blank password) or Bearer. Raises Refusal 401."""
+        key = _credential(headers.get("Authorization", ""))
+        user = self._keys.get(key)
+        if user is None:
+            raise Refusal(HTTPStatus.UNAUTHORIZED, UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'})
+        system_key = headers.get("X-System-Key", "")
+        return Caller(key, user, system_key if headers.get("X-System") and system_key in self._systems else None)
+
+    @staticmethod
+    def owner(caller: Caller) -> str:
+        """Give the system key of one who may use webhooks. Raises Refusal 403."""
+        if caller.user.role != "owner":
+            raise Refusal(HTTPStatus.FORBIDDEN, NOT_OWNER)
+        if caller.system_key is None:
+            raise Refusal(HTTPStatus.FORBIDDEN, NO_SYSTEM)
+        return caller.system_key
+
+
+def _credential(header: str) -> str:
+    scheme, _, told = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return told.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        user, _, password = base64.b64decode(told, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+    return "" if password else user

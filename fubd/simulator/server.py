@@ -1,0 +1,208 @@
+"""From a socket to the API and back: faults, authentication and rate limits stand before every handler, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from fubd.simulator.api import NOT_FOUND, Answer, Api, Asked, Route, read_json
+from fubd.simulator.clock import SimClock
+from fubd.simulator.dice import Dice
+from fubd.simulator.faults import ApiFault, Behaviour, Faults, Script
+from fubd.simulator.keys import UNAUTHORIZED, Keys
+from fubd.simulator.limits import Limits, Verdict
+from fubd.simulator.registry import Refusal
+from fubd.simulator.seen import Seen
+
+ANY: Final = "*"
+"""The endpoint name under which a script is for every request."""
+
+_BODY_LIMIT: Final = 10 * 1024 * 1024
+_REQUESTS_KEPT: Final = 10_000
+_FAULT_RETRY_AFTER_SECONDS: Final = 8
+_HTML: Final = b"<!DOCTYPE html><html><head><title>Follow Up Boss</title></head><body><h1>We'll be right back</h1></body></html>"
+_JSON: Final = "application/json"
+_PAGES: Final = {ApiFault.BAD_GATEWAY: HTTPStatus.BAD_GATEWAY, ApiFault.HTML: HTTPStatus.OK}
+_ERRORS: Final = {
+    ApiFault.SERVER_ERROR: (HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected error occurred."),
+    ApiFault.FORBIDDEN: (HTTPStatus.FORBIDDEN, "You do not have access to this API endpoint"),
+    ApiFault.UNAUTHORIZED: (HTTPStatus.UNAUTHORIZED, UNAUTHORIZED),
+}
+
+log = logging.getLogger("fubd.simulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request the simulator met: `status` is 0 when no answer was given. `at` is the simulator's instant."""
+
+    method: str
+    endpoint: str
+    target: str
+    status: int
+    fault: ApiFault | None
+    at: datetime
+
+
+class Server:
+    """The HTTP server. `faults` may be replaced at any time."""
+
+    def __init__(
+        self, api: Api, *, keys: Keys, limits: Limits, seen: Seen, clock: SimClock, behaviour: Behaviour, faults: Faults, dice: Dice
+    ) -> None:
+        self.faults = faults
+        self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
+        self.calls: Counter[tuple[str, str, int]] = Counter()
+        self._api = api
+        self._keys = keys
+        self._limits = limits
+        self._seen = seen
+        self._clock = clock
+        self._behaviour = behaviour
+        self._dice = dice
+        self._scripts: dict[str, Script[ApiFault]] = {}
+        self._stopping = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    def script(self, endpoint: str, *steps: ApiFault | None) -> None:
+        """Say what the next requests of an endpoint (or of any, `*`) meet."""
+        self._scripts.setdefault(endpoint, Script()).add(*steps)
+
+    async def start(self, host: str, port: int, control: web.Application | None) -> str:
+        """Listen; gives the base URL. Raises OSError when the address is taken."""
+        self._stopping.clear()
+        app = web.Application(client_max_size=_BODY_LIMIT)
+        for route in self._api.routes():
+            app.router.add_route(route.method, f"/v1{route.path}", self._serve(route))
+        unknown = Route("*", "/v1/{path:.*}", "unknown", "global", _unknown)
+        app.router.add_route(unknown.method, unknown.path, self._serve(unknown))
+        if control is not None:
+            app.add_subapp("/control", control)
+        # A caller that hangs up ends its handler, so a request that hangs on purpose costs nothing afterwards.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        return f"http://{host}:{self._runner.addresses[0][1]}/v1"
+
+    async def stop(self) -> None:
+        """Stop listening; whoever hangs is let go."""
+        self._stopping.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            raw = await request.read()
+            fault = self._fault(route.name)
+            response, status = await self._respond(request, route, raw, fault)
+            self.calls[request.method, route.name, status] += 1
+            self.requests.append(Request(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
+            log.info("%s %s -> %s%s", request.method, request.path_qs, status or "no answer", f" ({fault})" if fault else "")
+            return response
+
+        return serve
+
+    async def _respond(self, request: web.Request, route: Route, raw: bytes, fault: ApiFault | None) -> tuple[web.StreamResponse, int]:
+        early = await self._instead(request, fault)
+        if early is not None:
+            return early
+        headers: dict[str, str] = {}
+        try:
+            caller = self._keys.caller(request.headers)
+            if route.context is not None:
+                share = caller.key if self._behaviour.limit_per_key else ""
+                verdict = self._limits.take(route.context, self._clock.monotonic(), registered=caller.system_key is not None, share=share)
+                headers |= verdict.headers
+                _admit(verdict, throttled=fault is ApiFault.THROTTLED)
+            base = f"{request.scheme}://{request.host}/v1"
+            asked = Asked(caller, request.query, dict(request.match_info), base, read_json(raw))
+            answer = route.handler(asked)
+        except Refusal as refusal:
+            headers |= refusal.headers
+            answer = Answer({"errorMessage": str(refusal)}, status=refusal.status)
+        return await self._send(request, answer, headers, fault)
+
+    async def _send(
+        self, request: web.Request, answer: Answer, headers: Mapping[str, str], fault: ApiFault | None
+    ) -> tuple[web.StreamResponse, int]:
+        body = answer.body
+        if fault is ApiFault.CUT:
+            return await self._cut(request, answer.status, body, headers), answer.status
+        if fault is ApiFault.TRUNCATED:
+            body = body[: len(body) // 2]
+        elif fault is not ApiFault.WRONG_TYPE:
+            self._seen.read(answer.shown, self._clock.now())
+        content_type = "text/plain" if fault is ApiFault.WRONG_TYPE else _JSON
+        response = self._response(answer.status, body, headers, content_type if body else None)
+        return response, answer.status
+
+    async def _instead(self, request: web.Request, fault: ApiFault | None) -> tuple[web.StreamResponse, int] | None:
+        """Give what comes instead of an answer, and before anything was done; None when the request goes on."""
+        if fault is ApiFault.HANG:
+            await self._stopping.wait()
+        if fault in (ApiFault.HANG, ApiFault.RESET):
+            return self._tear(request), 0
+        if fault in _PAGES:
+            return self._response(_PAGES[fault], _HTML, {}, "text/html"), _PAGES[fault]
+        if fault in _ERRORS:
+            status, message = _ERRORS[fault]
+            return self._error(status, message), status
+        return None
+
+    def _fault(self, endpoint: str) -> ApiFault | None:
+        for name in (endpoint, ANY):
+            if name in self._scripts:
+                scripted, fault = self._scripts[name].next()
+                if scripted:
+                    return fault
+        return self.faults.api(self._dice)
+
+    def _response(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None) -> web.Response:
+        """Give a response that bears the simulator's own time."""
+        told = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
+        return web.Response(status=status, body=body, headers=told, content_type=content_type)
+
+    def _error(self, status: int, message: str) -> web.Response:
+        headers = {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'} if status == HTTPStatus.UNAUTHORIZED else {}
+        return self._response(status, Answer({"errorMessage": message}).body, headers, _JSON)
+
+    def _tear(self, request: web.Request) -> web.Response:
+        """Tear the connection; the response that is given back reaches nobody."""
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    async def _cut(self, request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Promise the whole body, send half of it, and close."""
+        told = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True), "Content-Type": _JSON}
+        response = web.StreamResponse(status=status, headers=told)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        if request.transport is not None:
+            request.transport.close()
+        return response
+
+
+def _admit(verdict: Verdict, *, throttled: bool) -> None:
+    """Refuse a request for which there is no room, or which is to believe so."""
+    if verdict.allowed and not throttled:
+        return
+    wait = _FAULT_RETRY_AFTER_SECONDS if verdict.allowed else verdict.retry_after
+    raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded. Please slow down.", {"Retry-After": str(wait)})
+
+
+def _unknown(_asked: Asked) -> Answer:
+    raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)

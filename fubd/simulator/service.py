@@ -1,0 +1,140 @@
+"""The simulator as a whole: an account behind a real HTTP server that sends real webhooks."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from fubd.simulator.account import Account, Happening
+from fubd.simulator.api import Api
+from fubd.simulator.deliveries import Deliveries
+from fubd.simulator.dice import Dice
+from fubd.simulator.events import Herald
+from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults
+from fubd.simulator.keys import Keys
+from fubd.simulator.limits import Limits
+from fubd.simulator.registry import Hook, Registry
+from fubd.simulator.seen import Seen
+from fubd.simulator.server import Request, Server
+
+
+class Simulator:
+    """Serves one account.
+
+    `api_key` is the owner's; more keys and systems are added through `keys`. `system_key` is the X-System-Key of the system named
+    `system`, with which its webhooks are signed. `faults` may be replaced at any time, `behaviour` may not.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        faults: Faults | None = None,
+        behaviour: Behaviour | None = None,
+        api_key: str = "test-api-key",
+        system: str = "fubd",
+        system_key: str = "test-system-key",
+    ) -> None:
+        self.account = account
+        self.clock = account.clock
+        self.truth = account.truth
+        self.behaviour = behaviour or Behaviour()
+        self.seen = Seen(account.truth)
+        self.limits = Limits()
+        self.keys = Keys(account)
+        self.keys.add(api_key, "owner")
+        self.keys.register(system, system_key)
+        self.system_key = system_key
+        self.registry = Registry(self.behaviour, account.clock.timestamp)
+        self.deliveries = Deliveries(
+            registry=self.registry,
+            behaviour=self.behaviour,
+            faults=faults or Faults(),
+            clock=account.clock,
+            dice=Dice(account.seed + 1),
+            seen=self.seen,
+        )
+        api = Api(account, behaviour=self.behaviour, registry=self.registry, deliveries=self.deliveries, limits=self.limits, keys=self.keys)
+        self._server = Server(
+            api,
+            keys=self.keys,
+            limits=self.limits,
+            seen=self.seen,
+            clock=account.clock,
+            behaviour=self.behaviour,
+            faults=self.deliveries.faults,
+            dice=Dice(account.seed + 2),
+        )
+        self._herald = Herald(self.behaviour, Dice(account.seed + 3))
+        account.listeners.append(self._happened)
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    @property
+    def faults(self) -> Faults:
+        """What may go wrong from now on."""
+        return self.deliveries.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.deliveries.faults = self._server.faults = faults
+
+    def script(self, endpoint: str, *steps: ApiFault | str | None) -> None:
+        """Say what the next requests of an endpoint meet, in order; None lets one pass untouched.
+
+        Endpoints: people (the list and creation), person, stages, identity, users, webhooks, webhookEvents, events, notes, or `*` for any.
+        """
+        self._server.script(endpoint, *(None if step is None else ApiFault(step) for step in steps))
+
+    def script_deliveries(self, *steps: DeliveryFault | str | None) -> None:
+        """Say what the next deliveries meet, in order, one for each event and hook; None lets one pass untouched."""
+        self.deliveries.script.add(*(None if step is None else DeliveryFault(step) for step in steps))
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> deque[Request]:
+        """The last requests, oldest first."""
+        return self._server.requests
+
+    @property
+    def calls(self) -> Counter[tuple[str, str, int]]:
+        """How many requests there were, by method, endpoint and status (0: no answer)."""
+        return self._server.calls
+
+    def subscribe(self, event: str, url: str, *, system_key: str | None = None) -> Hook:
+        """Register a webhook without asking over HTTP. Raises Refusal as the API would."""
+        return self.registry.add(event, url, system_key or self.system_key)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, control: web.Application | None = None) -> str:
+        """Serve, and begin to send; gives the base URL, which ends in /v1. `control` is served under /control.
+
+        Raises OSError when the port is taken.
+        """
+        base = await self._server.start(host, port, control)
+        self._herald.base = base
+        await self.deliveries.start()
+        return base
+
+    async def stop(self) -> None:
+        """Stop serving and sending."""
+        await self.deliveries.stop()
+        await self._server.stop()
+
+    @asynccontextmanager
+    async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+        """Serve while inside; gives the base URL, which ends in /v1."""
+        base = await self.start(host, port)
+        try:
+            yield base
+        finally:
+            await self.stop()
+
+    def _happened(self, happening: Happening) -> None:
+        for event in self._herald.events(happening):
+            self.deliveries.publish(event)

@@ -1,0 +1,66 @@
+"""What really happened in the account: every stage ever entered, kept apart from the API that tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrueChange:
+    """One person entered one stage.
+
+    `number` counts all changes from 0 in the order they happened. `stage_from` is None for a person created in `stage_to`.
+    `at` is the simulator's clock, to the microsecond. `actor` is a user's name, `api`, `automation` or `server`.
+    The ids tell a stage from another of the same name, or the same stage under another name.
+    """
+
+    person_id: int
+    stage_from: str | None
+    stage_to: str
+    at: datetime
+    actor: str
+    number: int
+    stage_from_id: int | None
+    stage_to_id: int
+
+
+class Truth:
+    """The log of all that happened. Only the account writes it; only tests and the score read it."""
+
+    def __init__(self, start_stage: Callable[[int], str | None]) -> None:
+        self.changes: list[TrueChange] = []
+        self.created: dict[int, datetime] = {}
+        self.gone: dict[int, datetime] = {}
+        self.merged: dict[int, int] = {}
+        self.names: dict[str, set[int]] = {}
+        self.listeners: list[Callable[[TrueChange], None]] = []
+        self._start_stage = start_stage
+
+    def start_stage(self, person_id: int) -> str | None:
+        """Give the stage a person was in when the account began; None for someone created later or never."""
+        return self._start_stage(person_id)
+
+    def note(self, change: TrueChange) -> None:
+        """Add a change; numbers must grow by one."""
+        self.changes.append(change)
+        for listener in self.listeners:
+            listener(change)
+
+    def by_person(self) -> dict[int, list[TrueChange]]:
+        """Give each person's changes in order."""
+        people: dict[int, list[TrueChange]] = {}
+        for change in self.changes:
+            people.setdefault(change.person_id, []).append(change)
+        return people
+
+    def of(self, person_id: int) -> Iterator[TrueChange]:
+        """Give one person's changes in order."""
+        return (change for change in self.changes if change.person_id == person_id)
+
+    def same_stage(self, name: str | None, stage_id: int | None, told: str | None) -> bool:
+        """Say whether `told` names the stage that was called `name` then and has `stage_id`, also by an older or newer name."""
+        if told == name:
+            return True
+        return told is not None and stage_id is not None and stage_id in self.names.get(told, ())
