@@ -97,7 +97,8 @@ class Connection(web.RequestHandler):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self.state is _State.IDLE:
+        # aiohttp calls this with nothing, too, when it goes on after a pause.
+        if data and self.state is _State.IDLE:
             self.state = _State.HEAD
             self.since = self._loop.time()
         super().data_received(data)

@@ -45,7 +45,6 @@ _REFUSALS: dict[type[Exception], tuple[int, str]] = {
     TooSlow: (408, "too_slow"),
     Unavailable: (503, "unavailable"),
 }
-_ANSWERABLE = tuple(_REFUSALS)
 # After these two the rest of the body would be taken for the next request.
 _CLOSING = frozenset({408, 413})
 
@@ -84,9 +83,8 @@ class Door:
         try:
             outcome = (await self._admit(request)).value
             response = web.Response(body=outcome.encode(), content_type="text/plain")
-        except _ANSWERABLE as error:
-            status, outcome = _REFUSALS[type(error)]
-            response = self._refuse(status, outcome, error)
+        except tuple(_REFUSALS) as error:
+            outcome, response = self._refuse(error)
         except BrokenOff:
             response = web.Response(status=400, text="the body broke off\n")
             response.force_close()
@@ -104,14 +102,15 @@ class Door:
         while self._delivering:
             await asyncio.wait(self._delivering)
 
-    def _refuse(self, status: int, outcome: str, error: Exception) -> web.Response:
+    def _refuse(self, error: Exception) -> tuple[str, web.Response]:
+        status, outcome = next(row for kind, row in _REFUSALS.items() if isinstance(error, kind))
         response = web.Response(status=status, text=outcome)
         if isinstance(error, Unavailable):
             wish = error.retry_after or self._limits.retry_after_seconds
             response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(wish)))
         if status in _CLOSING:
             response.force_close()
-        return response
+        return outcome, response
 
     async def _admit(self, request: web.BaseRequest) -> Receipt:
         content = request.content
@@ -161,6 +160,12 @@ class Door:
                 return await asyncio.shield(task)
         except TimeoutError:
             raise Unavailable("the inbox did not answer in time") from None
+        except Unavailable:
+            raise
+        except Exception as error:
+            # Nothing was committed, so that the sender must come again; it is not to blame, and a bug is told where it can be read.
+            _logger.exception("a delivery could not be recorded")
+            raise Unavailable("the delivery could not be recorded") from error
 
     def _delivered(self, task: asyncio.Task[Receipt]) -> None:
         self._delivering.discard(task)
