@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -235,8 +235,9 @@ class Recording(Protocol):
     async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
         """Keep deliveries, lock people, add claims."""
 
-    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
-        """Give what stands near the new claims of each person, from the last row before the given instant on."""
+    async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
+        """Give what stands near the new claims of each person: the last row before the given instant, the reads that show its stage
+        within `window` before it, and all that comes after."""
 
     async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
         """Keep people as read, fill the rows that waited for it, answer their hints; gives who of them was read before."""

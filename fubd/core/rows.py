@@ -113,7 +113,8 @@ def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, 
         if now != row:
             corrected.append(Corrected(row, now, claims.get(change.head.seq)))
     if near.start is not None and not near.start.foreign:
-        confirmed = _confirmed(near.start, history.at_start, claims)
+        # What agreed with the start before has had its say; an older visit to the same stage must not confirm this one.
+        confirmed = _confirmed(near.start, tuple(seq for seq in history.at_start if seq in new), claims)
         if confirmed != near.start:
             corrected.append(Corrected(near.start, confirmed, None))
     joined = tuple(row for row in near.rows if row.id not in taken and not row.foreign)
@@ -173,6 +174,8 @@ def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
         changed_at=change.changed_at,
         changed_after=change.changed_after,
         event_id=claims[change.head.seq].event_id if isinstance(change.head, Entry) else None,
+        confirmed_by=None,
+        confirmed_at=None,
     )
     return _confirmed(now, change.told, claims)
 

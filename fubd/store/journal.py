@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -71,8 +71,8 @@ class _Recording:
             raise Unavailable("a person was being added by another instance")
         return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()))
 
-    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
-        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()))
+    async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
+        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), window)
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}

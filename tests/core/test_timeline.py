@@ -1,0 +1,310 @@
+"""The fold: every example of the contract, and its laws over long random histories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
+
+WINDOW = timedelta(minutes=5)
+TICK = timedelta(microseconds=1)
+
+
+def at(text: str) -> datetime:
+    """Give an instant of one invented day from `H:M` or `H:M:S`."""
+    hour, minute, *second = (int(part) for part in text.split(":"))
+    return datetime(2026, 1, 5, hour, minute, second[0] if second else 0, tzinfo=UTC)
+
+
+def webhook(seq: int, stage: str, when: str) -> Entry:
+    return Entry(seq, at(when), Stage(stage))
+
+
+def read(seq: int, stage: str, updated: str, read_at: str, covered: str | None = None, created: str | None = None) -> State:
+    return State(seq, at(updated), at(read_at), Stage(stage), at(covered) if covered else None, at(created) if created else None)
+
+
+KNOWN_A = read(1, "A", "08:00", "09:00")
+
+
+def history(*claims: Entry | State, start: Start | None = None, began: str | None = None) -> History:
+    return fold(
+        [claim for claim in claims if isinstance(claim, Entry)],
+        [claim for claim in claims if isinstance(claim, State)],
+        start,
+        window=WINDOW,
+        began=at(began) if began else None,
+    )
+
+
+def shown(changes: tuple[Change, ...]) -> list[tuple[str | None, str, datetime, datetime | None]]:
+    return [(change.stage_from, change.stage.name, change.changed_at, change.changed_after) for change in changes]
+
+
+def row(stage_from: str | None, stage: str, when: str, after: str | None = None) -> tuple[str | None, str, datetime, datetime | None]:
+    return (stage_from, stage, at(when), at(after) if after else None)
+
+
+EXAMPLES = {
+    "a webhook tells of a move": ([KNOWN_A, webhook(2, "B", "10:00")], [row("A", "B", "10:00")]),
+    "a poll agrees with a webhook": (
+        [KNOWN_A, webhook(2, "B", "10:00:00"), read(3, "B", "10:00:01", "10:30", "10:00")],
+        [row("A", "B", "10:00:00")],
+    ),
+    "a poll alone finds a move": ([KNOWN_A, read(2, "B", "10:12", "10:30", "10:00")], [row("A", "B", "10:12", "10:00")]),
+    "a retry dates what a poll found": (
+        [KNOWN_A, read(2, "B", "10:12", "10:30", "10:00"), webhook(3, "B", "10:07")],
+        [row("A", "B", "10:07")],
+    ),
+    "a second retry lands before it": (
+        [KNOWN_A, read(2, "B", "10:12", "10:30", "10:00"), webhook(3, "B", "10:07"), webhook(4, "C", "10:03")],
+        [row("A", "C", "10:03"), row("C", "B", "10:07")],
+    ),
+    "a return within seconds is real": (
+        [KNOWN_A, webhook(2, "B", "10:00:09"), webhook(3, "B", "10:00:00"), webhook(4, "A", "10:00:04")],
+        [row("A", "B", "10:00:00"), row("B", "A", "10:00:04"), row("A", "B", "10:00:09")],
+    ),
+    "an older page changes nothing": (
+        [KNOWN_A, webhook(2, "B", "10:00:30"), read(3, "A", "08:30", "10:00:20", "09:58")],
+        [row("A", "B", "10:00:30")],
+    ),
+    "three late webhooks explain one read": (
+        [KNOWN_A, read(2, "B", "10:12", "10:30", "10:00"), webhook(3, "B", "10:05"), webhook(4, "C", "10:08"), webhook(5, "B", "10:12")],
+        [row("A", "B", "10:05"), row("B", "C", "10:08"), row("C", "B", "10:12")],
+    ),
+    "a read that merely agreed is evidence too": (
+        [KNOWN_A, webhook(2, "B", "10:05"), read(3, "B", "10:12", "10:15", "10:00"), webhook(4, "A", "10:10")],
+        [row("A", "B", "10:05"), row("B", "A", "10:10"), row("A", "B", "10:12", "10:10")],
+    ),
+    "a late retry before the first sight": (
+        [read(1, "A", "10:03", "10:05"), webhook(2, "B", "10:00")],
+        [row(None, "B", "10:00"), row("B", "A", "10:03", "10:00")],
+    ),
+    "two events of one change": ([KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00")], [row("A", "B", "10:00")]),
+    "a stage told twice with the step between unseen": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:40")],
+        [row("A", "B", "10:00")],
+    ),
+    "a first sight is no change": ([KNOWN_A], []),
+    "a webhook of somebody unknown": ([webhook(1, "B", "10:00")], [row(None, "B", "10:00")]),
+    "the event is dated a little after the read that showed it": (
+        [KNOWN_A, read(2, "B", "10:12", "10:13", "10:00"), webhook(3, "B", "10:15")],
+        [row("A", "B", "10:15")],
+    ),
+    "a visit between two reads and a later event": (
+        [KNOWN_A, read(2, "B", "10:12", "10:12:30", "10:00"), read(3, "A", "10:13", "10:13:30", "10:12"), webhook(4, "B", "10:14")],
+        [row("A", "B", "10:12", "10:00"), row("B", "A", "10:13", "10:12:30"), row("A", "B", "10:14")],
+    ),
+    "a tie stands in the order of arrival": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00")],
+        [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None)],
+    ),
+    "a later read settles a tie": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00"), read(4, "B", "10:00", "10:05")],
+        [row("A", "C", "10:00"), ("C", "B", at("10:00") + TICK, None)],
+    ),
+    "a read within the second of a tie settles nothing": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00"), read(4, "B", "10:00", "10:00")],
+        [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None)],
+    ),
+    "a read just before a move of the same second": (
+        [KNOWN_A, read(2, "A", "10:00", "10:00", "09:58"), webhook(3, "B", "10:00")],
+        [row("A", "B", "10:00")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("claims", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_examples(claims: list[Entry | State], expected: list[tuple[str | None, str, datetime, datetime | None]]) -> None:
+    """Each example of the contract, and a few that follow from it, folds to its rows."""
+    assert shown(history(*claims).changes) == expected
+
+
+def test_a_renamed_stage_is_no_move() -> None:
+    """The same stageId under a new name makes no change."""
+    before = State(1, at("08:00"), at("09:00"), Stage("Hot", 5))
+    after = State(2, at("10:00"), at("10:30"), Stage("Very hot", 5), at("09:58"))
+    assert history(before, after).changes == ()
+
+
+def test_someone_created_since_we_watch_enters_their_first_stage() -> None:
+    """Created and updated within the window: at `created`; further apart: between the two; created before: no change."""
+    near = history(read(1, "Lead", "10:02", "10:03", created="10:00"), began="09:00")
+    far = history(read(1, "Lead", "10:20", "10:30", created="10:00"), began="09:00")
+    older = history(read(1, "Lead", "10:20", "10:30", created="08:00"), began="09:00")
+    assert shown(near.changes) == [row(None, "Lead", "10:00")]
+    assert shown(far.changes) == [row(None, "Lead", "10:20", "10:00")]
+    assert older.changes == ()
+
+
+def test_a_newcomer_read_within_the_second_of_a_move_was_in_the_stage_before() -> None:
+    """Created, read and moved within one second: the read shows the first stage, the webhook the second."""
+    found = history(read(1, "Lead", "10:00", "10:00", created="10:00"), webhook(2, "B", "10:00"), began="09:00")
+    assert shown(found.changes) == [row(None, "Lead", "10:00"), ("Lead", "B", at("10:00") + TICK, None)]
+
+
+def test_a_stage_told_again_is_noted() -> None:
+    """An entry that tells the same stage again, later, is a repeat and not a second sight of the same change."""
+    found = history(KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00"), webhook(4, "B", "10:40"))
+    assert [(change.told, change.repeats) for change in found.changes] == [((2, 3), (4,))]
+
+
+# --- laws ---
+
+STAGES = ("A", "B", "C", "D")
+ORIGIN = at("10:00")
+
+
+@st.composite
+def claims_of_one_person(draw: st.DrawFn) -> list[Entry | State]:
+    """Draw a crowd of claims, true to nothing: ties, repeats, contradictions and all."""
+    found: list[Entry | State] = []
+    for seq in range(1, draw(st.integers(1, 25)) + 1):
+        stage = Stage(draw(st.sampled_from(STAGES)))
+        when = ORIGIN + timedelta(seconds=draw(st.one_of(st.integers(0, 8), st.integers(0, 3_000))))
+        if draw(st.booleans()):
+            found.append(Entry(seq, when, stage))
+        else:
+            read_at = when + timedelta(seconds=draw(st.integers(0, 1_200)))
+            covered = draw(st.none() | st.integers(-600, 0).map(lambda back, when=when: when + timedelta(seconds=back - 1)))
+            created = draw(st.none() | st.integers(-900, 0).map(lambda back, when=when: when + timedelta(seconds=back)))
+            found.append(State(seq, when, read_at, stage, covered, created))
+    return found
+
+
+def folded(claims: list[Entry | State], start: Start | None = None) -> History:
+    entries = [claim for claim in claims if isinstance(claim, Entry)]
+    states = [claim for claim in claims if isinstance(claim, State)]
+    return fold(entries, states, start, window=WINDOW, began=ORIGIN - timedelta(minutes=10))
+
+
+@given(claims_of_one_person(), st.randoms())
+def test_any_order_gives_the_same_history(claims: list[Entry | State], chance: Random) -> None:
+    """The fold is a function of the set: shuffling changes nothing."""
+    shuffled = list(claims)
+    chance.shuffle(shuffled)
+    assert folded(shuffled) == folded(claims)
+
+
+@given(claims_of_one_person())
+def test_the_chain_holds(claims: list[Entry | State]) -> None:
+    """Each change starts from the one before, no two neighbours enter the same stage, instants increase strictly."""
+    changes = folded(claims).changes
+    for before, after in zip(changes, changes[1:], strict=False):
+        assert after.stage_from == before.stage.name
+        assert after.stage.name != before.stage.name
+        assert after.changed_at > before.changed_at
+
+
+@given(claims_of_one_person())
+def test_bounds_lie_before_the_change(claims: list[Entry | State]) -> None:
+    """`changed_after` is earlier than `changed_at`; a change that an entry dates is exact, one that a state dates follows something."""
+    for position, change in enumerate(folded(claims).changes):
+        if isinstance(change.head, Entry):
+            assert change.changed_after is None
+        elif position > 0:
+            assert change.changed_after is not None
+            assert change.changed_after < change.changed_at
+
+
+@given(claims_of_one_person())
+def test_nothing_is_invented_and_no_entry_is_lost(claims: list[Entry | State]) -> None:
+    """Every change is dated by a claim of its own stage; every claim belongs somewhere, once."""
+    found = folded(claims)
+    by_seq = {claim.seq: claim for claim in claims}
+    told = [seq for change in found.changes for seq in (*change.told, *change.repeats)]
+    for change in found.changes:
+        assert change.head.stage.name == change.stage.name
+        assert all(by_seq[seq].stage.name == change.stage.name for seq in (*change.told, *change.repeats))
+    assert sorted([*told, *found.at_start, *found.repeats_at_start]) == sorted(by_seq)
+
+
+@given(claims_of_one_person())
+def test_no_state_moves_an_entry(claims: list[Entry | State]) -> None:
+    """An entry that makes a change dates it, to within the microseconds that keep a second in order."""
+    for change in folded(claims).changes:
+        if isinstance(change.head, Entry):
+            assert timedelta(0) <= change.changed_at - change.head.at < timedelta(seconds=1)
+
+
+@given(claims_of_one_person(), st.integers(0, 30))
+def test_folding_in_two_steps_equals_folding_in_one(claims: list[Entry | State], cut: int) -> None:
+    """Going on from a row that lies a window before the rest gives what the whole would have given."""
+    whole = folded(claims)
+    assume(whole.changes)
+    anchor = whole.changes[cut % len(whole.changes)]
+    edge = anchor.changed_at + WINDOW + timedelta(seconds=1)
+    near = [claim for claim in claims if anchor.changed_at < _dated(claim) <= edge]
+    position = whole.changes.index(anchor) + 1
+    assume(not near and all(change.changed_at > edge for change in whole.changes[position:]))
+    later = [claim for claim in claims if _dated(claim) > anchor.changed_at or _agrees(claim, anchor)]
+    rest = folded(later, Start(anchor.stage, anchor.changed_at))
+    assert shown(rest.changes) == shown(whole.changes[position:])
+
+
+def _agrees(claim: Entry | State, anchor: Change) -> bool:
+    """Reads around the anchor that show its stage are loaded with it: they tell until when it held."""
+    return isinstance(claim, State) and claim.stage == anchor.stage and anchor.changed_at - WINDOW <= claim.updated <= anchor.changed_at
+
+
+def _dated(claim: Entry | State) -> datetime:
+    return claim.at if isinstance(claim, Entry) else claim.updated
+
+
+@st.composite
+def true_histories(draw: st.DrawFn) -> tuple[list[tuple[datetime, str]], list[Entry | State]]:
+    """Draw what truly happened, and what honest sources tell of it: every webhook, in any order, and reads at any time."""
+    moves: list[tuple[datetime, str]] = [(ORIGIN, "A")]
+    for _ in range(draw(st.integers(0, 12))):
+        gap = draw(st.sampled_from((1, 2, 4, 30, 299, 300, 301, 900)))
+        stage = draw(st.sampled_from([name for name in STAGES if name != moves[-1][1]]))
+        moves.append((moves[-1][0] + timedelta(seconds=gap), stage))
+    claims: list[Entry | State] = [State(1, ORIGIN, ORIGIN, Stage("A"))]
+    seqs = draw(st.permutations(range(2, len(moves) + 1)))
+    claims += [Entry(seq, when, Stage(stage)) for seq, (when, stage) in zip(seqs, moves[1:], strict=True)]
+    for extra in range(draw(st.integers(0, 6))):
+        read_at = ORIGIN + timedelta(seconds=draw(st.integers(0, 3_000)))
+        when, stage = [move for move in moves if move[0] <= read_at][-1]
+        edited = draw(st.integers(0, int((read_at - when).total_seconds())))
+        claims.append(State(100 + extra, when + timedelta(seconds=edited), read_at, Stage(stage), when - timedelta(seconds=1)))
+    return moves, claims
+
+
+@given(true_histories())
+@settings(max_examples=300)
+def test_honest_sources_give_the_truth(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]]) -> None:
+    """With every webhook heard, in whatever order and among whatever reads, the rows are exactly what happened."""
+    moves, claims = drawn
+    expected = [(before[1], after[1], after[0], None) for before, after in zip(moves, moves[1:], strict=False)]
+    assert shown(folded(claims).changes) == expected
+
+
+@given(true_histories(), st.sets(st.integers(2, 13)))
+@settings(max_examples=300)
+def test_lost_webhooks_leave_true_bounds(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]], lost: set[int]) -> None:
+    """With webhooks lost, whatever is recorded did happen, and not outside its bounds."""
+    moves, claims = drawn
+    kept = [claim for claim in claims if not (isinstance(claim, Entry) and claim.seq in lost)]
+    for change in folded(kept).changes:
+        spells = [
+            (entered, moves[position + 1][0] if position + 1 < len(moves) else None)
+            for position, (entered, stage) in enumerate(moves)
+            if stage == change.stage.name
+        ]
+        assert any(
+            entered <= change.changed_at + timedelta(seconds=1)
+            and (left is None or left > (change.changed_after or change.changed_at) - timedelta(seconds=1))
+            for entered, left in spells
+        )
+
+
+def test_a_replica_that_lags_does_not_undo_an_entry() -> None:
+    """A read that cannot be true beside an entry makes no row against it."""
+    stale = replace(KNOWN_A, seq=3, read_at=at("10:01"))
+    assert shown(history(KNOWN_A, webhook(2, "B", "10:00"), stale).changes) == [row("A", "B", "10:00")]
