@@ -185,6 +185,11 @@ class Account:
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids)
 
+    def has(self, person_id: int) -> bool:
+        """Say whether somebody of this id is there and can be read."""
+        slot = self.people.slot(person_id)
+        return slot is not None and self.people.standing[slot] not in (standing.GONE, standing.HIDDEN) and person_id not in self.truth.gone
+
     def stage_of(self, person_id: int) -> str:
         """Give the stage a person is in."""
         return self.stages[self.people.stage[self._slot(person_id)]].name

@@ -101,8 +101,10 @@ class SimClock:
         end = self.monotonic() + seconds
         while (alarm := self._next()) is not None and alarm.at <= end:
             self.advance(max(0.0, alarm.at - self.monotonic()))
+            await _let_others_run()
             await settle()
         self.advance(max(0.0, end - self.monotonic()))
+        await _let_others_run()
         await settle()
 
     def call_later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
@@ -164,6 +166,12 @@ class SimClock:
         except RuntimeError:
             return
         self._timer = loop.call_later(max(0.0, alarm.at - self.monotonic()) / self._speed, self._ring_due)
+
+
+async def _let_others_run() -> None:
+    """Give whoever was woken the two turns of the loop it needs to act and to wait for its next alarm."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class SkewedClock:

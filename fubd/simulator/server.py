@@ -106,11 +106,15 @@ class Server:
         async def serve(request: web.Request) -> web.StreamResponse:
             raw = await request.read()
             fault = self._fault(route.name)
-            response, status = await self._respond(request, route, raw, fault)
-            self.calls[request.method, route.name, status] += 1
-            self.requests.append(Request(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
-            log.info("%s %s -> %s%s", request.method, request.path_qs, status or "no answer", f" ({fault})" if fault else "")
-            return response
+            status = 0
+            try:
+                response, status = await self._respond(request, route, raw, fault)
+                return response
+            finally:
+                # Also when the caller hung up on a request that hangs.
+                self.calls[request.method, route.name, status] += 1
+                self.requests.append(Request(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
+                log.info("%s %s -> %s%s", request.method, request.path_qs, status or "no answer", f" ({fault})" if fault else "")
 
         return serve
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 
@@ -19,6 +21,10 @@ from fubd.simulator.limits import Limits
 from fubd.simulator.registry import Hook, Registry
 from fubd.simulator.seen import Seen
 from fubd.simulator.server import Request, Server
+
+_CHANGES_LOGGED: Final = 3
+
+log = logging.getLogger("fubd.simulator")
 
 
 class Simulator:
@@ -136,5 +142,9 @@ class Simulator:
             await self.stop()
 
     def _happened(self, happening: Happening) -> None:
+        for change in happening.changes[:_CHANGES_LOGGED]:
+            log.info("person %d: %s -> %s, by %s", change.person_id, change.stage_from, change.stage_to, change.actor)
+        if len(happening.changes) > _CHANGES_LOGGED:
+            log.info("and %d others -> %s", len(happening.changes) - _CHANGES_LOGGED, happening.stage)
         for event in self._herald.events(happening):
             self.deliveries.publish(event)

@@ -1,0 +1,71 @@
+"""`python -m fubd.simulator`: a Follow Up Boss account to develop against, on this machine only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from fubd.simulator.account import Account
+from fubd.simulator.clock import SimClock
+from fubd.simulator.control import Control
+from fubd.simulator.scenario import SCENARIOS, play
+from fubd.simulator.service import Simulator
+
+log = logging.getLogger("fubd.simulator")
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fubd.simulator", description="A simulated Follow Up Boss account on 127.0.0.1.")
+    parser.add_argument("--people", type=int, default=500, help="how many invented people the account holds (default 500)")
+    parser.add_argument("--port", type=int, default=9100, help="where it listens, 0 for any free port (default 9100)")
+    parser.add_argument("--seed", type=int, default=7, help="decides everything about the people and every fault (default 7)")
+    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per real second (default 1)")
+    parser.add_argument("--api-key", default="test-api-key", help="the owner's API key (default test-api-key)")
+    parser.add_argument("--system", default="fubd", help="the registered X-System (default fubd)")
+    parser.add_argument("--system-key", default="test-system-key", help="its X-System-Key, which signs webhooks (default test-system-key)")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="play a scenario from the start")
+    return parser.parse_args(argv)
+
+
+async def _serve(told: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    account = Account(seed=told.seed, people=told.people, clock=SimClock(datetime.now(UTC), speed=told.speed))
+    simulator = Simulator(account, api_key=told.api_key, system=told.system, system_key=told.system_key)
+    url = await simulator.start(port=told.port, control=Control(simulator).app())
+    log.info("%d people at %s, owner's key %s, X-System %s with key %s", len(account), url, told.api_key, told.system, told.system_key)
+    log.info("move them at %s", url.removesuffix("/v1") + "/control")
+    player = asyncio.create_task(play(SCENARIOS[told.scenario], simulator)) if told.scenario else None
+    try:
+        await stop.wait()
+    finally:
+        if player is not None:
+            player.cancel()
+            await asyncio.gather(player, return_exceptions=True)
+        await simulator.stop()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until SIGINT or SIGTERM; gives the exit code: 0, 1 when the port is taken, 2 for bad arguments."""
+    told = _arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    if told.people < 1 or told.speed < 0:
+        log.error("--people must be at least 1, and --speed not negative")
+        return 2
+    try:
+        asyncio.run(_serve(told))
+    except OSError as error:
+        log.critical("cannot listen on port %d: %s", told.port, error.strerror)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
