@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Inbox
-from fubd.server.connections import Connection, Connections
+from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.door import Door
 from fubd.server.limits import Limits
 from fubd.server.pages import Pages
@@ -89,6 +89,11 @@ class Server:
         """The port that is listened on."""
         return int(self._listeners[0].sockets[0].getsockname()[1])
 
+    @property
+    def streams(self) -> int:
+        """How many readers listen to the live feed."""
+        return self._stream.count()
+
     async def stop(self, *, within_seconds: float) -> None:
         """Accept nothing more, finish what was accepted, and end the rest when the time is over."""
         for listener in self._listeners:
@@ -116,10 +121,15 @@ class Server:
         try:
             # The path as sent, to spare the hot path the unquoting; what is written otherwise takes the longer way.
             if request.raw_path in _DOOR_PATHS and request.method == hdrs.METH_POST:
-                return await self.door.answer(request)
-            return await self._route(request)
+                response = await self.door.answer(request)
+            else:
+                response = await self._route(request)
+            response.headers.setdefault(hdrs.SERVER, NAME)
+            # Written here and not after the handler, so that a reader who does not take it is seen as still being answered.
+            await _write(request, response)
         finally:
             connection.end()
+        return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -130,11 +140,16 @@ class Server:
             return web.Response(status=404, text="not found\n")
         if request.method not in _READS:
             return _wrong_method("GET, HEAD")
-        response = await handler(request)
-        # Written here, so that a reader who does not take it is seen as still being answered.
+        return await handler(request)
+
+
+async def _write(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    try:
         await response.prepare(request)
         await response.write_eof()
-        return response
+    except ConnectionError:
+        # Its reader is gone: nothing is left to do, and nobody to tell.
+        cast("Connection", request.protocol).abort()
 
 
 def _wrong_method(allowed: str) -> web.Response:

@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from typing_extensions import override
 
 from fubd.server.limits import Limits
+
+NAME = "fubd"
 
 _logger = logging.getLogger(__name__)
 _SWEEPS_PER_LIMIT = 4
@@ -118,6 +120,7 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer has begun, and no other can be given")
         refusal = web.Response(status=status, text="it failed\n" if failed else "bad request\n")
+        refusal.headers[hdrs.SERVER] = NAME
         refusal.force_close()
         return refusal
 
