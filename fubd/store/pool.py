@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -29,11 +29,13 @@ _CLOSE_SECONDS = 5.0
 _BROKEN = (OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 
 # The planner of an empty table chooses to read it whole, and a prepared statement may keep that choice while the table grows.
-BEGIN = (
+_BEGIN = (
     "BEGIN; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL lock_timeout = '5s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '30s'; "
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
 )
+
+_BEGIN_READING = "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL jit = off"
 
 
 class Pool:
@@ -101,11 +103,18 @@ class Pool:
             finally:
                 await self._pool.release(connection, timeout=_CLOSE_SECONDS)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+    def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Run one transaction with our limits; committed at the end, rolled back on any error."""
+        return self._within(_BEGIN)
+
+    def reading(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Run one read-only transaction."""
+        return self._within(_BEGIN_READING)
+
+    @asynccontextmanager
+    async def _within(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
         async with self.connection() as connection:
-            await connection.execute(BEGIN)
+            await connection.execute(begin)
             try:
                 yield connection
             except _BROKEN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -23,10 +24,12 @@ def at(text: str) -> datetime:
 
 
 def webhook(seq: int, stage: str, when: str) -> Entry:
+    """Give what a webhook claims."""
     return Entry(seq, at(when), Stage(stage))
 
 
 def read(seq: int, stage: str, updated: str, read_at: str, covered: str | None = None, created: str | None = None) -> State:
+    """Give what a read claims."""
     return State(seq, at(updated), at(read_at), Stage(stage), at(covered) if covered else None, at(created) if created else None)
 
 
@@ -34,6 +37,7 @@ KNOWN_A = read(1, "A", "08:00", "09:00")
 
 
 def history(*claims: Entry | State, start: Start | None = None, began: str | None = None) -> History:
+    """Fold mixed claims."""
     return fold(
         [claim for claim in claims if isinstance(claim, Entry)],
         [claim for claim in claims if isinstance(claim, State)],
@@ -44,10 +48,12 @@ def history(*claims: Entry | State, start: Start | None = None, began: str | Non
 
 
 def shown(changes: tuple[Change, ...]) -> list[tuple[str | None, str, datetime, datetime | None]]:
+    """Give what of a change stands in its row."""
     return [(change.stage_from, change.stage.name, change.changed_at, change.changed_after) for change in changes]
 
 
 def row(stage_from: str | None, stage: str, when: str, after: str | None = None) -> tuple[str | None, str, datetime, datetime | None]:
+    """Give a row in the same form."""
     return (stage_from, stage, at(when), at(after) if after else None)
 
 
@@ -172,13 +178,17 @@ def claims_of_one_person(draw: st.DrawFn) -> list[Entry | State]:
             found.append(Entry(seq, when, stage))
         else:
             read_at = when + timedelta(seconds=draw(st.integers(0, 1_200)))
-            covered = draw(st.none() | st.integers(-600, 0).map(lambda back, when=when: when + timedelta(seconds=back - 1)))
-            created = draw(st.none() | st.integers(-900, 0).map(lambda back, when=when: when + timedelta(seconds=back)))
-            found.append(State(seq, when, read_at, stage, covered, created))
+            covered, created = (draw(st.none() | st.integers(1, back)) for back in (600, 900))
+            found.append(State(seq, when, read_at, stage, _before(when, covered), _before(when, created)))
     return found
 
 
+def _before(when: datetime, seconds: int | None) -> datetime | None:
+    return None if seconds is None else when - timedelta(seconds=seconds)
+
+
 def folded(claims: list[Entry | State], start: Start | None = None) -> History:
+    """Fold what was drawn."""
     entries = [claim for claim in claims if isinstance(claim, Entry)]
     states = [claim for claim in claims if isinstance(claim, State)]
     return fold(entries, states, start, window=WINDOW, began=ORIGIN - timedelta(minutes=10))
@@ -196,7 +206,7 @@ def test_any_order_gives_the_same_history(claims: list[Entry | State], chance: R
 def test_the_chain_holds(claims: list[Entry | State]) -> None:
     """Each change starts from the one before, no two neighbours enter the same stage, instants increase strictly."""
     changes = folded(claims).changes
-    for before, after in zip(changes, changes[1:], strict=False):
+    for before, after in pairwise(changes):
         assert after.stage_from == before.stage.name
         assert after.stage.name != before.stage.name
         assert after.changed_at > before.changed_at
@@ -281,7 +291,7 @@ def true_histories(draw: st.DrawFn) -> tuple[list[tuple[datetime, str]], list[En
 def test_honest_sources_give_the_truth(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]]) -> None:
     """With every webhook heard, in whatever order and among whatever reads, the rows are exactly what happened."""
     moves, claims = drawn
-    expected = [(before[1], after[1], after[0], None) for before, after in zip(moves, moves[1:], strict=False)]
+    expected = [(before[1], after[1], after[0], None) for before, after in pairwise(moves)]
     assert shown(folded(claims).changes) == expected
 
 

@@ -1,0 +1,257 @@
+"""What is known right now, for those who look: the health document, the status page, and the gauges that come from the database.
+
+It looks at the database every few seconds and answers from memory between, so `/health` and `/metrics` are there while the database is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fubd.metrics import Metrics
+from fubd.ports import Clock, ModeRecord, Unavailable
+from fubd.server import ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
+
+if TYPE_CHECKING:
+    from fubd.store.report import Known, Pruned
+
+_log = logging.getLogger("fubd.panel")
+
+_LOOK_SECONDS = 5.0
+_CHAIN_SECONDS = 60.0
+_PRUNE_SECONDS = 3600.0
+_PRUNE_BATCH = 1_000
+_BUCKET_SECONDS = 900
+_BUCKETS = 97
+_STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
+
+
+class Reports(Protocol):
+    """What the panel asks of the database (`fubd.store.report`). Every method raises Unavailable."""
+
+    async def known(self) -> Known:
+        """Give one look at the whole."""
+
+    async def broken_links(self) -> int:
+        """Count rows that do not follow from the row before."""
+
+    async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Give rows by id."""
+
+    async def by_ids(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Give these rows."""
+
+    async def recent(self, limit: int) -> list[dict[str, Any]]:
+        """Give the last rows, newest first."""
+
+    async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
+        """Count rows by source and bucket."""
+
+    async def modes(self, since: datetime) -> list[ModeRecord]:
+        """Give the modes since then."""
+
+    async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
+        """Remove old raw deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaleAfter:
+    """When a source is called stale, in seconds of silence."""
+
+    webhook: float
+    polling: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The door's own counts: requests answered, those by outcome, and deliveries answered 200 that were new."""
+
+    answered: int
+    outcomes: int
+    new: int
+
+
+class Panel:
+    """Knows the state of the house; satisfies `fubd.server.View`.
+
+    `answered` gives the door's counts, `stored_unanswered` how many deliveries were stored after their sender had been refused.
+    `keep_days`: FUBD_KEEP_DELIVERIES_DAYS.
+    """
+
+    def __init__(
+        self,
+        reports: Reports,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        stale_after: StaleAfter,
+        keep_days: float,
+        version: str,
+        api: Callable[[], ApiBudget],
+        answered: Callable[[], Answered],
+        stored_unanswered: Callable[[], int],
+        pending: Callable[[], int],
+        mode: Callable[[], tuple[str, str, float | None]],
+        subscriptions: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._reports = reports
+        self._clock = clock
+        self._metrics = metrics
+        self._stale_after = stale_after
+        self._keep_days = keep_days
+        self._version = version
+        self._api = api
+        self._answered = answered
+        self._stored_unanswered = stored_unanswered
+        self._pending = pending
+        self._mode = mode
+        self._subscriptions = subscriptions
+        self._known: Known | None = None
+        self._pruned = 0
+        self._started_at = clock.now()
+        self._not_ready: str | None = "the database has not answered yet"
+        self._fresh: list[tuple[str, int]] = []
+        self._wake = asyncio.Event()
+
+    # --- what the root tells ---
+
+    def ready(self, reason: str | None) -> None:
+        """Note why we cannot record yet; None once we can."""
+        self._not_ready = reason
+
+    def changed(self, kind: str, ids: Sequence[int]) -> None:
+        """Note rows that were `recorded` or `corrected`, to be told to those who listen."""
+        self._fresh += [(kind, row_id) for row_id in ids]
+        del self._fresh[:-1_000]
+        self._wake.set()
+
+    # --- loops ---
+
+    async def look(self, stop: asyncio.Event) -> None:
+        """Look at the database every few seconds, at the chain every minute, at what is too old every hour."""
+        chain_due = prune_due = self._clock.monotonic()
+        while True:
+            now = self._clock.monotonic()
+            try:
+                before = self._answered()
+                self._show(await self._reports.known())
+                self._balance(before)
+                if now >= chain_due:
+                    self._metrics.chain_violations.set(await self._reports.broken_links())
+                    chain_due = now + _CHAIN_SECONDS
+                if now >= prune_due:
+                    pruned = await self._reports.prune(older_than_days=self._keep_days, limit=_PRUNE_BATCH)
+                    self._pruned += pruned.own
+                    prune_due = now + (_LOOK_SECONDS if pruned.removed == _PRUNE_BATCH else _PRUNE_SECONDS)
+            except Unavailable:
+                self._metrics.db_up.set(0)
+            self._show_freshness()
+            if await self._clock.pause(_LOOK_SECONDS, stop):
+                return
+
+    async def tell(self, stop: asyncio.Event, publish: Callable[[str, Mapping[str, object]], None]) -> None:
+        """Hand recorded and corrected rows to `publish`, as they stand in the table."""
+        while not stop.is_set():
+            self._wake.clear()
+            fresh, self._fresh = self._fresh, []
+            if fresh:
+                try:
+                    rows = {row["id"]: row for row in await self._reports.by_ids([row_id for _, row_id in fresh])}
+                except Unavailable:
+                    # Those who listen read on from the last id they saw.
+                    rows = {}
+                for kind, row_id in fresh:
+                    if row_id in rows:
+                        publish(kind, rows[row_id])
+            await self._clock.pause(3600.0, self._wake, stop)
+
+    def _show(self, known: Known) -> None:
+        self._known = known
+        metrics = self._metrics
+        metrics.db_up.set(1)
+        metrics.inbox_pending.set(known.hints)
+        metrics.quarantined.set(known.quarantined)
+        if known.coverage is not None:
+            metrics.coverage.set(known.coverage.timestamp())
+        if known.completeness is not None:
+            metrics.completeness_ratio.set(known.completeness)
+        if known.oldest is not None:
+            metrics.scrub_oldest.set(known.oldest.timestamp())
+        for source, change in (("webhook", known.webhook_change), ("polling", known.polling_change)):
+            if change is not None:
+                metrics.source_last_change.labels(source).set(change.timestamp())
+
+    def _balance(self, before: Answered) -> None:
+        """Hold answers against outcomes and rows, at a moment when none was under way."""
+        door = self._answered()
+        if self._known is not None and door == before and self._pending() == 0:
+            kept = self._known.own_deliveries + self._pruned - self._stored_unanswered()
+            self._metrics.ledger_imbalance.set((door.answered - door.outcomes) + (door.new - kept))
+
+    def _show_freshness(self) -> None:
+        for source, health in self._sources().items():
+            self._metrics.source_healthy.labels(source).set(1 if health.status == "HEALTHY" else 0)
+            if health.last_heard is not None:
+                self._metrics.source_last_heard.labels(source).set(health.last_heard.timestamp())
+
+    # --- the view ---
+
+    def unready(self) -> str | None:
+        """Give why we cannot record yet."""
+        return self._not_ready
+
+    def health(self) -> Health:
+        """Give the health document from memory."""
+        known = self._known
+        mode, reason, interval = self._mode()
+        return Health(
+            mode=mode,
+            reason=reason,
+            poll_interval_seconds=interval,
+            coverage=known.coverage if known else None,
+            sources=self._sources(),
+            subscriptions=self._subscriptions(),
+            completeness=Completeness(known.completeness, known.people, known.oldest) if known else Completeness(None, 0, None),
+        )
+
+    def _sources(self) -> dict[str, SourceHealth]:
+        known = self._known
+        if known is None:
+            return {source: SourceHealth(stale, None, None, 0) for source, stale in _STALE.items()}
+        webhook = self._status("webhook", known.webhook_heard, self._stale_after.webhook)
+        polling = self._status("polling", known.polling_heard, self._stale_after.polling)
+        return {
+            "webhook": SourceHealth(webhook, known.webhook_heard, known.webhook_change, known.webhook_today),
+            "polling": SourceHealth(polling, known.polling_heard, known.polling_change, known.polling_today),
+        }
+
+    def _status(self, source: str, heard: datetime | None, stale_after_seconds: float) -> str:
+        fresh = heard is not None and self._clock.now() - heard <= timedelta(seconds=stale_after_seconds)
+        return "HEALTHY" if fresh else _STALE[source]
+
+    async def overview(self) -> Overview:
+        """Give what the status page shows. Raises Unavailable."""
+        now = self._clock.now()
+        edge = now.timestamp() // _BUCKET_SECONDS * _BUCKET_SECONDS
+        start = datetime.fromtimestamp(edge - (_BUCKETS - 1) * _BUCKET_SECONDS, tz=now.tzinfo)
+        modes = await self._reports.modes(start)
+        known = self._known
+        return Overview(
+            now=now,
+            started_at=self._started_at,
+            version=self._version,
+            captures=Captures(start, _BUCKET_SECONDS, await self._reports.captures(start, _BUCKET_SECONDS, _BUCKETS)),
+            modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
+            api=self._api(),
+            pending=known.hints if known else 0,
+            quarantined=known.quarantined if known else 0,
+            recent=await self._reports.recent(20),
+        )
+
+    async def changes(self, after: int, limit: int) -> Sequence[Mapping[str, object]]:
+        """Give rows by id. Raises Unavailable."""
+        return await self._reports.changes(after, limit)

@@ -1,0 +1,23 @@
+-- Everything the panel shows at a glance, in one row. $1: this process's name; $2: the first delivery id that can be its own.
+SELECT
+    (SELECT d.received_at FROM fubd.delivery d ORDER BY d.id DESC LIMIT 1) AS webhook_heard,
+    (SELECT max(r.finished_at) FROM fubd.poll_run r WHERE r.outcome = 'ok' AND r.kind <> 'scrub') AS polling_heard,
+    told.webhook_today, told.polling_today,
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'webhook'
+        ORDER BY c.changed_at DESC LIMIT 1) AS webhook_change,
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'polling'
+        ORDER BY c.changed_at DESC LIMIT 1) AS polling_change,
+    v.reached AS coverage,
+    s.last_ratio AS completeness,
+    (SELECT count(*) FROM fubd.person p WHERE p.gone_at IS NULL) AS people,
+    (SELECT p.verified_at FROM fubd.person p WHERE p.gone_at IS NULL AND p.verified_at IS NOT NULL ORDER BY p.scrub_after, p.id LIMIT 1) AS oldest,
+    (SELECT count(*) FROM fubd.hint) AS hints,
+    (SELECT count(*) FROM fubd.delivery d WHERE d.quarantine IS NOT NULL) AS quarantined,
+    (SELECT count(*) FROM fubd.delivery d WHERE d.id >= $2 AND d.instance = $1) AS own_deliveries
+FROM fubd.coverage v, fubd.scrub s, (
+    SELECT
+        count(*) FILTER (WHERE fubd.source_of(c.source) = 'webhook') AS webhook_today,
+        count(*) FILTER (WHERE fubd.source_of(c.source) = 'polling') AS polling_today
+    FROM public.stage_changes c
+    WHERE c.received_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+) told

@@ -1,0 +1,132 @@
+"""What the panel, the status page and the commands ask of the database: reading only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fubd.ports import ModeRecord
+from fubd.store import statements
+from fubd.store.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One look at the whole. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's."""
+
+    webhook_heard: datetime | None
+    polling_heard: datetime | None
+    webhook_today: int
+    polling_today: int
+    webhook_change: datetime | None
+    polling_change: datetime | None
+    coverage: datetime | None
+    completeness: float | None
+    people: int
+    oldest: datetime | None
+    hints: int
+    quarantined: int
+    own_deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many raw deliveries were removed, and how many of them this process had stored."""
+
+    removed: int
+    own: int
+
+
+class Report:
+    """Reads through the pool. `instance` is this process's name."""
+
+    def __init__(self, pool: Pool, *, instance: str) -> None:
+        self._pool = pool
+        self._instance = instance
+        self._first_delivery: int | None = None
+
+    async def known(self) -> Known:
+        """Give one look at the whole. Raises Unavailable."""
+        async with self._pool.reading() as connection:
+            if self._first_delivery is None:
+                self._first_delivery = await connection.fetchval(
+                    "SELECT coalesce(max(id), 0) FROM fubd.delivery WHERE instance <> $1", self._instance
+                )
+            row = await connection.fetchrow(statements.text("known"), self._instance, self._first_delivery)
+            return Known(**dict(row))
+
+    async def broken_links(self) -> int:
+        """Count rows of ours that do not follow from the row before. Raises Unavailable."""
+        async with self._pool.reading() as connection:
+            return int(await connection.fetchval(statements.text("chain")))
+
+    async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Give rows by id, ascending, without their evidence. Raises Unavailable."""
+        async with self._pool.reading() as connection:
+            rows = await connection.fetch(statements.text("changes"), after, limit)
+            return [json.loads(row["change"]) for row in rows]
+
+    async def by_ids(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Give these rows, without their evidence. Raises Unavailable."""
+        async with self._pool.reading() as connection:
+            rows = await connection.fetch(
+                "SELECT to_jsonb(c) - 'raw_payload' AS change FROM public.stage_changes c WHERE c.id = ANY($1::bigint[]) ORDER BY c.id",
+                list(ids),
+            )
+            return [json.loads(row["change"]) for row in rows]
+
+    async def recent(self, limit: int) -> list[dict[str, Any]]:
+        """Give the last rows, newest first. Raises Unavailable."""
+        async with self._pool.reading() as connection:
+            rows = await connection.fetch(
+                "SELECT to_jsonb(c) - 'raw_payload' AS change FROM public.stage_changes c ORDER BY c.changed_at DESC, c.id DESC LIMIT $1",
+                limit,
+            )
+            return [json.loads(row["change"]) for row in rows]
+
+    async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
+        """Count rows received since `start`, by source and bucket. Raises Unavailable."""
+        counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
+        async with self._pool.reading() as connection:
+            for row in await connection.fetch(statements.text("captures"), start, float(bucket_seconds)):
+                if 0 <= row["bucket"] < buckets:
+                    counts[row["source"]][row["bucket"]] += row["changes"]
+        return counts
+
+    async def modes(self, since: datetime) -> list[ModeRecord]:
+        """Give the modes announced since then, and the one in force before. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT mode, reason, delay_seconds, at FROM fubd.mode_change WHERE id >= coalesce("
+                " (SELECT max(id) FROM fubd.mode_change WHERE at <= $1), 0) ORDER BY id DESC LIMIT 500",
+                since,
+            )
+            return [ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"]) for row in reversed(rows)]
+
+    async def keep_settings(self, values: dict[str, float]) -> None:
+        """Let the views know the settings they judge by. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO fubd.setting AS s (name, value) SELECT * FROM unnest($1::text[], $2::float8[])"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value",
+                list(values),
+                list(values.values()),
+            )
+
+    async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
+        """Remove raw deliveries older than this, at most `limit`; the newest of each kind we go by stays. Raises Unavailable."""
+        async with self._pool.transaction() as connection:
+            gone = await connection.fetchrow(
+                "WITH old AS (SELECT id FROM fubd.delivery WHERE received_at < now() - make_interval(secs => $1 * 86400)"
+                " AND id < (SELECT max(id) FROM fubd.delivery)"
+                " AND id <> coalesce((SELECT max(id) FROM fubd.delivery WHERE event = 'peopleStageUpdated'), 0) ORDER BY id LIMIT $2),"
+                " gone AS (DELETE FROM fubd.delivery d USING old WHERE d.id = old.id RETURNING d.instance)"
+                " SELECT count(*) AS removed, count(*) FILTER (WHERE instance = $3) AS own FROM gone",
+                older_than_days,
+                limit,
+                self._instance,
+            )
+            return Pruned(gone["removed"], gone["own"])
