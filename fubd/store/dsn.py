@@ -1,0 +1,274 @@
+"""DATABASE_URL, read by ourselves into what asyncpg.connect is given.
+
+A password may be written as it is, with any of @ # / : ? % in it, or percent-encoded: the host begins after the last @ that a host and a
+database can follow, and a % that does not begin a valid escape stands for itself. Nothing is taken from PG* variables or ~/.pgpass, and no
+error repeats any part of the URL.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from fubd.settings import Problem, SettingsError
+
+_ACCEPTED = "postgresql://user:password@host:port/database"
+_DEFAULT_PORT = 5432
+_HIGHEST_PORT = 65535
+
+# Where Supabase's own text of the URL leaves the password to be filled in.
+_PLACEHOLDER = "[YOUR-PASSWORD]"
+
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SCHEME = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
+_TAIL = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.~%-]*)(?::(?P<port>[0-9]*))?(?P<others>,[^/?#@]*)?"
+    r"(?:/(?P<database>[^/?#@]*))?(?:\?(?P<query>.*))?"
+)
+
+# What libpq knows: the only keys before which an unescaped @ in a query is believed.
+_KNOWN_KEYS = frozenset(
+    (
+        *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "database", "options", "application_name"),
+        *("sslmode", "ssl", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslnegotiation", "pgbouncer", "connection_limit"),
+        *("connect_timeout", "target_session_attrs", "channel_binding", "client_encoding", "fallback_application_name"),
+    )
+)
+
+
+class Tls(StrEnum):
+    """How the connection is protected: libpq's sslmode, after our rules."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+_LAX = frozenset({Tls.DISABLE, Tls.ALLOW, Tls.PREFER})
+# What other drivers write for the same.
+_TLS_WORDS = {
+    **{mode.value: mode for mode in Tls},
+    **dict.fromkeys(("true", "1", "no-verify", "verify_none"), Tls.REQUIRE),
+    **dict.fromkeys(("false", "0"), Tls.DISABLE),
+    "verify_ca": Tls.VERIFY_CA,
+    "verify_full": Tls.VERIFY_FULL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dsn:
+    """Where the database is and how to speak to it. A `host` that begins with / is the folder of a Unix socket.
+
+    `dropped`: the names of parameters that mean nothing to us, such as pgbouncer.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    tls: Tls
+    direct_tls: bool = False
+    application_name: str = "fubd"
+    options: str | None = None
+    dropped: tuple[str, ...] = ()
+    context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """Say where it is, for people: no user, no password."""
+        return f"{self.host}:{self.port}/{self.database}"
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Give the arguments of asyncpg.connect and asyncpg.create_pool.
+
+        Everything that asyncpg would otherwise look up in the environment is said. TLS is a context of ours wherever it is required,
+        because asyncpg's own modes fall back to plaintext without a word.
+        """
+        server_settings = {"application_name": self.application_name}
+        if self.options is not None:
+            server_settings["options"] = self.options
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "ssl": self.context or (False if self.tls is Tls.DISABLE else self.tls.value),
+            "direct_tls": self.direct_tls,
+            "server_settings": server_settings,
+            "target_session_attrs": "any",
+            "krbsrvname": "postgres",
+            "gsslib": "gssapi",
+        }
+
+
+def parse(url: str, *, ca_certificates: str | None = None) -> Dsn:
+    """Read a DATABASE_URL. `ca_certificates`: PEM text; turns on verify-full. Raises SettingsError."""
+    text = url.strip()
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        _refuse("does not begin with postgresql:// or postgres://")
+    if _UNUSABLE.search(text):
+        _refuse("holds a line break or another control character")
+    user, password, tail = _split(text[scheme.end() :])
+    if tail["others"] is not None:
+        _refuse("names more than one host")
+    given = _parameters(tail["query"] or "")
+    used = _Parameters(given)
+    host = used.take("host") or unquote(tail["host"]).strip("[]")
+    if not host:
+        _refuse("names no host", "a host, or the folder of a Unix socket as ?host=/run/postgresql")
+    if "," in host:
+        _refuse("names more than one host")
+    user = used.take("user") or user
+    if not user:
+        _refuse("names no user")
+    password = used.take("password") or password
+    if password == _PLACEHOLDER:
+        _refuse(f"still holds the placeholder {_PLACEHOLDER}", "the URL with the database's password in its place")
+    database = used.take("dbname") or used.take("database") or unquote(tail["database"] or "") or user
+    if "\0" in user + password + database + host:
+        _refuse("holds a zero byte")
+    tls = _tls(host, used.take("sslmode") or used.take("ssl"), ca_certificates)
+    return Dsn(
+        host=host,
+        port=_port(used.take("port") or tail["port"]),
+        user=user,
+        password=password,
+        database=database,
+        tls=tls,
+        direct_tls=used.take("sslnegotiation") == "direct" and tls not in _LAX,
+        application_name=used.take("application_name") or "fubd",
+        options=_options(used.take("options")),
+        context=_context(tls, used, ca_certificates),
+        dropped=used.left(),
+    )
+
+
+class _Parameters:
+    """The URL's parameters; what nobody takes is dropped."""
+
+    def __init__(self, given: dict[str, str]) -> None:
+        self._given = given
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """Give a parameter's text, empty when it is not there."""
+        self._taken.add(name)
+        return self._given.get(name, "")
+
+    def left(self) -> tuple[str, ...]:
+        """Name those not taken that we know to be no part of a secret."""
+        return tuple(sorted(name for name in self._given if name not in self._taken))
+
+
+def _split(rest: str) -> tuple[str, str, re.Match[str]]:
+    """Part user and password from what follows them. The last @ that a database can follow ends the password."""
+    ends = [index for index in range(len(rest) - 1, -1, -1) if rest[index] == "@"]
+    read = ((end, _TAIL.fullmatch(rest, end + 1)) for end in (*ends, -1))
+    candidates = [(end, tail) for end, tail in read if tail is not None and _is_believed(tail["query"] or "")]
+    with_database = [found for found in candidates if found[1]["database"]]
+    with_at_in_query = [found for found in candidates if "@" in (found[1]["query"] or "")]
+    best = next(iter(with_database or with_at_in_query or candidates), None)
+    if best is None:
+        _refuse("cannot be read: host, port and database do not follow the last @")
+    if best[0] < 0:
+        return "", "", best[1]
+    user, _, password = rest[: best[0]].partition(":")
+    return _decoded(user), _decoded(password), best[1]
+
+
+def _is_believed(query: str) -> bool:
+    return "@" not in query or set(_parameters(query)) <= _KNOWN_KEYS
+
+
+def _decoded(text: str) -> str:
+    """Undo percent-encoding where there is any; a % that begins no valid escape stays as it is."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
+
+
+def _parameters(query: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return {unquote(name): _decoded(value) for name, _, value in pairs}
+
+
+def _port(text: str | None) -> int:
+    if not text:
+        return _DEFAULT_PORT
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_HIGHEST_PORT)) or not 0 < int(text) <= _HIGHEST_PORT:
+        _refuse("has a port that is not a number from 1 to 65535")
+    return int(text)
+
+
+def _options(text: str) -> str | None:
+    """Keep the tenant that some poolers read from `options`; drop settings (-c name=value), which poolers refuse and we make ourselves."""
+    return text if text and not text.startswith("-") else None
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost" or host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(host: str, word: str, ca_certificates: str | None) -> Tls:
+    """Choose the mode: what was asked for on this machine, never less than TLS to another, verified in full with a CA."""
+    if word and word.lower() not in _TLS_WORDS:
+        _refuse("has an sslmode that is not known", ", ".join(mode.value for mode in Tls))
+    asked = _TLS_WORDS[word.lower()] if word else Tls.DISABLE
+    if host.startswith("/"):
+        return Tls.DISABLE
+    if ca_certificates is not None:
+        return Tls.VERIFY_FULL
+    return Tls.REQUIRE if asked in _LAX and not _is_local(host) else asked
+
+
+def _context(tls: Tls, used: _Parameters, ca_certificates: str | None) -> ssl.SSLContext | None:
+    root, certificate, key, passphrase = (used.take(name) for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword"))
+    if tls in _LAX:
+        return None
+    # Not create_default_context: its strict mode (Python 3.13) refuses the CA certificates of well-known providers.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["postgresql"])
+    context.check_hostname = tls is Tls.VERIFY_FULL
+    if tls is Tls.REQUIRE:
+        context.verify_mode = ssl.CERT_NONE
+    elif ca_certificates is not None:
+        context.load_verify_locations(cadata=ca_certificates)
+    elif root and root != "system":
+        _load(lambda: context.load_verify_locations(cafile=Path(root).expanduser()), "sslrootcert")
+    else:
+        context.load_default_certs()
+    if certificate:
+        # A key that wants a passphrase would otherwise ask for it on the terminal.
+        _load(lambda: context.load_cert_chain(certificate, keyfile=key or None, password=lambda: passphrase), "sslcert or sslkey")
+    return context
+
+
+def _load(load: Callable[[], None], parameter: str) -> None:
+    try:
+        load()
+    except (OSError, ValueError):
+        _refuse(f"has a file as {parameter} that cannot be read")
+
+
+def _refuse(problem: str, accepted: str = _ACCEPTED) -> NoReturn:
+    raise SettingsError(Problem("DATABASE_URL", problem, accepted)) from None
