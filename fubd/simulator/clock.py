@@ -94,11 +94,13 @@ class SimClock:
         self._ring_due()
 
     async def run(self, seconds: float, settle: Callable[[], Awaitable[None]]) -> None:
-        """Advance a stopped clock step by step: each alarm at its own instant, and after each `settle` is awaited.
+        """Advance a stopped clock step by step: each alarm at its own instant; before the first and after each `settle` is awaited.
 
         `settle` lets the work of the alarm finish (for instance `Deliveries.drained`).
         """
         end = self.monotonic() + seconds
+        await _let_others_run()
+        await settle()
         while (alarm := self._next()) is not None and alarm.at <= end:
             self.advance(max(0.0, alarm.at - self.monotonic()))
             await _let_others_run()

@@ -188,12 +188,15 @@ class Deliveries:
             self._session = None
 
     async def drained(self) -> None:
-        """Wait until every delivery was attempted once or lost; those stalled and those waiting for a retry are not waited for."""
+        """Wait until everything that could be sent now was, or is lost.
+
+        What is stalled, late or to be retried waits for `release` or for the clock, and is not waited for.
+        """
         self._wake()
         await self._idle.wait()
 
     async def settled(self) -> None:
-        """Wait until nothing is left to send, retries included; those stalled are not waited for."""
+        """Wait until nothing is left to send, the late and the retries included; what is stalled is not waited for. Needs a clock that runs."""
         self._wake()
         await self._quiet.wait()
 
@@ -204,7 +207,7 @@ class Deliveries:
 
     def _wake(self) -> None:
         """Set the three signals to what is so."""
-        busy = bool(self._outbox or self._aside or self._late or self._under_way)
+        busy = bool(self._outbox or self._aside or self._under_way)
         for event, so in ((self._work, bool(self._outbox or self._aside)), (self._idle, not busy), (self._quiet, self.pending == 0)):
             if so:
                 event.set()

@@ -259,7 +259,7 @@ def plan(scenario: Scenario, simulator: Simulator, dice: Dice) -> Iterator[tuple
 
 
 async def play(scenario: Scenario, simulator: Simulator, dice: Dice | None = None) -> int:
-    """Play a scenario on the simulator's clock to its end; gives how many moments there were. The seed is the account's if no dice are given."""
+    """Play a scenario on the simulator's clock to its end; gives how many moments there were. Without dice the account's seed decides."""
     clock = simulator.clock
     began = clock.monotonic()
     moments = 0

@@ -1,0 +1,70 @@
+"""A plain HTTP client of the simulator, and what it gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer: `json` is empty when the body is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: dict[str, Any]
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the people on the page."""
+        return [person["id"] for person in self.json["people"]]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the page says of itself."""
+        told: dict[str, Any] = self.json["_metadata"]
+        return told
+
+
+class Caller:
+    """Asks with one key; `system_key` None makes it an unregistered system."""
+
+    def __init__(self, url: str, *, key: str = "test-api-key", system_key: str | None = "test-system-key") -> None:
+        self.url = url
+        headers = {"Authorization": aiohttp.encode_basic_auth(key, "")} if key else {}
+        if system_key is not None:
+            headers |= {"X-System": "fubd", "X-System-Key": system_key}
+        self._session = aiohttp.ClientSession(headers=headers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._session.close()
+
+    async def get(self, path: str, **query: str | int) -> Reply:
+        """Ask for a path below the base URL, or for an absolute link."""
+        return await self._ask("GET", path, query, None)
+
+    async def post(self, path: str, body: object) -> Reply:
+        """Send JSON."""
+        return await self._ask("POST", path, {}, body)
+
+    async def put(self, path: str, body: object, **query: str | int) -> Reply:
+        """Send JSON."""
+        return await self._ask("PUT", path, query, body)
+
+    async def delete(self, path: str, body: object = None) -> Reply:
+        """Delete."""
+        return await self._ask("DELETE", path, {}, body)
+
+    async def _ask(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> Reply:
+        target = path if path.startswith("http") else f"{self.url}/{path}"
+        async with self._session.request(method, target, params=query or None, json=body) as response:
+            raw = await response.read()
+            return Reply(response.status, dict(response.headers), json.loads(raw) if raw else {})

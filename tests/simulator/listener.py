@@ -1,0 +1,63 @@
+"""A receiver of webhooks that answers as it is told and keeps what it got."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from fubd.simulator import sign
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """One request as received."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The JSON of the body."""
+        told: dict[str, Any] = json.loads(self.body)
+        return told
+
+    def genuine(self, key: str = "test-system-key") -> bool:
+        """Whether the signature is right."""
+        return self.headers.get("FUB-Signature") == sign(self.body, key)
+
+
+@dataclass
+class Listener:
+    """Answers with `statuses` one after the other, then 200."""
+
+    got: list[Got] = field(default_factory=list)
+    statuses: deque[int] = field(default_factory=deque)
+    always: int = 200
+    url: str = ""
+    _runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen on a free port of the loopback."""
+        app = web.Application()
+        app.router.add_post("/hook", self._take)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/hook"
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.got.append(Got(dict(request.headers), await request.read()))
+        return web.Response(status=self.statuses.popleft() if self.statuses else self.always)
+
+    def payloads(self, event: str) -> list[dict[str, Any]]:
+        """Give what was told of one kind of event, in order of arrival."""
+        return [got.payload for got in self.got if got.payload["event"] == event]

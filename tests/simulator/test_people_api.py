@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator, UpdatedAfter
+from fubd.simulator.query import instant, since_of, token
+from tests.simulator.caller import Caller
+from tests.simulator.conftest import NINE
+
+
+async def test_list_default(client: Caller, account: Account) -> None:
+    """A list gives ten people, newest id first, with a token that decodes to the last id and a link to the simulator itself."""
+    reply = await client.get("people")
+    shown = [person_id for person_id in reversed(account.ids) if account.person(person_id)["stage"] != "Trash"]
+    assert reply.status == 200
+    assert len(reply.ids) == 10
+    assert reply.ids == sorted(reply.ids, reverse=True)
+    assert set(reply.ids) <= set(shown)
+    told = json.loads(base64.b64decode(reply.metadata["next"] + "=" * (-len(reply.metadata["next"]) % 4)))
+    assert told == {"sinceId": reply.ids[-1]}
+    assert urlsplit(reply.metadata["nextLink"]).netloc == urlsplit(client.url).netloc
+
+
+def test_documented_tokens_are_read() -> None:
+    """The sample token of the documentation is the simulator's own, and one that is none is ignored."""
+    assert token(105) == "eyJzaW5jZUlkIjoxMDV9"
+    assert since_of("eyJzaW5jZUlkIjoxMDV9") == 105
+    assert since_of("nonsense") is None
+    assert instant("2026-03-02 09:00:00") == instant("2026-03-02T09:00:00Z") == int(NINE.timestamp())
+    assert instant("yesterday") is None
+
+
+async def test_walk_by_links_reads_everyone_once(client: Caller, account: Account) -> None:
+    """Following nextLink to its end gives everyone exactly once, and the filters stay in the link."""
+    reply = await client.get("people", limit=70, includeTrash="true", includeUnclaimed="true", fields="id,stage")
+    ids = reply.ids
+    while reply.metadata["nextLink"] is not None:
+        reply = await client.get(reply.metadata["nextLink"])
+        ids += reply.ids
+    assert ids == list(reversed(account.ids))
+    assert reply.metadata["total"] == len(account)
+    assert all(person.keys() == {"id", "stage"} for person in reply.json["people"])
+
+
+async def test_limit_is_at_most_a_hundred(client: Caller) -> None:
+    """A limit above 100 gives 100, and one that cannot be read gives the default."""
+    assert len((await client.get("people", limit=5000)).ids) == 100
+    assert len((await client.get("people", limit="many")).ids) == 10
+
+
+async def test_deep_offset_is_refused(client: Caller) -> None:
+    """An offset of 2000 is answered 400 with the text others have seen; 1999 is not."""
+    refused = await client.get("people", offset=2000)
+    assert refused.status == 400
+    assert refused.json == {"errorMessage": "Deep pagination disabled, use 'nextLink' url"}
+    assert (await client.get("people", offset=1999)).status == 200
+
+
+async def test_offset_pages_drift(client: Caller, account: Account) -> None:
+    """Pages by offset over -updated serve somebody again when another is touched in between, and have no cursor."""
+    first = await client.get("people", sort="-updated", limit=5)
+    last = next(person_id for person_id in account.ids if person_id not in first.ids and account.stage_of(person_id) != "Trash")
+    account.edit(last, price=1)
+    second = await client.get("people", sort="-updated", limit=5, offset=5)
+    assert first.metadata["next"] is None
+    assert second.ids[0] == first.ids[-1]
+
+
+async def test_updated_moves_with_any_edit_but_not_with_a_note(client: Caller, account: Account, clock: SimClock) -> None:
+    """Any edit of the person moves `updated`, in whole seconds with a Z; a note does not."""
+    person_id = account.ids[0]
+    before = (await client.get(f"people/{person_id}")).json["updated"]
+    clock.advance(10.4)
+    assert (await client.post("notes", {"personId": person_id, "body": "called"})).status == 201
+    assert (await client.get(f"people/{person_id}")).json["updated"] == before
+    account.edit(person_id, price=70_000)
+    assert (await client.get(f"people/{person_id}")).json["updated"] == "2026-03-02T09:00:10Z"
+
+
+async def test_trash_is_hidden_from_lists(client: Caller, account: Account) -> None:
+    """A trashed person is on no list, by id either, unless asked for; alone by id they are always there."""
+    person_id = account.ids[5]
+    account.trash(person_id)
+    assert (await client.get("people", id=person_id)).metadata["total"] == 0
+    assert (await client.get("people", id=person_id, includeTrash="true")).ids == [person_id]
+    assert (await client.get(f"people/{person_id}")).json["stage"] == "Trash"
+
+
+async def test_unclaimed_are_hidden_from_lists(client: Caller, account: Account) -> None:
+    """An unclaimed person is listed only with includeUnclaimed, and one in Trash besides only with both."""
+    person_id = account.create(claimed=False)
+    assert (await client.get("people", id=person_id)).ids == []
+    assert (await client.get("people", id=person_id, includeUnclaimed="true")).ids == [person_id]
+    account.trash(person_id)
+    assert (await client.get("people", id=person_id, includeUnclaimed="true")).ids == []
+    assert (await client.get("people", id=person_id, includeUnclaimed="true", includeTrash="true")).ids == [person_id]
+
+
+async def test_filters(client: Caller, account: Account, clock: SimClock) -> None:
+    """People are found by ids, id bounds, stage name, dates, tags, name and email; an unknown parameter is ignored."""
+    clock.advance(5)
+    one, two, three = account.ids[20:23]
+    account.bulk_move([one, two, three], "Nurture")
+    everyone: dict[str, str | int] = {"includeTrash": "true", "includeUnclaimed": "true", "limit": 100}
+    assert sorted((await client.get("people", ids=f"{one},{three},999999", **everyone)).ids) == [one, three]
+    bounded = await client.get("people", idGreaterThan=one, idLessThan=three + 1, sort="id", **everyone)
+    assert bounded.ids == [two, three]
+    in_stage = await client.get("people", stage="Nurture", **everyone)
+    assert {one, two, three} <= set(in_stage.ids)
+    assert {person["stage"] for person in in_stage.json["people"]} == {"Nurture"}
+    assert (await client.get("people", stage="Nurture", page=2, **everyone)).ids == in_stage.ids
+    fresh = account.create(fields={"firstName": "Zebulon", "emails": [{"value": "zeb@example.com"}], "tags": ["Rare"]})
+    assert (await client.get("people", createdAfter="2026-03-02T09:00:00Z")).ids == [fresh]
+    assert fresh not in (await client.get("people", createdBefore="2026-03-02T09:00:00Z", limit=100)).ids
+    for key, value in (("tags", "rare,none"), ("name", "zebul"), ("email", "zeb@example.com")):
+        assert (await client.get("people", **{key: value})).ids == [fresh]
+
+
+@pytest.mark.parametrize(
+    ("switch", "expected"),
+    [(UpdatedAfter.WORKS, "new"), (UpdatedAfter.NOTHING, "none"), (UpdatedAfter.IGNORED, "all")],
+)
+async def test_updated_after_switch(account: Account, clock: SimClock, switch: UpdatedAfter, expected: str) -> None:
+    """`updatedAfter` filters, gives total 0 without an error, or is ignored, as the switch says."""
+    simulator = Simulator(account, behaviour=Behaviour(updated_after=switch))
+    clock.advance(60)
+    account.edit(account.ids[7], price=1)
+    async with simulator.running() as url, Caller(url) as client:
+        reply = await client.get("people", updatedAfter="2026-03-02T09:00:30Z", includeTrash="true", includeUnclaimed="true")
+    everyone = {"new": [account.ids[7]], "none": [], "all": list(reversed(account.ids))[:10]}
+    assert reply.ids == everyone[expected]
+    assert reply.metadata["total"] == {"new": 1, "none": 0, "all": 300}[expected]
+
+
+async def test_updated_bounds_page_by_token(client: Caller, account: Account, clock: SimClock) -> None:
+    """People updated within bounds can be walked by the token, and the very second asked for is outside."""
+    clock.advance(60)
+    moved = account.ids[30:37]
+    for person_id in moved:
+        account.edit(person_id, price=2)
+    window = {
+        "updatedAfter": "2026-03-02T09:00:59Z",
+        "updatedBefore": "2026-03-02T09:01:01Z",
+        "includeTrash": "true",
+        "includeUnclaimed": "true",
+    }
+    first = await client.get("people", limit=4, **window)
+    rest = await client.get("people", limit=4, next=first.metadata["next"], **window)
+    assert first.ids + rest.ids == sorted(moved, reverse=True)
+    assert rest.metadata["nextLink"] is None
+    assert (await client.get("people", **{**window, "updatedAfter": "2026-03-02T09:01:00Z"})).ids == []
+
+
+async def test_fields(client: Caller, account: Account) -> None:
+    """Custom fields come only when asked for, by name or all; the id always comes; keys stand in FUB's order."""
+    person_id = account.ids[0]
+    plain = (await client.get(f"people/{person_id}")).json
+    assert list(plain)[:5] == ["id", "created", "updated", "createdVia", "lastActivity"]
+    assert "tags" in plain
+    assert not any(key.startswith("custom") for key in plain)
+    assert {"customCampaignID", "lastSentText"} <= (await client.get(f"people/{person_id}", fields="allFields")).json.keys()
+    assert (await client.get(f"people/{person_id}", fields="stage,customCampaignID")).json.keys() == {"id", "stage", "customCampaignID"}
+    only_custom = (await client.get(f"people/{person_id}", fields="allCustom")).json
+    assert all(key == "id" or key.startswith("custom") for key in only_custom)
+
+
+async def test_undefined_is_the_list(client: Caller) -> None:
+    """`/people/undefined` answers with the unfiltered list, as observed."""
+    assert (await client.get("people/undefined")).ids == (await client.get("people")).ids
+
+
+async def test_unknown_is_404(client: Caller) -> None:
+    """An id that belongs to nobody, and a path that does not exist, are 404 with the observed text."""
+    for path in ("people/999999", "nowhere", "webhooks/77"):
+        reply = await client.get(path)
+        assert (reply.status, reply.json) == (404, {"errorMessage": "Requested resource was not found."})
+
+
+async def test_writes(client: Caller, account: Account) -> None:
+    """A person is created and changed over the API; an id in the body is refused, tags are replaced or merged."""
+    made = await client.post("people", {"firstName": "Ilse", "lastName": "Tarnwick", "stage": "Nurture", "tags": ["A"]})
+    assert made.status == 201
+    person_id = made.json["id"]
+    refused = await client.put(f"people/{person_id}", {"id": person_id, "stage": "Lead"})
+    assert (refused.status, refused.json) == (400, {"errorMessage": "Invalid fields in the request body: id."})
+    assert (await client.put(f"people/{person_id}", {"tags": ["B"]}, mergeTags="true")).json["tags"] == ["A", "B"]
+    assert (await client.put(f"people/{person_id}", {"tags": ["C"]})).json["tags"] == ["C"]
+    changed = await client.put(f"people/{person_id}", {"stageId": account.stage_id("ACQ - Qualified")})
+    assert changed.json["stage"] == "ACQ - Qualified"
+    assert [change.stage_to for change in account.truth.of(person_id)] == ["Nurture", "ACQ - Qualified"]
+    assert (await client.put(f"people/{person_id}", {"stage": "Nowhere"})).status == 400
+
+
+async def test_delete(client: Caller, account: Account) -> None:
+    """A deleted person is 404 afterwards and counts no more."""
+    person_id, before = account.ids[9], len(account)
+    reply = await client.delete(f"people/{person_id}")
+    assert (reply.status, reply.json) == (200, {})
+    assert (await client.get(f"people/{person_id}")).status == 404
+    assert len(account) == before - 1
+
+
+async def test_lags(clock: SimClock) -> None:
+    """With lags set, a new person cannot be read for a while, and a deleted one can, until the clock has passed."""
+    account = Account(seed=7, people=20, clock=clock, lags=Lags(readable=3, deleted=5))
+    async with Simulator(account).running() as url, Caller(url) as client:
+        fresh = account.create()
+        old = account.ids[0]
+        account.delete(old)
+        assert (await client.get(f"people/{fresh}")).status == 404
+        assert (await client.get("people", id=fresh)).ids == []
+        assert (await client.get(f"people/{old}")).status == 200
+        clock.advance(6)
+        assert (await client.get(f"people/{fresh}")).status == 200
+        assert (await client.get(f"people/{old}")).status == 404
+
+
+async def test_inbound_event_takes_out_of_trash(client: Caller, account: Account, clock: SimClock) -> None:
+    """A lead event of a trashed person takes them out of Trash eleven seconds later, done by no user."""
+    person_id = account.ids[3]
+    account.trash(person_id)
+    reply = await client.post("events", {"type": "Registration", "person": {"emails": [{"value": f"person{person_id}@example.com"}]}})
+    assert reply.status == 200
+    clock.advance(10)
+    assert account.stage_of(person_id) == "Trash"
+    clock.advance(1)
+    assert account.stage_of(person_id) == "Lead"
+    assert list(account.truth.of(person_id))[-1].actor == "server"
+
+
+async def test_merge(client: Caller, account: Account) -> None:
+    """After a merge the losing id is 404 and the truth knows who won."""
+    loser, winner = account.ids[:2]
+    account.merge(loser, winner)
+    assert (await client.get(f"people/{loser}")).status == 404
+    assert (await client.get(f"people/{winner}")).status == 200
+    assert account.truth.merged == {loser: winner}
+
+
+async def test_text_switches(account: Account) -> None:
+    """By switch the total is a text, links bear a doubled ampersand, and the last page has no `next` at all."""
+    behaviour = Behaviour(total_as_text=True, double_ampersand=True, next_absent_at_end=True)
+    async with Simulator(account, behaviour=behaviour).running() as url, Caller(url) as client:
+        reply = await client.get("people", limit=100, fields="id")
+        assert reply.metadata["total"] == str(reply.metadata["total"])
+        assert "&&next=" in reply.metadata["nextLink"]
+        while "nextLink" in reply.metadata:
+            reply = await client.get(reply.metadata["nextLink"])
+        assert "next" not in reply.metadata
+
+
+async def test_agent_sees_only_their_own(simulator: Simulator, account: Account, url: str) -> None:
+    """An agent's key lists and reads only people assigned to that agent; a reassigned person disappears."""
+    simulator.keys.add("agent-key", user_id=4)
+    async with Caller(url, key="agent-key") as agent:
+        reply = await agent.get("people", limit=100, includeTrash="true", includeUnclaimed="true")
+        assert reply.metadata["total"] == sum(account.person(person_id)["assignedUserId"] == 4 for person_id in account.ids)
+        mine = reply.ids[0]
+        account.edit(mine, assignedUserId=5)
+        assert (await agent.get(f"people/{mine}")).status == 404
+
+
+async def test_stages(client: Caller, account: Account) -> None:
+    """Ten stages by default hide the others; a rename keeps the id; deleting one wants to know where its people go."""
+    assert len((await client.get("stages")).json["stages"]) == 10
+    stages = {stage["name"]: stage for stage in (await client.get("stages", limit=100)).json["stages"]}
+    assert len(stages) == 18
+    assert stages["Nurture"]["peopleCount"] == sum(account.stage_of(person_id) == "Nurture" for person_id in account.ids)
+    nurture = stages["Nurture"]["id"]
+    assert (await client.put(f"stages/{nurture}", {"name": "Long Nurture"})).json["id"] == nurture
+    assert (await client.put(f"stages/{stages['Trash']['id']}", {"name": "Bin"})).status == 400
+    assert not account.truth.changes
+    assert (await client.delete(f"stages/{nurture}")).status == 400
+    assert (await client.delete(f"stages/{nurture}", {"assignStageId": stages["Past Client"]["id"]})).status == 200
+    assert len(account.truth.changes) == stages["Nurture"]["peopleCount"]
+    assert (await client.get(f"stages/{nurture}")).status == 404
+
+
+async def test_identity_and_the_rest(client: Caller) -> None:
+    """The identity is nested with no id on top, and small collections have their own habits."""
+    identity = (await client.get("identity")).json
+    assert identity.keys() == {"user", "account"}
+    assert identity["account"]["owner"]["name"] == identity["user"]["name"]
+    fields = (await client.get("customFields")).json
+    assert fields["_metadata"]["collection"] == "customfields"
+    assert fields["_metadata"]["total"] == "3"
+    assert len((await client.get("users")).json["users"]) == 6
+    assert (await client.get("rateLimit/limits")).status == (await client.get("rateLimit/usage")).status == 200
+
+
+async def test_sort_by_name(client: Caller) -> None:
+    """Other sorts work too, and an unknown one is ignored."""
+    names = [person["name"] for person in (await client.get("people", sort="name", limit=50)).json["people"]]
+    assert names == sorted(names)
+    assert (await client.get("people", sort="shoeSize")).ids == (await client.get("people")).ids
