@@ -27,6 +27,7 @@ _logger = logging.getLogger(__name__)
 _SWEEPS_PER_LIMIT = 4
 _LONGEST_SWEEP_SECONDS = 1.0
 _FLUSH_SECONDS = 0.2
+_ROUNDS_TO_BEGIN = 5
 # Descriptors for the database, the FUB API, the standard streams, and what asyncio holds.
 _OTHER_DESCRIPTORS = 64
 
@@ -199,6 +200,9 @@ class Connections(web.Server):
     async def drain(self) -> None:
         """Let go of those who wait, and wait until every request at hand is answered."""
         self._quiet = asyncio.Event()
+        for _ in range(_ROUNDS_TO_BEGIN):
+            # What has arrived is read, parsed and begun, one step in each round of the loop.
+            await asyncio.sleep(0)
         self.settle()
         self.pre_shutdown()
         await self._quiet.wait()

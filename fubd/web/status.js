@@ -1,0 +1,220 @@
+// The status page: asks for the facts, shows them in words, and listens for what happens. Every text is set as text.
+
+import { Changes } from "./changes.js";
+import { Timeline } from "./timeline.js";
+import { MODES, ago, count, duration, exact, moment, share, verdict, zone } from "./words.js";
+
+const HEALTH_EVERY = 5_000;
+const OVERVIEW_EVERY = 30_000;
+const OVERVIEW_SOON = 1_000;
+const ANSWER_WITHIN = 10_000;
+const LISTEN_AGAIN = 5_000;
+
+const at = (id) => document.getElementById(id);
+const timeline = new Timeline(at("timeline"), at("readout"));
+const changes = new Changes(at("change-list"), at("no-changes"), at("announcer"));
+
+// Ages are counted on the server's clock, as the reader's may be wrong.
+let ahead = 0;
+const now = () => Date.now() + ahead;
+
+// --- Ages that grow while the page stands -----------------------------------------------------------------------------
+
+const ages = new Map();
+
+function age(place, instant, otherwise, words = (told) => told) {
+  ages.delete(place);
+  if (!instant) {
+    place.textContent = otherwise;
+    place.removeAttribute("title");
+    return;
+  }
+  place.title = exact(instant);
+  ages.set(place, () => words(ago(instant, now())));
+  place.textContent = ages.get(place)();
+}
+
+setInterval(() => {
+  for (const [place, words] of ages) {
+    const told = words();
+    if (place.textContent !== told) place.textContent = told;
+  }
+}, 1_000);
+
+// --- What the answers say ---------------------------------------------------------------------------------------------
+
+function showHealth(health) {
+  const known = MODES[health.mode] ?? { glyph: "?", name: health.mode };
+  at("mode").dataset.mode = health.mode;
+  at("mode-glyph").textContent = known.glyph;
+  if (at("mode-name").textContent !== known.name) at("mode-name").textContent = known.name;
+  at("mode-reason").textContent = health.reason;
+  at("poll-interval").textContent = health.poll_interval_seconds === null ? "–" : `every ${duration(health.poll_interval_seconds)}`;
+  age(at("coverage"), health.coverage, "no complete poll yet", (told) => `${moment(health.coverage, now())} (${told})`);
+  for (const [name, source] of Object.entries(health.sources)) showSource(name, source);
+  showSubscriptions(health.subscriptions);
+  showCompleteness(health.completeness);
+  const unwell = Object.values(health.sources).some((source) => verdict(source.status).state === "stale");
+  document.title = `${known.glyph} ${known.name}${unwell ? " · stale" : ""} · fubd`;
+}
+
+function showSource(name, source) {
+  const card = at(`source-${name}`);
+  if (!card) return;
+  const field = (which) => card.querySelector(`[data-field="${which}"]`);
+  const { state, text } = verdict(source.status);
+  card.dataset.state = state;
+  field("status").textContent = text;
+  age(field("last_heard"), source.last_heard, "never");
+  age(field("last_change"), source.last_change, "none yet");
+  field("records_today").textContent = count(source.records_today);
+}
+
+function row(label, value, wrong) {
+  const item = document.createElement("li");
+  const name = document.createElement("span");
+  const told = document.createElement("b");
+  name.textContent = label;
+  told.textContent = value;
+  if (wrong) told.className = "off";
+  item.append(name, " ", told);
+  return item;
+}
+
+function showSubscriptions(subscriptions) {
+  const rows = Object.entries(subscriptions).map(([event, status]) => {
+    const active = status === "Active";
+    return row(event, `${active ? "✓" : "✗"} ${status}`, !active);
+  });
+  at("subscriptions").replaceChildren(...rows);
+  at("no-subscriptions").hidden = rows.length > 0;
+}
+
+function showCompleteness({ ratio, people, oldest }) {
+  at("ratio").textContent = ratio === null ? "–" : share(ratio);
+  const words = (told) => `of ${count(people)} people were as recorded when read again; the longest unread was read ${told}.`;
+  if (ratio === null) age(at("ratio-words"), null, "No round of re-reading is complete yet.");
+  else age(at("ratio-words"), oldest, `of ${count(people)} people were as recorded when read again.`, words);
+}
+
+function showBudget(api) {
+  const known = api.limit !== null && api.remaining !== null && api.limit > 0;
+  at("gauge").hidden = !known;
+  at("budget").textContent = known
+    ? `${count(api.remaining)} of ${count(api.limit)} calls left in ${duration(api.window_seconds)}`
+    : "Not known before the first call.";
+  if (known) {
+    at("gauge").style.setProperty("--used", String(Math.min(1, Math.max(0, 1 - api.remaining / api.limit))));
+    at("gauge").style.setProperty("--share", String(api.share));
+  }
+  at("budget-words").textContent = `fubd takes at most ${share(api.share)}; ${count(api.calls)} calls since it started.`;
+}
+
+function showModes(modes) {
+  const items = [...modes].reverse().map((each) => {
+    const item = document.createElement("li");
+    const time = document.createElement("time");
+    const words = document.createElement("span");
+    const name = document.createElement("b");
+    const known = MODES[each.mode] ?? { glyph: "?", name: each.mode };
+    time.dateTime = each.since;
+    time.title = exact(each.since);
+    time.textContent = moment(each.since, now());
+    name.textContent = `${known.glyph} ${known.name}`;
+    words.append(name, `: ${each.reason}`);
+    item.append(time, words);
+    return item;
+  });
+  at("mode-changes").replaceChildren(...items);
+}
+
+function showOverview(overview) {
+  timeline.show(overview);
+  changes.replace(overview.recent, now());
+  showModes(overview.modes);
+  showBudget(overview.api);
+  age(at("started"), overview.started_at, "–", () => `${duration((now() - new Date(overview.started_at).getTime()) / 1000)}`);
+  at("pending").textContent = count(overview.pending);
+  at("quarantined").textContent = count(overview.quarantined);
+  at("version").textContent = overview.version;
+}
+
+// --- Asking -----------------------------------------------------------------------------------------------------------
+
+// From the origin alone: an address with a password in it must not be fetched.
+const address = (path) => new URL(path, window.location.origin);
+const troubles = new Map();
+
+function trouble(what, words) {
+  if (words) troubles.set(what, words);
+  else troubles.delete(what);
+  const told = [...troubles.values()].join(" ");
+  if (at("notice").textContent !== told) at("notice").textContent = told;
+  at("notice").hidden = troubles.size === 0;
+}
+
+async function ask(path, show) {
+  let words = null;
+  try {
+    const answer = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
+    const document_ = await answer.json();
+    if (answer.ok) show(document_);
+    else words = `For ${path}: ${document_.error}.`;
+  } catch {
+    words = "fubd does not answer; what you see is what it said last.";
+  }
+  trouble(path, words);
+  return words === null;
+}
+
+let soon = null;
+
+function askOverview() {
+  clearTimeout(soon);
+  soon = setTimeout(askOverview, OVERVIEW_EVERY);
+  return ask("/api/overview", (overview) => {
+    ahead = new Date(overview.now).getTime() - Date.now();
+    showOverview(overview);
+  });
+}
+
+function askOverviewSoon() {
+  clearTimeout(soon);
+  soon = setTimeout(askOverview, OVERVIEW_SOON);
+}
+
+async function askHealth() {
+  await ask("/health", showHealth);
+  setTimeout(askHealth, HEALTH_EVERY);
+}
+
+// --- Listening --------------------------------------------------------------------------------------------------------
+
+function link(state, words) {
+  at("link").dataset.state = state;
+  if (at("link-text").textContent !== words) at("link-text").textContent = words;
+}
+
+function listen() {
+  const stream = new EventSource(address(`/api/stream?after=${changes.last}`));
+  const told = (how) => (event) => {
+    changes[how](JSON.parse(event.data), now());
+    askOverviewSoon();
+  };
+  stream.addEventListener("recorded", told("recorded"));
+  stream.addEventListener("corrected", told("corrected"));
+  stream.onopen = () => link("live", "live");
+  stream.onerror = () => {
+    link("lost", "reconnecting");
+    if (stream.readyState !== EventSource.CLOSED) return;
+    // Refused, not broken off: the browser does not come back by itself.
+    setTimeout(listen, LISTEN_AGAIN);
+  };
+}
+
+at("zone").textContent = zone();
+askHealth();
+askOverview().then(listen);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") askOverviewSoon();
+});
