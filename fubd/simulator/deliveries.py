@@ -196,7 +196,7 @@ class Deliveries:
         await self._idle.wait()
 
     async def settled(self) -> None:
-        """Wait until nothing is left to send, the late and the retries included; what is stalled is not waited for. Needs a clock that runs."""
+        """Wait until nothing is left to send, the late and the retries included, so the clock must run; the stalled are not waited for."""
         self._wake()
         await self._quiet.wait()
 
