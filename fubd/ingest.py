@@ -89,8 +89,8 @@ class _Done:
 class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `recorded` is
-    called with the rows of each committed batch.
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `tell`, when set,
+    is called with the rows of each committed batch.
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class Ingest:
         lead_source_tags: Iterable[str] = (),
         skew_seconds: Callable[[], float] = lambda: 0.0,
         hinted: asyncio.Event | None = None,
-        recorded: Callable[[list[tuple[int, Recorded]], list[tuple[int, Corrected]]], None] | None = None,
     ) -> None:
         self._journal = journal
         self._clock = clock
@@ -114,7 +113,7 @@ class Ingest:
         self._tags = tuple((_plain(tag), tag) for tag in lead_source_tags)
         self._skew_seconds = skew_seconds
         self._hinted = hinted or asyncio.Event()
-        self._recorded = recorded
+        self.tell: Callable[[list[tuple[int, Recorded]], list[tuple[int, Corrected]]], None] | None = None
         self._queue: deque[_Item] = deque()
         self._queued_bytes = 0
         self._batch: list[_Item] = []
@@ -370,8 +369,8 @@ class Ingest:
         self._count(done)
         if gathered.hints:
             self._hinted.set()
-        if self._recorded is not None and (done.recorded or done.corrected):
-            self._recorded(done.recorded, done.corrected)
+        if self.tell is not None and (done.recorded or done.corrected):
+            self.tell(done.recorded, done.corrected)
         fresh = set(done.taken.deliveries)
         moved = {person_id: made.row.stage_from is not None for person_id, made in done.recorded if not made.head.entry}
         for item in batch:

@@ -1,0 +1,319 @@
+"""The composition root: builds every part, hands each its neighbours, and runs them as one group until told to stop.
+
+The order of life: listen first (the platform and Follow Up Boss may call at once), then wait for the database however long it takes, then
+record, poll and keep the webhooks. The order of death is the reverse of the reading: the door closes and finishes what it accepted, the
+recorder empties its queue, the lease is given back, the pool closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from fubd import __version__
+from fubd.client import FubClient
+from fubd.clock import SystemClock
+from fubd.core.pacing import Policy
+from fubd.core.rows import Corrected, Recorded
+from fubd.ingest import Ingest
+from fubd.keeper import Keeper
+from fubd.metrics import Metrics
+from fubd.panel import Answered, Panel, StaleAfter
+from fubd.poller import Poller
+from fubd.ports import Clock, Unavailable
+from fubd.server import ApiBudget, Server
+from fubd.settings import Settings
+from fubd.store import Book, Dsn, Journal, Pool, Report, SchemaRefused, migrate
+
+_log = logging.getLogger("fubd")
+
+_LEASE_SECONDS = 10.0
+_LEASE_RENEW_SECONDS = 3.0
+_DRAIN_SECONDS = 8.0
+_FIRST_RETRY_SECONDS = 0.25
+# Ten refused log-ins within 150 s lock a client out of a pooler, so waiting soon slows down to this.
+_LAST_RETRY_SECONDS = 20.0
+_STALL_SECONDS = 30
+_STALLED = 70
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a daemon or a command is built of, before anything runs."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    pool: Pool
+    book: Book
+    journal: Journal
+    report: Report
+    client: FubClient
+    ingest: Ingest
+    hinted: asyncio.Event
+    instance: str
+
+
+def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: random.Random | None = None) -> Parts:
+    """Build the parts that the daemon and the commands share."""
+    clock = clock or SystemClock()
+    metrics = Metrics(CollectorRegistry())
+    metrics.build_info.labels(__version__, os.environ.get("RAILWAY_GIT_COMMIT_SHA", "")[:12]).set(1)
+    instance = uuid.uuid4().hex
+    pool = Pool(dsn)
+    journal = Journal(pool, instance=instance, columns=settings.columns)
+    client = FubClient(
+        base_url=settings.fub_api_url,
+        api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
+        system=settings.fub_system,
+        system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
+        custom_fields=tuple(sorted(set(settings.columns.values()))),
+        share=settings.api_share,
+        clock=clock,
+        metrics=metrics,
+        rng=chance or random.SystemRandom(),
+    )
+    hinted = asyncio.Event()
+    ingest = Ingest(
+        journal,
+        clock,
+        metrics,
+        window=timedelta(seconds=settings.dedup_window_seconds),
+        ignored_stages=settings.ignore_stages,
+        lead_source_tags=settings.lead_source_tags,
+        skew_seconds=client.skew_seconds,
+        hinted=hinted,
+    )
+    return Parts(settings, clock, metrics, pool, Book(pool), journal, Report(pool, instance=instance), client, ingest, hinted, instance)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Give the pacing's share of the settings."""
+    return Policy(
+        poll_interval_seconds=settings.poll_interval_seconds,
+        watch_interval_seconds=settings.poll_interval_watch_seconds,
+        failover_interval_seconds=settings.poll_interval_failover_seconds,
+        webhook_stale_after_seconds=settings.webhook_stale_after_seconds,
+        poll_stale_after_seconds=settings.poll_stale_after_seconds,
+        missed_after_seconds=settings.missed_after_seconds,
+    )
+
+
+async def open_database(parts: Parts, stop: asyncio.Event, *, told: Callable[[str | None], None] = lambda _: None) -> bool:
+    """Wait until the database answers and its schema is ours; False when told to stop first. Raises SchemaRefused."""
+    delay = _FIRST_RETRY_SECONDS
+    said: str | None = None
+    while not stop.is_set():
+        try:
+            async with parts.pool.connection() as connection:
+                await migrate(connection, columns=parts.settings.columns)
+            await parts.report.keep_settings(
+                {
+                    "webhook_stale_after_seconds": parts.settings.webhook_stale_after_seconds,
+                    "poll_stale_after_seconds": parts.settings.poll_stale_after_seconds,
+                }
+            )
+        except Unavailable as error:
+            reason = str(error)
+            told(reason)
+            if reason != said:
+                _log.warning("waiting for the database: %s", reason)
+                said = reason
+            await parts.clock.pause(delay, stop)
+            delay = min(delay * 2, _LAST_RETRY_SECONDS)
+        else:
+            if said is not None:
+                _log.info("the database answers")
+            told(None)
+            return True
+    return False
+
+
+class Daemon:
+    """The whole, running. `host` None listens on every address of the machine."""
+
+    def __init__(self, parts: Parts, *, host: str | None = None, port: int | None = None) -> None:
+        settings, clock, metrics = parts.settings, parts.clock, parts.metrics
+        self._parts = parts
+        self._host = host if host is not None else settings.host
+        self._port = settings.port if port is None else port
+        self._held_until = float("-inf")
+        self._woken = asyncio.Event()
+        self._recording_stops = asyncio.Event()
+        self.listening = asyncio.Event()
+        self.keeper = Keeper(parts.client, clock, metrics, public_url=settings.public_url, manage=settings.manage_webhooks)
+        self.poller = Poller(
+            feed=parts.client,
+            inbox=parts.ingest,
+            book=parts.book,
+            clock=clock,
+            metrics=metrics,
+            policy=policy_of(settings),
+            scrub_batches=settings.scrub_batches,
+            keeper=self.keeper,
+            rng=random.SystemRandom(),
+            held=self._holds,
+            woken=self._woken,
+            hinted=parts.hinted,
+        )
+        self.panel = Panel(
+            parts.report,
+            clock,
+            metrics,
+            stale_after=StaleAfter(settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds),
+            keep_days=settings.keep_deliveries_days,
+            version=__version__,
+            api=self._api_budget,
+            answered=self._answered,
+            stored_unanswered=lambda: parts.ingest.stored_unanswered,
+            pending=lambda: parts.ingest.pending,
+            mode=self.poller.shown,
+            subscriptions=self.keeper.statuses,
+        )
+        parts.ingest.tell = self._changed
+        keys = [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
+        self.server = Server(
+            inbox=parts.ingest,
+            view=self.panel,
+            keys=keys,
+            metrics=metrics,
+            clock=clock,
+            fub_now=parts.client.fub_now,
+            token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self.server.port
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set. Raises OSError when it cannot listen, SchemaRefused when the database is not ours to write."""
+        await self.server.start(host=self._host, port=self._port)
+        self.listening.set()
+        _log.info("listening on port %d", self.server.port)
+        refused: list[SchemaRefused] = []
+        try:
+            async with self._parts.client, asyncio.TaskGroup() as group:
+                self._start(group, "watchdog", Watchdog().beat, self._recording_stops)
+                self._start(group, "buffer", self._parts.ingest.watch, self._recording_stops)
+                work = group.create_task(self._work(stop, refused), name="work")
+                await stop.wait()
+                await self.server.stop(within_seconds=_DRAIN_SECONDS)
+                self._recording_stops.set()
+                await work
+        finally:
+            await self.server.stop(within_seconds=0.1)
+            await self._parts.pool.close()
+        if refused:
+            raise refused[0]
+
+    async def _work(self, stop: asyncio.Event, refused: list[SchemaRefused]) -> None:
+        """Everything that needs the database."""
+        try:
+            ready = await open_database(self._parts, stop, told=self.panel.ready)
+        except SchemaRefused as error:
+            refused.append(error)
+            stop.set()
+            return
+        if not ready:
+            return
+        async with asyncio.TaskGroup() as group:
+            self._start(group, "recorder", self._parts.ingest.run, self._recording_stops)
+            self._start(group, "panel", self.panel.look, stop)
+            self._start(group, "stream", self._tell, stop)
+            self._start(group, "lease", self._lease, stop)
+            self._start(group, "poller", self.poller.run, stop)
+            self._start(group, "hints", self.poller.read_hints, stop)
+
+    def _start(
+        self, group: asyncio.TaskGroup, name: str, loop: Callable[[asyncio.Event], Coroutine[Any, Any, None]], stop: asyncio.Event
+    ) -> None:
+        async def guarded() -> None:
+            await loop(stop)
+            if not stop.is_set():
+                raise RuntimeError(f"the {name} loop ended by itself")
+
+        group.create_task(guarded(), name=name)
+
+    async def _tell(self, stop: asyncio.Event) -> None:
+        await self.panel.tell(stop, self.server.publish)
+
+    async def _lease(self, stop: asyncio.Event) -> None:
+        """Hold the lease while we can: whoever has it polls and keeps the webhooks."""
+        parts = self._parts
+        while not stop.is_set():
+            asked = parts.clock.monotonic()
+            try:
+                async with asyncio.timeout(_LEASE_SECONDS - _LEASE_RENEW_SECONDS):
+                    token = await parts.book.acquire_lease(parts.instance, ttl_seconds=_LEASE_SECONDS)
+            except (Unavailable, TimeoutError):
+                token = None
+            held = self._holds()
+            # Counted from before the question, by our own steady clock: a process that slept through its term does not hold it.
+            self._held_until = asked + _LEASE_SECONDS if token is not None else float("-inf")
+            if self._holds() and not held:
+                self._woken.set()
+            parts.metrics.lease_held.set(1 if self._holds() else 0)
+            await parts.clock.pause(_LEASE_RENEW_SECONDS, stop)
+        self._held_until = float("-inf")
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await parts.book.release_lease(parts.instance)
+
+    def _holds(self) -> bool:
+        return self._parts.clock.monotonic() < self._held_until
+
+    def _changed(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+        self.panel.changed("recorded", [made.row.id for _, made in recorded if made.row.id])
+        self.panel.changed("corrected", [item.now.id for _, item in corrected])
+
+    def _answered(self) -> Answered:
+        door = self.server.door
+        new = sum(door.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
+        return Answered(door.answered, sum(door.outcomes.values()), new)
+
+    def _api_budget(self) -> ApiBudget:
+        return ApiBudget(None, None, 10.0, self._parts.settings.api_share, self._parts.client.calls_made())
+
+
+class Watchdog:
+    """A thread that ends the process when the event loop stalls: a wedged service is never restarted by the platform.
+
+    It counts its own wakings without a sign of the loop, not the time: after a pause of the whole process both go on as if nothing was.
+    """
+
+    def __init__(self, *, end: Callable[[int], None] = os._exit, seconds: int = _STALL_SECONDS) -> None:
+        self._beats = 0
+        self._end = end
+        self._seconds = seconds
+        self._over = threading.Event()
+
+    async def beat(self, stop: asyncio.Event) -> None:
+        """Show once a second that the loop runs."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        while not stop.is_set():
+            self._beats += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1.0)
+        self._over.set()
+
+    def _watch(self) -> None:
+        seen, silent = -1, 0
+        while not self._over.wait(1.0):
+            seen, silent = (self._beats, 0) if self._beats != seen else (seen, silent + 1)
+            if silent >= self._seconds:
+                os.write(2, b"fubd: the event loop has stalled; ending the process so that it is started again\n")
+                self._end(_STALLED)
+                return

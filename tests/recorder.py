@@ -1,0 +1,122 @@
+"""The real recorder on a real database, and short ways to say what it is told; shared by the tests of rows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+
+from fubd.clock import SystemClock
+from fubd.core.observation import Channel, Delivery, Hint, Reading, Snapshot, StageEvent
+from fubd.ingest import Ingest
+from fubd.metrics import Metrics
+from fubd.ports import Findings, Receipt
+from fubd.store import Book, Journal, Pool
+from fubd.store.dsn import parse
+
+Row = tuple[str | None, str, datetime, datetime | None]
+
+
+def at(text: str) -> datetime:
+    """Give an instant of one invented day from `H:M` or `H:M:S`."""
+    hour, minute, *second = (int(part) for part in text.split(":"))
+    return datetime(2026, 1, 5, hour, minute, second[0] if second else 0, tzinfo=UTC)
+
+
+def webhook(event_id: str, stage: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
+    """Give a decoded peopleStageUpdated."""
+    told = StageEvent(event_id, at(when), stage, people)
+    return Delivery(hashlib.sha256(repr(told).encode()).digest(), b"{}", event_id, "peopleStageUpdated", told, None)
+
+
+def hint(event_id: str, event: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
+    """Give a decoded webhook that names no stage."""
+    told = Hint(event_id, event, at(when), people)
+    return Delivery(hashlib.sha256(repr(told).encode()).digest(), b"{}", event_id, event, told, None)
+
+
+def read(
+    stage: str,
+    updated: str,
+    read_at: str,
+    covered: str | None = None,
+    *,
+    person: int = 1,
+    stage_id: int | None = None,
+    created: str | None = None,
+    channel: Channel = Channel.POLLING,
+    first_name: str | None = "Ada",
+) -> Snapshot:
+    """Give one person as read from the API."""
+    reading = Reading(
+        person,
+        stage,
+        stage_id,
+        at(created) if created else None,
+        at(updated),
+        first_name,
+        "Example",
+        payload={"id": person, "stage": stage},
+    )
+    return Snapshot((reading,), at(read_at), at(covered) if covered else None, channel)
+
+
+@dataclass
+class Recorder:
+    """An Ingest that runs, with the parts a test looks at."""
+
+    ingest: Ingest
+    pool: Pool
+    book: Book
+    metrics: Metrics
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def told(self, *evidence: Delivery | Snapshot) -> list[Receipt | Findings]:
+        """Hand evidence in, one after the other, each committed before the next."""
+        return [await self._hand_in(item) for item in evidence]
+
+    async def told_at_once(self, *evidence: Delivery | Snapshot) -> list[Receipt | Findings]:
+        """Hand evidence in side by side, in this order of arrival."""
+        return await asyncio.gather(*(self._hand_in(item) for item in evidence))
+
+    async def _hand_in(self, item: Delivery | Snapshot) -> Receipt | Findings:
+        if isinstance(item, Delivery):
+            return await self.ingest.deliver(item)
+        return await self.ingest.observe(item)
+
+    async def records(self, person: int = 1) -> list[asyncpg.Record]:
+        """Give a person's rows in order."""
+        async with self.pool.connection() as connection:
+            found: list[asyncpg.Record] = await connection.fetch(
+                "SELECT * FROM public.stage_changes WHERE person_id = $1 ORDER BY changed_at", str(person)
+            )
+            return found
+
+    async def rows(self, person: int = 1) -> list[Row]:
+        """Give what of a person's rows the evidence decides."""
+        return [(row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in await self.records(person)]
+
+
+@asynccontextmanager
+async def recorder(dsn: str, *, instance: str = "test", ignored_stages: tuple[str, ...] = ()) -> AsyncIterator[Recorder]:
+    """Run a recorder on the database until the block ends."""
+    pool = Pool(parse(dsn))
+    metrics = Metrics(CollectorRegistry())
+    ingest = Ingest(
+        Journal(pool, instance=instance, columns={}), SystemClock(), metrics, window=timedelta(seconds=300), ignored_stages=ignored_stages
+    )
+    made = Recorder(ingest, pool, Book(pool), metrics)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ingest.run(made.stop))
+        group.create_task(ingest.watch(made.stop))
+        try:
+            yield made
+        finally:
+            made.stop.set()
+    await pool.close()

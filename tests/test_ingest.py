@@ -1,0 +1,214 @@
+"""Where both roads meet, on a real database: every example of the contract, in every order, batched, repeated, and by two instances."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from datetime import timedelta
+
+import pytest
+
+from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
+from fubd.ports import Findings, Receipt
+from tests.recorder import Recorder, Row, at, hint, read, recorder, webhook
+
+KNOWN_A = read("A", "08:00", "09:00")
+
+EXAMPLES: dict[str, tuple[list[Delivery | Snapshot], list[Row]]] = {
+    "webhook": ([KNOWN_A, webhook("e1", "B", "10:00")], [("A", "B", at("10:00"), None)]),
+    "webhook then poll": (
+        [KNOWN_A, webhook("e1", "B", "10:00:00"), read("B", "10:00:01", "10:30", "10:00")],
+        [("A", "B", at("10:00:00"), None)],
+    ),
+    "poll alone": ([KNOWN_A, read("B", "10:12", "10:30", "10:00")], [("A", "B", at("10:12"), at("10:00"))]),
+    "poll then retry": (
+        [KNOWN_A, read("B", "10:12", "10:30", "10:00"), webhook("e1", "B", "10:07")],
+        [("A", "B", at("10:07"), None)],
+    ),
+    "poll then two retries": (
+        [KNOWN_A, read("B", "10:12", "10:30", "10:00"), webhook("e1", "B", "10:07"), webhook("e2", "C", "10:03")],
+        [("A", "C", at("10:03"), None), ("C", "B", at("10:07"), None)],
+    ),
+    "there and back and there": (
+        [KNOWN_A, webhook("e1", "B", "10:00:00"), webhook("e2", "A", "10:00:04"), webhook("e3", "B", "10:00:09")],
+        [("A", "B", at("10:00:00"), None), ("B", "A", at("10:00:04"), None), ("A", "B", at("10:00:09"), None)],
+    ),
+    "older page": (
+        [KNOWN_A, webhook("e1", "B", "10:00:30"), read("A", "08:00", "10:00:20", "09:58")],
+        [("A", "B", at("10:00:30"), None)],
+    ),
+    "poll then three webhooks": (
+        [
+            KNOWN_A,
+            read("B", "10:12", "10:30", "10:00"),
+            webhook("e1", "B", "10:05"),
+            webhook("e2", "C", "10:08"),
+            webhook("e3", "B", "10:12"),
+        ],
+        [("A", "B", at("10:05"), None), ("B", "C", at("10:08"), None), ("C", "B", at("10:12"), None)],
+    ),
+    "a read that merely agreed": (
+        [KNOWN_A, webhook("e1", "B", "10:05"), read("B", "10:12", "10:15", "10:00"), webhook("e2", "A", "10:10")],
+        [("A", "B", at("10:05"), None), ("B", "A", at("10:10"), None), ("A", "B", at("10:12"), at("10:10"))],
+    ),
+    "first sight then late retry": (
+        [read("A", "10:03", "10:05"), webhook("e1", "B", "10:00")],
+        [(None, "B", at("10:00"), None), ("B", "A", at("10:03"), at("10:00"))],
+    ),
+    "two events of one change": ([KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "B", "10:00")], [("A", "B", at("10:00"), None)]),
+    "renamed stage": ([read("B", "08:00", "09:00", stage_id=5), read("Better", "10:00", "10:30", "09:30", stage_id=5)], []),
+    "first sight": ([KNOWN_A], []),
+}
+
+
+@pytest.mark.parametrize(("evidence", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
+async def test_examples_hold_in_every_order_and_batching(database: str, evidence: list[Delivery | Snapshot], expected: list[Row]) -> None:
+    """Whatever order the evidence comes in, one by one or in one transaction, and told twice, the rows are the same."""
+    async with recorder(database) as made:
+        for person, order in enumerate(itertools.permutations(evidence), start=10):
+            moved = [_of(person, item) for item in order]
+            if person % 2:
+                await made.told_at_once(*moved)
+            else:
+                await made.told(*moved)
+            await made.told(*moved)
+            assert await made.rows(person) == expected, [_short(item) for item in order]
+
+
+def _of(person: int, item: Delivery | Snapshot) -> Delivery | Snapshot:
+    """The same evidence about somebody else."""
+    if isinstance(item, Snapshot):
+        (reading,) = item.readings
+        day = {"id": person, "stage": reading.stage}
+        moved = type(reading)(person, reading.stage, reading.stage_id, reading.created, reading.updated, "Ada", "Example", payload=day)
+        return Snapshot((moved,), item.read_at, item.covered, item.channel)
+    told = item.told
+    assert isinstance(told, StageEvent)
+    return webhook(f"{told.event_id}-{person}", told.stage, f"{told.at:%H:%M:%S}", (person,))
+
+
+def _short(item: Delivery | Snapshot) -> str:
+    return item.readings[0].stage if isinstance(item, Snapshot) else str(item.event_id)
+
+
+async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(database: str) -> None:
+    """Polling first and a webhook later, and the reverse; the row keeps its id and its first source."""
+    async with recorder(database) as made:
+        await made.told(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
+        (before,) = await made.records()
+        await made.told(webhook("e1", "B", "10:07"))
+        (after,) = await made.records()
+        assert (before["id"], before["source"], before["confirmed_by"]) == (after["id"], "polling", None)
+        assert (after["source"], after["confirmed_by"], after["event_id"]) == ("polling", "webhook", "e1")
+        assert after["confirmed_at"] is not None
+        await made.told(webhook("e2", "C", "11:00"), read("C", "11:00:01", "11:30", "11:00"))
+        last = (await made.records())[-1]
+        assert (last["source"], last["confirmed_by"]) == ("webhook", "polling")
+
+
+async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(database: str) -> None:
+    """The row behind it has its stage_from corrected, the correction is noted, and the healing is counted."""
+    async with recorder(database) as made:
+        await made.told(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e3", "D", "10:20"))
+        ids = [row["id"] for row in await made.records()]
+        await made.told(webhook("e2", "C", "10:10"))
+        rows = await made.records()
+        assert [(row["stage_from"], row["stage_to"]) for row in rows] == [("A", "B"), ("B", "C"), ("C", "D")]
+        assert [rows[0]["id"], rows[2]["id"]] == ids
+        async with made.pool.connection() as connection:
+            assert await connection.fetchval("SELECT was->>'stage_from' FROM fubd.correction WHERE change_id = $1", ids[1]) == "B"
+        assert made.metrics.registry.get_sample_value("fubd_healed_total") == 1
+
+
+async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(database: str) -> None:
+    """Five times the same delivery: one accepted, four duplicates, one row, one person to be read."""
+    async with recorder(database) as made:
+        first = webhook("e1", "B", "10:00")
+        assert await made.told(first, first, first) == [Receipt.ACCEPTED, Receipt.DUPLICATE, Receipt.DUPLICATE]
+        assert sorted(map(str, await made.told_at_once(first, first))) == ["duplicate", "duplicate"]
+        assert len(await made.records()) == 1
+        assert [pending.person_id for pending in await made.book.hints(10)] == [1]
+
+
+async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(database: str) -> None:
+    """One delivery with 10,000 ids is recorded whole, each row with evidence of its own person only."""
+    async with recorder(database) as made:
+        assert await made.told(webhook("e1", "B", "10:00", tuple(range(1, 10_001)))) == [Receipt.ACCEPTED]
+        async with made.pool.connection() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 10_000
+            assert await connection.fetchval("SELECT max(length(raw_payload::text)) FROM public.stage_changes") < 300
+
+
+async def test_a_read_fills_what_the_webhook_did_not_tell(database: str) -> None:
+    """A row from a webhook gets its names from the read that follows; the person is then no longer to be read."""
+    async with recorder(database) as made:
+        await made.told(webhook("e1", "B", "10:00:00"))
+        (bare,) = await made.records()
+        assert bare["first_name"] is None
+        await made.told(read("B", "10:00:00", "10:00:05", channel=Channel.WEBHOOK, first_name="Grace"))
+        (filled,) = await made.records()
+        assert (filled["first_name"], filled["last_name"]) == ("Grace", "Example")
+        assert await made.book.hints(10) == []
+
+
+async def test_a_read_made_before_the_event_does_not_answer_its_hint(database: str) -> None:
+    """The person is read again when the read cannot have seen what the webhook spoke of."""
+    async with recorder(database) as made:
+        await made.told(hint("e1", "peopleUpdated", "10:00:10"), read("A", "09:00", "10:00:05", channel=Channel.WEBHOOK))
+        assert [pending.person_id for pending in await made.book.hints(10)] == [1]
+
+
+async def test_moves_into_an_ignored_stage_make_no_row(database: str) -> None:
+    """The move is kept as a claim, the chain goes on as if the stage did not exist."""
+    async with recorder(database, ignored_stages=("Contact Upload",)) as made:
+        await made.told(KNOWN_A, webhook("e1", "Contact Upload", "10:00"), webhook("e2", "B", "10:05"))
+        assert await made.rows() == [("A", "B", at("10:05"), None)]
+
+
+async def test_someone_created_since_we_watch_enters_a_stage(database: str) -> None:
+    """A person created after the first baseline began is a change from nothing; one created before only stands there."""
+    async with recorder(database) as made:
+        await made.book.begin_sweep(at("09:00"), from_id=0)
+        found = await made.told(read("Lead", "10:02", "10:03", "10:00", created="10:00"))
+        await made.told(read("Lead", "10:02", "10:03", "10:00", person=2, created="08:00"))
+        assert await made.rows(1) == [(None, "Lead", at("10:00"), None)]
+        assert await made.rows(2) == []
+        assert found == [Findings(changes=1, mismatched=frozenset(), first_seen=1)]
+
+
+async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(database: str) -> None:
+    """A change found by polling counts as missed once, when it is old enough and no webhook has told it by then."""
+    async with recorder(database) as made:
+        await made.told(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
+        await made.told(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
+        await made.told(webhook("e1", "B", "10:11", (2,)))
+        assert await made.book.count_missed(fub_now=at("10:13"), missed_after_seconds=120) == 0
+        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 1
+        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 0
+
+
+async def test_two_instances_record_the_same_evidence_once(database: str) -> None:
+    """During a deploy both instances hear and read everything: the rows are those of one."""
+    chance = random.Random(11)
+    evidence: list[Delivery | Snapshot] = []
+    for person in range(1, 41):
+        evidence.append(read("A", "08:00", "09:00", person=person))
+        for step, stage in enumerate(("B", "C", "A", "B")):
+            evidence.append(webhook(f"e{person}-{step}", stage, f"10:{step:02}:00", (person,)))
+        evidence.append(read("B", "10:03:00", "10:30", "10:00", person=person))
+    async with recorder(database, instance="one") as one, recorder(database, instance="two") as two:
+        orders = [chance.sample(evidence, len(evidence)) for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            for made, order in zip((one, two), orders, strict=True):
+                group.create_task(_in_handfuls(made, order, random.Random(len(order))))
+        for person in range(1, 41):
+            assert [row[1] for row in await one.rows(person)] == ["B", "C", "A", "B"]
+            assert [row[2] for row in await one.rows(person)] == [at("10:00") + timedelta(minutes=step) for step in range(4)]
+
+
+async def _in_handfuls(made: Recorder, order: list[Delivery | Snapshot], chance: random.Random) -> None:
+    while order:
+        size = chance.randrange(1, 20)
+        await made.told_at_once(*order[:size])
+        del order[:size]
