@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fubd.simulator import Account, SimClock, Simulator
+from fubd.simulator.control import Control
 from tests.simulator.caller import Caller
 from tests.simulator.listener import Listener
 
@@ -53,3 +54,12 @@ async def listener() -> AsyncIterator[Listener]:
     await listening.start()
     yield listening
     await listening.stop()
+
+
+@pytest.fixture
+async def control_url(account: Account) -> AsyncIterator[str]:
+    """Serve the control API while the test runs; gives its URL."""
+    simulator = Simulator(account)
+    base = await simulator.start(control=Control(simulator).app())
+    yield base.removesuffix("/v1") + "/control"
+    await simulator.stop()

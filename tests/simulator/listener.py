@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Listener:
     always: int = 200
     url: str = ""
     _runner: web.AppRunner | None = None
+    _more: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def start(self) -> None:
         """Listen on a free port of the loopback."""
@@ -56,7 +58,14 @@ class Listener:
 
     async def _take(self, request: web.Request) -> web.Response:
         self.got.append(Got(dict(request.headers), await request.read()))
+        async with self._more:
+            self._more.notify_all()
         return web.Response(status=self.statuses.popleft() if self.statuses else self.always)
+
+    async def until(self, number: int) -> None:
+        """Wait until this many requests came."""
+        async with self._more:
+            await self._more.wait_for(lambda: len(self.got) >= number)
 
     def payloads(self, event: str) -> list[dict[str, Any]]:
         """Give what was told of one kind of event, in order of arrival."""
