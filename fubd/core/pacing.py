@@ -1,0 +1,221 @@
+"""How often to poll, decided by what the webhooks prove of themselves.
+
+| mode | when | next poll |
+|---|---|---|
+| starting | the account was never read completely | now |
+| steady | a delivery within the stale time, and nothing proves that webhooks fail | the poll interval, or when silence turns stale |
+| watch | silence for longer, without proof (a quiet night) | the watch interval |
+| failover | proof: a change that polling found and no webhook told in time, or a subscription not in force | the failover interval |
+| recovering | in failover, and a stage webhook arrived again | doubling from the failover interval |
+
+What keeps it from flapping:
+
+- Silence alone is never proof. It leads to watch, and watch leads back to steady.
+- Failover is left only when a stage webhook arrived after it began. When a miss was the proof, the polls must also have had time to judge
+  (`missed_after`) since that arrival, or stragglers of the outage would throw it back at once.
+- Each relapse from recovering doubles the time without proof that the next recovery asks for, from the watch interval up to the stale time.
+- A subscription found broken and repaired says nothing of a miss. When no change follows at all, there is nothing a webhook could tell:
+  after the stale time without proof that failover goes over to watch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from fubd.core.freshness import is_fresh
+
+# Ours to choose: enough to keep instances from polling in step, little enough to stay within 300 calls a day.
+_JITTER_SHARE = 0.02
+_SHORTEST_DELAY_SECONDS = 1.0
+_MINUTE = 60.0
+_HOUR = 3600.0
+
+
+class Mode(StrEnum):
+    """The five ways of polling, by the names the metric and the database use."""
+
+    STARTING = "starting"
+    STEADY = "steady"
+    WATCH = "watch"
+    FAILOVER = "failover"
+    RECOVERING = "recovering"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The owner's settings, in seconds; any positive number, fractions too."""
+
+    poll_interval_seconds: float = 1800.0
+    watch_interval_seconds: float = 300.0
+    failover_interval_seconds: float = 30.0
+    webhook_stale_after_seconds: float = 3600.0
+    poll_stale_after_seconds: float = 2700.0
+    missed_after_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What is known of the sources after a poll. Instants are our clock's.
+
+    `covered`: the account was read completely at least once. `missed`: changes that this poll proved missed by webhooks. `broken`: what is
+    wrong with our subscriptions, in words, or None when they are in force or nothing is known of them; `repaired`: it was put right in
+    this very look. `full_round`: a complete poll was made after the whole delay, so a recovery may slow down by a step.
+    """
+
+    covered: bool
+    webhook_heard: datetime | None
+    stage_webhook_heard: datetime | None
+    missed: int = 0
+    broken: str | None = None
+    repaired: bool = False
+    full_round: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What was decided: the mode and since when, why, and how long until the next poll.
+
+    `delay_seconds` is what is shown and doubled; `wait_seconds` is it less the jitter. `proven_at`: the last proof that webhooks fail.
+    `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when a stage webhook was first seen in this failover.
+    `relapses`: recoveries that ended in failover since the last steady or watch.
+    """
+
+    mode: Mode
+    delay_seconds: float
+    wait_seconds: float
+    reason: str
+    since: datetime
+    proven_at: datetime | None = None
+    missed: bool = False
+    heard_again_at: datetime | None = None
+    relapses: int = 0
+
+
+def resume(mode: str, reason: str, delay_seconds: float, since: datetime) -> Pace | None:
+    """Go on from what was announced before a restart; None when it names no mode we know.
+
+    Which proof a failover had is not kept: a miss is assumed, which only holds it longer.
+    """
+    if mode not in set(Mode):
+        return None
+    return Pace(Mode(mode), delay_seconds, delay_seconds, reason, since, proven_at=since, missed=True)
+
+
+def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, jitter: float) -> Pace:
+    """Decide the mode and the next poll. `jitter` in [0, 1) shortens the wait by up to a fiftieth, it never lengthens it."""
+    decided = _decide(before, fresh, now, policy)
+    if before is not None and before.mode is decided.mode:
+        decided = replace(decided, since=before.since)
+    return replace(decided, wait_seconds=decided.delay_seconds * (1 - _JITTER_SHARE * jitter))
+
+
+def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+    mode = Mode.STARTING if before is None else before.mode
+    if not fresh.covered:
+        return _mode(Mode.STARTING, 0.0, "the account is being read for the first time", now)
+    proof = _proof(mode, fresh)
+    if proof is not None:
+        return _failover(before, fresh, proof, now, policy)
+    if before is not None and mode is Mode.FAILOVER:
+        return _out_of_failover(before, fresh, now, policy)
+    if before is not None and mode is Mode.RECOVERING:
+        return _out_of_recovering(before, fresh, now, policy)
+    return _without_proof(fresh, now, policy)
+
+
+def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
+    return Pace(mode, delay_seconds, delay_seconds, reason, now)
+
+
+def _proof(mode: Mode, fresh: Freshness) -> str | None:
+    """Say what proves that webhooks fail. Setting them up for the first time is not a failure that was put right."""
+    if fresh.missed:
+        return f"polling found {_count(fresh.missed)} that no webhook had told"
+    if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
+        return f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken
+    return None
+
+
+def _failover(before: Pace | None, fresh: Freshness, proof: str, now: datetime, policy: Policy) -> Pace:
+    fell = _mode(Mode.FAILOVER, policy.failover_interval_seconds, proof, now)
+    fell = replace(fell, proven_at=now, missed=fresh.missed > 0)
+    if before is None:
+        return fell
+    if before.mode is Mode.FAILOVER:
+        return replace(fell, missed=fell.missed or before.missed, relapses=before.relapses, heard_again_at=_heard_again(before, fresh, now))
+    return replace(fell, relapses=before.relapses + 1 if before.mode is Mode.RECOVERING else 0)
+
+
+def _heard_again(before: Pace, fresh: Freshness, now: datetime) -> datetime | None:
+    if before.heard_again_at is None and fresh.stage_webhook_heard is not None and fresh.stage_webhook_heard > before.since:
+        return now
+    return before.heard_again_at
+
+
+def _out_of_failover(before: Pace, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+    proven_at = before.proven_at or before.since
+    heard_again_at = _heard_again(before, fresh, now)
+    if heard_again_at is not None:
+        quiet_seconds = (now - max(heard_again_at, proven_at)).total_seconds()
+        if quiet_seconds >= _hold_seconds(before, policy):
+            reason = "a stage webhook arrived again; polling slows down step by step while nothing is missed"
+            found = _mode(Mode.RECOVERING, _bounded(policy.failover_interval_seconds, fresh, now, policy), reason, now)
+            return replace(found, relapses=before.relapses)
+    elif not before.missed and (now - proven_at).total_seconds() >= policy.webhook_stale_after_seconds:
+        return _without_proof(fresh, now, policy)
+    delay = policy.failover_interval_seconds
+    return replace(before, delay_seconds=delay, heard_again_at=heard_again_at, proven_at=proven_at)
+
+
+def _hold_seconds(before: Pace, policy: Policy) -> float:
+    """Give how long failover asks for polls without proof after a stage webhook arrived again."""
+    judged = policy.missed_after_seconds if before.missed else 0.0
+    if before.relapses == 0:
+        return judged
+    # Past some ten doublings every policy has met its cap; the exponent must not grow for ever.
+    doubled = policy.watch_interval_seconds * 2.0 ** min(before.relapses - 1, 64)
+    return max(judged, min(doubled, policy.webhook_stale_after_seconds))
+
+
+def _out_of_recovering(before: Pace, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+    if not is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
+        return _without_proof(fresh, now, policy)
+    delay = before.delay_seconds * 2 if fresh.full_round else before.delay_seconds
+    if delay >= policy.poll_interval_seconds:
+        return _without_proof(fresh, now, policy)
+    return replace(before, delay_seconds=_bounded(delay, fresh, now, policy))
+
+
+def _without_proof(fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+    if fresh.webhook_heard is None:
+        reason = "no webhook has been heard yet; nothing proves that they fail"
+        return _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
+    if is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
+        reason = "webhooks arrive, and polling finds nothing that they missed"
+        return _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
+    silence = _duration(policy.webhook_stale_after_seconds)
+    reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
+    return _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
+
+
+def _bounded(delay_seconds: float, fresh: Freshness, now: datetime, policy: Policy) -> float:
+    """Poll again by the time silence turns stale, but do not spin just before it does."""
+    if fresh.webhook_heard is None:
+        return delay_seconds
+    until_stale = policy.webhook_stale_after_seconds - (now - fresh.webhook_heard).total_seconds()
+    floor = min(_SHORTEST_DELAY_SECONDS, policy.failover_interval_seconds)
+    return min(delay_seconds, max(until_stale, floor))
+
+
+def _count(changes: int) -> str:
+    return "1 change" if changes == 1 else f"{changes} changes"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= _HOUR:
+        return f"{seconds / _HOUR:g} h"
+    if seconds >= _MINUTE:
+        return f"{seconds / _MINUTE:g} min"
+    return f"{seconds:g} s"

@@ -1,0 +1,166 @@
+"""Keeps our webhook subscriptions alive: looks at them, creates, corrects and re-activates, and says what the owner must do.
+
+Ours are those that our system registered (FUB shows no others) for one of our events under one of our two webhook routes, on whatever
+host: an older deployment may have left them. A subscription of any other kind is another program's, and is never touched. Where several
+are ours for one event, the best is kept in force and the others are left as they are: they bring the same deliveries twice at most.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from fubd.core.freshness import KeeperReport, SubscriptionReport, SubscriptionStatus
+from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
+from fubd.ports import Feed, Malformed, Refused, Subscription, Unavailable
+
+_log = logging.getLogger("fubd.keeper")
+
+ROUTE = "/webhook/fub"
+OLDER_ROUTE = "/webhook/fub/stage-change"
+_ROUTES = (ROUTE, OLDER_ROUTE)
+_SLOTS = 2
+_NOT_ALLOWED = (401, 403)
+_PORTS = {"http": 80, "https": 443}
+
+_ADVICE = {
+    SubscriptionStatus.MISSING: "set PUBLIC_URL and FUBD_MANAGE_WEBHOOKS=true, or create it",
+    SubscriptionStatus.DISABLED: "set FUBD_MANAGE_WEBHOOKS=true, or set it to Active",
+    SubscriptionStatus.ELSEWHERE: "set FUBD_MANAGE_WEBHOOKS=true, or correct its address",
+    SubscriptionStatus.SLOTS_TAKEN: "others hold both places of this system for it: remove one of them, or register another system",
+    SubscriptionStatus.NOT_OWNER: "only the account owner's key may see webhooks: use the owner's FUB_API_KEY",
+    SubscriptionStatus.UNMANAGED: "set PUBLIC_URL to the address at which Follow Up Boss reaches this daemon",
+    SubscriptionStatus.UNKNOWN: "Follow Up Boss could not be asked; it is asked again",
+}
+
+
+class Keeper:
+    """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours."""
+
+    def __init__(self, feed: Feed, metrics: Metrics, *, public_url: str | None, manage: bool) -> None:
+        self._feed = feed
+        self._metrics = metrics
+        self._public = None if public_url is None else _address(public_url.rstrip("/"))
+        self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
+        self._manage = manage
+        self._said: dict[str, SubscriptionStatus] = {}
+
+    def statuses(self) -> dict[str, str]:
+        """Give the status of each event as of the last check, as `/health` shows it; unknown before the first."""
+        return {event: self._said.get(event, SubscriptionStatus.UNKNOWN).value for event in SUBSCRIBED_EVENTS}
+
+    async def check(self) -> KeeperReport:
+        """Look, put right what may be put right, and tell how it was and how it is."""
+        reports = await self._look()
+        for report in reports:
+            self._say(report)
+        return KeeperReport(reports)
+
+    async def _look(self) -> tuple[SubscriptionReport, ...]:
+        try:
+            registered = await self._feed.subscriptions()
+        except Refused as error:
+            return _everywhere(SubscriptionStatus.NOT_OWNER if error.status in _NOT_ALLOWED else SubscriptionStatus.UNKNOWN)
+        except (Unavailable, Malformed):
+            return _everywhere(SubscriptionStatus.UNKNOWN)
+        found = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
+        return tuple([await self._put_right(one) for one in found])
+
+    def _find(self, event: str, registered: list[Subscription]) -> _Found:
+        of_event = [subscription for subscription in registered if subscription.event == event]
+        ours = [one for one in of_event if self._is_ours(one)]
+        best = min(ours, key=lambda one: (not self._is_right(one), not _is_active(one), one.id), default=None)
+        in_force = best is not None and _is_active(best) and (self._public is None or self._is_right(best))
+        self._metrics.webhook_subscription_active.labels(event).set(1 if in_force else 0)
+        return _Found(event, best, self._status(best, others=len(of_event) - len(ours)))
+
+    def _status(self, best: Subscription | None, *, others: int) -> SubscriptionStatus:
+        if self._public is None:
+            return SubscriptionStatus.UNMANAGED
+        if best is None:
+            return SubscriptionStatus.SLOTS_TAKEN if others >= _SLOTS else SubscriptionStatus.MISSING
+        if not self._is_right(best):
+            return SubscriptionStatus.ELSEWHERE
+        return SubscriptionStatus.ACTIVE if _is_active(best) else SubscriptionStatus.DISABLED
+
+    async def _put_right(self, found: _Found) -> SubscriptionReport:
+        advice = _ADVICE.get(found.status)
+        report = SubscriptionReport(found.event, found.status, found.status, advice)
+        callback = self._callback
+        if not self._manage or callback is None:
+            return report
+        try:
+            if found.status is SubscriptionStatus.MISSING:
+                await self._feed.subscribe(found.event, callback)
+            elif found.best is not None and found.status is SubscriptionStatus.DISABLED:
+                await self._feed.resubscribe(found.best.id, status="Active")
+            elif found.best is not None and found.status is SubscriptionStatus.ELSEWHERE:
+                await self._feed.resubscribe(found.best.id, url=callback, status="Active")
+            else:
+                return report
+        except Refused as error:
+            return replace(report, advice=f"Follow Up Boss refused to put it right: {error}")
+        except (Unavailable, Malformed):
+            return replace(report, advice="Follow Up Boss could not put it right; it is asked again")
+        self._metrics.webhook_subscription_active.labels(found.event).set(1)
+        _log.info("The webhook for %s was %s and has been put right.", found.event, found.status)
+        return replace(report, now=SubscriptionStatus.ACTIVE, advice=None)
+
+    def _is_ours(self, subscription: Subscription) -> bool:
+        address = _address(subscription.url)
+        return address is not None and (address.path.rstrip("/") in _ROUTES or self._is_right(subscription))
+
+    def _is_right(self, subscription: Subscription) -> bool:
+        """Tell whether it leads to one of our routes at the public address."""
+        address, public = _address(subscription.url), self._public
+        if address is None or public is None or address.host != public.host:
+            return False
+        return address.path in tuple(public.path + route for route in _ROUTES)
+
+    def _say(self, report: SubscriptionReport) -> None:
+        """Say a problem when it appears, and not again while it lasts."""
+        before = self._said.get(report.event, SubscriptionStatus.ACTIVE)
+        self._said[report.event] = report.now
+        if report.now is before:
+            return
+        if report.now is SubscriptionStatus.ACTIVE:
+            _log.info("The webhook for %s is in force.", report.event)
+        else:
+            _log.warning("The webhook for %s is %s: %s.", report.event, report.now, report.advice)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best of our subscriptions for an event, and how it was found."""
+
+    event: str
+    best: Subscription | None
+    status: SubscriptionStatus
+
+
+def _everywhere(status: SubscriptionStatus) -> tuple[SubscriptionReport, ...]:
+    return tuple(SubscriptionReport(event, status, status, _ADVICE[status]) for event in SUBSCRIBED_EVENTS)
+
+
+def _is_active(subscription: Subscription) -> bool:
+    return subscription.status.lower() == "active"
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where a request to a URL goes: `host` is scheme, name and port, the usual port filled in."""
+
+    host: tuple[str, str | None, int | None]
+    path: str
+
+
+def _address(url: str) -> _Address | None:
+    """Take a URL apart; None for one that no request could go to."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme = parts.scheme.lower()
+    return _Address((scheme, parts.hostname, port or _PORTS.get(scheme)), parts.path)

@@ -1,0 +1,46 @@
+"""Keeps the account of blind time: the time in which neither source watched, so that a change could come and go unseen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fubd.core.freshness import blind_seconds, watched_until
+from fubd.core.pacing import Mode, Pace, Policy
+from fubd.metrics import Metrics
+from fubd.ports import Heard
+
+
+class Blindness:
+    """The account. It begins with what was heard before this process, so that time spent dead counts."""
+
+    def __init__(self, metrics: Metrics, policy: Policy) -> None:
+        self._metrics = metrics
+        self._policy = policy
+        self._heard = Heard(None, None, None)
+        self._until: datetime | None = None
+
+    def resume(self, heard: Heard) -> None:
+        """Begin where the database says that a source was last heard. Never heard: the account begins with the first poll."""
+        self._heard = heard
+        self._until = max((at for at in (heard.webhook_received, heard.polling_received) if at is not None), default=None)
+
+    def account(self, heard: Heard, now: datetime, *, pace: Pace | None, polled_from: datetime | None) -> None:
+        """Add the blind time from the last account to the first sign of life since: a delivery, or the begin of a complete poll."""
+        if self._until is not None:
+            webhook = heard.webhook_received
+            signs = [polled_from, webhook if webhook is not None and webhook > self._until else None]
+            until = min((sign for sign in signs if sign is not None), default=now)
+            self._metrics.blind_seconds.inc(blind_seconds(self._until, min(until, now), self._watched_until(pace)))
+        if heard.polling_received is not None:
+            self._until = now
+        self._heard = heard
+
+    def _watched_until(self, pace: Pace | None) -> datetime | None:
+        return watched_until(
+            self._heard.webhook_received,
+            self._heard.polling_received,
+            webhooks_fail=pace is not None and pace.mode is Mode.FAILOVER,
+            poll_delay_seconds=self._policy.poll_interval_seconds if pace is None else pace.delay_seconds,
+            webhook_stale_after_seconds=self._policy.webhook_stale_after_seconds,
+            poll_stale_after_seconds=self._policy.poll_stale_after_seconds,
+        )

@@ -1,0 +1,130 @@
+"""What every kind of reading shares: asking for a page, handing it to the junction, counting, and stopping when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fubd.core.observation import Channel, Reading, Snapshot
+from fubd.ports import Feed, Findings, Inbox, PeoplePage, PeopleQuery, Unavailable
+
+PAGE_SIZE = 100
+NOTHING = Findings(changes=0, mismatched=frozenset(), first_seen=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the poller goes about it; nothing an owner needs to set.
+
+    `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `hint_gather_seconds`: how long hints are
+    gathered for one call; `hint_settle_seconds`: how long the first of them waits for others; `hint_retry_seconds`: the first wait for a
+    person who cannot be read yet, doubling. `idle_seconds`: how often an instance that may not poll looks at what the other decided.
+    `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the log to the next.
+    """
+
+    overlap_seconds: float = 60.0
+    hint_gather_seconds: float = 60.0
+    hint_settle_seconds: float = 2.0
+    hint_retry_seconds: float = 2.0
+    idle_seconds: float = 5.0
+    sweep_workers: int = 16
+    progress_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reading has come. `total` and `seconds_left` are None while they cannot be told."""
+
+    kind: str
+    people: int
+    total: int | None
+    changes: int
+    calls: int
+    seconds_left: float | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was read and found so far. `unreadable`: people on a page of whom nothing usable could be made."""
+
+    people: int = 0
+    calls: int = 0
+    changes: int = 0
+    unreadable: int = 0
+
+
+class Errand:
+    """One reading of people. Pages are handed in before the next are asked for, so that memory does not grow with the account.
+
+    `covered`: what was covered before it (FUB's clock). `may_go_on` is asked before each call; `went_on` is told after each page.
+    `unproven`: why an errand that had no trouble still counts for nothing.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        inbox: Inbox,
+        *,
+        covered: datetime | None,
+        may_go_on: Callable[[], bool],
+        went_on: Callable[[Tally], None] | None = None,
+    ) -> None:
+        self._feed = feed
+        self._inbox = inbox
+        self._may_go_on = may_go_on
+        self._went_on = went_on
+        self.covered = covered
+        self.tally = Tally()
+        self.unproven: str | None = None
+
+    async def page(self, query: PeopleQuery) -> PeoplePage:
+        """Read a page. Raises Unavailable and Refused as the feed does, and Unavailable when told to stop."""
+        self._count_call()
+        return await self._feed.people(query)
+
+    async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
+        """Read one person by id; None for a 404. Raises as `page` does."""
+        self._count_call()
+        return await self._feed.person(person_id)
+
+    async def hand_in(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> Findings:
+        """Record what was read; returns once it is committed. Raises Unavailable."""
+        if not readings:
+            return NOTHING
+        found = await self._inbox.observe(Snapshot(tuple(readings), read_at, self.covered, channel))
+        self.tally.people += len(readings)
+        self.tally.changes += found.changes
+        return found
+
+    async def hand_in_page(self, page: PeoplePage) -> Findings:
+        """Record everybody on the page. Raises Unavailable."""
+        self.tally.unreadable += len(page.unreadable)
+        found = await self.hand_in(page.readings, page.read_at)
+        if self._went_on is not None:
+            self._went_on(self.tally)
+        return found
+
+    def _count_call(self) -> None:
+        if not self._may_go_on():
+            raise Unavailable("stopped before the end")
+        self.tally.calls += 1
+
+
+class KeyOrder:
+    """Checks that ids only fall, or only rise, from page to page: else the cursor is not keyed by id and may skip."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._rising: bool | None = None
+
+    def goes_on(self, ids: Sequence[int]) -> bool:
+        """Take the ids of the next page; tell whether they go on in the same direction, none twice."""
+        for person_id in ids:
+            if self._last is not None:
+                rising = person_id > self._last
+                if person_id == self._last or (self._rising is not None and rising is not self._rising):
+                    return False
+                self._rising = rising
+            self._last = person_id
+        return True

@@ -1,0 +1,385 @@
+"""Decides when to read what: one poll after another, at the pace the webhooks earn, and what goes with each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import Protocol
+
+from fubd.core.freshness import KeeperReport
+from fubd.core.pacing import Freshness, Mode, Pace, Policy, pace, resume
+from fubd.metrics import Metrics
+from fubd.poller.blindness import Blindness
+from fubd.poller.errand import Habits, Progress
+from fubd.poller.hints import Hints
+from fubd.poller.reader import TROUBLE, Reader
+from fubd.ports import Book, Clock, Feed, Inbox, ModeRecord, Unavailable
+
+_log = logging.getLogger("fubd.poller")
+
+# In failover at 30 s a look at the subscriptions with each poll would cost 2,880 calls a day, as much again as the polls.
+_LOOK_EVERY_INTERVALS = 4
+_FIRST_POLLS_THAT_LOOK = 4
+# Jitter and the poll's own time make a round a little shorter or longer than the interval.
+_ALMOST = 0.9
+_MOST_DOUBLINGS = 16
+
+
+class Lookout(Protocol):
+    """Looks after our webhook subscriptions (`keeper`)."""
+
+    async def check(self) -> KeeperReport:
+        """Look, put right what may be put right, and tell. Trouble with FUB is part of the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What a recovery run came to. `coverage` is FUB's instant reached, None before the first baseline; `why` it was not caught up."""
+
+    caught_up: bool
+    recovered: int
+    people_read: int
+    api_calls: int
+    coverage: datetime | None
+    seconds: float
+    why: str | None = None
+
+
+class Poller:
+    """Polls while `held()` says that this instance may.
+
+    `scrub_batches`: batches of 100 people re-verified with a poll. `rng` gives the jitter. `woken` asks for a poll at once. `hinted` is set
+    when new hints were committed. `announced` is called with each change of mode and its evidence, once it is in the book.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        inbox: Inbox,
+        book: Book,
+        clock: Clock,
+        metrics: Metrics,
+        policy: Policy,
+        scrub_batches: int,
+        keeper: Lookout,
+        rng: Random,
+        held: Callable[[], bool],
+        hinted: asyncio.Event,
+        woken: asyncio.Event,
+        habits: Habits | None = None,
+        announced: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
+    ) -> None:
+        self._feed = feed
+        self._inbox = inbox
+        self._book = book
+        self._clock = clock
+        self._metrics = metrics
+        self._policy = policy
+        self._habits = habits or Habits()
+        self._scrub_batches = scrub_batches
+        self._keeper = keeper
+        self._rng = rng
+        self._held = held
+        self._woken = woken
+        self._announced = announced
+        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, habits=self._habits, held=held, hinted=hinted)
+        self._blindness = Blindness(metrics, policy)
+        self._stop = asyncio.Event()
+        self._reader = self._make_reader(lambda: self._held() and not self._stop.is_set())
+        self._pace: Pace | None = None
+        self._shown = (Mode.STARTING.value, "nothing is known yet", 0.0)
+        self._report = KeeperReport(())
+        self._evidence = _Evidence()
+        self._looked_at: float | None = None
+        self._decided_at = clock.monotonic()
+        self._polls_in_mode = 0
+        self._scrubbed_at: float | None = None
+        self._reckon_at: float | None = None
+        self._failures = 0
+        self._said: str | None = None
+
+    def shown(self) -> tuple[str, str, float]:
+        """Give the mode, its reason in words and the delay in seconds; of another instance, as last seen, while that one decides."""
+        return self._shown
+
+    @property
+    def subscriptions(self) -> KeeperReport:
+        """What the last look at our webhook subscriptions found."""
+        return self._report
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Poll until `stop`. Outages of FUB and of the database are waited out; anything else is a bug and is raised."""
+        self._stop = stop
+        while not stop.is_set():
+            if self._held():
+                self._woken.clear()
+                wait = await self._round()
+                await self._rest(wait, stop)
+            else:
+                await self._follow()
+                await self._clock.pause(self._habits.idle_seconds, stop, self._woken)
+                self._woken.clear()
+
+    async def read_hints(self, stop: asyncio.Event) -> None:
+        """Read the people webhooks spoke of, until `stop`."""
+        await self._hints.run(stop)
+
+    async def catch_up(
+        self,
+        *,
+        full: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> CatchUp:
+        """Poll once from where coverage ended (reading everybody when `full`, or when nobody was ever read) and tell what it brought.
+
+        Needs no lease and changes no mode. `stop` ends it before the next call; a sweep goes on from there the next time.
+        """
+        began, calls = self._clock.monotonic(), self._feed.calls_made()
+        reader = self._make_reader(lambda: stop is None or not stop.is_set(), progress)
+        reached: datetime | None = None
+        why: str | None = None
+        try:
+            reached = (await self._book.coverage()).reached
+            reached = await reader.catch_up(full=full)
+        except TROUBLE as error:
+            why = str(error)
+            _log.warning("Not caught up: %s", error)
+        return CatchUp(
+            caught_up=why is None,
+            recovered=reader.sums.changes,
+            people_read=reader.sums.people,
+            api_calls=self._feed.calls_made() - calls,
+            coverage=reached,
+            seconds=self._clock.monotonic() - began,
+            why=why,
+        )
+
+    def _make_reader(self, may_go_on: Callable[[], bool], progress: Callable[[Progress], None] | None = None) -> Reader:
+        return Reader(
+            feed=self._feed,
+            inbox=self._inbox,
+            book=self._book,
+            clock=self._clock,
+            metrics=self._metrics,
+            habits=self._habits,
+            may_go_on=may_go_on,
+            progress=progress,
+        )
+
+    async def _follow(self) -> None:
+        """Show what another instance decides. What it decided last is taken up when the turn is ours."""
+        self._pace = None
+        with suppress(Unavailable):
+            record = await self._book.mode()
+            if record is not None:
+                self._show(record.mode, record.reason, record.delay_seconds)
+
+    # --- One round: look at the subscriptions, poll, scrub, decide ---------------------------------------------------
+
+    async def _round(self) -> float:
+        """Do what is due; give the seconds until the next round."""
+        failure: Exception | None = None
+        try:
+            await self._restore()
+            await self._look()
+            await self._poll()
+            await self._scrub_some()
+        except TROUBLE as error:
+            failure = error
+        try:
+            decided = await self._decide_and_look()
+        except Unavailable as error:
+            return self._after_failure(failure or error, self._policy.watch_interval_seconds)
+        if failure is None:
+            self._after_success()
+            return decided.wait_seconds
+        return self._after_failure(failure, decided.wait_seconds or self._policy.watch_interval_seconds)
+
+    async def _restore(self) -> None:
+        """Go on from the mode in the book; on a fresh database, announce the first."""
+        if self._pace is not None:
+            return
+        self._reader.show_coverage((await self._book.coverage()).reached)
+        self._blindness.resume(await self._book.heard())
+        record = await self._book.mode()
+        self._polls_in_mode = 0
+        self._evidence = _Evidence()
+        restored = None if record is None else resume(record.mode, record.reason, record.delay_seconds, record.since)
+        if restored is None:
+            await self._decide()
+        else:
+            self._pace = restored
+            self._show(restored.mode.value, restored.reason, restored.delay_seconds)
+
+    async def _look(self, *, at_once: bool = False) -> None:
+        """Have the subscriptions looked after: with every poll, in a long failover with every fourth."""
+        spacing = self._policy.failover_interval_seconds * _LOOK_EVERY_INTERVALS * _ALMOST
+        now = self._clock.monotonic()
+        rested = self._looked_at is None or now - self._looked_at >= spacing
+        if at_once or rested or self._polls_in_mode < _FIRST_POLLS_THAT_LOOK:
+            self._report = await self._keeper.check()
+            self._looked_at = now
+            self._evidence.found_broken = self._report.was_broken
+
+    async def _poll(self) -> None:
+        began = self._clock.now()
+        changes = self._reader.sums.changes
+        await self._reader.catch_up(full=False)
+        self._polls_in_mode += 1
+        self._evidence.polled_from = began
+        if self._reader.sums.changes > changes:
+            self._reckon_soon()
+
+    async def _scrub_some(self) -> None:
+        """Re-verify some people: with every poll of steady, and no more often than those would."""
+        now = self._clock.monotonic()
+        spacing = self._policy.poll_interval_seconds * _ALMOST
+        if self._scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing):
+            return
+        self._scrubbed_at = now
+        scrubbed = await self._reader.scrub(batches=self._scrub_batches)
+        if scrubbed.mismatched:
+            _log.info(
+                "Of %d people re-verified, %d had a change that both sources missed.",
+                scrubbed.matched + scrubbed.mismatched,
+                scrubbed.mismatched,
+            )
+            self._reckon_soon()
+
+    # --- Waiting -----------------------------------------------------------------------------------------------------
+
+    async def _rest(self, seconds: float, stop: asyncio.Event) -> None:
+        """Wait for the next round. What turns out to have been missed brings it closer."""
+        due = self._clock.monotonic() + seconds
+        while not stop.is_set() and self._held():
+            now = self._clock.monotonic()
+            if now >= due:
+                self._evidence.waited_out = True
+                return
+            until = due if self._reckon_at is None else min(due, self._reckon_at)
+            await self._clock.pause(max(0.0, until - now), stop, self._woken)
+            if self._woken.is_set():
+                self._woken.clear()
+                return
+            if self._reckon_at is not None and self._clock.monotonic() >= self._reckon_at:
+                due = min(due, self._clock.monotonic() + await self._reckon())
+
+    def _reckon_soon(self) -> None:
+        """What was found now may be younger than what counts as missed; look again, without a call, when it no longer is."""
+        # FUB dates by whole seconds, and its clock is known no better.
+        margin = min(1.0, self._policy.failover_interval_seconds)
+        self._reckon_at = self._clock.monotonic() + self._policy.missed_after_seconds + margin
+
+    async def _reckon(self) -> float:
+        self._reckon_at = None
+        try:
+            return (await self._decide_and_look()).wait_seconds
+        except Unavailable:
+            return self._policy.poll_interval_seconds
+
+    def _after_failure(self, error: Exception, at_most: float) -> float:
+        """Give the seconds until the next try: the failover interval, doubling up to the watch interval. Each cause is said once."""
+        if str(error) != self._said and not self._stop.is_set():
+            self._said = str(error)
+            _log.warning("Polling failed and is tried again: %s", error)
+        shortest = self._policy.failover_interval_seconds
+        longest = min(max(shortest, self._policy.watch_interval_seconds), at_most)
+        backoff = min(shortest * 2.0 ** min(self._failures, _MOST_DOUBLINGS), longest)
+        self._failures += 1
+        wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
+        return max(backoff, wanted)
+
+    def _after_success(self) -> None:
+        if self._failures:
+            _log.info("Polling works again after %d failed tries.", self._failures)
+        self._failures, self._said = 0, None
+
+    # --- Deciding ----------------------------------------------------------------------------------------------------
+
+    async def _decide_and_look(self) -> Pace:
+        """Decide; when that is failover and the subscriptions were not looked at for it, look at once."""
+        before, looked_at = self._pace, self._looked_at
+        decided = await self._decide()
+        worse = decided.mode is Mode.FAILOVER and (before is None or before.mode is not Mode.FAILOVER)
+        if worse and (looked_at is None or looked_at < self._decided_at):
+            await self._look(at_once=True)
+        self._decided_at = self._clock.monotonic()
+        return decided
+
+    async def _decide(self) -> Pace:
+        """Weigh the evidence, go over to another mode where it asks for it, and show everything. Raises Unavailable."""
+        policy = self._policy
+        evidence, heard, coverage = self._evidence, await self._book.heard(), await self._book.coverage()
+        missed = await self._book.count_missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
+        self._metrics.missed_by_webhook.inc(missed)
+        evidence.missed += missed
+        now = self._clock.now()
+        fresh = Freshness(
+            covered=coverage.reached is not None and self._pace is not None,
+            webhook_heard=heard.webhook_received,
+            stage_webhook_heard=heard.stage_webhook_received,
+            missed=evidence.missed,
+            broken=evidence.found_broken or self._report.is_broken,
+            repaired=self._report.is_broken is None,
+            full_round=evidence.waited_out and evidence.polled_from is not None,
+        )
+        before = self._pace
+        decided = pace(before, fresh, now, policy, self._rng.random())
+        self._blindness.account(heard, now, pace=before, polled_from=evidence.polled_from)
+        if before is None or decided.mode is not before.mode:
+            await self._announce(before, decided, fresh)
+        elif decided.delay_seconds != before.delay_seconds and self._held():
+            await self._book.keep_delay(decided.delay_seconds)
+        self._pace = decided
+        self._evidence = _Evidence()
+        self._show(decided.mode.value, decided.reason, decided.delay_seconds)
+        return decided
+
+    async def _announce(self, before: Pace | None, decided: Pace, fresh: Freshness) -> None:
+        if not self._held():
+            return
+        evidence: dict[str, object] = {
+            "before": None if before is None else before.mode.value,
+            "missed": fresh.missed,
+            "subscriptions": self._report.statuses(),
+            "broken": fresh.broken,
+            "webhook_heard": _text(fresh.webhook_heard),
+            "stage_webhook_heard": _text(fresh.stage_webhook_heard),
+        }
+        record = ModeRecord(decided.mode.value, decided.reason, decided.delay_seconds, decided.since)
+        await self._book.announce(record, evidence=evidence)
+        self._polls_in_mode = 0
+        self._metrics.mode_changes.labels(decided.mode.value).inc()
+        _log.info("Mode %s: %s. The next poll follows within %g s.", decided.mode.value, decided.reason, decided.delay_seconds)
+        if self._announced is not None:
+            self._announced(record, evidence)
+
+    def _show(self, mode: str, reason: str, delay_seconds: float) -> None:
+        self._shown = (mode, reason, delay_seconds)
+        self._metrics.show_mode(mode)
+        self._metrics.poll_interval_seconds.set(delay_seconds)
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What was gathered since the last decision. A decision that could not be kept leaves it for the next.
+
+    `polled_from`: when (our clock) a complete poll began. `waited_out`: it came after the whole delay. `found_broken`: what a look at the
+    subscriptions found wrong, repaired since or not.
+    """
+
+    missed: int = 0
+    found_broken: str | None = None
+    polled_from: datetime | None = None
+    waited_out: bool = False
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()

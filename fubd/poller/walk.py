@@ -1,0 +1,206 @@
+"""The incremental walk: everybody who changed since a watermark, in as few calls as the account allows.
+
+Two ways, and a probe at start-up that tells which:
+
+- `updatedAfter` with the default order and the `next` cursor. The cursor is keyed by id, and nobody's id or membership changes by being
+  edited, so a page never hides another. The documentation promises the filter; live accounts were seen to answer it with nothing, and any
+  parameter may be ignored without a word. So it is trusted only after it returned people known to be newer than the instant asked for, and
+  nobody for an instant to come.
+- `sort=-updated` by offset. People who change while we walk move to the front and push rows right: they repeat, nothing is lost. A
+  deletion shifts rows left, past us. So each page must *begin* with someone changed later than the last row of the page before: then
+  whatever lies between was on one of the two pages. People of one second come in no order at all and must therefore fit on one page.
+
+When neither shows that it saw everything, `changed_since` gives None and the account is swept.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+
+from fubd.core.observation import Reading
+from fubd.poller.errand import PAGE_SIZE, Errand, KeyOrder
+from fubd.ports import PeoplePage, PeopleQuery, Refused, Unavailable
+
+_log = logging.getLogger("fubd.poller")
+
+_SECOND = timedelta(seconds=1)
+_FUTURE = timedelta(days=1)
+# FUB refuses offsets from here on ("Deep pagination disabled").
+_DEEPEST_OFFSET = 2000
+# Rows read again on the next page, so that a few deletions do not cost a step back.
+_SPARE_ROWS = 10
+_STEPS_BACK = 3
+_PROBED_ROW = 10
+_EMPTY_PAGES = 3
+
+
+class Filter(StrEnum):
+    """What the probe showed of `updatedAfter`."""
+
+    UNPROVEN = "unproven"
+    WORKS = "works"
+    LIES = "lies"
+    IGNORED = "ignored"
+
+
+class Walk:
+    """Knows, once it has probed, how this account lists the people who changed."""
+
+    def __init__(self) -> None:
+        self.filter = Filter.UNPROVEN
+
+    def doubt(self) -> None:
+        """Probe again before the next walk: something was found that the last one should have shown."""
+        self.filter = Filter.UNPROVEN
+
+    async def changed_since(self, errand: Errand, watermark: datetime) -> datetime | None:
+        """Hand in everybody whose `updated` is at or after `watermark` (FUB's clock); give the instant at which the walk began.
+
+        None when it could not be shown that everybody was seen. Raises Unavailable and Refused.
+        """
+        # FUB dates by whole seconds, and "after" may or may not mean the second itself.
+        watermark = watermark.replace(microsecond=0) - _SECOND
+        if self.filter is Filter.UNPROVEN:
+            await self._probe(errand)
+        if self.filter is Filter.WORKS:
+            began = await self._by_cursor(errand, watermark)
+            if began is not None:
+                return began
+            _log.warning("The updatedAfter filter no longer shows everybody it counts: walking by the order of change instead.")
+            self.filter = Filter.LIES
+        return await _OffsetWalk(errand, watermark).run()
+
+    async def _probe(self, errand: Errand) -> None:
+        before = self.filter
+        for _ in range(2):
+            # Twice, because the person asked for may be deleted between two calls.
+            self.filter = await _probe(errand)
+            if self.filter in (Filter.WORKS, Filter.UNPROVEN):
+                break
+        if self.filter is not before:
+            _log.info("Probed how this account lists changed people: the updatedAfter filter %s.", _SAID[self.filter])
+
+    async def _by_cursor(self, errand: Errand, watermark: datetime) -> datetime | None:
+        query = PeopleQuery(limit=PAGE_SIZE, updated_after=watermark)
+        page = await errand.page(query)
+        began, expected, seen, empty = page.read_at, page.total, 0, 0
+        order = KeyOrder()
+        while True:
+            if any(reading.updated < watermark for reading in page.readings) or not order.goes_on(page.ids):
+                return None
+            await errand.hand_in_page(page)
+            seen += len(page.ids)
+            if page.next is None:
+                break
+            empty = 0 if page.ids else empty + 1
+            if empty == _EMPTY_PAGES:
+                raise Unavailable("the pages of changed people do not end")
+            page = await errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=watermark, next=page.next))
+        if seen <= PAGE_SIZE and page.read_at == began and expected is not None and seen < expected:
+            # One answer, which counts more people than it shows.
+            return None
+        return began
+
+
+_SAID = {
+    Filter.WORKS: "works",
+    Filter.LIES: "hides people who changed, so it is not used",
+    Filter.IGNORED: "is ignored, so it is not used",
+    Filter.UNPROVEN: "could not be proven yet",
+}
+
+
+async def _probe(errand: Errand) -> Filter:
+    newest = await errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
+    if not newest.readings or not _descends(newest.readings):
+        return Filter.UNPROVEN
+    probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]
+    after = probed.updated - _SECOND
+    known = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
+    page = await errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
+    if any(reading.updated < after for reading in page.readings):
+        return Filter.IGNORED
+    if not page.ids or (page.next is None and not known <= set(page.ids)):
+        return Filter.LIES
+    future = await errand.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
+    return Filter.IGNORED if future.ids else Filter.WORKS
+
+
+def _descends(rows: tuple[Reading, ...]) -> bool:
+    return all(newer.updated >= older.updated for newer, older in pairwise(rows))
+
+
+class _OffsetWalk:
+    """One walk by `sort=-updated`. `bound`: everybody who changed later than this has been on a page."""
+
+    def __init__(self, errand: Errand, watermark: datetime) -> None:
+        self._errand = errand
+        self._watermark = watermark
+        self._bound: datetime | None = None
+        self._handed_in: set[tuple[int, datetime, str]] = set()
+        self._steps_back = 0
+
+    async def run(self) -> datetime | None:
+        offset: int | None = 0
+        began: datetime | None = None
+        while offset is not None:
+            page = await self._page(offset)
+            if page is None or not _descends(page.readings):
+                return None
+            began = began or page.read_at
+            if self._adjoins(page):
+                await self._hand_in_new(page)
+                if self._is_last(page, offset):
+                    return began
+                offset = self._next_offset(page, offset)
+            else:
+                offset = self._step_back(offset)
+        return None
+
+    async def _page(self, offset: int) -> PeoplePage | None:
+        try:
+            return await self._errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", offset=offset))
+        except Refused:
+            if offset == 0:
+                raise
+            return None
+
+    def _adjoins(self, page: PeoplePage) -> bool:
+        return self._bound is None or (bool(page.readings) and page.readings[0].updated > self._bound)
+
+    def _step_back(self, offset: int) -> int | None:
+        """Rows moved left past us: read further up, a bounded number of times."""
+        self._steps_back += 1
+        return max(0, offset - PAGE_SIZE // 2) if offset > 0 and self._steps_back <= _STEPS_BACK else None
+
+    async def _hand_in_new(self, page: PeoplePage) -> None:
+        keys = {reading.person_id: (reading.person_id, reading.updated, reading.stage) for reading in page.readings}
+        fresh = tuple(reading for reading in page.readings if keys[reading.person_id] not in self._handed_in)
+        self._handed_in.update(keys.values())
+        if page.readings:
+            oldest = page.readings[-1].updated
+            self._bound = oldest if self._bound is None else min(self._bound, oldest)
+        await self._errand.hand_in_page(PeoplePage(fresh, page.ids, page.unreadable, page.total, page.next, page.read_at))
+
+    def _is_last(self, page: PeoplePage, offset: int) -> bool:
+        if page.readings and page.readings[-1].updated < self._watermark:
+            return True
+        if page.total is None:
+            return len(page.ids) < PAGE_SIZE
+        if not page.ids and page.total > 0:
+            raise Unavailable("Follow Up Boss counts people whom it does not list")
+        return offset + len(page.ids) >= page.total
+
+    def _next_offset(self, page: PeoplePage, offset: int) -> int | None:
+        """Begin the next page at a row that is newer than all we have not seen; None when there is none, or it lies too deep."""
+        bound = self._bound
+        newer = [position for position, row in enumerate(page.readings) if bound is not None and row.updated > bound]
+        if not newer:
+            return None
+        # Unreadable people take a row too, so the row's place is that of its id.
+        place = page.ids.index(page.readings[newer[-1]].person_id)
+        following = offset + (place - _SPARE_ROWS if place > _SPARE_ROWS else place)
+        return following if offset < following <= _DEEPEST_OFFSET - PAGE_SIZE else None
