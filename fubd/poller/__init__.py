@@ -12,7 +12,7 @@ One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest
 the time in which nobody watched.
 """
 
-from fubd.poller.errand import Habits, Progress
+from fubd.poller.errand import PollPolicy, Progress
 from fubd.poller.poller import CatchUp, Poller
 
-__all__ = ["CatchUp", "Habits", "Poller", "Progress"]
+__all__ = ["CatchUp", "PollPolicy", "Poller", "Progress"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fubd.core.observation import Channel, Reading, Snapshot
+from fubd.core.pacing import Policy
 from fubd.ports import Feed, Findings, Inbox, PeoplePage, PeopleQuery, Unavailable
 
 PAGE_SIZE = 100
@@ -14,8 +15,8 @@ NOTHING = Findings(changes=0, mismatched=frozenset(), first_seen=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
-    """How the poller goes about it; nothing an owner needs to set.
+class PollPolicy:
+    """How the poller goes about it. `pacing` and `scrub_batches` (of 100 people, re-verified with a poll) are the owner's settings.
 
     `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `hint_gather_seconds`: how long hints are
     gathered for one call; `hint_settle_seconds`: how long the first of them waits for others; `hint_retry_seconds`: the first wait for a
@@ -23,6 +24,8 @@ class Habits:
     `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the log to the next.
     """
 
+    pacing: Policy = field(default_factory=Policy)
+    scrub_batches: int = 4
     overlap_seconds: float = 60.0
     hint_gather_seconds: float = 60.0
     hint_settle_seconds: float = 2.0

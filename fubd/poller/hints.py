@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from fubd.core.observation import Channel
-from fubd.poller.errand import PAGE_SIZE, Errand, Habits
+from fubd.poller.errand import PAGE_SIZE, Errand, PollPolicy
 from fubd.ports import Book, Clock, Feed, Inbox, Malformed, PendingHint, PeopleQuery, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")
@@ -37,7 +37,7 @@ class Hints:
         inbox: Inbox,
         book: Book,
         clock: Clock,
-        habits: Habits,
+        policy: PollPolicy,
         held: Callable[[], bool],
         hinted: asyncio.Event,
     ) -> None:
@@ -45,7 +45,7 @@ class Hints:
         self._inbox = inbox
         self._book = book
         self._clock = clock
-        self._habits = habits
+        self._policy = policy
         self._held = held
         self._hinted = hinted
         self._called_at: float | None = None
@@ -70,7 +70,7 @@ class Hints:
     async def _turn(self, stop: asyncio.Event) -> float:
         """Read what is due; give the seconds until the next look."""
         if not self._held():
-            return self._habits.idle_seconds
+            return self._policy.idle_seconds
         waiting = await self._book.hints(PAGE_SIZE)
         if not waiting:
             return self._until_due()
@@ -78,7 +78,7 @@ class Hints:
         if wait > 0:
             return wait
         if self._is_first(waiting):
-            await self._clock.pause(self._habits.hint_settle_seconds, stop)
+            await self._clock.pause(self._policy.hint_settle_seconds, stop)
             if stop.is_set():
                 return 0.0
             waiting = await self._book.hints(PAGE_SIZE)
@@ -89,18 +89,18 @@ class Hints:
     def _until_due(self) -> float:
         """Hints that were put off become due without a word; those put off before a restart are found by an idle look."""
         if self._due_at is None:
-            return self._habits.hint_gather_seconds
+            return self._policy.hint_gather_seconds
         left = self._due_at - self._clock.monotonic()
         if left <= 0:
             self._due_at = None
-            return self._habits.hint_retry_seconds
-        return min(left, self._habits.hint_gather_seconds)
+            return self._policy.hint_retry_seconds
+        return min(left, self._policy.hint_gather_seconds)
 
     def _wait_before(self, waiting: Sequence[PendingHint]) -> float:
         """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
         if self._called_at is None:
             return 0.0
-        left = self._called_at + self._habits.hint_gather_seconds - self._clock.monotonic()
+        left = self._called_at + self._policy.hint_gather_seconds - self._clock.monotonic()
         unread = [hint for hint in waiting if self._just_read.get(hint.person_id) != hint.since]
         if left <= 0 or len(unread) >= PAGE_SIZE or any(0 < hint.attempts <= _PROMPT_ATTEMPTS for hint in unread):
             return 0.0
@@ -130,7 +130,7 @@ class Hints:
             if hint.person_id not in settled and hint.attempts < _GIVEN_UP_AT:
                 later.setdefault(hint.attempts, []).append(hint.person_id)
         for attempts, people in later.items():
-            delay = min(self._habits.hint_retry_seconds * 2.0**attempts, _LONGEST_RETRY_SECONDS)
+            delay = min(self._policy.hint_retry_seconds * 2.0**attempts, _LONGEST_RETRY_SECONDS)
             await self._book.postpone(people, delay_seconds=delay)
             due_at = self._clock.monotonic() + delay
             self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
@@ -156,6 +156,6 @@ class Hints:
             self._said = str(error)
             _log.warning("Could not read the people webhooks spoke of, trying again: %s", error)
         self._failures += 1
-        backoff = self._habits.hint_retry_seconds * 2.0 ** min(self._failures - 1, 10)
+        backoff = self._policy.hint_retry_seconds * 2.0 ** min(self._failures - 1, 10)
         wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
-        return max(min(backoff, self._habits.hint_gather_seconds), wanted)
+        return max(min(backoff, self._policy.hint_gather_seconds), wanted)

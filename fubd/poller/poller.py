@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from random import Random
 from typing import Protocol
 
 from fubd.core.freshness import KeeperReport
-from fubd.core.pacing import Freshness, Mode, Pace, Policy, pace, resume
+from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
 from fubd.metrics import Metrics
 from fubd.poller.blindness import Blindness
-from fubd.poller.errand import Habits, Progress
+from fubd.poller.errand import PollPolicy, Progress
 from fubd.poller.hints import Hints
 from fubd.poller.reader import TROUBLE, Reader
 from fubd.ports import Book, Clock, Feed, Inbox, ModeRecord, Unavailable
@@ -53,8 +52,8 @@ class CatchUp:
 class Poller:
     """Polls while `held()` says that this instance may.
 
-    `scrub_batches`: batches of 100 people re-verified with a poll. `rng` gives the jitter. `woken` asks for a poll at once. `hinted` is set
-    when new hints were committed. `announced` is called with each change of mode and its evidence, once it is in the book.
+    `jitter` gives numbers in [0, 1). `woken` asks for a poll at once. `hinted` is set when new hints were committed. `announced` is called
+    with each change of mode and its evidence, once it is in the book.
     """
 
     def __init__(
@@ -65,14 +64,12 @@ class Poller:
         book: Book,
         clock: Clock,
         metrics: Metrics,
-        policy: Policy,
-        scrub_batches: int,
+        policy: PollPolicy,
         keeper: Lookout,
-        rng: Random,
+        jitter: Callable[[], float],
         held: Callable[[], bool],
         hinted: asyncio.Event,
         woken: asyncio.Event,
-        habits: Habits | None = None,
         announced: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
     ) -> None:
         self._feed = feed
@@ -81,15 +78,13 @@ class Poller:
         self._clock = clock
         self._metrics = metrics
         self._policy = policy
-        self._habits = habits or Habits()
-        self._scrub_batches = scrub_batches
         self._keeper = keeper
-        self._rng = rng
+        self._jitter = jitter
         self._held = held
         self._woken = woken
         self._announced = announced
-        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, habits=self._habits, held=held, hinted=hinted)
-        self._blindness = Blindness(metrics, policy)
+        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, policy=policy, held=held, hinted=hinted)
+        self._blindness = Blindness(metrics, policy.pacing)
         self._stop = asyncio.Event()
         self._reader = self._make_reader(lambda: self._held() and not self._stop.is_set())
         self._pace: Pace | None = None
@@ -103,6 +98,11 @@ class Poller:
         self._reckon_at: float | None = None
         self._failures = 0
         self._said: str | None = None
+
+    @property
+    def pace(self) -> Pace | None:
+        """What was last decided; None before the first decision and while another instance decides."""
+        return self._pace
 
     def shown(self) -> tuple[str, str, float]:
         """Give the mode, its reason in words and the delay in seconds; of another instance, as last seen, while that one decides."""
@@ -123,7 +123,7 @@ class Poller:
                 await self._rest(wait, stop)
             else:
                 await self._follow()
-                await self._clock.pause(self._habits.idle_seconds, stop, self._woken)
+                await self._clock.pause(self._policy.idle_seconds, stop, self._woken)
                 self._woken.clear()
 
     async def read_hints(self, stop: asyncio.Event) -> None:
@@ -168,7 +168,7 @@ class Poller:
             book=self._book,
             clock=self._clock,
             metrics=self._metrics,
-            habits=self._habits,
+            policy=self._policy,
             may_go_on=may_go_on,
             progress=progress,
         )
@@ -196,11 +196,11 @@ class Poller:
         try:
             decided = await self._decide_and_look()
         except Unavailable as error:
-            return self._after_failure(failure or error, self._policy.watch_interval_seconds)
+            return self._after_failure(failure or error, self._policy.pacing.watch_interval_seconds)
         if failure is None:
             self._after_success()
             return decided.wait_seconds
-        return self._after_failure(failure, decided.wait_seconds or self._policy.watch_interval_seconds)
+        return self._after_failure(failure, decided.wait_seconds or self._policy.pacing.watch_interval_seconds)
 
     async def _restore(self) -> None:
         """Go on from the mode in the book; on a fresh database, announce the first."""
@@ -220,7 +220,7 @@ class Poller:
 
     async def _look(self, *, at_once: bool = False) -> None:
         """Have the subscriptions looked after: with every poll, in a long failover with every fourth."""
-        spacing = self._policy.failover_interval_seconds * _LOOK_EVERY_INTERVALS * _ALMOST
+        spacing = self._policy.pacing.failover_interval_seconds * _LOOK_EVERY_INTERVALS * _ALMOST
         now = self._clock.monotonic()
         rested = self._looked_at is None or now - self._looked_at >= spacing
         if at_once or rested or self._polls_in_mode < _FIRST_POLLS_THAT_LOOK:
@@ -240,11 +240,11 @@ class Poller:
     async def _scrub_some(self) -> None:
         """Re-verify some people: with every poll of steady, and no more often than those would."""
         now = self._clock.monotonic()
-        spacing = self._policy.poll_interval_seconds * _ALMOST
-        if self._scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing):
+        spacing = self._policy.pacing.poll_interval_seconds * _ALMOST
+        if self._policy.scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing):
             return
         self._scrubbed_at = now
-        scrubbed = await self._reader.scrub(batches=self._scrub_batches)
+        scrubbed = await self._reader.scrub()
         if scrubbed.mismatched:
             _log.info(
                 "Of %d people re-verified, %d had a change that both sources missed.",
@@ -274,23 +274,23 @@ class Poller:
     def _reckon_soon(self) -> None:
         """What was found now may be younger than what counts as missed; look again, without a call, when it no longer is."""
         # FUB dates by whole seconds, and its clock is known no better.
-        margin = min(1.0, self._policy.failover_interval_seconds)
-        self._reckon_at = self._clock.monotonic() + self._policy.missed_after_seconds + margin
+        margin = min(1.0, self._policy.pacing.failover_interval_seconds)
+        self._reckon_at = self._clock.monotonic() + self._policy.pacing.missed_after_seconds + margin
 
     async def _reckon(self) -> float:
         self._reckon_at = None
         try:
             return (await self._decide_and_look()).wait_seconds
         except Unavailable:
-            return self._policy.poll_interval_seconds
+            return self._policy.pacing.poll_interval_seconds
 
     def _after_failure(self, error: Exception, at_most: float) -> float:
         """Give the seconds until the next try: the failover interval, doubling up to the watch interval. Each cause is said once."""
         if str(error) != self._said and not self._stop.is_set():
             self._said = str(error)
             _log.warning("Polling failed and is tried again: %s", error)
-        shortest = self._policy.failover_interval_seconds
-        longest = min(max(shortest, self._policy.watch_interval_seconds), at_most)
+        shortest = self._policy.pacing.failover_interval_seconds
+        longest = min(max(shortest, self._policy.pacing.watch_interval_seconds), at_most)
         backoff = min(shortest * 2.0 ** min(self._failures, _MOST_DOUBLINGS), longest)
         self._failures += 1
         wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
@@ -315,7 +315,7 @@ class Poller:
 
     async def _decide(self) -> Pace:
         """Weigh the evidence, go over to another mode where it asks for it, and show everything. Raises Unavailable."""
-        policy = self._policy
+        policy = self._policy.pacing
         evidence, heard, coverage = self._evidence, await self._book.heard(), await self._book.coverage()
         missed = await self._book.count_missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
         self._metrics.missed_by_webhook.inc(missed)
@@ -331,7 +331,7 @@ class Poller:
             full_round=evidence.waited_out and evidence.polled_from is not None,
         )
         before = self._pace
-        decided = pace(before, fresh, now, policy, self._rng.random())
+        decided = pace(before, fresh, now, policy, self._jitter())
         self._blindness.account(heard, now, pace=before, polled_from=evidence.polled_from)
         if before is None or decided.mode is not before.mode:
             await self._announce(before, decided, fresh)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from fubd.metrics import Metrics
-from fubd.poller.errand import Errand, Habits, Progress, Tally
+from fubd.poller.errand import Errand, PollPolicy, Progress, Tally
 from fubd.poller.scrub import Scrub, Scrubbed
 from fubd.poller.sweep import Sweep
 from fubd.poller.walk import Walk
@@ -33,7 +33,7 @@ class Reader:
         book: Book,
         clock: Clock,
         metrics: Metrics,
-        habits: Habits,
+        policy: PollPolicy,
         may_go_on: Callable[[], bool],
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class Reader:
         self._book = book
         self._clock = clock
         self._metrics = metrics
-        self._habits = habits
+        self._policy = policy
         self._may_go_on = may_go_on
         self._progress = progress
         self._walk = Walk()
@@ -63,11 +63,11 @@ class Reader:
         # A sweep covers by itself; when even then too much changes for the walk, the next poll goes on from it.
         return walked or reached
 
-    async def scrub(self, *, batches: int) -> Scrubbed:
-        """Re-verify up to `batches` times 100 people, longest unverified first. Raises as `catch_up` does."""
+    async def scrub(self) -> Scrubbed:
+        """Re-verify the people longest unverified. Raises as `catch_up` does."""
         covered = (await self._book.coverage()).reached
         async with self._errand("scrub", covered) as errand:
-            scrubbed = await self._scrub.run(errand, batches=batches)
+            scrubbed = await self._scrub.run(errand, batches=self._policy.scrub_batches)
         if scrubbed.stale:
             self._walk.doubt()
         return scrubbed
@@ -77,7 +77,7 @@ class Reader:
         self._metrics.coverage.set(0 if reached is None else reached.timestamp())
 
     async def _walk_changed(self, reached: datetime) -> datetime | None:
-        report = _Report("incremental", self._clock, self._habits, self._progress)
+        report = _Report("incremental", self._clock, self._policy, self._progress)
         async with self._errand("incremental", reached, report) as errand:
             began = await self._walk.changed_since(errand, reached)
             if began is not None:
@@ -88,9 +88,9 @@ class Reader:
 
     async def _sweep(self) -> datetime:
         coverage = await self._book.coverage()
-        report = _Report("sweep", self._clock, self._habits, self._progress)
+        report = _Report("sweep", self._clock, self._policy, self._progress)
         async with self._errand("sweep", coverage.reached, report) as errand:
-            sweep = Sweep(errand, self._book, workers=self._habits.sweep_workers)
+            sweep = Sweep(errand, self._book, workers=self._policy.sweep_workers)
             report.sweep = sweep
             if coverage.sweep_began is not None:
                 _log.info("Going on with the sweep that began at %s, from id %s.", coverage.sweep_began, coverage.sweep_from_id)
@@ -100,7 +100,7 @@ class Reader:
         return reached
 
     async def _reach(self, began: datetime, *, sweep: bool) -> datetime:
-        reached = await self._book.reach(began - timedelta(seconds=self._habits.overlap_seconds), sweep=sweep)
+        reached = await self._book.reach(began - timedelta(seconds=self._policy.overlap_seconds), sweep=sweep)
         self.show_coverage(reached)
         return reached
 
@@ -146,10 +146,10 @@ class Reader:
 class _Report:
     """Tells how far an errand has come: each page to whoever watches, and a line in the log every few seconds."""
 
-    def __init__(self, kind: str, clock: Clock, habits: Habits, watcher: Callable[[Progress], None] | None) -> None:
+    def __init__(self, kind: str, clock: Clock, policy: PollPolicy, watcher: Callable[[Progress], None] | None) -> None:
         self._kind = kind
         self._clock = clock
-        self._every_seconds = habits.progress_seconds
+        self._every_seconds = policy.progress_seconds
         self._watcher = watcher
         self._began = self._said = clock.monotonic()
         self.sweep: Sweep | None = None
