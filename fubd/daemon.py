@@ -30,7 +30,7 @@ from fubd.ingest import Ingest
 from fubd.keeper import Keeper
 from fubd.metrics import Metrics
 from fubd.panel import Answered, Panel, StaleAfter
-from fubd.poller import Poller
+from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock, Unavailable
 from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
@@ -141,9 +141,9 @@ async def open_database(parts: Parts, stop: asyncio.Event, *, told: Callable[[st
 
 
 class Daemon:
-    """The whole, running. `host` None listens on every address of the machine."""
+    """The whole, running. `host` None: FUBD_HOST, and without that every address of the machine."""
 
-    def __init__(self, parts: Parts, *, host: str | None = None, port: int | None = None) -> None:
+    def __init__(self, parts: Parts, *, host: str | None = None, port: int | None = None, poll_policy: PollPolicy | None = None) -> None:
         settings, clock, metrics = parts.settings, parts.clock, parts.metrics
         self._parts = parts
         self._host = host if host is not None else settings.host
@@ -152,20 +152,19 @@ class Daemon:
         self._woken = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
-        self.keeper = Keeper(parts.client, clock, metrics, public_url=settings.public_url, manage=settings.manage_webhooks)
+        self.keeper = Keeper(parts.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks)
         self.poller = Poller(
             feed=parts.client,
             inbox=parts.ingest,
             book=parts.book,
             clock=clock,
             metrics=metrics,
-            policy=policy_of(settings),
-            scrub_batches=settings.scrub_batches,
+            policy=poll_policy or PollPolicy(pacing=policy_of(settings), scrub_batches=settings.scrub_batches),
             keeper=self.keeper,
-            rng=random.SystemRandom(),
+            jitter=random.SystemRandom().random,
             held=self._holds,
-            woken=self._woken,
             hinted=parts.hinted,
+            woken=self._woken,
         )
         self.panel = Panel(
             parts.report,

@@ -137,6 +137,13 @@ def _secret(value: object) -> object:
     return value
 
 
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise _Bad(f"{_shown(value)} is not an IP address") from None
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -243,7 +250,8 @@ class Settings(BaseSettings):
     """Everything that can be set; `load` makes it. Each field names its variable, then its aliases, and says what is accepted.
 
     Fields that end in `_seconds` are seconds, `_days` days. A secret shows its value to `get_secret_value()` only.
-    None means, for `database_url`: the embedded Postgres; `public_url`: FUB cannot reach us; `log_format`: as the terminal asks.
+    None means, for `database_url`: the embedded Postgres; `host`: every address; `public_url`: FUB cannot reach us; `log_format`: as the
+    terminal asks.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -269,6 +277,9 @@ class Settings(BaseSettings):
     )
     port: Annotated[int, BeforeValidator(_port)] = Field(
         8080, validation_alias=AliasChoices("PORT"), description="a port from 0 to 65535; 0 for any that is free"
+    )
+    host: Annotated[str, AfterValidator(_ip_address)] | None = Field(
+        None, validation_alias=AliasChoices("FUBD_HOST"), description="an IP address of this machine, such as 127.0.0.1"
     )
     public_url: _Url | None = Field(
         None, validation_alias=AliasChoices("PUBLIC_URL", "WEBHOOK_BASE_URL", "RAILWAY_PUBLIC_DOMAIN"), description=_URL

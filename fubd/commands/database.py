@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, parse
-from fubd.store.embedded import server
+from fubd.store.embedded import running
 
 
 @asynccontextmanager
@@ -19,7 +19,7 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
         return
     with ExitStack() as stack:
         # Starting and stopping a server takes a moment; the loop goes on meanwhile.
-        url = await asyncio.to_thread(stack.enter_context, server())
+        url = await asyncio.to_thread(stack.enter_context, running())
         try:
             yield parse(url)
         finally:

@@ -36,10 +36,10 @@ async def _serve(settings: Settings) -> int:
         try:
             await daemon.run(stop)
         except SchemaRefused as error:
-            print(f"fubd: {error}", file=sys.stderr)
+            sys.stderr.write(f"fubd: {error}\n")
             return 1
         except OSError as error:
-            print(f"fubd: cannot listen on port {settings.port}: {error.strerror}; set PORT to a free one", file=sys.stderr)
+            sys.stderr.write(f"fubd: cannot listen on port {settings.port} ({error.strerror}): set PORT to a free one\n")
             return 1
     _log.info("stopped")
     return 0
