@@ -6,6 +6,7 @@ can mean, as many pairs as possible; what is left over on either side has a name
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -195,7 +196,15 @@ class _Judge:
 
     def _possible(self, happened: Sequence[TrueChange], row: Row) -> list[int]:
         """Give the changes a row can mean, likeliest first: that come from the same stage, and later before earlier."""
-        possible = [number for number, change in enumerate(happened) if self._same(change, row) and self._in_time(change, row)]
+        latest = _second(row.changed_at) + timedelta(seconds=1)
+        if row.changed_after is not None:
+            earliest = _second(row.changed_after)
+        else:
+            earliest = _second(row.changed_at)
+            latest += self.window if row.stage_from is None else timedelta(0)
+        low = bisect_left(happened, earliest, key=lambda change: change.at)
+        high = bisect_left(happened, latest, key=lambda change: change.at)
+        possible = [number for number in range(low, high) if self._same(happened[number], row) and self._in_time(happened[number], row)]
         return sorted(possible, key=lambda number: (happened[number].stage_from != row.stage_from, -number))
 
     def _rest(self, happened: Sequence[TrueChange], rows: Sequence[Row], match: dict[int, int]) -> None:

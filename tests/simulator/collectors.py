@@ -1,0 +1,292 @@
+"""Collectors that each break one rule, and the story that convicts them.
+
+`CAREFUL` keeps all evidence and derives the rows from it; each of the others is the same but for one habit of older scripts.
+`python -m tests.simulator.collectors` prints what each habit costs per 10,000 changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
+from fubd.simulator.dice import Dice
+from fubd.simulator.query import find, paging, wanted
+from fubd.simulator.scenario import anyone_is_edited, anyone_moves, pick, several
+from tests.simulator.caller import Caller
+from tests.simulator.conftest import NINE
+from tests.simulator.listener import Listener
+
+Payload = Mapping[str, Any]
+
+POLL_SECONDS = 1800.0
+REPEAT = timedelta(seconds=30)
+WINDOW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Somebody entered a stage at `at`, or between `after` and `at`; learned at `received`."""
+
+    stage: str
+    at: datetime
+    after: datetime | None
+    received: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event about one person, as a habit sees it."""
+
+    event: str
+    person_id: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How a collector treats what it gets; the defaults are right.
+
+    `ids` chooses whom an event is about; `entry` makes of it what is kept; `skip` drops what looks like a repetition of what is there.
+    """
+
+    rule: str
+    ids: Callable[[Account, Payload], Sequence[int]] = lambda _, told: told["resourceIds"]
+    entry: Callable[[Account, Told], Entry] = lambda _, told: told.entry
+    skip: Callable[[Sequence[Entry], Entry], bool] = lambda _, __: False
+    every_event: bool = False
+    saves_late: bool = False
+    polls: bool = True
+
+
+def _reread(account: Account, told: Told) -> Entry:
+    """Ask which stage the person is in now, instead of believing the event."""
+    stage = account.stage_of(told.person_id) if account.has(told.person_id) else told.entry.stage
+    return Entry(stage, told.entry.at, None, told.entry.received)
+
+
+def _on_receipt(_: Account, told: Told) -> Entry:
+    """Stamp the time at which the event came."""
+    return Entry(told.entry.stage, told.entry.received, None, told.entry.received)
+
+
+def _by_uri(account: Account, told: Payload) -> list[int]:
+    """Follow the event's own uri: ten people at most, and nobody in Trash."""
+    query = dict(parse_qsl(urlsplit(told["uri"]).query))
+    page = find(account, wanted(query, account, Behaviour(), viewer=None), paging(query))
+    return [account.people.first_id + slot for slot in page.slots]
+
+
+CAREFUL = Habit("keeps all evidence, derives the rows")
+HABITS = (
+    Habit("takes only the first id of an event", ids=lambda _, told: told["resourceIds"][:1]),
+    Habit("follows the event's uri as it is", ids=_by_uri),
+    Habit("drops repeats within 30 seconds", skip=lambda held, new: any(abs(new.received - one.received) <= REPEAT for one in held)),
+    Habit(
+        "joins the same stage within 5 minutes",
+        skip=lambda held, new: any(one.stage == new.stage and abs(new.at - one.at) <= WINDOW for one in held),
+    ),
+    Habit("re-reads the stage instead of taking the event's", entry=_reread),
+    Habit("stamps the time of receipt", entry=_on_receipt),
+    Habit("records every event it gets", every_event=True),
+    Habit("answers 200 before saving", saves_late=True),
+)
+"""Each convicted by webhooks alone, on a day when every one of them arrives in the end."""
+NEVER_POLLS = Habit("never polls", polls=False)
+"""Convicted on days when webhooks die."""
+
+
+class Collector:
+    """Fills a table from webhooks and polls, by its habit."""
+
+    def __init__(self, account: Account, habit: Habit) -> None:
+        self.habit = habit
+        self._account = account
+        self._start = {person_id: account.stage_of(person_id) for person_id in account.ids}
+        self._entries: dict[int, list[Entry]] = defaultdict(list)
+        self._unsaved: list[tuple[int, Entry]] = []
+        self._events: set[str] = set()
+        self._polled_at = account.clock.now()
+
+    def event(self, told: Payload, received: datetime) -> None:
+        """Take one webhook."""
+        if not self.habit.every_event:
+            if told["eventId"] in self._events or told["event"] != "peopleStageUpdated":
+                return
+            self._events.add(told["eventId"])
+        at = datetime.fromisoformat(told["eventCreated"])
+        for person_id in self.habit.ids(self._account, told):
+            stage = told["data"]["stage"] if "data" in told else self._account.stage_of(person_id)
+            entry = self.habit.entry(self._account, Told(told["event"], person_id, Entry(stage, at, None, received)))
+            if not self.habit.skip(self._entries[person_id], entry):
+                self._entries[person_id].append(entry)
+                self._unsaved.append((person_id, entry))
+
+    def page(self, people: Iterable[Payload], read_at: datetime) -> None:
+        """Take what a poll read: whoever is not where the entries say moved since the last poll, or since their last entry."""
+        if not self.habit.polls:
+            return
+        for person in people:
+            entries = sorted(self._entries[person["id"]], key=lambda entry: entry.at)
+            if person["stage"] != (entries[-1].stage if entries else self._start[person["id"]]):
+                after = max(self._polled_at, entries[-1].at) if entries else self._polled_at
+                self._entries[person["id"]].append(Entry(person["stage"], datetime.fromisoformat(person["updated"]), after, read_at))
+        self._polled_at = read_at
+
+    def save(self) -> None:
+        """Write what was taken so far; all but one habit have done so before answering."""
+        self._unsaved.clear()
+
+    def crash(self) -> None:
+        """Be killed: what was answered and not written is gone."""
+        if self.habit.saves_late:
+            for person_id, entry in self._unsaved:
+                self._entries[person_id].remove(entry)
+        self._unsaved.clear()
+
+    def rows(self) -> list[dict[str, object]]:
+        """Give the table."""
+        rows: list[dict[str, object]] = []
+        for person_id, entries in self._entries.items():
+            last = self._start.get(person_id)
+            for entry in sorted(entries, key=lambda one: one.at):
+                repeated = entry.stage == last and not self.habit.every_event
+                if repeated or _explained(entry, entries):
+                    continue
+                rows.append(
+                    {
+                        "person_id": person_id,
+                        "stage_from": last,
+                        "stage_to": entry.stage,
+                        "changed_at": entry.at,
+                        "changed_after": entry.after,
+                        "received_at": entry.received,
+                        "source": "webhook" if entry.after is None else "polling",
+                    }
+                )
+                last = entry.stage
+        return rows
+
+
+def _explained(polled: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether a webhook told exactly what a poll had only seen the result of."""
+    after = polled.after
+    return after is not None and any(one.after is None and one.stage == polled.stage and after <= one.at <= polled.at for one in entries)
+
+
+class Story:
+    """Some days of an account, told to several collectors at once by real webhooks and, on days when those die, by polls as well."""
+
+    def __init__(self, habits: Sequence[Habit], *, seed: int, dead: bool) -> None:
+        self.account = Account(seed=seed, people=400, clock=SimClock(NINE, speed=0.0))
+        self.simulator = Simulator(self.account)
+        self.collectors = [Collector(self.account, habit) for habit in habits]
+        self._dead = dead
+        self._dice = Dice(seed)
+        self._listener = Listener()
+        self._taken = 0
+        self._polled_at = self.account.clock.now()
+
+    async def tell(self, changes: int) -> dict[str, Score]:
+        """Go on until so many changes happened; gives each collector's score by its rule."""
+        await self._listener.start()
+        for event in ("peopleStageUpdated", "peopleUpdated"):
+            self.simulator.subscribe(event, self._listener.url)
+        async with self.simulator.running() as url, Caller(url) as client:
+            while len(self.account.truth.changes) < changes:
+                await self._beat()
+                if self._dead and (self.account.clock.now() - self._polled_at).total_seconds() >= POLL_SECONDS:
+                    await self._poll(client)
+            self.simulator.deliveries.revive()
+            await self._pass(7200)
+            self._take()
+            if self._dead:
+                await self._poll(client)
+        await self._listener.stop()
+        return {one.habit.rule: score(self.account.truth, one.rows(), seen=self.simulator.seen) for one in self.collectors}
+
+    async def _beat(self) -> None:
+        """Let a few minutes pass, with one kind of thing happening in them."""
+        dice, account = self._dice, self.account
+        if self._dead:
+            (self.simulator.deliveries.kill if dice.chance(0.2) else self.simulator.deliveries.revive)()
+        if dice.chance(0.3):
+            # A busy receiver: FUB comes again a minute later.
+            self._listener.statuses.extend([503] * dice.randrange(1, 4))
+        if dice.chance(0.3):
+            self.simulator.script_deliveries(*(["duplicate", None] * 3))
+        kind = dice.choice(("work", "work", "work", "to and fro", "quick", "bulk"))
+        if kind == "work":
+            for _ in range(dice.randrange(2, 9)):
+                anyone_moves(account, dice)
+                anyone_is_edited(account, dice)
+                await self._pass(dice.uniform(2, 40))
+        elif kind == "to and fro":
+            await self._wander(["Nurture", "Past Client", "Nurture", "Past Client"], dice.uniform(2, 50))
+        elif kind == "quick":
+            await self._wander(["ACQ - Offers Made", "ACQ - Contract Sent"], dice.uniform(5, 30))
+        else:
+            account.bulk_move(several(account, dice, dice.randrange(2, 30)), dice.choice(("Nurture", "ACQ - Not Interested", "Trash")))
+            await self._pass(10)
+        self._take()
+        for collector in self.collectors:
+            (collector.crash if dice.chance(0.04) else collector.save)()
+        await self._pass(dice.uniform(20, 300))
+
+    async def _wander(self, stages: Sequence[str], every: float) -> None:
+        person_id = pick(self.account, self._dice)
+        for stage in stages:
+            self.account.move(person_id, stage)
+            await self._pass(every)
+
+    async def _pass(self, seconds: float) -> None:
+        await self.account.clock.run(seconds, self.simulator.deliveries.drained)
+
+    def _take(self) -> None:
+        """Let the collectors work off what came: some seconds after it happened, as on a busy day."""
+        now = self.account.clock.now()
+        for got in self._listener.got[self._taken :]:
+            for collector in self.collectors:
+                collector.event(got.payload, now)
+        self._taken = len(self._listener.got)
+
+    async def _poll(self, client: Caller) -> None:
+        """Read whoever was updated since the last poll."""
+        began = self.account.clock.now()
+        since = (self._polled_at - timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        query = {"updatedAfter": since, "includeTrash": "true", "includeUnclaimed": "true", "fields": "id,stage,updated"}
+        page = await client.get("people", limit=100, **query)
+        people = list(page.json["people"])
+        while page.metadata["nextLink"]:
+            page = await client.get(page.metadata["nextLink"])
+            people += page.json["people"]
+        for collector in self.collectors:
+            collector.page(people, began)
+        self._polled_at = began
+
+
+async def figures(changes: int, *, seed: int = 17) -> dict[str, Score]:
+    """Give the score of every habit, each on the story that tries it, and of the careful one on both."""
+    alive = await Story([CAREFUL, *HABITS], seed=seed, dead=False).tell(changes)
+    dead = await Story([CAREFUL, NEVER_POLLS], seed=seed, dead=True).tell(changes)
+    careful = dead.pop(CAREFUL.rule)
+    return {**alive, **dead, f"{CAREFUL.rule}, webhooks dying": careful}
+
+
+def table(scores: Mapping[str, Score]) -> str:
+    """Give the figures as a Markdown table, per 10,000 changes."""
+    lines = ["| old rule | lost | doubled or invented | wrong stage before | wrong time |", "|---|---:|---:|---:|---:|"]
+    for rule, one in scores.items():
+        counts = (one.lost_shown, one.doubled + one.invented, one.wrong_from, one.wrong_time)
+        lines.append(f"| {rule} | " + " | ".join(f"{count * 10_000 / one.changes:,.0f}" for count in counts) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(asyncio.run(figures(10_000))) + "\n")
