@@ -2,7 +2,7 @@
 
 import { ago, exact, moment } from "./words.js";
 
-const MOST = 50;
+const MOST = 20;
 
 function element(name, className, ...children) {
   const made = document.createElement(name);
@@ -31,7 +31,7 @@ function move(row) {
 function seenBy(row) {
   const key = element("span", `key ${row.source === "polling" ? "polling" : "webhook"}`);
   key.setAttribute("aria-hidden", "true");
-  const told = row.confirmed_by ? `${row.source}, ${row.confirmed_by}` : row.source;
+  const told = row.confirmed_by ? `${row.source} + ${row.confirmed_by}` : row.source;
   const by = element("span", "by", key, told);
   by.title = row.confirmed_by ? `first seen by ${row.source}, confirmed by ${row.confirmed_by}` : `first seen by ${row.source}`;
   return by;

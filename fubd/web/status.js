@@ -34,23 +34,29 @@ function age(place, instant, otherwise, words = (told) => told) {
   place.textContent = ages.get(place)();
 }
 
-setInterval(() => {
+function growOlder() {
   for (const [place, words] of ages) {
     const told = words();
     if (place.textContent !== told) place.textContent = told;
   }
-}, 1_000);
+}
+
+setInterval(growOlder, 1_000);
 
 // --- What the answers say ---------------------------------------------------------------------------------------------
 
-function showHealth(health) {
+let health = null;
+
+function showHealth(told) {
+  health = told;
   const known = MODES[health.mode] ?? { glyph: "?", name: health.mode };
   at("mode").dataset.mode = health.mode;
   at("mode-glyph").textContent = known.glyph;
   if (at("mode-name").textContent !== known.name) at("mode-name").textContent = known.name;
   at("mode-reason").textContent = health.reason;
   at("poll-interval").textContent = health.poll_interval_seconds === null ? "–" : `every ${duration(health.poll_interval_seconds)}`;
-  age(at("coverage"), health.coverage, "no complete poll yet", (told) => `${moment(health.coverage, now())} (${told})`);
+  at("coverage").textContent = health.coverage ? moment(health.coverage, now()) : "no complete poll yet";
+  age(at("coverage-age"), health.coverage, "");
   for (const [name, source] of Object.entries(health.sources)) showSource(name, source);
   showSubscriptions(health.subscriptions);
   showCompleteness(health.completeness);
@@ -92,7 +98,7 @@ function showSubscriptions(subscriptions) {
 
 function showCompleteness({ ratio, people, oldest }) {
   at("ratio").textContent = ratio === null ? "–" : share(ratio);
-  const words = (told) => `of ${count(people)} people were as recorded when read again; the longest unread was read ${told}.`;
+  const words = (told) => `of ${count(people)} people were as recorded when read again; the one read longest ago was read ${told}.`;
   if (ratio === null) age(at("ratio-words"), null, "No round of re-reading is complete yet.");
   else age(at("ratio-words"), oldest, `of ${count(people)} people were as recorded when read again.`, words);
 }
@@ -175,6 +181,8 @@ function askOverview() {
   return ask("/api/overview", (overview) => {
     ahead = new Date(overview.now).getTime() - Date.now();
     showOverview(overview);
+    if (health) showHealth(health);
+    growOlder();
   });
 }
 
@@ -183,9 +191,12 @@ function askOverviewSoon() {
   soon = setTimeout(askOverview, OVERVIEW_SOON);
 }
 
-async function askHealth() {
-  await ask("/health", showHealth);
-  setTimeout(askHealth, HEALTH_EVERY);
+let later = null;
+
+function askHealth() {
+  clearTimeout(later);
+  later = setTimeout(askHealth, HEALTH_EVERY);
+  return ask("/health", showHealth);
 }
 
 // --- Listening --------------------------------------------------------------------------------------------------------
@@ -216,5 +227,7 @@ at("zone").textContent = zone();
 askHealth();
 askOverview().then(listen);
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible") askOverviewSoon();
+  if (document.visibilityState !== "visible") return;
+  askHealth();
+  askOverviewSoon();
 });

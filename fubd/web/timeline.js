@@ -5,7 +5,7 @@ import { MODES, count, hourAndMinute } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HALF = 78; // pixels for each side's highest bar
-const TOP = 18;
+const TOP = 8;
 const AXIS = TOP + HALF;
 const BASE = AXIS + HALF;
 const RIBBON = 22;
@@ -88,8 +88,6 @@ export class Timeline {
       svg.append(shape("line", { class: y === AXIS ? "axis" : "grid", x1: 0, x2: inner, y1: y + 0.5, y2: y + 0.5 }));
       svg.append(shape("text", { x: inner + 6, y: y + 4 }, label));
     }
-    svg.append(shape("text", { class: "name", x: 0, y: 12 }, "Webhooks first"));
-    svg.append(shape("text", { class: "name", x: 0, y: BASE - 6 }, "Polling first"));
   }
 
   #hours(svg, inner) {

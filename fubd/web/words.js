@@ -43,21 +43,22 @@ export function duration(seconds) {
 
 export const ago = (instant, now) => {
   const seconds = (now - new Date(instant).getTime()) / 1000;
-  return seconds < 2 ? "just now" : `${duration(seconds)} ago`;
+  if (seconds < 2) return "just now";
+  // Beyond a minute, seconds would only make the page restless.
+  return `${duration(seconds < 60 ? seconds : Math.floor(seconds / 60) * 60)} ago`;
 };
 
 /** A share in percent, never rounded up to a whole that it is not. */
 export function share(ratio) {
   if (ratio >= 1) return "100 %";
-  return `${(Math.floor(ratio * 1e5) / 1e3).toLocaleString(LOCALE, { minimumFractionDigits: 1, maximumFractionDigits: 3 })} %`;
+  return `${(Math.floor(ratio * 1e5) / 1e3).toLocaleString(LOCALE, { maximumFractionDigits: 3 })} %`;
 }
-
-export const sources = { webhook: "webhook", polling: "polling" };
 
 /** `HEALTHY`, or `STALE - what to check`. */
 export function verdict(status) {
   const [word, ...advice] = status.split(" - ");
   const state = { HEALTHY: "healthy", STALE: "stale" }[word] ?? "unknown";
   const named = word.charAt(0) + word.slice(1).toLowerCase();
-  return { state, text: advice.length ? `${named}: ${advice.join(" - ")}` : named };
+  const what = advice.join(" - ");
+  return { state, text: what ? `${named}: ${what.charAt(0).toLowerCase()}${what.slice(1)}` : named };
 }

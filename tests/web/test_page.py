@@ -1,0 +1,301 @@
+"""The status page in a real Chromium: what it shows, what arrives by itself, and what must not run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import cast
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from fubd.server import CORRECTED, RECORDED, ModeChange
+from tests.web.browser import Browser, Page, browsing
+from tests.web.parts import BUCKETS, NOW, House, MemoryView, row, running
+
+LIVE = "document.querySelector('#link').dataset.state === 'live'"
+# What happens when the tab is turned to again: the page asks at once what it would ask within seconds.
+LOOK_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
+PHONE_PIXELS = 360
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """Run one browser for all."""
+    async with browsing(tmp_path_factory.mktemp("profile")) as running_browser:
+        yield running_browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """Give a fresh tab, and hold the page to its silence: it logs no error."""
+    async with browser.tab() as tab:
+        yield tab
+        assert tab.errors == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house() -> AsyncIterator[House]:
+    """Give a running server with some changes to show."""
+    async with running() as made:
+        made.view.rows = [row(each) for each in range(1, 31)]
+        yield made
+
+
+async def show(page: Page, house: House, *, width: int = 1280, dark: bool = False) -> None:
+    """Open the page and wait until it has everything."""
+    await page.open(f"{house.url}/", width=width, dark=dark)
+    await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
+
+
+def fail_over(view: MemoryView) -> None:
+    """Let the webhooks die and polling take over."""
+    webhook = dataclasses.replace(
+        view.shown.sources["webhook"], status="STALE - Check webhook server", last_heard=NOW - timedelta(hours=1, minutes=12)
+    )
+    view.shown = dataclasses.replace(
+        view.shown,
+        mode="failover",
+        reason="a poll found 3 changes that no webhook had told",
+        poll_interval_seconds=30.0,
+        sources={**view.shown.sources, "webhook": webhook},
+        subscriptions={**view.shown.subscriptions, "peopleStageUpdated": "Disabled"},
+    )
+    change = ModeChange("failover", "a poll found 3 changes that no webhook had told", NOW)
+    view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
+
+
+async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: House) -> None:
+    """Everything an owner asks for stands there in words, with ages on the server's clock."""
+    await show(page, house)
+    mode = await page.text("#mode")
+    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "every 30 min", "7 min ago"):
+        assert told in mode
+    webhook, polling = await page.text("#source-webhook"), await page.text("#source-polling")
+    assert "Healthy" in webhook
+    assert "Recorded today\n31" in webhook
+    assert "7 min ago" in polling
+    assert "none yet" in polling
+    body = await page.text("body")
+    for told in (
+        "99.987 %",
+        "202,113 people",
+        "peopleStageUpdated ✓ Active",
+        "231 of 250 calls left in 10 s",
+        "at most 80 %",
+        "in quarantine 1",
+    ):
+        assert told in body.replace("\n", " ")
+    assert await page.text("#readout") == "160 changes came first by webhook, 43 by polling."
+
+
+async def test_a_change_appears_without_reload(page: Page, house: House) -> None:
+    """What is recorded now stands first within a moment, and a correction changes the row in its place."""
+    await show(page, house)
+    await page.value("window.sameDocument = true")
+    new = row(
+        31, first_name="Noor", last_name="Voorbeeld", stage_from="Contacted", stage_to="Closed", source="polling", confirmed_by="webhook"
+    )
+    house.view.rows.append(new)
+    house.server.publish(RECORDED, new)
+    await page.until("document.querySelector('.change').dataset.id === '31'")
+    first = await page.text(".change")
+    for told in ("Noor Voorbeeld", "person 1031", "Contacted → to Closed", "polling + webhook"):
+        assert told in " ".join(first.split())
+    house.server.publish(CORRECTED, new | {"stage_from": "Appointment Set"})
+    await page.until("document.querySelector('.change').textContent.includes('Appointment Set → ')")
+    assert "corrected" in await page.text(".change")
+    assert await page.value("document.querySelectorAll('.change').length") == 20
+    assert await page.value("window.sameDocument") is True
+
+
+async def test_a_failover_shows_by_itself(page: Page, house: House) -> None:
+    """Mode, reason, the stale source, the disabled subscription and the ribbon change while the page stands open."""
+    await show(page, house)
+    fail_over(house.view)
+    await page.value(LOOK_AGAIN)
+    await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
+    mode = await page.text("#mode")
+    for told in ("Failover", "a poll found 3 changes that no webhook had told", "every 30 s"):
+        assert told in mode
+    assert "Stale: check webhook server" in await page.text("#source-webhook")
+    assert "1 h 12 min ago" in await page.text("#source-webhook")
+    assert "peopleStageUpdated\n✗ Disabled" in await page.text("#subscriptions")
+    assert str(await page.value("document.title")).startswith("▲ Failover · stale")
+
+
+HOSTILE = [
+    "<script>window.ran = true</script>",
+    "<img src=x onerror='window.ran = true'>",
+    "\"><svg onload='window.ran = true'>",
+    "javascript:window.ran=true",
+    "{{constructor.constructor('window.ran = true')()}}",
+    "\u202egnp.exe",
+]
+
+
+async def test_a_script_in_a_name_does_not_run(page: Page, house: House) -> None:
+    """Whatever names, stages and reasons hold is shown as the text it is, at once and live."""
+    for at, hostile in enumerate(HOSTILE):
+        house.view.rows[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
+    house.view.shown = dataclasses.replace(house.view.shown, reason=HOSTILE[0], mode=HOSTILE[1], subscriptions={HOSTILE[2]: HOSTILE[0]})
+    house.view.day = dataclasses.replace(house.view.day, modes=[ModeChange(HOSTILE[0], HOSTILE[1], NOW - timedelta(hours=9))])
+    await show(page, house)
+    house.server.publish(RECORDED, row(31, first_name=HOSTILE[0], last_name=HOSTILE[1], stage_to=HOSTILE[2]))
+    await page.until("document.querySelector('.change').dataset.id === '31'")
+    shown = await page.text("body")
+    for hostile in HOSTILE:
+        assert hostile in shown
+    assert await page.value("window.ran") is None
+    assert await page.value("document.querySelectorAll('main script, main [onerror], main [onload], main img').length") == 0
+    assert await page.value("getComputedStyle(document.querySelector('.person bdi')).unicodeBidi") == "isolate"
+
+
+async def test_nothing_is_asked_of_another_host(page: Page, house: House) -> None:
+    """The page and all it needs come from fubd itself."""
+    await show(page, house)
+    assert {urlsplit(each).netloc for each in page.asked_for} == {urlsplit(house.url).netloc}
+
+
+async def test_the_timeline_answers_the_keyboard(page: Page, house: House) -> None:
+    """Tab reaches it, the arrow keys move over the quarter hours, and each is told in words; Escape leaves it."""
+    await show(page, house)
+    await page.value("document.querySelector('#timeline svg').focus()")
+    await page.press("Home")
+    assert await page.text("#readout") == "13:15\u201313:30: 0 by webhook, 0 by polling · steady"
+    for _ in range(57):
+        await page.press("ArrowRight")
+    told = await page.text("#readout")
+    assert told == "03:30\u201303:45: 0 by webhook, 2 by polling · failover"
+    assert await page.value("document.activeElement.getAttribute('aria-valuetext')") == told
+    await page.press("End")
+    assert await page.value("document.activeElement.getAttribute('aria-valuenow')") == str(BUCKETS - 1)
+    await page.press("Escape")
+    assert "came first" in await page.text("#readout")
+
+
+async def test_the_keyboard_reaches_everything_in_order(page: Page, house: House) -> None:
+    """From the top, Tab goes to the skip link, the timeline, its words, and the links of the foot."""
+    await show(page, house)
+    visited = []
+    for _ in range(6):
+        await page.press("Tab")
+        visited.append(await page.value("document.activeElement.textContent.trim() || document.activeElement.tagName"))
+    assert visited[0] == "Skip to the last changes"
+    assert "Mode changes in words" in visited
+    assert visited[-3:] == ["health", "metrics", "changes"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
+async def test_it_is_legible_at_every_width_and_in_the_dark(page: Page, house: House, width: int, dark: bool) -> None:
+    """Nothing is wider than the window, and every text stands out from its ground by 4.5 to 1."""
+    long = "Appointment with a stage name of quite some length, " * 3
+    house.view.rows[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
+    fail_over(house.view)
+    await show(page, house, width=width, dark=dark)
+    assert await page.value("document.documentElement.scrollWidth") == width
+    assert cast("list[object]", await page.value(FAINT)) == []
+    ground = str(await page.value("getComputedStyle(document.body).backgroundColor"))
+    assert (ground == "rgb(16, 21, 26)") is dark
+
+
+# Gives every text whose contrast to the nearest painted ground is below 4.5, with the contrast.
+FAINT = """
+(() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = channels(colour).slice(0, 3).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (channels(colour)[3] !== 0) return colour;
+    }
+  };
+  const faint = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest('noscript, title')) continue;
+    const span = element.closest('.span');
+    const paint = getComputedStyle(element);
+    const [a, b] = [
+      light(element instanceof SVGElement ? paint.fill : paint.color),
+      light(span ? getComputedStyle(span.querySelector('rect')).fill : ground(element)),
+    ];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) faint.push([walker.currentNode.textContent, contrast]);
+  }
+  return faint;
+})()
+"""
+
+
+async def test_a_database_that_is_away_is_said_and_health_goes_on(browser: Browser, house: House) -> None:
+    """A notice tells it while it lasts, what was known stays, and the notice goes when it is over."""
+    async with browser.tab() as page:
+        await show(page, house)
+        house.view.database_up = False
+        fail_over(house.view)
+        await page.value(LOOK_AGAIN)
+        await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
+        await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
+        assert "Ada Example 30" in await page.text(".change")
+        house.view.database_up = True
+        await page.value(LOOK_AGAIN)
+        await page.until("document.querySelector('#notice').hidden")
+
+
+async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None:
+    """The page says that it is cut off, comes back by itself, and shows what it missed, each row once."""
+    async with browser.tab() as page:
+        async with running() as before:
+            before.view.rows = [row(each) for each in range(1, 4)]
+            port = before.server.port
+            await show(page, before)
+        await page.until("document.querySelector('#link').dataset.state === 'lost'")
+        async with running(port=port) as after:
+            after.view.rows = [row(each) for each in range(1, 6)]
+            await page.until(f"{LIVE} && document.querySelectorAll('.change').length === 5")
+            ids = await page.value("[...document.querySelectorAll('.change')].map((each) => each.dataset.id)")
+            assert ids == ["5", "4", "3", "2", "1"]
+
+
+async def test_it_works_behind_the_token(page: Page) -> None:
+    """A browser that was given the password loads the page, its files, its data and the live feed with it."""
+    async with running(token="an-invented-token") as house:
+        await page.open(f"{house.url.replace('http://', 'http://me:an-invented-token@')}/")
+        await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
+
+
+async def test_an_empty_house_says_so(page: Page) -> None:
+    """Before anything is known the page says what is missing, not nothing."""
+    async with running() as house:
+        house.view.shown = dataclasses.replace(
+            house.view.shown,
+            mode="starting",
+            coverage=None,
+            subscriptions={},
+            completeness=dataclasses.replace(house.view.shown.completeness, ratio=None),
+        )
+        house.view.day = dataclasses.replace(
+            house.view.day, modes=[], api=dataclasses.replace(house.view.day.api, limit=None, remaining=None)
+        )
+        await show(page, house)
+        body = await page.text("body")
+        for told in (
+            "Starting",
+            "no complete poll yet",
+            "No change recorded yet.",
+            "Not read yet.",
+            "No round of re-reading is complete yet.",
+        ):
+            assert told in body
+        assert "Not known before the first call." in body
