@@ -182,7 +182,6 @@ class Deliveries:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers.clear()
-        self._under_way = 0
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -232,6 +231,10 @@ class Deliveries:
             self._under_way += 1
             try:
                 await self._send(parcel)
+            except asyncio.CancelledError:
+                # Stopped meanwhile: whether it arrived is unknown, so it is sent again.
+                self._outbox.appendleft(parcel)
+                raise
             finally:
                 self._under_way -= 1
                 self._wake()

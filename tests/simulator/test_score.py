@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fubd.simulator import Account, Score, Seen, SimClock, score
 from tests.simulator.conftest import NINE
@@ -260,3 +262,34 @@ def test_a_row_without_a_time_is_no_row() -> None:
         story.score([row | {"changed_at": None}])
     text = row | {"changed_at": datetime.isoformat(row["changed_at"].replace(tzinfo=None))}
     assert story.score([text]).perfect
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(1001, 1004),
+            st.sampled_from(["Nurture", "Past Client", "ACQ - Offers Made"]),
+            st.sampled_from([0.0, 0.3, 1.0, 40.0]),
+        ),
+        min_size=1,
+        max_size=25,
+    ),
+    data=st.data(),
+)
+def test_any_history_told_rightly_is_perfect_and_one_row_less_or_more_is_not(
+    steps: list[tuple[int, str, float]], data: st.DataObject
+) -> None:
+    """Whatever happened, the table that tells it is perfect; without one of its rows, or with one told twice, it is not."""
+    story = Story()
+    for person_id, stage, after in steps:
+        if story.account.stage_of(person_id) != stage:
+            story.move(person_id, stage, after=after)
+    table = story.table()
+    for place, row in enumerate(table):
+        row["changed_at"] += timedelta(microseconds=place)
+    assert story.score(table).perfect
+    if table:
+        place = data.draw(st.integers(0, len(table) - 1))
+        assert story.score(table[:place] + table[place + 1 :]).lost_shown == 1
+        twice = story.score([*table, table[place] | {"changed_at": table[place]["changed_at"] + timedelta(days=1)}])
+        assert (twice.doubled, twice.captured) == (1, len(table))

@@ -299,6 +299,19 @@ async def test_killed_webhooks_are_lost(simulator: Simulator, account: Account, 
     assert [simulator.seen.of(change).shown for change in account.truth.changes] == [False, True]
 
 
+async def test_stopped_and_started_again(simulator: Simulator, account: Account, listener: Listener) -> None:
+    """What happens while the service is down is told when it is up again, and the registry and the account are as they were."""
+    base = await simulator.start()
+    simulator.subscribe("peopleStageUpdated", listener.url)
+    await simulator.stop()
+    account.move(account.ids[0], "Past Client")
+    again = await simulator.start(port=int(base.rsplit(":", 1)[1].removesuffix("/v1")))
+    await simulator.deliveries.drained()
+    await simulator.stop()
+    assert again == base
+    assert [told["resourceIds"] for told in listener.payloads("peopleStageUpdated")] == [[account.ids[0]]]
+
+
 async def test_scripted_fates(simulator: Simulator, account: Account, listener: Listener, url: str) -> None:
     """A delivery can be doubled, overtaken, forged, unsigned or lost, as scripted; a forged one shows nothing."""
     del url
