@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 _GLANCE_SECONDS = 0.02
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], within_seconds: float = 10.0) -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T | None]], within_seconds: float = 10.0) -> T: ...
+
+
+@overload
+async def eventually(check: Callable[[], T | None], within_seconds: float = 10.0) -> T: ...
+
+
+async def eventually(check: Callable[[], object], within_seconds: float = 10.0) -> object:
     """Give the first true value of `check`, a function or coroutine function; AssertionErrors in it count as not yet.
 
     Raises the last AssertionError, or one of its own, when the time is over.

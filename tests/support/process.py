@@ -1,0 +1,129 @@
+"""Real processes: `python -m fubd …` as a user or a platform starts it, and ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.waiting import eventually
+
+_CHECKOUT = Path(__file__).parents[2]
+# Of our own environment a process gets only what it takes to run at all: no setting may leak in.
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+_LONGEST_LINE = 1024 * 1024
+
+
+class Process:
+    """A process under way. `lines` is its stdout so far, `errors` its stderr."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._readers = [
+            asyncio.create_task(_read(process.stdout, self.lines)),
+            asyncio.create_task(_read(process.stderr, self.errors)),
+        ]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """How it ended: its exit code, the negative number of a signal, None while it runs."""
+        return self._process.returncode
+
+    async def line(self, wanted: str | Callable[[str], bool], within_seconds: float = 30.0) -> str:
+        """Wait for a line of stdout that holds the text, or for which the function says so, and give it."""
+        holds = wanted if callable(wanted) else lambda line: wanted in line
+
+        def found() -> str | None:
+            hit = next((line for line in self.lines if holds(line)), None)
+            if hit is None and self.code is not None:
+                # Nothing more will come: the reader may still hold the last lines, the next look has them.
+                assert not all(reader.done() for reader in self._readers), f"ended with {self.code}: {self.errors[-5:]}"
+            return hit
+
+        return await eventually(found, within_seconds)
+
+    async def answers(self, url: str, status: int = 200, within_seconds: float = 30.0) -> bytes:
+        """Wait until a URL answers with this status, and give the body."""
+        async with aiohttp.ClientSession() as session:
+
+            async def body() -> bytes | None:
+                assert self.code is None, f"ended with {self.code}: {self.errors[-5:]}"
+                with suppress(aiohttp.ClientError):
+                    async with session.get(url) as answer:
+                        text = await answer.read()
+                        return text or b" " if answer.status == status else None
+                return None
+
+            return await eventually(body, within_seconds)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def signal(self, number: int) -> None:
+        """Send any signal."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def ended(self, within_seconds: float = 30.0) -> int:
+        """Wait for its end and for its last line, and give the exit code."""
+        async with asyncio.timeout(within_seconds):
+            code = await self._process.wait()
+            await asyncio.gather(*self._readers)
+        return code
+
+
+@asynccontextmanager
+async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path) -> AsyncIterator[Process]:
+    """Run `python -m fubd ARGUMENTS` in a folder (whose .env it would read) with only these settings, until the block ends."""
+    async with python("-m", "fubd", *arguments, environ=environ, folder=folder) as process:
+        yield process
+
+
+@asynccontextmanager
+async def python(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path) -> AsyncIterator[Process]:
+    """Run this Python with arguments, as `fubd` does."""
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+            cwd=folder,
+            env={
+                **{name: os.environ[name] for name in _KEPT if name in os.environ},
+                "PYTHONPATH": str(_CHECKOUT),
+                **(environ or {}),
+            },
+        )
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.ended()
+
+
+async def _read(stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+    while stream is not None and (line := await stream.readline()):
+        lines.append(line.decode().rstrip("\n"))

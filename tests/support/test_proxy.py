@@ -1,0 +1,89 @@
+"""The faulty network does what its switches say, or the tests that use it would prove nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import asyncpg
+import pytest
+
+from fubd.store.dsn import parse
+from tests.support.proxy import Proxy
+
+_LOST = (asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError, ConnectionError)
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    return await asyncpg.connect(**parse(url).connect_arguments(), timeout=5)
+
+
+async def test_passes_everything_on(empty_database: str) -> None:
+    """What goes through is what was sent, also when it is large."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        sent = "x" * 3_000_000
+        assert await connection.fetchval("SELECT $1::text", sent) == sent
+        await connection.close()
+        assert proxy.connections == 1
+
+
+async def test_delays_each_direction(empty_database: str) -> None:
+    """A round trip takes twice the delay."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        proxy.delay_seconds = 0.05
+        began = time.monotonic()
+        await connection.execute("SELECT 1")
+        assert 0.1 <= time.monotonic() - began < 1
+        proxy.delay_seconds = 0
+        await connection.close()
+
+
+async def test_cuts_and_refuses(empty_database: str) -> None:
+    """Connections under way break, and new ones are refused until it accepts again."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        await proxy.refuse()
+        await proxy.cut()
+        with pytest.raises(_LOST):
+            await connection.execute("SELECT 1")
+        with pytest.raises(OSError, match=r"refused|failed"):
+            await _connect(proxy.dsn)
+        await proxy.accept()
+        again = await _connect(proxy.dsn)
+        await again.close()
+
+
+async def test_swallows_everything(empty_database: str) -> None:
+    """In a black hole nothing comes back; once it is over, what was sent arrives."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        proxy.blackhole = True
+        question = asyncio.create_task(connection.fetchval("SELECT 7"))
+        done, _ = await asyncio.wait([question], timeout=0.1)
+        assert not done
+        proxy.blackhole = False
+        assert await question == 7
+        await connection.close()
+
+
+async def test_loses_the_reply_to_a_commit(empty_database: str) -> None:
+    """The COMMIT is carried out, its sender never learns of it."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        await connection.execute("CREATE TABLE kept (number integer)")
+        proxy.lost_commit_replies = 1
+        await connection.execute("BEGIN")
+        await connection.execute("INSERT INTO kept VALUES (1)")
+        with pytest.raises(_LOST):
+            await connection.execute("COMMIT")
+        assert (proxy.lost_commit_replies, proxy.commits) == (0, 1)
+        again = await _connect(proxy.dsn)
+        assert await again.fetchval("SELECT count(*) FROM kept") == 1
+        proxy.lost_commit_replies = 1
+        with pytest.raises(_LOST):
+            await again.execute("BEGIN; INSERT INTO kept VALUES (2); COMMIT")
+        last = await _connect(proxy.dsn)
+        assert await last.fetchval("SELECT count(*) FROM kept") == 2
+        await last.close()
