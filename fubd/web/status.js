@@ -54,7 +54,7 @@ function showHealth(told) {
   at("mode-glyph").textContent = known.glyph;
   if (at("mode-name").textContent !== known.name) at("mode-name").textContent = known.name;
   at("mode-reason").textContent = health.reason;
-  at("poll-interval").textContent = health.poll_interval_seconds === null ? "–" : `every ${duration(health.poll_interval_seconds)}`;
+  at("poll-interval").textContent = health.poll_interval_seconds === null ? "–" : duration(health.poll_interval_seconds);
   at("coverage").textContent = health.coverage ? moment(health.coverage, now()) : "no complete poll yet";
   age(at("coverage-age"), health.coverage, "");
   for (const [name, source] of Object.entries(health.sources)) showSource(name, source);

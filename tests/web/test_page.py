@@ -74,11 +74,11 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: H
     """Everything an owner asks for stands there in words, with ages on the server's clock."""
     await show(page, house)
     mode = await page.text("#mode")
-    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "every 30 min", "7 min ago"):
+    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Polls every\n30 min", "7 min ago"):
         assert told in mode
     webhook, polling = await page.text("#source-webhook"), await page.text("#source-polling")
     assert "Healthy" in webhook
-    assert "Recorded today\n31" in webhook
+    assert "Changes today\n31" in webhook
     assert "7 min ago" in polling
     assert "none yet" in polling
     body = await page.text("body")
@@ -121,7 +121,7 @@ async def test_a_failover_shows_by_itself(page: Page, house: House) -> None:
     await page.value(LOOK_AGAIN)
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
     mode = await page.text("#mode")
-    for told in ("Failover", "a poll found 3 changes that no webhook had told", "every 30 s"):
+    for told in ("Failover", "a poll found 3 changes that no webhook had told", "Polls every\n30 s"):
         assert told in mode
     assert "Stale: check webhook server" in await page.text("#source-webhook")
     assert "1 h 12 min ago" in await page.text("#source-webhook")
