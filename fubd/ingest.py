@@ -301,8 +301,7 @@ class Ingest:
                 max(snapshot.read_at, reading.updated), covered, reading.created, reading.stage in self._ignored,
             )  # fmt: skip
             same = gathered.claims.get(claim[:6])
-            if same is None or (same.read_at or _EPOCH) < (claim.read_at or _EPOCH):
-                gathered.claims[claim[:6]] = claim
+            gathered.claims[claim[:6]] = claim if same is None else _widened(same, claim)
             fact = gathered.facts.get(person_id)
             if fact is None or (fact.reading.updated, fact.read_at) <= (reading.updated, snapshot.read_at):
                 gathered.facts[person_id] = Facts(reading, snapshot.read_at, self._tag_of(reading))
@@ -414,6 +413,13 @@ def _claims_in(what: Delivery | Snapshot) -> int:
     if isinstance(what, Snapshot):
         return len(what.readings)
     return len(what.told.person_ids) if isinstance(what.told, StageEvent | Hint) else 0
+
+
+def _widened(first: NewClaim, again: NewClaim) -> NewClaim:
+    """The same state read twice in one batch, joined as the database joins claims (`take.sql`)."""
+    read_at = max(first.read_at or _EPOCH, again.read_at or _EPOCH)
+    covered = None if first.covered is None or again.covered is None else min(first.covered, again.covered)
+    return first._replace(read_at=read_at, covered=covered)
 
 
 def _receipt(delivery: Delivery, *, new: bool) -> Receipt:

@@ -188,6 +188,28 @@ async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(database
         assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 0
 
 
+async def test_reading_a_found_change_again_does_not_narrow_its_bounds(database: str) -> None:
+    """Coverage at a later read says nothing of when the change was: the earlier read had shown it already."""
+    async with recorder(database) as made:
+        await made.told(KNOWN_A, read("B", "10:12", "10:13", "10:00"), read("B", "10:12", "10:14", "10:10"))
+        assert await made.rows() == [("A", "B", at("10:12"), at("10:00"))]
+        await made.told_at_once(read("A", "08:00", "09:00", person=2))
+        await made.told_at_once(read("B", "10:12", "10:14", "10:10", person=2), read("B", "10:12", "10:13", "10:00", person=2))
+        assert await made.rows(2) == [("A", "B", at("10:12"), at("10:00"))]
+
+
+async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(database: str) -> None:
+    """Found while filling names, it is polling's, and counts as missed in time; a newcomer that a webhook announced is the webhook's."""
+    async with recorder(database) as made:
+        await made.book.begin_sweep(at("09:00"), from_id=0)
+        await made.told(KNOWN_A, read("B", "10:12", "10:13", "10:00", channel=Channel.WEBHOOK))
+        assert [(row["source"], row["confirmed_by"]) for row in await made.records()] == [("polling", None)]
+        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 1
+        await made.told(read("Lead", "10:02", "10:03", "10:00", person=2, created="10:02", channel=Channel.WEBHOOK))
+        assert [(row["source"], row["confirmed_by"]) for row in await made.records(2)] == [("webhook", None)]
+        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 0
+
+
 async def test_two_instances_record_the_same_evidence_once(database: str) -> None:
     """During a deploy both instances hear and read everything: the rows are those of one."""
     chance = random.Random(11)

@@ -157,7 +157,7 @@ def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[
         stage=change.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        source=first.channel,
+        source=_voice(first, change),
         received_at=first.received_at,
         confirmed_by=None,
         confirmed_at=None,
@@ -180,11 +180,23 @@ def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
     return _confirmed(now, change.told, claims)
 
 
+def _voice(claim: Claim, change: Change) -> str:
+    """Say which source a claim speaks for.
+
+    A read that a webhook prompted speaks for webhooks where it shows a newcomer, for that is what the webhook told. Any other change that
+    such a read shows was told by no webhook: it was found by reading, as a poll finds it.
+    """
+    if claim.entry or claim.channel == "polling":
+        return claim.channel
+    return "webhook" if change.stage_from is None else "polling"
+
+
 def _confirmed(row: Row, told: tuple[int, ...], claims: dict[int, Claim]) -> Row:
     if row.confirmed_by is not None:
         return row
     for seq in sorted(told):
         claim = claims.get(seq)
-        if claim is not None and claim.channel != row.source:
+        # A read that a webhook prompted is no second look of the other source.
+        if claim is not None and claim.channel != row.source and (claim.entry or claim.channel == "polling"):
             return row._replace(confirmed_by=claim.channel, confirmed_at=claim.received_at)
     return row

@@ -27,11 +27,12 @@ WITH delivered AS (
         $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::boolean[]
     ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
     WHERE (SELECT count(*) FROM locked) >= 0
-    -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer; whichever read is recorded first, the wider knowledge stays.
+    -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer; but coverage at a later read says nothing of
+    -- when the stage before was left, for the earlier read had shown the new one already: the lowest stays, and unknown is lowest of all.
     ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
-        SET read_at = greatest(k.read_at, excluded.read_at), covered = greatest(k.covered, excluded.covered)
-        WHERE k.kind = 'state' AND (k.read_at, k.covered) IS DISTINCT FROM
-            (greatest(k.read_at, excluded.read_at), greatest(k.covered, excluded.covered))
+        SET read_at = greatest(k.read_at, excluded.read_at),
+            covered = CASE WHEN k.covered IS NOT NULL AND excluded.covered IS NOT NULL THEN least(k.covered, excluded.covered) END
+        WHERE k.kind = 'state' AND (k.read_at < excluded.read_at OR k.covered > excluded.covered OR (k.covered IS NOT NULL AND excluded.covered IS NULL))
     RETURNING k.seq, (k.xmax = 0) AS added
 )
 SELECT

@@ -42,14 +42,20 @@ class Book:
         await self._execute("UPDATE fubd.coverage SET began = coalesce(began, $1), sweep_began = $1, sweep_from_id = $2", began, from_id)
 
     async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
-        """Advance coverage, never backwards."""
-        row = await self._fetchrow(
-            "UPDATE fubd.coverage SET reached = greatest(reached, $1), began = coalesce(began, $1),"
-            " sweep_began = CASE WHEN $2 THEN NULL ELSE sweep_began END, sweep_from_id = CASE WHEN $2 THEN NULL ELSE sweep_from_id END"
-            " RETURNING reached",
-            reached,
-            sweep,
-        )
+        """Advance coverage, never backwards. The first baseline is the first complete round: everyone was read and is as recorded."""
+        async with self._pool.transaction() as connection:
+            row = await connection.fetchrow(
+                "UPDATE fubd.coverage SET reached = greatest(reached, $1), began = coalesce(began, $1),"
+                " sweep_began = CASE WHEN $2 THEN NULL ELSE sweep_began END, sweep_from_id = CASE WHEN $2 THEN NULL ELSE sweep_from_id END"
+                " RETURNING reached",
+                reached,
+                sweep,
+            )
+            if sweep:
+                await connection.execute(
+                    "UPDATE fubd.scrub SET last_ratio = 1, last_finished = now(), last_people = (SELECT count(*) FROM fubd.person)"
+                    " WHERE last_ratio IS NULL"
+                )
         now: datetime = row["reached"]
         return now
 
