@@ -688,12 +688,16 @@ async def test_a_bad_number_is_told(web: aiohttp.ClientSession, path: str, query
 
 
 async def test_a_database_that_is_away_is_told(web: aiohttp.ClientSession) -> None:
-    """503 for what needs it; a view that says nothing at all is given up after its time."""
-    async with running() as house:
+    """503 for what needs it, also when it says nothing at all for too long."""
+    async with running(limits=Limits(view_seconds=0.05)) as house:
         house.view.database_up = False
         for path in ("/api/changes", "/api/overview"):
             status, answer = await read_json(web, f"{house.url}{path}")
             assert (status, answer) == (503, {"error": "the database does not answer"})
+        house.view.database_up = True
+        house.view.gate.clear()
+        for path in ("/api/changes", "/api/overview"):
+            assert (await read_json(web, f"{house.url}{path}"))[0] == 503
 
 
 # --- The live feed ----------------------------------------------------------------------------------------------------

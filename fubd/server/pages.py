@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import logging
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -22,7 +21,6 @@ from fubd.server.view import View
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-_logger = logging.getLogger(__name__)
 _FILES = Path(__file__).parent.parent / "web"
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 _TYPES[".svg"] = "image/svg+xml"

@@ -150,11 +150,13 @@ def story() -> Overview:
 
 
 class MemoryView:
-    """Shows what a test puts into it. While `database_up` is false it knows only what needs no database."""
+    """Shows what a test puts into it. While `database_up` is false it knows only what needs no database; while `gate` is clear it is mute."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
         self.database_up = True
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.reason_unready: str | None = None
         self.shown = Health(
             mode="steady",
@@ -180,17 +182,18 @@ class MemoryView:
 
     async def overview(self) -> Overview:
         """Give the day, with the newest rows."""
-        self._answer()
+        await self._answer()
         day = self.day
         recent = self.rows[:-51:-1]
         return Overview(day.now, day.started_at, day.version, day.captures, day.modes, day.api, day.pending, day.quarantined, recent)
 
     async def changes(self, after: int, limit: int) -> Sequence[Mapping[str, object]]:
         """Give rows above that id."""
-        self._answer()
+        await self._answer()
         return [each for each in self.rows if int(str(each["id"])) > after][:limit]
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
+        await self.gate.wait()
         if not self.database_up:
             raise Unavailable("no database here")
 
