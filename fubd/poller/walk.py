@@ -9,6 +9,8 @@ Two ways, and a probe at start-up that tells which:
 - `sort=-updated` by offset. People who change while we walk move to the front and push rows right: they repeat, nothing is lost. A
   deletion shifts rows left, past us. So each page must *begin* with someone changed later than the last row of the page before: then
   whatever lies between was on one of the two pages. People of one second come in no order at all and must therefore fit on one page.
+  Someone below us who is edited goes to the front unread, with what had changed before; so another pass follows, down to the instant at
+  which this one began, until a pass is a single page, which is one moment.
 
 When neither shows that it saw everything, `changed_since` gives None and the account is swept.
 """
@@ -33,6 +35,7 @@ _DEEPEST_OFFSET = 2000
 # Rows read again on the next page, so that a few deletions do not cost a step back.
 _SPARE_ROWS = 10
 _STEPS_BACK = 3
+_PASSES = 5
 _PROBED_ROW = 10
 _EMPTY_PAGES = 3
 
@@ -134,7 +137,7 @@ def _descends(rows: tuple[Reading, ...]) -> bool:
 
 
 class _OffsetWalk:
-    """One walk by `sort=-updated`. `bound`: everybody who changed later than this has been on a page."""
+    """One walk by `sort=-updated`, in passes. `bound`: everybody who changed later than this was on a page of the pass under way."""
 
     def __init__(self, errand: Errand, watermark: datetime) -> None:
         self._errand = errand
@@ -144,17 +147,35 @@ class _OffsetWalk:
         self._steps_back = 0
 
     async def run(self) -> datetime | None:
+        """Give the instant of the first page; None when not everybody can be shown to have been seen."""
+        began: datetime | None = None
+        for _ in range(_PASSES):
+            passed = await self._pass()
+            if passed is None:
+                return None
+            passed_from, pages = passed
+            began = began or passed_from
+            if pages == 1:
+                return began
+            self._watermark = passed_from - _SECOND
+        return None
+
+    async def _pass(self) -> tuple[datetime, int] | None:
+        """Go down to the watermark once; give the instant of the first page and the number of pages."""
         offset: int | None = 0
         began: datetime | None = None
+        pages = 0
+        self._bound = None
         while offset is not None:
             page = await self._page(offset)
             if page is None or not _descends(page.readings):
                 return None
+            pages += 1
             began = began or page.read_at
             if self._adjoins(page):
                 await self._hand_in_new(page)
                 if self._is_last(page, offset):
-                    return began
+                    return began, pages
                 offset = self._next_offset(page, offset)
             else:
                 offset = self._step_back(offset)

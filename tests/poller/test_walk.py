@@ -1,0 +1,210 @@
+"""The incremental walk, against accounts that change while they are read."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fubd.core.observation import Reading
+from fubd.poller.errand import Errand
+from fubd.poller.walk import Filter, Walk
+from fubd.ports import Unavailable
+from fubd.simulator.dice import Dice
+from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, live, true_time
+
+_HOUR_AGO = EPOCH - timedelta(hours=1)
+
+
+def _errand(feed: AccountFeed, memory: Memory) -> Errand:
+    return Errand(feed, memory, covered=None, may_go_on=lambda: True)
+
+
+def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Account:
+    """Make an account of people untouched for a day and of others changed within the hour, ids mixed."""
+    account = Account()
+    dice = Dice(changed)
+    ids = dice.sample(range(1, 10 * (untouched + changed) + 10), untouched + changed)
+    for person_id in ids[:untouched]:
+        account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=dice.randrange(86400)))
+    for person_id in ids[untouched:]:
+        account.add(person_id, updated=EPOCH - timedelta(seconds=dice.randrange(spread_seconds)))
+    return account
+
+
+@pytest.mark.parametrize(
+    ("way", "shown"),
+    [("works", Filter.WORKS), ("lies", Filter.LIES), ("ignored", Filter.IGNORED)],
+)
+def test_the_probe_tells_what_the_filter_is_worth(way: str, shown: Filter) -> None:
+    """A filter that works is used; one that answers with nobody or is ignored is not, and the changed are found all the same."""
+
+    async def story() -> None:
+        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), Walk()
+        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        assert walk.filter is shown
+        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        assert changed <= set(memory.known)
+
+    live(story())
+
+
+@pytest.mark.parametrize("way", ["works", "lies"])
+def test_a_quiet_poll_is_one_call(way: str) -> None:
+    """Once probed, a poll of an account with few changes asks for one page, whichever way it walks."""
+
+    async def story() -> None:
+        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        before = feed.calls_made()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        assert feed.calls_made() - before == 1
+
+    live(story())
+
+
+def test_an_empty_account_is_walked() -> None:
+    """With nobody to prove the filter by, the walk still ends and tells when it began."""
+
+    async def story() -> None:
+        walk = Walk()
+        assert await walk.changed_since(_errand(AccountFeed(Account()), Memory()), _HOUR_AGO) is not None
+        assert walk.filter is Filter.UNPROVEN
+
+    live(story())
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    way=st.sampled_from(["works", "lies", "ignored"]),
+    changed=st.sampled_from([0, 5, 99, 100, 101, 250, 600]),
+    spread_seconds=st.sampled_from([60, 1800, 3500]),
+    liveliness=st.integers(0, 30),
+    unordered=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_nothing_that_changed_before_the_walk_began_is_missed(
+    *, seed: int, way: str, changed: int, spread_seconds: int, liveliness: int, unordered: bool
+) -> None:
+    """While people change, are trashed, deleted and created between two pages, all who had changed before are handed in."""
+
+    async def story() -> None:
+        dice = Dice(seed)
+        ways = Ways(filter=way, latency_seconds=0.3, unordered_ties=dice if unordered else None)
+        feed = AccountFeed(_peopled(untouched=300, changed=changed, spread_seconds=spread_seconds), ways)
+        memory, walk = Memory(), Walk()
+        history: list[tuple[datetime, dict[int, Reading]]] = []
+
+        def meanwhile() -> None:
+            history.append((true_time(), {person.id: person.reading() for person in feed.account.people.values()}))
+            for _ in range(dice.randrange(liveliness + 1)):
+                _change_something(feed.account, dice)
+
+        feed.meanwhile = meanwhile
+        began = await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        if began is None:
+            return
+        as_it_began = next(people for at, people in history if at >= began)
+        for person_id, then in as_it_began.items():
+            if then.updated >= _HOUR_AGO and person_id not in feed.account.deleted:
+                assert memory.known[person_id].updated >= then.updated
+
+    live(story())
+
+
+def _change_something(account: Account, dice: Dice) -> None:
+    person_id = dice.choice(account.ids)
+    match dice.randrange(5):
+        case 0:
+            account.delete(person_id)
+        case 1:
+            account.create()
+        case 2:
+            account.move(person_id, "Trash")
+        case 3:
+            account.move(person_id, dice.choice(["Nurture", "Offer", "Closed"]))
+        case _:
+            account.touch(person_id)
+
+
+def test_deletions_between_pages_cost_a_step_back_and_nobody() -> None:
+    """When forty people are deleted ahead of the next page, the walk reads further up again and misses nobody."""
+
+    async def story() -> None:
+        feed, memory, walk = AccountFeed(_peopled(untouched=300, changed=250), Ways(filter="lies")), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        memory.known.clear()
+        newest = sorted(feed.account.people.values(), key=lambda person: person.updated, reverse=True)
+        doomed = [person.id for person in newest[10:50]]
+        calls = feed.calls_made()
+
+        def meanwhile() -> None:
+            if feed.calls_made() == calls + 2:
+                for person_id in doomed:
+                    feed.account.delete(person_id)
+
+        feed.meanwhile = meanwhile
+        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        assert {person.id for person in newest[:250]} - set(doomed) <= set(memory.known)
+
+    live(story())
+
+
+def test_more_people_of_one_second_than_a_page_holds_ask_for_a_sweep() -> None:
+    """A bulk edit leaves more people with one `updated` than fit on a page: their order proves nothing, so the walk gives up."""
+
+    async def story() -> None:
+        account = _peopled(untouched=300, changed=0)
+        for person_id in account.ids[:150]:
+            account.touch(person_id)
+        feed = AccountFeed(account, Ways(filter="lies"))
+        assert await Walk().changed_since(_errand(feed, Memory()), _HOUR_AGO) is None
+
+    live(story())
+
+
+def test_the_walk_gives_up_before_the_deepest_offset() -> None:
+    """With more changed people than offsets reach, the walk gives up without ever asking for a refused page."""
+
+    async def story() -> None:
+        feed = AccountFeed(_peopled(untouched=0, changed=3000, spread_seconds=3500), Ways(filter="lies"))
+        assert await Walk().changed_since(_errand(feed, Memory()), _HOUR_AGO) is None
+        assert max(asked.offset or 0 for _, asked in feed.calls if asked is not None and not isinstance(asked, int)) < 2000
+
+    live(story())
+
+
+def test_a_filter_that_stops_working_is_noticed_within_the_poll() -> None:
+    """When the filter is ignored from one day on, the very poll that meets it walks the other way and misses nobody."""
+
+    async def story() -> None:
+        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=150)), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        feed.ways.filter = "ignored"
+        memory.known.clear()
+        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        assert changed <= set(memory.known)
+
+    live(story())
+
+
+def test_an_aborted_walk_raises() -> None:
+    """An outage in the middle is not an end: what was read stays, and the walk does not claim to be complete."""
+
+    async def story() -> None:
+        feed, memory, walk = AccountFeed(_peopled(untouched=10, changed=400)), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        calls = feed.calls_made()
+
+        def meanwhile() -> None:
+            if feed.calls_made() == calls + 3:
+                feed.outage = Unavailable("FUB answered 503 to every try")
+
+        feed.meanwhile = meanwhile
+        with pytest.raises(Unavailable):
+            await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+
+    live(story())
