@@ -150,7 +150,7 @@ def story() -> Overview:
 
 
 class MemoryView:
-    """Shows what a test puts into it. While `database_up` is false it knows only what needs no database; while `gate` is clear it is mute."""
+    """Shows what a test puts into it. While `database_up` is false only what needs no database; while `gate` is clear, nothing."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
