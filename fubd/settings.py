@@ -322,6 +322,10 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("FUBD_LOG_FORMAT"), description="json or console"
     )
 
+    def secrets(self) -> tuple[str, ...]:
+        """Give the text of every secret that is set: what no line of a log may hold."""
+        return tuple(value.get_secret_value() for _, value in self if isinstance(value, SecretStr))
+
     @classmethod
     @override
     def settings_customise_sources(

@@ -1,0 +1,167 @@
+"""argv → command → exit code.
+
+0 done; 1 could not do its work; 2 the configuration or the command line is bad; 130 interrupted, 143 ended by a signal. What a user can
+put right is told in readable lines on stderr; anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fubd import __version__
+from fubd.ports import Refused, Unavailable
+from fubd.settings import SettingsError
+
+_FAILED = 1
+_BAD_CONFIGURATION = 2
+_INTERRUPTED = 130
+_ENDED = 143
+
+_DAEMON = "serve"
+_RECOVERY = "recover"
+_WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status"})
+
+_ABOUT = "Every stage change in Follow Up Boss, recorded exactly once, by webhook and by polling."
+_WITHOUT_A_COMMAND = (
+    "Without a command it is the daemon, until SIGTERM or Ctrl-C. The settings come from the environment and from .env in the working "
+    "directory; the README lists them. Exit codes: 0 done, 1 could not do its work, 2 bad configuration."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code. Each is a module of `fubd.commands` with `run(args) -> int`."""
+    parsed = _parsed(arguments)
+    with _ending_well() as ended:
+        try:
+            run: Callable[[argparse.Namespace], int] = importlib.import_module(f"fubd.commands.{parsed.module}").run
+            code = run(parsed)
+            sys.stdout.flush()
+        except SettingsError as error:
+            code = _tell(error, _BAD_CONFIGURATION)
+        except (Unavailable, Refused) as error:
+            code = _tell(error, _FAILED)
+        except KeyboardInterrupt:
+            # For what runs until it is told to stop, this is how it ends.
+            endless = parsed.module == _DAEMON or parsed.forever
+            code = 0 if endless else _ENDED if ended else _INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read our output has gone; the interpreter must not fail over it once more when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = _FAILED
+    return code
+
+
+def _tell(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        sys.stderr.write(f"fubd: {line}\n")
+    return code
+
+
+@contextmanager
+def _ending_well() -> Iterator[list[int]]:
+    """Let a command that is told to end do so as if by Ctrl-C, so that what it started ends too; gives the signals that came."""
+    came: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.poll_only:
+        if parsed.module != _DAEMON:
+            parser.error(f"--poll-only is a command of its own and does not go with {parsed.command}")
+        parsed.module = _RECOVERY
+    for option in ("full", "forever"):
+        if getattr(parsed, option) and not parsed.poll_only:
+            parser.error(f"--{option} goes with --poll-only")
+    if parsed.json and parsed.module not in _WITH_JSON:
+        parser.error("--json goes with --poll-only, check, audit and status")
+    return parsed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fubd", description=_ABOUT, epilog=_WITHOUT_A_COMMAND, allow_abbrev=False)
+    parser.set_defaults(module=_DAEMON)
+    parser.add_argument("--version", action="version", version=f"fubd {__version__}")
+    recovery = parser.add_argument_group("recovery run")
+    recovery.add_argument("--poll-only", action="store_true", help="no webhooks: poll from where coverage ended until caught up, and end")
+    recovery.add_argument("--full", action="store_true", help="with --poll-only: read every person in the account")
+    recovery.add_argument("--forever", action="store_true", help="with --poll-only: keep polling until SIGTERM or Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object (--poll-only, check, audit, status)")
+
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        added.set_defaults(module=name)
+        if name in _WITH_JSON:
+            # Without a default of its own, so that `fubd --json status` means the same.
+            added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object")
+        return added
+
+    demo = command("demo", "show fubd at work on a simulated account, with a score at the end; needs no configuration")
+    demo.add_argument("--seconds", type=_seconds, metavar="N", help="take so many seconds for the whole story")
+    command("check", "examine configuration, database, access to FUB and webhooks, and tell how to put right what is wrong")
+    audit = command("audit", "compare the stage of every person in FUB with the database")
+    audit.add_argument("--sample", type=_count, metavar="N", help="compare N people chosen at random instead of everyone")
+    audit.add_argument(
+        "--min", type=_ratio, default=1.0, metavar="RATIO", help="the completeness that is enough, such as 0.999 (default: 1)"
+    )
+    command("status", "show the health of both sources and the last changes, as the database knows them")
+    adopt = command("adopt", "take over a stage_changes table that the older scripts made; shows its plan first")
+    adopt.add_argument("--yes", action="store_true", help="go ahead without asking")
+    command("replay", "process the quarantined deliveries again, after an upgrade")
+    explain = command("explain", "show one person's rows, each with its evidence")
+    explain.add_argument("person_id", type=_count, metavar="PERSON_ID", help="the person's id in Follow Up Boss")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    number = _number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return number
+
+
+def _ratio(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
