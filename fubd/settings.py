@@ -70,8 +70,8 @@ class _Bad(ValueError):
 
 
 def _shown(value: object) -> str:
-    """Quote a value that is no secret, cut to a readable length."""
-    text = str(value)
+    """Quote a value that is no secret, on one line of readable length."""
+    text = "".join(character if character.isprintable() else "?" for character in str(value))
     return json.dumps(text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "…", ensure_ascii=False)
 
 
@@ -208,7 +208,7 @@ def _json(value: object) -> object:
         raise _Bad("is not JSON") from None
 
 
-def _columns(value: object) -> Mapping[str, str]:
+def _columns(value: object) -> dict[str, str]:
     decoded = _json(value)
     if not isinstance(decoded, Mapping):
         raise _Bad("is not a JSON object")
@@ -221,7 +221,7 @@ def _columns(value: object) -> Mapping[str, str]:
             raise _Bad(f"{_shown(column)} is a name that Postgres keeps for itself")
         if not isinstance(name, str) or not _FUB_FIELD.fullmatch(name):
             raise _Bad(f"the value of {_shown(column)} is not the name of a FUB field")
-    return MappingProxyType(dict(decoded))
+    return dict(decoded)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -302,7 +302,7 @@ class Settings(BaseSettings):
         0.8, validation_alias=AliasChoices("FUBD_API_SHARE"), description="a number greater than 0 and at most 1"
     )
     scrub_batches: _Whole = Field(4, validation_alias=AliasChoices("FUBD_SCRUB_BATCHES"), description="a whole number of 0 or more")
-    columns: Annotated[Mapping[str, str], BeforeValidator(_columns)] = Field(
+    columns: Annotated[Mapping[str, str], BeforeValidator(_columns), AfterValidator(MappingProxyType)] = Field(
         default_factory=lambda: MappingProxyType({}),
         validation_alias=AliasChoices("FUBD_COLUMNS"),
         description='a JSON object of column to FUB field, such as {"campaign_id":"customCampaignID"}; '

@@ -1,0 +1,239 @@
+"""DATABASE_URL: every way it is written in the wild, and what is made of it."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from fubd.settings import SettingsError
+from fubd.store.dsn import Dsn, Tls, parse
+from tests.support.databases import url_of
+from tests.support.proxy import Proxy
+
+_CA = (Path(__file__).parents[1] / "samples" / "settings" / "ca.pem").read_text()
+
+_RAW = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
+_LIKE_A_URL = st.text(st.sampled_from("ab1@#/:?%&=[]., "), min_size=1, max_size=20)
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+
+# What is written after the scheme; user, password, host, port, database that are meant.
+_MEANT = [
+    ("app:s3cret@db.example:6543/prod", ("app", "s3cret", "db.example", 6543, "prod")),
+    ("app:s3cret@db.example/prod", ("app", "s3cret", "db.example", 5432, "prod")),
+    ("app:s3cret@db.example:/prod", ("app", "s3cret", "db.example", 5432, "prod")),
+    ("app:s3cret@db.example", ("app", "s3cret", "db.example", 5432, "app")),
+    ("app:s3cret@db.example/", ("app", "s3cret", "db.example", 5432, "app")),
+    ("app@db.example/prod", ("app", "", "db.example", 5432, "prod")),
+    ("app.project:p@ss/w#o:r?d%@db.example:5432/prod", ("app.project", "p@ss/w#o:r?d%", "db.example", 5432, "prod")),
+    ("app:a@b/c?d=e@db.example:5432/prod?sslmode=require", ("app", "a@b/c?d=e", "db.example", 5432, "prod")),
+    ("app:p%40ss%2Fword%25@db.example/prod", ("app", "p@ss/word%", "db.example", 5432, "prod")),
+    ("app:100%@db.example/prod", ("app", "100%", "db.example", 5432, "prod")),
+    ("app:%ff%fe@db.example/prod", ("app", "%ff%fe", "db.example", 5432, "prod")),
+    ("app:[brackets]@db.example/prod", ("app", "[brackets]", "db.example", 5432, "prod")),
+    ("a%40corp:pw@db.example/prod", ("a@corp", "pw", "db.example", 5432, "prod")),
+    ("app:pw@[2001:db8::7]:5433/prod", ("app", "pw", "2001:db8::7", 5433, "prod")),
+    ("app:pw@[::1]/prod", ("app", "pw", "::1", 5432, "prod")),
+    ("app:pw@/prod?host=/run/postgresql", ("app", "pw", "/run/postgresql", 5432, "prod")),
+    ("app@%2Fsrv%2Fmy%20socket/prod", ("app", "", "/srv/my socket", 5432, "prod")),
+    ("/prod?host=/srv&user=app&password=p%40w&port=5444", ("app", "p@w", "/srv", 5444, "prod")),
+    ("/prod?host=/srv&user=app&password=p@w", ("app", "p@w", "/srv", 5432, "prod")),
+    ("db.example/?user=app&dbname=prod", ("app", "", "db.example", 5432, "prod")),
+    ("app:pw@db.example/prod?application_name=me@home", ("app", "pw", "db.example", 5432, "prod")),
+    ("app:pw@db.example/my%20data", ("app", "pw", "db.example", 5432, "my data")),
+]
+
+_REFUSED = [
+    ("mysql://app:hunter2@db.example/prod", "does not begin with postgresql"),
+    ("hunter2", "does not begin with postgresql"),
+    ("postgresql://app:hunter2@one.example,two.example/prod", "more than one host"),
+    ("postgresql://app:hunter2@/prod?host=one.example,two.example", "more than one host"),
+    ("postgresql://app:hunter2@/prod", "names no host"),
+    ("postgresql://db.example/prod", "names no user"),
+    ("postgresql://:hunter2@db.example/prod", "names no user"),
+    ("postgresql://app:hunter2@db.example:0/prod", "port"),
+    ("postgresql://app:hunter2@db.example:65536/prod", "port"),
+    ("postgresql://app:hunter2@db.example/prod?port=many", "port"),
+    ("postgresql://app:hunter2@db.example:port/prod", "do not follow the last @"),
+    ("postgresql://app:hunter2@::1/prod", "do not follow the last @"),
+    ("postgresql://app:hunter2@db.example/prod?sslmode=hunter2", "sslmode that is not known"),
+    ("postgresql://app:hunter2@db.example/prod?sslmode=verify-ca&sslrootcert=/hunter2.pem", "sslrootcert"),
+    ("postgresql://app:hunter2@db.example/prod?sslcert=/hunter2.pem", "sslcert"),
+    ("postgresql://app:hunter2%00@db.example/prod", "zero byte"),
+    ("postgresql://app:hun\nter2@db.example/prod", "control character"),
+    ("postgresql://app:[YOUR-PASSWORD]@db.example/prod", "placeholder"),
+    ("postgresql://", "names no host"),
+]
+
+
+@pytest.mark.parametrize(("written", "meant"), _MEANT)
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "POSTGRESQL"])
+def test_means(scheme: str, written: str, meant: tuple[str, str, str, int, str]) -> None:
+    """Each way of writing is read as it was meant, whatever the scheme is called."""
+    dsn = parse(f" {scheme}://{written}\n")
+    assert (dsn.user, dsn.password, dsn.host, dsn.port, dsn.database) == meant
+
+
+@pytest.mark.parametrize(("url", "said"), _REFUSED)
+def test_refuses(url: str, said: str) -> None:
+    """What cannot be used is refused in one line that says why and repeats nothing of the URL."""
+    with pytest.raises(SettingsError) as refused:
+        parse(url)
+    told = str(refused.value)
+    assert said in told
+    assert len(told.splitlines()) == 1
+    assert "hunter2" not in told
+    assert "example" not in told
+    assert refused.value.__context__ is None or refused.value.__suppress_context__
+
+
+@given(_RAW | _LIKE_A_URL, st.sampled_from(["", "?sslmode=require", "?pgbouncer=true&connection_limit=1"]))
+@example("@", "")
+@example("a@b:5/c", "")
+def test_any_password_as_it_is(password: str, parameters: str) -> None:
+    """A password may be pasted as it is, unless a part of it happens to be a valid escape."""
+    assume(not _ESCAPE.search(password))
+    dsn = parse(f"postgresql://app:{password}@db.example:5432/prod{parameters}")
+    assert (dsn.user, dsn.password, dsn.host, dsn.database) == ("app", password, "db.example", "prod")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40), st.booleans())
+def test_any_password_escaped(password: str, with_database: bool) -> None:
+    """Percent-encoded, every password comes out as it was."""
+    assume(password != "[YOUR-PASSWORD]")
+    dsn = parse(f"postgresql://app:{quote(password, safe='')}@db.example:5432{'/prod' if with_database else ''}")
+    assert (dsn.password, dsn.host) == (password, "db.example")
+
+
+@given(_RAW | _LIKE_A_URL)
+def test_any_text(text: str) -> None:
+    """Whatever stands in the variable is read, or refused without repeating it."""
+    told = ""
+    try:
+        parse(f"postgresql://{text}")
+    except SettingsError as error:
+        told = str(error)
+    assert len(told.splitlines()) <= 1
+    assert len(text) < 6 or text not in told
+
+
+@given(
+    st.builds(
+        Dsn,
+        host=st.sampled_from(["db.example", "127.0.0.1", "::1", "/run/my socket"]),
+        port=st.integers(1, 65535),
+        user=_RAW,
+        password=_RAW,
+        database=_RAW,
+        tls=st.just(Tls.REQUIRE),
+    )
+)
+def test_reads_what_the_tests_write(dsn: Dsn) -> None:
+    """The URLs that tests hand to processes say what they are made of."""
+    read = parse(url_of(dsn))
+    assert (read.host, read.port, read.user, read.password, read.database) == (dsn.host, dsn.port, dsn.user, dsn.password, dsn.database)
+
+
+@pytest.mark.parametrize("asked", ["", "?sslmode=disable", "?sslmode=allow", "?sslmode=prefer", "?sslmode=require", "?ssl=false"])
+@pytest.mark.parametrize("host", ["db.example", "10.0.0.7", "postgres.internal", "[2001:db8::7]", "localhost.example"])
+def test_another_machine_means_tls(host: str, asked: str) -> None:
+    """To another machine there is always TLS, whatever was asked for, and no way back to plaintext."""
+    dsn = parse(f"postgresql://app:pw@{host}/prod{asked}")
+    context = dsn.connect_arguments()["ssl"]
+    assert dsn.tls is Tls.REQUIRE
+    assert isinstance(context, ssl.SSLContext)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
+def test_this_machine_as_asked(host: str) -> None:
+    """On this machine nothing is needed, and what is asked for is done."""
+    url = f"postgresql://app:pw@{host}/prod"
+    assert parse(url).connect_arguments()["ssl"] is False
+    assert parse(f"{url}?sslmode=prefer").connect_arguments()["ssl"] == "prefer"
+    assert isinstance(parse(f"{url}?sslmode=require").connect_arguments()["ssl"], ssl.SSLContext)
+
+
+@pytest.mark.parametrize("host", ["db.example", "localhost"])
+def test_a_ca_means_verification(host: str) -> None:
+    """With DATABASE_CA_CERT the certificate and the name are checked against it and nothing else."""
+    dsn = parse(f"postgresql://app:pw@{host}/prod?sslmode=disable", ca_certificates=_CA)
+    context = dsn.connect_arguments()["ssl"]
+    assert dsn.tls is Tls.VERIFY_FULL
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+
+
+def test_verification_as_asked() -> None:
+    """sslmode=verify-ca and verify-full are kept, with the machine's own authorities."""
+    relaxed = parse("postgresql://app:pw@db.example/prod?sslmode=verify-ca").connect_arguments()["ssl"]
+    strict = parse("postgresql://app:pw@db.example/prod?sslmode=verify-full").connect_arguments()["ssl"]
+    assert (relaxed.verify_mode, relaxed.check_hostname) == (ssl.CERT_REQUIRED, False)
+    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_socket_needs_no_tls() -> None:
+    """A Unix socket has no TLS, even where everything else is verified."""
+    assert parse("postgresql://app@/prod?host=/run/postgresql", ca_certificates=_CA).connect_arguments()["ssl"] is False
+
+
+def test_foreign_parameters() -> None:
+    """What other drivers need is dropped by name, and what a pooler reads from options is kept."""
+    dsn = parse(
+        "postgresql://app:pw@db.example:6543/prod?pgbouncer=true&connection_limit=5&pool_timeout=0&schema=public&connect_timeout=9"
+        "&options=reference%3Dabcdef&application_name=mine&target_session_attrs=read-write&&flag"
+    )
+    assert dsn.dropped == ("connect_timeout", "connection_limit", "flag", "pgbouncer", "pool_timeout", "schema", "target_session_attrs")
+    assert dsn.connect_arguments()["server_settings"] == {"application_name": "mine", "options": "reference=abcdef"}
+    plain = parse("postgresql://app:pw@db.example/prod?options=-c%20statement_timeout%3D5s")
+    assert plain.connect_arguments()["server_settings"] == {"application_name": "fubd"}
+
+
+def test_shows_no_password() -> None:
+    """Neither its text nor its place tells the password."""
+    dsn = parse("postgresql://app:hunter2@db.example:6543/prod")
+    assert "hunter2" not in repr(dsn) + str(dsn) + dsn.place
+    assert dsn.place == "db.example:6543/prod"
+
+
+async def test_takes_nothing_from_elsewhere(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No PG* variable and no password file has a say in where we connect and as whom."""
+    service = tmp_path / "service.conf"
+    service.write_text("[other]\nhost=192.0.2.1\n")
+    for name, value in {
+        "PGHOST": "192.0.2.1",
+        "PGPORT": "1",
+        "PGUSER": "nobody",
+        "PGPASSWORD": "wrong",
+        "PGDATABASE": "nothing",
+        "PGSSLMODE": "verify-full",
+        "PGSSLNEGOTIATION": "direct",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGSERVICE": "other",
+        "PGSERVICEFILE": str(service),
+        "PGPASSFILE": str(tmp_path / "none"),
+        "PGGSSLIB": "nonsense",
+    }.items():
+        monkeypatch.setenv(name, value)
+    dsn = parse(empty_database)
+    connection = await asyncpg.connect(**dsn.connect_arguments(), timeout=10)
+    try:
+        assert await connection.fetchval("SELECT current_database()") == dsn.database
+        assert await connection.fetchval("SHOW application_name") == "fubd"
+    finally:
+        await connection.close()
+
+
+async def test_never_falls_back_to_plaintext(empty_database: str) -> None:
+    """A server that speaks no TLS is refused where TLS is required."""
+    async with Proxy(empty_database) as proxy:
+        dsn = parse(f"{proxy.dsn}&sslmode=require")
+        with pytest.raises(ConnectionError, match="SSL"):
+            await asyncpg.connect(**dsn.connect_arguments(), timeout=10)

@@ -1,0 +1,234 @@
+"""The settings: read from the environment and .env, all problems told at once, no secret ever told."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import MutableMapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fubd.settings import FOR_FUB, FOR_THE_DAEMON, Problem, Settings, SettingsError, load, variables
+
+_SECRETS = ("FUB_API_KEY", "FUB_SYSTEM_KEY", "FUB_SYSTEM_KEY_PREVIOUS", "DATABASE_URL", "FUBD_ALERT_URL", "FUBD_METRICS_TOKEN")
+
+# A variable, a text that is accepted, the field and its value.
+_GOOD: list[tuple[str, str, str, object]] = [
+    ("PORT", "0", "port", 0),
+    ("PORT", " 9090 ", "port", 9090),
+    ("FUBD_HOST", "127.0.0.1", "host", "127.0.0.1"),
+    ("FUB_API_URL", "http://localhost:8181/v1/", "fub_api_url", "http://localhost:8181/v1"),
+    ("FUB_API_URL", "http://127.8.9.1/v1", "fub_api_url", "http://127.8.9.1/v1"),
+    ("FUB_API_URL", "http://[::1]:81", "fub_api_url", "http://[::1]:81"),
+    ("PUBLIC_URL", "https://fubd.example/base/", "public_url", "https://fubd.example/base"),
+    ("WEBHOOK_BASE_URL", "https://old.example", "public_url", "https://old.example"),
+    ("RAILWAY_PUBLIC_DOMAIN", "fubd.up.example", "public_url", "https://fubd.up.example"),
+    ("FUBD_MANAGE_WEBHOOKS", "No", "manage_webhooks", False),
+    ("FUBD_MANAGE_WEBHOOKS", "1", "manage_webhooks", True),
+    ("POLLING_INTERVAL", "900", "poll_interval_seconds", 900.0),
+    ("FUBD_POLL_INTERVAL", "0.25", "poll_interval_seconds", 0.25),
+    ("FUBD_POLL_INTERVAL_WATCH", "1e6", "poll_interval_watch_seconds", 1e6),
+    ("FUBD_POLL_INTERVAL_FAILOVER", "1e-9", "poll_interval_failover_seconds", 1e-9),
+    ("FUBD_API_SHARE", "1", "api_share", 1.0),
+    ("FUBD_SCRUB_BATCHES", "0", "scrub_batches", 0),
+    ("FUBD_COLUMNS", '{"campaign_id":"customCampaignID"}', "columns", {"campaign_id": "customCampaignID"}),
+    ("FUBD_LEAD_SOURCE_TAGS", '["Blue Cards", "PPC"]', "lead_source_tags", ("Blue Cards", "PPC")),
+    ("FUBD_IGNORE_STAGES", "[]", "ignore_stages", ()),
+    ("FUBD_KEEP_DELIVERIES_DAYS", "0.5", "keep_deliveries_days", 0.5),
+    ("FUBD_LOG_FORMAT", "console", "log_format", "console"),
+]
+
+# A variable, a text that is not accepted, and a part of what is said about it.
+_BAD = [
+    ("PORT", "65536", "greater than 65535"),
+    ("PORT", "-1", "not a whole number"),
+    ("PORT", "\N{ARABIC-INDIC DIGIT ONE}", "not a whole number"),
+    ("FUBD_HOST", "everywhere", "not an IP address"),
+    ("FUB_API_URL", "http://api.example/v1", "plain http to another machine"),
+    ("FUB_API_URL", "http://127.0.0.1.example/v1", "plain http to another machine"),
+    ("FUB_API_URL", "ftp://api.example", "not an http(s) URL"),
+    ("FUB_API_URL", "https://", "not an http(s) URL"),
+    ("FUB_API_URL", "https://[::1", "not a URL"),
+    ("FUB_API_URL", "https://user:pass@api.example", "user or a password"),
+    ("PUBLIC_URL", "https://fubd.example/?x=1", "? or a #"),
+    ("RAILWAY_PUBLIC_DOMAIN", "two words", "not an http(s) URL"),
+    ("FUBD_MANAGE_WEBHOOKS", "perhaps", "neither yes nor no"),
+    ("FUBD_POLL_INTERVAL", "0", "not greater than 0"),
+    ("POLLING_INTERVAL", "half an hour", "not a number"),
+    ("FUBD_WEBHOOK_STALE_AFTER", "inf", "not a finite number"),
+    ("FUBD_POLL_STALE_AFTER", "nan", "not a finite number"),
+    ("FUBD_MISSED_AFTER", "-5", "not greater than 0"),
+    ("FUBD_API_SHARE", "0", "not greater than 0"),
+    ("FUBD_API_SHARE", "1.01", "greater than 1"),
+    ("FUBD_SCRUB_BATCHES", "2.5", "not a whole number"),
+    ("FUBD_COLUMNS", "campaign_id", "not JSON"),
+    ("FUBD_COLUMNS", "[" * 100_000, "not JSON"),
+    ("FUBD_COLUMNS", "[]", "not a JSON object"),
+    ("FUBD_COLUMNS", '{"Campaign":"customCampaign"}', "plain lower-case identifier"),
+    ("FUBD_COLUMNS", '{"a; drop":"customCampaign"}', "plain lower-case identifier"),
+    ("FUBD_COLUMNS", '{"' + "a" * 64 + '":"customCampaign"}', "plain lower-case identifier"),
+    ("FUBD_COLUMNS", '{"stage_to":"customStage"}', "own columns"),
+    ("FUBD_COLUMNS", '{"xmin":"customStage"}', "Postgres keeps for itself"),
+    ("FUBD_COLUMNS", '{"campaign_id":"it\'s"}', "not the name of a FUB field"),
+    ("FUBD_COLUMNS", '{"campaign_id":7}', "not the name of a FUB field"),
+    ("FUBD_IGNORE_STAGES", "Lead", "not JSON"),
+    ("FUBD_IGNORE_STAGES", '"Lead"', "not a JSON list"),
+    ("FUBD_ALERT_STAGES", '["Lead", 7]', "not a name"),
+    ("FUBD_LEAD_SOURCE_TAGS", '[" "]', "not a name"),
+    ("FUBD_KEEP_DELIVERIES_DAYS", "0", "not greater than 0"),
+    ("FUBD_ALERT_URL", "http://chat.example/hook", "plain http to another machine"),
+    ("FUBD_LOG_FORMAT", "xml", "not known"),
+    ("DATABASE_CA_CERT", "/no/such/file.pem", "neither PEM text nor a file"),
+    ("DATABASE_CA_CERT", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----", "no certificate"),
+    ("FUB_API_KEY", "two\nlines", "cannot be printed"),
+]
+
+
+def _load(environ: dict[str, str], **more: str) -> Settings:
+    return load({**environ, **more}, env_file=None)
+
+
+def test_defaults() -> None:
+    """With nothing set, everything has the value that the contract names."""
+    settings = _load({})
+    assert settings.port == 8080
+    assert settings.fub_system == "fubd"
+    assert settings.fub_api_url == "https://api.followupboss.com/v1"
+    assert (settings.poll_interval_seconds, settings.poll_interval_watch_seconds, settings.poll_interval_failover_seconds) == (
+        1800,
+        300,
+        30,
+    )
+    assert (settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds) == (3600, 2700)
+    assert (settings.missed_after_seconds, settings.dedup_window_seconds) == (120, 300)
+    assert (settings.api_share, settings.scrub_batches, settings.keep_deliveries_days) == (0.8, 4, 90)
+    assert (settings.columns, settings.lead_source_tags, settings.ignore_stages, settings.alert_stages) == ({}, (), (), ())
+    assert settings.manage_webhooks
+    assert (settings.database_url, settings.public_url, settings.log_format, settings.fub_system_key) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(("variable", "text", "field", "value"), _GOOD)
+def test_accepts(variable: str, text: str, field: str, value: object) -> None:
+    """A good text is taken, whichever of its names it is set by."""
+    assert getattr(_load({variable: text}), field) == value
+
+
+@pytest.mark.parametrize(("variable", "text", "said"), _BAD)
+def test_refuses(variable: str, text: str, said: str) -> None:
+    """A bad text is refused in one line with the name it was set by, what is wrong with it, and what is accepted."""
+    with pytest.raises(SettingsError) as refused:
+        _load({variable: text})
+    (problem,) = refused.value.problems
+    assert problem.variable == variable
+    assert said in problem.problem
+    assert problem.accepted
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_tells_all_at_once() -> None:
+    """However many are bad or missing, one error names them all, a line each."""
+    bad = {"PORT": "eighty", "FUBD_POLL_INTERVAL": "-1", "FUBD_COLUMNS": "{", "DATABASE_CA_CERT": "nothing"}
+    with pytest.raises(SettingsError) as refused:
+        load(bad, need=FOR_THE_DAEMON, env_file=None)
+    named = [line.partition(":")[0] for line in str(refused.value).splitlines()]
+    assert sorted(named) == sorted([*bad, "FUB_API_KEY", "FUB_SYSTEM_KEY"])
+
+
+def test_says_what_else_a_check_finds() -> None:
+    """A check of a variable's text joins the others' problems, under the name the variable was set by."""
+
+    def check(text: str) -> None:
+        raise SettingsError(Problem("DATABASE_URL", f"is {len(text)} long", "shorter"))
+
+    with pytest.raises(SettingsError) as refused:
+        load({"SUPABASE_DB_URL": "abc", "PORT": "x"}, checks={"DATABASE_URL": check}, env_file=None)
+    assert [problem.variable for problem in refused.value.problems] == ["PORT", "SUPABASE_DB_URL"]
+
+
+def test_needs_only_what_is_asked() -> None:
+    """A key that the command does not need may be missing, one that it needs may not be empty."""
+    assert load({"FUB_API_KEY": "key-1"}, need=FOR_FUB, env_file=None).fub_system_key is None
+    with pytest.raises(SettingsError, match="FUB_API_KEY: is not set"):
+        load({"FUB_API_KEY": "  "}, need=FOR_FUB, env_file=None)
+
+
+def test_the_own_name_wins() -> None:
+    """When a variable and its older name are both set, its own name counts; an empty one counts as not set."""
+    both = {"FUBD_POLL_INTERVAL": "60", "POLLING_INTERVAL": "90"}
+    assert _load(both).poll_interval_seconds == 60
+    assert _load(both, FUBD_POLL_INTERVAL="").poll_interval_seconds == 90
+    urls = {"RAILWAY_PUBLIC_DOMAIN": "rail.example", "WEBHOOK_BASE_URL": "https://old.example"}
+    assert _load(urls).public_url == "https://old.example"
+    assert _load(urls, PUBLIC_URL="https://new.example").public_url == "https://new.example"
+
+
+def test_reads_the_file(tmp_path: Path) -> None:
+    """What the environment leaves open is read from .env, as it stands there."""
+    file = tmp_path / ".env"
+    file.write_text('PORT=9001\nFUB_SYSTEM="from the file"\nFUB_SYSTEM_KEY=a#b${HOME}\nFUBD_COLUMNS={"agent":"customAgent"}\n')
+    settings = load({"PORT": "9002", "FUB_SYSTEM": ""}, env_file=file)
+    assert settings.port == 9002
+    assert settings.fub_system == "from the file"
+    assert settings.fub_system_key is not None
+    assert settings.fub_system_key.get_secret_value() == "a#b${HOME}"
+    assert settings.columns == {"agent": "customAgent"}
+
+
+def test_refuses_a_broken_file(tmp_path: Path) -> None:
+    """A .env that is no text is a problem like another."""
+    file = tmp_path / ".env"
+    file.write_bytes(b"PORT=\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load({}, env_file=file)
+
+
+def test_reads_certificates(tmp_path: Path) -> None:
+    """DATABASE_CA_CERT is PEM text, the same on one line, or a path: always the same certificates come out."""
+    pem = (Path(__file__).parent / "samples" / "settings" / "ca.pem").read_text()
+    file = tmp_path / "ca file.pem"
+    file.write_text(pem)
+    for text in (pem, pem.strip().replace("\n", "\\n"), str(file)):
+        certificates = _load({"DATABASE_CA_CERT": text}).database_ca_cert
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=certificates)
+        assert len(context.get_ca_certs()) == 1
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=40), st.sampled_from(_SECRETS))
+def test_tells_no_secret(secret: str, variable: str) -> None:
+    """Neither an error nor the settings' own text ever holds the value of a secret."""
+    hidden = f"q1Z{secret}9xY"
+    try:
+        settings = _load({variable: hidden}, PORT="bad" if len(secret) % 2 else "1")
+        told = repr(settings) + str(settings)
+        kept = settings.secrets()
+    except SettingsError as error:
+        told = str(error) + repr(error)
+        kept = (hidden,)
+    assert kept == (hidden,)
+    assert hidden not in told
+
+
+@given(st.dictionaries(st.sampled_from([*variables(), "POLLING_INTERVAL"]), st.text(max_size=30)))
+def test_any_text_is_taken_or_told(environ: dict[str, str]) -> None:
+    """Whatever the variables hold, there are settings or one readable error."""
+    told: SettingsError | None = None
+    try:
+        _load(environ)
+    except SettingsError as error:
+        told = error
+    if told is not None:
+        assert {problem.variable for problem in told.problems} <= set(environ)
+        assert len(str(told).splitlines()) == len(told.problems)
+
+
+def test_cannot_be_changed() -> None:
+    """Settings are frozen, their mappings too."""
+    settings = _load({"FUBD_COLUMNS": '{"agent": "customAgent"}'})
+    names = ("port", "columns")
+    for name in names:
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(settings, name, None)
+    assert not isinstance(settings.columns, MutableMapping)
