@@ -13,7 +13,8 @@ What keeps it from flapping:
 - Silence alone is never proof. It leads to watch, and watch leads back to steady.
 - Failover is left only when a stage webhook arrived after it began. When a miss was the proof, the polls must also have had time to judge
   (`missed_after`) since that arrival, or stragglers of the outage would throw it back at once.
-- Each relapse from recovering doubles the time without proof that the next recovery asks for, from the watch interval up to the stale time.
+- Each relapse doubles the time without proof that the next recovery asks for, from four failover intervals up to the stale time. Failover
+  is a relapse when the last proof lies no more than six stale times back, whatever lay between.
 - A subscription found broken and repaired says nothing of a miss. When no change follows at all, there is nothing a webhook could tell:
   after the stale time without proof that failover goes over to watch.
 """
@@ -31,6 +32,8 @@ _JITTER_SHARE = 0.02
 _SHORTEST_DELAY_SECONDS = 1.0
 _MINUTE = 60.0
 _HOUR = 3600.0
+_RELAPSE_STALE_TIMES = 6
+_FIRST_RELAPSE_INTERVALS = 4
 
 
 class Mode(StrEnum):
@@ -79,7 +82,7 @@ class Pace:
 
     `delay_seconds` is what is shown and doubled; `wait_seconds` is it less the jitter. `proven_at`: the last proof that webhooks fail.
     `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when a stage webhook was first seen in this failover.
-    `relapses`: recoveries that ended in failover since the last steady or watch.
+    `relapses`: failovers in a row, each soon after the proof of the one before.
     """
 
     mode: Mode
@@ -100,7 +103,8 @@ def resume(mode: str, reason: str, delay_seconds: float, since: datetime) -> Pac
     """
     if mode not in set(Mode):
         return None
-    return Pace(Mode(mode), delay_seconds, delay_seconds, reason, since, proven_at=since, missed=True)
+    proven = mode in (Mode.FAILOVER, Mode.RECOVERING)
+    return Pace(Mode(mode), delay_seconds, delay_seconds, reason, since, proven_at=since if proven else None, missed=proven)
 
 
 def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, jitter: float) -> Pace:
@@ -122,7 +126,7 @@ def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy
         return _out_of_failover(before, fresh, now, policy)
     if before is not None and mode is Mode.RECOVERING:
         return _out_of_recovering(before, fresh, now, policy)
-    return _without_proof(fresh, now, policy)
+    return _without_proof(before, fresh, now, policy)
 
 
 def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
@@ -145,7 +149,9 @@ def _failover(before: Pace | None, fresh: Freshness, proof: str, now: datetime, 
         return fell
     if before.mode is Mode.FAILOVER:
         return replace(fell, missed=fell.missed or before.missed, relapses=before.relapses, heard_again_at=_heard_again(before, fresh, now))
-    return replace(fell, relapses=before.relapses + 1 if before.mode is Mode.RECOVERING else 0)
+    soon = _RELAPSE_STALE_TIMES * policy.webhook_stale_after_seconds
+    relapsed = before.proven_at is not None and (now - before.proven_at).total_seconds() <= soon
+    return replace(fell, relapses=before.relapses + 1 if relapsed else 0)
 
 
 def _heard_again(before: Pace, fresh: Freshness, now: datetime) -> datetime | None:
@@ -162,9 +168,9 @@ def _out_of_failover(before: Pace, fresh: Freshness, now: datetime, policy: Poli
         if quiet_seconds >= _hold_seconds(before, policy):
             reason = "a stage webhook arrived again; polling slows down step by step while nothing is missed"
             found = _mode(Mode.RECOVERING, _bounded(policy.failover_interval_seconds, fresh, now, policy), reason, now)
-            return replace(found, relapses=before.relapses)
+            return replace(found, relapses=before.relapses, proven_at=proven_at)
     elif not before.missed and (now - proven_at).total_seconds() >= policy.webhook_stale_after_seconds:
-        return _without_proof(fresh, now, policy)
+        return _without_proof(before, fresh, now, policy)
     delay = policy.failover_interval_seconds
     return replace(before, delay_seconds=delay, heard_again_at=heard_again_at, proven_at=proven_at)
 
@@ -175,29 +181,31 @@ def _hold_seconds(before: Pace, policy: Policy) -> float:
     if before.relapses == 0:
         return judged
     # Past some ten doublings every policy has met its cap; the exponent must not grow for ever.
-    doubled = policy.watch_interval_seconds * 2.0 ** min(before.relapses - 1, 64)
+    doubled = policy.failover_interval_seconds * _FIRST_RELAPSE_INTERVALS * 2.0 ** min(before.relapses - 1, 64)
     return max(judged, min(doubled, policy.webhook_stale_after_seconds))
 
 
 def _out_of_recovering(before: Pace, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     if not is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
-        return _without_proof(fresh, now, policy)
+        return _without_proof(before, fresh, now, policy)
     delay = before.delay_seconds * 2 if fresh.full_round else before.delay_seconds
     if delay >= policy.poll_interval_seconds:
-        return _without_proof(fresh, now, policy)
+        return _without_proof(before, fresh, now, policy)
     return replace(before, delay_seconds=_bounded(delay, fresh, now, policy))
 
 
-def _without_proof(fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
+    """Choose between steady and watch, by silence alone."""
     if fresh.webhook_heard is None:
-        reason = "no webhook has been heard yet; nothing proves that they fail"
-        return _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
-    if is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
+        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, "no webhook has been heard yet; nothing proves that they fail", now)
+    elif is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
         reason = "webhooks arrive, and polling finds nothing that they missed"
-        return _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
-    silence = _duration(policy.webhook_stale_after_seconds)
-    reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
-    return _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
+        chosen = _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
+    else:
+        silence = _duration(policy.webhook_stale_after_seconds)
+        reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
+        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
+    return chosen if before is None else replace(chosen, proven_at=before.proven_at, relapses=before.relapses)
 
 
 def _bounded(delay_seconds: float, fresh: Freshness, now: datetime, policy: Policy) -> float:

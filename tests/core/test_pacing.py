@@ -1,0 +1,316 @@
+"""The table of pacing, its laws, and days of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fubd.core.pacing import Freshness, Mode, Pace, Policy, pace, resume
+from fubd.simulator.dice import Dice
+
+NOON = datetime(2031, 3, 3, 12, 0, tzinfo=UTC)
+POLICY = Policy()
+BROKEN = "the webhook for peopleStageUpdated is disabled in Follow Up Boss"
+
+
+def ago(**period: float) -> datetime:
+    """Give an instant before noon."""
+    return NOON - timedelta(**period)
+
+
+def fresh(
+    webhook: datetime | None = None,
+    stage: datetime | None = None,
+    *,
+    covered: bool = True,
+    missed: int = 0,
+    broken: str | None = None,
+    repaired: bool = False,
+    full_round: bool = True,
+) -> Freshness:
+    """Give what is known at noon, by default of an account that was read and of webhooks that nothing is known of."""
+    return Freshness(covered, webhook, stage, missed, broken, repaired, full_round)
+
+
+def was(mode: Mode, delay: float = 30.0, *, since: datetime | None = None, missed: bool = False, relapses: int = 0) -> Pace:
+    """Give a pace decided before."""
+    since = since or ago(hours=2)
+    return Pace(mode, delay, delay, "as it was", since, proven_at=since, missed=missed, relapses=relapses)
+
+
+def decide(before: Pace | None, known: Freshness, now: datetime = NOON, policy: Policy = POLICY) -> tuple[Mode, float]:
+    """Decide without jitter; give the mode and the delay."""
+    decided = pace(before, known, now, policy, 0.0)
+    return decided.mode, decided.delay_seconds
+
+
+TABLE = [
+    ("nothing known", None, fresh(covered=False), Mode.STARTING, 0.0),
+    ("heard, but not read yet", was(Mode.STARTING), fresh(ago(seconds=1), covered=False), Mode.STARTING, 0.0),
+    ("first baseline, no webhook ever", was(Mode.STARTING), fresh(), Mode.WATCH, 300.0),
+    ("first baseline, a webhook came meanwhile", was(Mode.STARTING), fresh(ago(seconds=5)), Mode.STEADY, 1800.0),
+    ("first baseline, webhooks set up just now", was(Mode.STARTING), fresh(broken=BROKEN, repaired=True), Mode.WATCH, 300.0),
+    ("first baseline, webhooks cannot be set up", was(Mode.STARTING), fresh(broken=BROKEN), Mode.FAILOVER, 30.0),
+    ("all well", was(Mode.STEADY, 1800.0), fresh(ago(minutes=1)), Mode.STEADY, 1800.0),
+    ("silence about to turn stale", was(Mode.STEADY, 1800.0), fresh(ago(minutes=50)), Mode.STEADY, 600.0),
+    ("silence at the very edge", was(Mode.STEADY, 1800.0), fresh(ago(minutes=60)), Mode.STEADY, 1.0),
+    ("a quiet night", was(Mode.STEADY, 1800.0), fresh(ago(minutes=61)), Mode.WATCH, 300.0),
+    ("a quiet weekend", was(Mode.WATCH, 300.0), fresh(ago(days=3)), Mode.WATCH, 300.0),
+    ("a webhook on Monday", was(Mode.WATCH, 300.0), fresh(ago(minutes=4)), Mode.STEADY, 1800.0),
+    ("our clock was set back", was(Mode.STEADY, 1800.0), fresh(NOON + timedelta(hours=3)), Mode.STEADY, 1800.0),
+    ("a miss", was(Mode.STEADY, 1800.0), fresh(ago(minutes=1), missed=1), Mode.FAILOVER, 30.0),
+    ("a miss in a quiet night", was(Mode.WATCH, 300.0), fresh(ago(hours=5), missed=2), Mode.FAILOVER, 30.0),
+    ("a subscription disabled, webhooks heard still", was(Mode.STEADY), fresh(ago(minutes=1), broken=BROKEN), Mode.FAILOVER, 30.0),
+    ("a subscription found disabled and repaired", was(Mode.STEADY), fresh(broken=BROKEN, repaired=True), Mode.FAILOVER, 30.0),
+    ("failover goes on without a stage webhook", was(Mode.FAILOVER, missed=True), fresh(ago(minutes=1)), Mode.FAILOVER, 30.0),
+    ("a stage webhook from before failover", was(Mode.FAILOVER), fresh(ago(hours=3), ago(hours=3)), Mode.WATCH, 300.0),
+    ("a stage webhook after a repair", was(Mode.FAILOVER, since=ago(minutes=2)), fresh(NOON, ago(seconds=9)), Mode.RECOVERING, 30.0),
+    ("quiet after a repair", was(Mode.FAILOVER, since=ago(minutes=59)), fresh(ago(hours=3)), Mode.FAILOVER, 30.0),
+    ("quiet for long after a repair", was(Mode.FAILOVER, since=ago(minutes=60)), fresh(ago(hours=3)), Mode.WATCH, 300.0),
+    ("quiet for long after a miss", was(Mode.FAILOVER, missed=True), fresh(ago(hours=3)), Mode.FAILOVER, 30.0),
+    ("recovering, nothing missed", was(Mode.RECOVERING, 30.0), fresh(ago(minutes=1), ago(minutes=1)), Mode.RECOVERING, 60.0),
+    ("recovering, polled early", was(Mode.RECOVERING, 60.0), fresh(ago(minutes=1), full_round=False), Mode.RECOVERING, 60.0),
+    ("recovering, the last step", was(Mode.RECOVERING, 960.0), fresh(ago(minutes=1)), Mode.STEADY, 1800.0),
+    ("recovering, a miss", was(Mode.RECOVERING, 480.0), fresh(ago(minutes=1), missed=1), Mode.FAILOVER, 30.0),
+    ("recovering, then silence", was(Mode.RECOVERING, 480.0), fresh(ago(hours=2)), Mode.WATCH, 300.0),
+]
+
+
+@pytest.mark.parametrize(("case", "before", "known", "mode", "delay"), TABLE, ids=[row[0] for row in TABLE])
+def test_the_table(case: str, before: Pace | None, known: Freshness, mode: Mode, delay: float) -> None:
+    """Each row of the table gives its mode and its delay."""
+    assert decide(before, known) == (mode, delay), case
+
+
+def test_after_a_miss_the_polls_have_time_to_judge_before_recovering() -> None:
+    """A stage webhook after a miss leads to recovering once `missed_after` has passed without another miss."""
+    began = was(Mode.FAILOVER, since=ago(minutes=10), missed=True)
+    heard = fresh(NOON, ago(seconds=3))
+    first = pace(began, heard, NOON, POLICY, 0.0)
+    assert decide(first, heard, NOON + timedelta(seconds=119)) == (Mode.FAILOVER, 30.0)
+    assert decide(first, heard, NOON + timedelta(seconds=120)) == (Mode.RECOVERING, 30.0)
+
+
+def test_recovering_doubles_back_to_steady() -> None:
+    """From 30 s the delay doubles with each poll that finds nothing missed, and the seventh is steady."""
+    now, decided, delays = NOON, was(Mode.RECOVERING, 30.0), []
+    for _ in range(6):
+        now += timedelta(seconds=decided.delay_seconds)
+        decided = pace(decided, fresh(now, now), now, POLICY, 0.0)
+        delays.append((decided.mode, decided.delay_seconds))
+    assert delays == [*((Mode.RECOVERING, delay) for delay in (60.0, 120.0, 240.0, 480.0, 960.0)), (Mode.STEADY, 1800.0)]
+
+
+def test_each_relapse_asks_for_a_longer_peace() -> None:
+    """The proof-free time before the next recovery doubles with each relapse, from four failover intervals to the stale time."""
+    asked = []
+    for relapses in range(1, 7):
+        heard = fresh(NOON, NOON)
+        first = pace(was(Mode.FAILOVER, since=ago(minutes=1), relapses=relapses), heard, NOON, POLICY, 0.0)
+        waits = (30 * step for step in range(1000))
+        asked.append(next(wait for wait in waits if decide(first, heard, NOON + timedelta(seconds=wait))[0] is Mode.RECOVERING))
+    assert asked == [120, 240, 480, 960, 1920, 3600]
+
+
+def test_a_repair_that_lasts_and_no_change_at_all_ends_in_watch() -> None:
+    """Failover by a subscription alone, repaired on a quiet account, goes over to watch after the stale time."""
+    decided = pace(was(Mode.STEADY, 1800.0), fresh(ago(minutes=20), broken=BROKEN, repaired=True), NOON, POLICY, 0.0)
+    assert decided.mode is Mode.FAILOVER
+    assert decided.reason == f"{BROKEN} (repaired just now)"
+    modes = []
+    for polls in range(1, 121):
+        decided = pace(decided, fresh(ago(minutes=20)), NOON + timedelta(seconds=30 * polls), POLICY, 0.0)
+        modes.append(decided.mode)
+    assert modes == [Mode.FAILOVER] * 119 + [Mode.WATCH]
+
+
+def test_what_was_announced_is_gone_on_from_after_a_restart() -> None:
+    """Mode, delay and since come back; a failover is assumed to have been proven by a miss; an unknown mode is nothing known."""
+    recovering = resume("recovering", "because", 240.0, ago(minutes=9))
+    assert recovering is not None
+    assert decide(recovering, fresh(NOON, NOON)) == (Mode.RECOVERING, 480.0)
+    failover = resume("failover", "because", 30.0, ago(days=2))
+    assert failover is not None
+    assert decide(failover, fresh(ago(days=2))) == (Mode.FAILOVER, 30.0)
+    assert resume("turbo", "because", 1.0, NOON) is None
+
+
+modes = st.sampled_from(list(Mode))
+spans = st.floats(0.01, 1e5)
+policies = st.builds(Policy, spans, spans, spans, spans, spans, spans)
+instants = st.none() | st.floats(-1e5, 1e5).map(lambda offset: NOON + timedelta(seconds=offset))
+knowledge = st.builds(
+    Freshness,
+    covered=st.booleans(),
+    webhook_heard=instants,
+    stage_webhook_heard=instants,
+    missed=st.integers(0, 3),
+    broken=st.none() | st.just(BROKEN),
+    repaired=st.booleans(),
+    full_round=st.booleans(),
+)
+paces = st.none() | st.builds(
+    Pace,
+    mode=modes,
+    delay_seconds=spans,
+    wait_seconds=spans,
+    reason=st.just("as it was"),
+    since=instants.filter(lambda at: at is not None),
+    proven_at=instants,
+    missed=st.booleans(),
+    heard_again_at=instants,
+    relapses=st.integers(0, 10_000),
+)
+jitters = st.floats(0, 1, exclude_max=True)
+
+
+@given(paces, knowledge, policies, jitters)
+def test_the_wait_never_exceeds_what_was_promised(before: Pace | None, known: Freshness, policy: Policy, jitter: float) -> None:
+    """Never longer than the mode's interval, nor than until silence turns stale; never below a second or the shortest interval."""
+    decided = pace(before, known, NOON, policy, jitter)
+    longest = {
+        Mode.STARTING: 0.0,
+        Mode.STEADY: policy.poll_interval_seconds,
+        Mode.WATCH: policy.watch_interval_seconds,
+        Mode.FAILOVER: policy.failover_interval_seconds,
+        Mode.RECOVERING: max(policy.poll_interval_seconds, policy.failover_interval_seconds),
+    }[decided.mode]
+    assert decided.wait_seconds <= decided.delay_seconds <= longest
+    assert decided.wait_seconds >= 0.98 * decided.delay_seconds
+    if decided.mode in (Mode.STEADY, Mode.RECOVERING):
+        assert known.webhook_heard is not None
+        floor = min(1.0, policy.failover_interval_seconds)
+        until_stale = policy.webhook_stale_after_seconds - (NOON - known.webhook_heard).total_seconds()
+        assert decided.delay_seconds <= max(floor, until_stale)
+
+
+@given(paces, knowledge, policies)
+def test_only_proof_leads_to_failover_and_proof_always_does(before: Pace | None, known: Freshness, policy: Policy) -> None:
+    """Silence, however long, never causes failover; a miss, or a webhook not in force, always does once the account is read."""
+    decided = pace(before, known, NOON, policy, 0.0)
+    starting = before is None or before.mode is Mode.STARTING
+    proof = known.missed > 0 or (known.broken is not None and not (known.repaired and starting))
+    if known.covered and proof:
+        assert decided.mode is Mode.FAILOVER
+    elif decided.mode is Mode.FAILOVER:
+        assert before is not None
+        assert before.mode is Mode.FAILOVER
+
+
+@given(paces, knowledge, policies)
+def test_recovering_is_entered_from_failover_alone(before: Pace | None, known: Freshness, policy: Policy) -> None:
+    """Only failover leads to recovering, and only by a stage webhook that arrived after it began."""
+    decided = pace(before, known, NOON, policy, 0.0)
+    if decided.mode is Mode.RECOVERING and (before is None or before.mode is not Mode.RECOVERING):
+        assert before is not None
+        assert before.mode is Mode.FAILOVER
+        arrived = known.stage_webhook_heard is not None and known.stage_webhook_heard > before.since
+        assert arrived or before.heard_again_at is not None
+
+
+@given(paces, knowledge, policies, jitters)
+def test_every_decision_explains_itself_and_keeps_its_beginning(
+    before: Pace | None, known: Freshness, policy: Policy, jitter: float
+) -> None:
+    """There is a reason in words, and `since` moves only with the mode."""
+    decided = pace(before, known, NOON, policy, jitter)
+    assert decided.reason
+    expected = before.since if before is not None and before.mode is decided.mode else NOON
+    assert decided.since == expected
+
+
+# --- Days -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Day:
+    """An account and its webhooks over time, polled as pacing says. Times are seconds from `NOON`; `changes` ascend.
+
+    A change is told at once when webhooks work at that moment; else a poll finds it, and it counts as missed by the first poll from
+    `missed_after` on.
+    """
+
+    changes: list[float]
+    works: Callable[[float], bool]
+    switches: list[Mode] = field(default_factory=list)
+    polls: int = 0
+    failover_at: list[float] = field(default_factory=list)
+
+    def run(self, seconds: float) -> None:
+        told = [at for at in self.changes if self.works(at)]
+        untold = [at for at in self.changes if not self.works(at)]
+        now, decided, counted = 0.0, replace(was(Mode.STEADY, 1800.0), since=NOON, proven_at=None), 0
+        while now < seconds:
+            self.polls += 1
+            late = bisect_right(untold, now - POLICY.missed_after_seconds)
+            last = bisect_right(told, now)
+            heard = NOON + timedelta(seconds=told[last - 1] if last else -60.0)
+            following = pace(decided, fresh(heard, heard, missed=late - counted), NOON + timedelta(seconds=now), POLICY, 0.0)
+            counted = late
+            if following.mode is not decided.mode:
+                self.switches.append(following.mode)
+                if following.mode is Mode.FAILOVER:
+                    self.failover_at.append(now)
+            decided = following
+            now += decided.wait_seconds
+
+
+_DAY = 86400.0
+
+
+@pytest.mark.parametrize("every_seconds", [20, 60, 97, 240, 550, 1700])
+def test_webhooks_that_flap_every_five_minutes_cause_a_bounded_number_of_switches(every_seconds: int) -> None:
+    """Five minutes on, five minutes off, for a day: at most 24 switches, however often people move."""
+    day = Day([at + 0.5 for at in range(0, int(_DAY), every_seconds)], works=lambda at: at % 600 < 300)
+    day.run(_DAY)
+    assert 1 <= len(day.switches) <= 24
+
+
+@given(st.integers(10, 20_000), st.floats(0.05, 0.95), st.integers(5, 3000), st.integers(0, 2**32))
+def test_webhooks_that_flap_anyhow_cause_a_bounded_number_of_switches(period: int, share: float, every: int, seed: int) -> None:
+    """Whatever the rhythm in which webhooks fail and people move, a day sees at most 60 switches."""
+    dice, changes, at = Dice(seed), [], 0.0
+    while at < _DAY:
+        at += dice.uniform(1.0, 2.0 * every)
+        changes.append(at)
+    day = Day(changes, works=lambda at: at % period < share * period)
+    day.run(_DAY)
+    assert len(day.switches) <= 60
+
+
+def test_a_quiet_night_and_a_holiday_weekend_cause_no_failover() -> None:
+    """Nobody moves for three days: watch it is, and steady again with the first webhook; 288 polls a day and no alarm."""
+    day = Day(changes=[3 * _DAY], works=lambda _: True)
+    day.run(3 * _DAY + 1800.0)
+    assert day.switches == [Mode.WATCH, Mode.STEADY]
+    assert day.polls <= 3 * 288 + 5
+
+
+def test_an_outage_is_failover_within_one_poll_and_ends_by_doubling() -> None:
+    """Webhooks die for two hours in a busy day: failover at the first poll that can prove it, recovering after they are back, steady."""
+    day = Day(changes=[at + 0.25 for at in range(0, int(_DAY), 60)], works=lambda at: not 20_000.0 <= at < 27_200.0)
+    day.run(_DAY)
+    assert day.switches == [Mode.FAILOVER, Mode.RECOVERING, Mode.STEADY]
+    assert day.failover_at[0] <= 20_000.0 + 120.0 + POLICY.poll_interval_seconds
+
+
+def test_a_busy_day_is_forty_eight_polls() -> None:
+    """With webhooks that never fail, a day is polled 48 times and the mode never changes."""
+    day = Day(changes=[float(at) for at in range(0, int(_DAY), 30)], works=lambda _: True)
+    day.run(_DAY)
+    assert (day.polls, day.switches) == (48, [])
+
+
+def test_flapping_in_a_busy_account_settles_in_failover() -> None:
+    """Where people move at least every four minutes, five-minute flapping causes at most 9 switches and then stays in failover."""
+    for every_seconds in (20, 60, 97, 240):
+        day = Day([at + 0.5 for at in range(0, int(_DAY), every_seconds)], works=lambda at: at % 600 < 300)
+        day.run(_DAY)
+        assert len(day.switches) <= 9
+        assert day.switches[-1] is Mode.FAILOVER
