@@ -209,7 +209,7 @@ class Connection:
         try:
             answer = await self._send(call, key, sent_at, effort)
             status = str(answer.status)
-        except (aiohttp.ClientError, _ConnectionLost, OSError, EOFError) as error:
+        except (aiohttp.ClientError, _ConnectionLost, OSError, EOFError, UnicodeError) as error:
             raise _again(error) from None
         finally:
             window.settle()
@@ -291,6 +291,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 _WORDS: tuple[tuple[type[Exception], str, bool], ...] = (
     # what was raised (the first that fits), what to call it, whether the request may have arrived
     (aiohttp.ClientConnectorDNSError, "its name could not be resolved", False),
+    (UnicodeError, "its name could not be resolved", False),  # a label that no name has; the resolver raises it as it is
     (aiohttp.ClientConnectorCertificateError, "its certificate could not be verified", False),
     (aiohttp.ClientConnectorError, "no connection", False),
     (aiohttp.ConnectionTimeoutError, "no connection in time", False),

@@ -1,0 +1,429 @@
+"""One answer, brought home from servers that misbehave in every way, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import struct
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from socket import SO_LINGER, SOL_SOCKET
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from fubd.client.connection import MOST_ATTEMPTS, MOST_BODY_BYTES
+from fubd.metrics import Metrics
+from fubd.ports import PeopleQuery, Refused, Unavailable
+from fubd.simulator.dice import Dice
+from tests.client.playing import (
+    API_KEY,
+    PERSON,
+    RATE,
+    SYSTEM_KEY,
+    Answering,
+    HastyClock,
+    client_of,
+    page,
+    played,
+    refusal,
+    requests_counted,
+    spoken,
+)
+
+ONE = PeopleQuery(ids=(5,))
+GOOD = json.dumps({"people": [PERSON]}).encode()
+HTML = web.Response(text="<!DOCTYPE html><html><body>We'll be right back</body></html>", content_type="text/html")
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    """Tear the connection down without an answer."""
+    assert request.transport is not None
+    request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+    return web.Response()
+
+
+async def cut(request: web.Request) -> web.StreamResponse:
+    """Promise more than is sent."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(GOOD) + 100), **RATE})
+    await response.prepare(request)
+    await response.write(GOOD)
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def hang(_request: web.Request) -> web.StreamResponse:
+    """Never answer."""
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+async def drip(request: web.Request) -> web.StreamResponse:
+    """Send a byte now and then, for ever."""
+    response = web.StreamResponse(headers=RATE)
+    await response.prepare(request)
+    never = asyncio.Event()
+    while True:
+        await response.write(b" ")
+        await asyncio.wait([asyncio.ensure_future(never.wait())], timeout=0.01)
+
+
+async def flood(request: web.Request) -> web.StreamResponse:
+    """Send without an end."""
+    response = web.StreamResponse(headers=RATE)
+    await response.prepare(request)
+    while True:
+        await response.write(b" " * 65_536)
+
+
+def zipped(body: bytes) -> web.Response:
+    """Call this gzip."""
+    return web.Response(body=body, headers={"Content-Encoding": "gzip", **RATE})
+
+
+@pytest.mark.parametrize("system_key", [SYSTEM_KEY, None])
+async def test_every_request_says_who_asks(system_key: str | None) -> None:
+    """Each request bears the key with a blank password and the system; without a system key that header is absent."""
+    async with played(page()) as (server, base), client_of(base, HastyClock(), system_key=system_key) as client:
+        await client.people(ONE)
+    (request,) = server.asked
+    assert b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode() == f"{API_KEY}:"
+    assert request.headers["X-System"] == "fubd-test"
+    assert request.headers.get("X-System-Key") == system_key
+    assert request.path == "/v1/people"
+
+
+PASSING = [
+    pytest.param(web.Response(status=500), "500", id="500"),
+    pytest.param(web.Response(status=503, text="busy"), "503", id="503"),
+    pytest.param(web.Response(status=502, text="<html>", content_type="text/html"), "502", id="502 as a page"),
+    pytest.param(web.Response(status=408), "408", id="408"),
+    pytest.param(web.Response(status=302, headers={"Location": "/v1/people"}), "a redirect (302), which is never followed,", id="redirect"),
+    pytest.param(HTML, "an answer that cannot be used (the answer is not JSON)", id="HTML"),
+    pytest.param(web.Response(body=GOOD[:-9]), "an answer that cannot be used (the answer is not JSON)", id="truncated"),
+    pytest.param(web.Response(status=204), "an answer that cannot be used (the answer is not JSON)", id="empty"),
+    pytest.param(web.json_response([PERSON]), "an answer that cannot be used (the answer is not a JSON object)", id="list"),
+    pytest.param(web.json_response(PERSON), "an answer that cannot be used (the answer is not a page of people)", id="no people"),
+    pytest.param(
+        page(PERSON | {"id": 6}), "an answer that cannot be used (the page names a person who was not asked for)", id="not asked for"
+    ),
+    pytest.param(zipped(b"\x1f\x8bjunk"), "an answer cut short", id="gzip junk"),
+    pytest.param(zipped(gzip.compress(GOOD)[:-12]), "an answer that cannot be used (the answer is not JSON)", id="gzip cut"),
+    pytest.param(zipped(gzip.compress(b" " * (MOST_BODY_BYTES + 1))), "an answer beyond any bound", id="gzip bomb"),
+    pytest.param(flood, "an answer beyond any bound", id="flood"),
+    pytest.param(cut, "an answer cut short", id="cut"),
+    pytest.param(reset, "connection lost", id="reset"),
+    pytest.param(hang, "timed out", id="hang"),
+    pytest.param(drip, "timed out", id="drip"),
+]
+
+
+@pytest.mark.parametrize(("bad", "_what"), PASSING)
+async def test_a_bad_answer_is_asked_for_again(bad: Answering | web.Response, _what: str) -> None:
+    """After one bad answer of any kind the good one is taken, after a short wait, and both are counted."""
+    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
+    async with (
+        played(bad, page(PERSON | {"id": "5"})) as (server, base),
+        client_of(base, clock, metrics=metrics, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+    ):
+        found = await client.people(ONE)
+        assert found.ids == (5,)
+        assert len(server.asked) == client.calls_made() == sum(requests_counted(metrics).values()) == 2
+    assert clock.pauses == ([] if bad is reset else [pytest.approx(0.75, abs=0.25)])
+
+
+@pytest.mark.parametrize(("bad", "what"), PASSING)
+async def test_bad_answers_end(bad: Answering | web.Response, what: str) -> None:
+    """When every answer is bad the call ends after five attempts, waiting ever longer between, with one clear line and no secret."""
+    clock = HastyClock()
+    async with (
+        played(bad) as (server, base),
+        client_of(base, clock, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await client.people(ONE)
+    assert str(caught.value) == f"Follow Up Boss did not answer: {what} after 5 attempts"
+    assert caught.value.__cause__ is None
+    assert len(server.asked) == MOST_ATTEMPTS
+    waits = [1.0, 2.0, 4.0, 8.0][4 - len(clock.pauses) :]
+    assert clock.pauses == [pytest.approx(longest * 0.75, abs=longest * 0.25) for longest in waits]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 415, 422])
+async def test_a_refusal_is_final(status: int) -> None:
+    """A refusal is not asked for again, and says in FUB's words why, in one bounded line that gives no secret away."""
+    words = f"No\r\nkey {API_KEY} of {SYSTEM_KEY}: " + "x" * 900
+    async with played(refusal(status, words)) as (server, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(Refused) as caught:
+            await client.people(ONE)
+    assert caught.value.status == status
+    assert str(caught.value).startswith(f"Follow Up Boss refused with {status}: No key *** of ***: xxx")
+    assert len(str(caught.value)) < 300
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("answer", [web.Response(status=403), web.Response(status=401, text="no"), web.Response(status=404, text="<html>")])
+async def test_a_refusal_without_words(answer: web.Response) -> None:
+    """A refusal in no form we know is one all the same."""
+    async with played(answer) as (server, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(Refused, match="no reason given"):
+            await client.stages()
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("told", "seconds"), [("8", 8.0), ("33", 33.0), (None, 10.0), ("soon", 10.0), ("-1", 10.0)])
+async def test_a_429_is_obeyed_to_the_second(told: str | None, seconds: float) -> None:
+    """After a 429 nothing is sent before Retry-After is over, also when requests remain; without a usable one, for ten seconds."""
+    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
+    throttled = web.json_response({}, status=429, headers=RATE if told is None else {**RATE, "Retry-After": told})
+    async with played(throttled, page()) as (server, base), client_of(base, clock, metrics=metrics) as client:
+        await client.people(ONE)
+    assert len(server.asked) == 2
+    assert seconds - 1 < sum(clock.pauses) <= seconds
+    assert metrics.registry.get_sample_value("fubd_api_throttled_seconds_total") == pytest.approx(seconds, abs=1.0)
+    assert requests_counted(metrics) == {("people", "429"): 1, ("people", "200"): 1}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_wish_beyond_our_patience(status: int) -> None:
+    """When FUB wishes for more time than a call may take, the call ends at once and passes the wish on."""
+    clock = HastyClock()
+    answer = web.json_response({}, status=status, headers={**RATE, "Retry-After": "300"})
+    async with played(answer) as (server, base), client_of(base, clock) as client:
+        for _ in range(2):
+            with pytest.raises(Unavailable) as caught:
+                await client.people(ONE)
+            assert caught.value.retry_after == pytest.approx(300.0, abs=1.0)
+    assert clock.pauses == []
+    assert len(server.asked) == (1 if status == 429 else 2)
+
+
+async def test_429_for_ever() -> None:
+    """A FUB that only throttles is given up on within the patience, its last wish passed on."""
+    clock = HastyClock()
+    async with played(web.Response(status=429, headers={"Retry-After": "25"})) as (server, base), client_of(base, clock) as client:
+        with pytest.raises(Unavailable, match="429 after 3 attempts") as caught:
+            await client.people(ONE)
+    assert caught.value.retry_after == 25.0
+    assert len(server.asked) == 3
+    assert clock.skipped_seconds <= 60.0
+
+
+async def test_the_patience_bounds_a_call() -> None:
+    """However many attempts are left, a call does not take longer than its patience: the last attempt gets what is left of it."""
+    clock = HastyClock()
+    async with played(hang) as (server, base), client_of(base, clock, attempt_timeout_seconds=0.2, patience_seconds=0.3) as client:
+        with pytest.raises(Unavailable, match=r"timed out after 1 attempt$"):
+            await client.people(ONE)
+    assert len(server.asked) == 1
+    assert clock.pauses == []
+
+
+async def test_a_redirect_leads_nowhere() -> None:
+    """Where a redirect points to is never asked, so that it never sees the key."""
+    async with (
+        played(page()) as (elsewhere, other),
+        played(web.Response(status=307, headers={"Location": f"{other}/people"})) as (_, base),
+        client_of(base, HastyClock()) as client,
+    ):
+        with pytest.raises(Unavailable):
+            await client.people(ONE)
+    assert elsewhere.asked == []
+
+
+async def test_a_reused_connection_that_died() -> None:
+    """A kept connection that FUB has closed meanwhile costs one more request, made at once, and each is counted."""
+    met: list[int] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        met.append(1)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
+        await reader.readuntil(b"\r\n\r\n")
+        met.append(1)  # and close without a word
+
+    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
+    async with spoken(speak) as base, client_of(base, clock, metrics=metrics) as client:
+        for _ in range(3):
+            await client.people(ONE)
+        assert len(met) == client.calls_made() == sum(requests_counted(metrics).values()) == 5
+    assert clock.pauses == []
+    assert requests_counted(metrics) == {("people", "200"): 3, ("people", "error"): 2}
+
+
+@pytest.mark.parametrize("bad", [reset, cut, web.Response(status=500), HTML, hang])
+async def test_what_must_not_be_done_twice(bad: Answering | web.Response) -> None:
+    """A webhook that may have been created is not created again: the failure is told, and the caller looks first."""
+    async with (
+        played(bad, web.json_response({}, status=500)) as (server, base),
+        client_of(base, HastyClock(), attempt_timeout_seconds=0.1) as client,
+    ):
+        with pytest.raises(Unavailable, match=r"after 1 attempt$"):
+            await client.subscribe("peopleCreated", "https://hooks.example.com/webhook/fub")
+    assert len(server.asked) == 1
+
+
+async def test_what_was_surely_not_done() -> None:
+    """A webhook that surely was not created, for FUB said 429, is tried again."""
+    url = "https://hooks.example.com/webhook/fub"
+    made = {"id": 3, "event": "peopleCreated", "url": url, "status": "Active"}
+    throttled = web.Response(status=429, headers={"Retry-After": "1"})
+    async with played(throttled, web.json_response(made, status=201)) as (server, base), client_of(base, HastyClock()) as client:
+        assert (await client.subscribe("peopleCreated", url)).id == 3
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("base_url", "what"),
+    [
+        ("http://127.0.0.1:1/v1", "no connection"),
+        ("https://127.0.0.1:1/v1", "no connection"),
+        (f"http://{'a' * 64}.invalid/v1", "its name could not be resolved"),
+    ],
+)
+async def test_nobody_there(base_url: str, what: str) -> None:
+    """No listener, or a name that cannot be resolved: tried again, then told; also for what must not be done twice."""
+    metrics = Metrics(CollectorRegistry())
+    async with client_of(base_url, HastyClock(), metrics=metrics) as client:
+        with pytest.raises(Unavailable, match=f"{what} after 5 attempts"):
+            await client.people(ONE)
+        with pytest.raises(Unavailable, match=f"{what} after 5 attempts"):
+            await client.subscribe("peopleCreated", "https://hooks.example.com/webhook/fub")
+    assert requests_counted(metrics) == {("people", "error"): 5, ("webhooks", "error"): 5}
+
+
+async def test_no_tls() -> None:
+    """A server that speaks no TLS where TLS is expected is as good as none."""
+    async with played(page()) as (_, base), client_of(base.replace("http:", "https:"), HastyClock()) as client:
+        with pytest.raises(Unavailable, match="no connection after 5 attempts"):
+            await client.people(ONE)
+
+
+JUNK = [
+    b"",
+    b"\r\n\r\n",
+    b"220 smtp.example.com ESMTP\r\n",
+    b"\x15\x03\x01\x00\x02\x02\x28",
+    b"HTTP/9.9 1000 What\r\n\r\n",
+    b"HTTP/1.1 200\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 2\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nBad\x00Header: 1\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nDate: \xff\xfe\r\nX-RateLimit-Limit: \xd9\xa3\r\nX-RateLimit-Context: \x07\r\nContent-Length: 2\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=\xff\r\nContent-Length: 2\r\n\r\n[]",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"HTTP/1.1 300 Choices\r\nLocation: ://\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 999 Enough\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 429 Wait\r\nRetry-After: \xc2\xb2\r\nContent-Length: 0\r\n\r\n",
+    *(Dice(number).randbytes(300) for number in range(5)),
+    *(b"HTTP/1.1 200 OK\r\n" + Dice(number).randbytes(300) + b"\r\n\r\n{}" for number in range(5)),
+]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+async def test_what_is_not_http(junk: bytes) -> None:
+    """Whatever bytes come back, the call ends with Unavailable and nothing else."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(junk)
+        await writer.drain()
+
+    async with spoken(speak) as base, client_of(base, HastyClock(), attempt_timeout_seconds=0.2) as client:
+        with pytest.raises(Unavailable, match=r"^Follow Up Boss did not answer: "):
+            await client.people(ONE)
+
+
+async def test_a_call_given_up() -> None:
+    """A cancelled call ends as cancelled, gives its place under the limit back, and is counted."""
+    metrics, arrived = Metrics(CollectorRegistry()), asyncio.Event()
+
+    async def hold(request: web.Request) -> web.StreamResponse:
+        arrived.set()
+        return await hang(request)
+
+    async with played(*([hold] * 40), page()) as (_, base), client_of(base, HastyClock(), metrics=metrics) as client:
+        for _ in range(40):
+            arrived.clear()
+            task = asyncio.create_task(client.people(ONE))
+            await arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await client.people(ONE)
+    assert requests_counted(metrics) == {("people", "error"): 40, ("people", "200"): 1}
+
+
+async def test_many_callers() -> None:
+    """Callers side by side each get their own answer."""
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        return page(PERSON | {"id": int(request.query["id"])})
+
+    async with played(echo) as (_, base), client_of(base, HastyClock()) as client:
+        pages = await asyncio.gather(*(client.people(PeopleQuery(ids=(number,))) for number in range(1, 81)))
+    assert [found.ids for found in pages] == [(number,) for number in range(1, 81)]
+
+
+async def test_the_clock_of_fub() -> None:
+    """`read_at` is no later than FUB's clock was when it read, FUB's clock is ours without the skew, and the gauge shows it."""
+    ahead = timedelta(hours=-3, seconds=17)
+    told: list[datetime] = []
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        told.append(datetime.now(UTC) + ahead)
+        response = page()
+        response.headers["Date"] = format_datetime(told[-1], usegmt=True)
+        return response
+
+    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
+    async with played(answer) as (_, base), client_of(base, clock, metrics=metrics) as client:
+        assert client.skew_seconds() == 0
+        assert abs(client.fub_now() - clock.now()) < timedelta(seconds=1)
+        for _ in range(3):
+            read_at = (await client.people(ONE)).read_at
+            assert told[-1] - timedelta(seconds=2) < read_at <= told[-1]
+        assert client.skew_seconds() == pytest.approx(-ahead.total_seconds(), abs=0.6)
+        assert abs(client.fub_now() - (datetime.now(UTC) + ahead)) < timedelta(seconds=1)
+        assert metrics.registry.get_sample_value("fubd_clock_skew_seconds") == client.skew_seconds()
+
+
+@pytest.mark.parametrize("junk", [None, "", "yesterday", "Thu, 99 Jan 2031 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "-0000"])
+async def test_no_clock_of_fub(junk: str | None) -> None:
+    """Without a usable Date the last skew serves, and `read_at` is still no later than the truth."""
+    ahead = timedelta(hours=5)
+    told: list[datetime] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = f"Date: {format_datetime(datetime.now(UTC) + ahead, usegmt=True)}\r\n"
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            told.append(datetime.now(UTC) + ahead)
+            writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (line.encode(), len(GOOD)) + GOOD)
+            line = "" if junk is None else f"Date: {junk}\r\n"
+
+    async with spoken(speak) as base, client_of(base, HastyClock()) as client:
+        for _ in range(3):
+            read_at = (await client.people(ONE)).read_at
+            assert told[-1] - timedelta(seconds=2) < read_at <= told[-1]
+        assert client.skew_seconds() == pytest.approx(-ahead.total_seconds(), abs=0.6)
+
+
+async def test_the_time_of_a_call_is_measured() -> None:
+    """Each whole answer is in the histogram of its endpoint; a lost one is not, for it took no time that says anything."""
+    metrics = Metrics(CollectorRegistry())
+    async with played(reset, page()) as (_, base), client_of(base, HastyClock(), metrics=metrics) as client:
+        await client.people(ONE)
+    assert metrics.registry.get_sample_value("fubd_api_request_seconds_count", {"endpoint": "people"}) == 1
+    assert metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "global"}) == 240

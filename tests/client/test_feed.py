@@ -1,0 +1,294 @@
+"""What is asked of Follow Up Boss, what its answers mean, and the whole of it against the simulated account."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from fubd.metrics import Metrics
+from fubd.ports import Feed, PeopleQuery, Refused, Subscription, Unavailable
+from fubd.simulator import Account, ApiFault, Behaviour, SimClock, Simulator
+from tests.client.playing import API_KEY, PERSON, SYSTEM_KEY, HastyClock, client_of, page, played, refusal, requests_counted
+
+NINE = datetime(2031, 3, 2, 9, tzinfo=UTC)
+HOOK: dict[str, object] = {"id": 3, "event": "peopleCreated", "url": "https://hooks.example.com/webhook/fub", "status": "Active"}
+FIELDS = (
+    "id,created,updated,firstName,lastName,name,stage,stageId,source,assignedTo,assignedUserId,tags,customCampaignID,customPropertyState"
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (PeopleQuery(), {"limit": "100"}),
+        (PeopleQuery(limit=10, sort="-updated", offset=200), {"limit": "10", "sort": "-updated", "offset": "200"}),
+        (PeopleQuery(ids=(5,), limit=1), {"limit": "1", "id": "5"}),
+        (PeopleQuery(id_greater_than=4, id_less_than=900), {"limit": "100", "idGreaterThan": "4", "idLessThan": "900"}),
+        (
+            PeopleQuery(
+                updated_after=datetime(2031, 3, 2, 9, 0, 1, 999_999, tzinfo=timezone(timedelta(hours=2))), next="a+b/c==", offset=7
+            ),
+            {"limit": "100", "updatedAfter": "2031-03-02T07:00:01Z", "next": "a+b/c=="},
+        ),
+    ],
+)
+async def test_the_parameters_of_a_page(query: PeopleQuery, told: dict[str, str]) -> None:
+    """A query becomes FUB's parameters, always with Trash and unclaimed people, and with just the fields that are needed."""
+    custom_fields = ("customCampaignID", "customPropertyState", "customCampaignID")
+    async with played(page()) as (server, base), client_of(base, HastyClock(), custom_fields=custom_fields) as client:
+        await client.people(query)
+    assert dict(server.asked[0].query) == {**told, "fields": FIELDS, "includeTrash": "true", "includeUnclaimed": "true"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        PeopleQuery(limit=0),
+        PeopleQuery(limit=101),
+        PeopleQuery(ids=()),
+        PeopleQuery(ids=(1, 2), limit=1),
+        PeopleQuery(updated_after=NINE.replace(tzinfo=None)),
+    ],
+)
+async def test_what_must_not_be_asked(query: PeopleQuery) -> None:
+    """A query that would name everyone, or that FUB would silently read otherwise, is a bug of the caller and is not sent."""
+    async with played(page()) as (server, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(ValueError, match=r"page|ids|aware"):
+            await client.people(query)
+    assert server.asked == []
+
+
+async def test_a_page() -> None:
+    """A page tells its readings, ids, who was unreadable, the total and the token."""
+    answer = page(PERSON | {"customCampaignID": "c-17"}, {"id": 6}, total="7", next="t")
+    async with played(answer) as (_, base), client_of(base, HastyClock()) as client:
+        found = await client.people(PeopleQuery())
+    assert (found.ids, found.unreadable, found.total, found.next) == ((5, 6), (6,), 7, "t")
+    assert found.readings[0].fields == {"customCampaignID": "c-17"}
+    assert found.read_at.tzinfo is UTC
+
+
+async def test_one_person() -> None:
+    """One person is read by id; FUB's own 404 means nobody."""
+    async with (
+        played(web.json_response(PERSON), refusal(404, "Requested resource was not found.")) as (server, base),
+        client_of(base, HastyClock()) as client,
+    ):
+        reading, _ = await client.person(5)
+        assert reading is not None
+        assert reading.stage == "Lead"
+        nobody, read_at = await client.person(6)
+        assert nobody is None
+        assert read_at <= datetime.now(UTC)
+    assert [request.path for request in server.asked] == ["/v1/people/5", "/v1/people/6"]
+    assert all("customCampaignID" in request.query["fields"] for request in server.asked)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        web.Response(status=404),
+        web.Response(status=404, text="<html>no such host</html>", content_type="text/html"),
+        page(),
+        web.json_response(PERSON | {"id": 6}),
+    ],
+)
+async def test_nobody_is_gone_on_hearsay(answer: web.Response) -> None:
+    """A 404 that is not FUB's own, the list in place of the person, or another person: no answer, so nobody is taken for gone."""
+    async with played(answer) as (server, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(Unavailable):
+            await client.person(5)
+    assert len(server.asked) == 5
+
+
+async def test_all_stages() -> None:
+    """Stages are read to their end, also from a FUB that gives ten at a time whatever limit is asked for."""
+    stages = [{"id": number, "name": f"Stage {number}"} for number in range(1, 26)]
+
+    async def ten(request: web.Request) -> web.StreamResponse:
+        offset = int(request.query["offset"])
+        return web.json_response({"_metadata": {"total": "25"}, "stages": stages[offset : offset + 10]})
+
+    async with played(ten) as (server, base), client_of(base, HastyClock()) as client:
+        assert await client.stages() == {f"Stage {number}": number for number in range(1, 26)}
+    assert [request.query["limit"] for request in server.asked] == ["100", "100", "100"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"stages": [{"id": 1, "name": "Lead"}]}],
+        [{"_metadata": {"total": 2, "next": "t"}, "stages": [{"id": 1, "name": "Lead"}]}, {"_metadata": {"total": 2}, "stages": []}],
+        [{"_metadata": {"next": "t"}, "stages": []}],
+    ],
+)
+async def test_the_end_of_a_collection(answers: list[object]) -> None:
+    """Without a total a short page is the last, and an empty page always is."""
+    async with played(*map(web.json_response, answers)) as (server, base), client_of(base, HastyClock()) as client:
+        await client.stages()
+    assert len(server.asked) == len(answers)
+
+
+async def test_a_collection_without_an_end() -> None:
+    """A FUB that gives the same page for ever is given up on."""
+    endless = web.json_response({"_metadata": {"total": 10**6}, "stages": [{"id": 1, "name": "Lead"}]})
+    async with played(endless) as (_, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(Unavailable, match="without an end"):
+            await client.stages()
+
+
+async def test_webhooks() -> None:
+    """Webhooks are listed, created and corrected with just what was said."""
+    async with (
+        played(
+            web.json_response({"webhooks": [HOOK, HOOK]}),
+            web.json_response(HOOK, status=201),
+            web.json_response(HOOK | {"status": "Disabled"}),
+            web.json_response(HOOK),
+        ) as (server, base),
+        client_of(base, HastyClock()) as client,
+    ):
+        expected = Subscription(3, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
+        assert await client.subscriptions() == [expected]
+        assert await client.subscribe("peopleCreated", expected.url) == expected
+        assert (await client.resubscribe(3, status="Disabled")).status == "Disabled"
+        assert await client.resubscribe(3, url=expected.url, status="Active") == expected
+    assert [(request.method, request.path) for request in server.asked] == [
+        ("GET", "/v1/webhooks"),
+        ("POST", "/v1/webhooks"),
+        ("PUT", "/v1/webhooks/3"),
+        ("PUT", "/v1/webhooks/3"),
+    ]
+    assert server.bodies[1:] == [
+        {"event": "peopleCreated", "url": expected.url},
+        {"status": "Disabled"},
+        {"url": expected.url, "status": "Active"},
+    ]
+
+
+async def test_a_key_that_may_not_see_webhooks() -> None:
+    """Only the owner's key may see webhooks; FUB's words for it reach the caller."""
+    answer = refusal(403, "Only the account owner may access webhooks.")
+    async with played(answer) as (_, base), client_of(base, HastyClock()) as client:
+        with pytest.raises(Refused, match="Only the account owner may access webhooks") as caught:
+            await client.subscriptions()
+    assert caught.value.status == 403
+
+
+async def test_whose_key_it_is() -> None:
+    """The identity is asked for where it does not tell the key."""
+    metrics = Metrics(CollectorRegistry())
+    async with (
+        played(web.json_response({"account": {"id": 3}})) as (server, base),
+        client_of(f"{base}/", HastyClock(), metrics=metrics) as client,
+    ):
+        assert await client.identity() == {"account": {"id": 3}}
+    assert [request.path for request in server.asked] == ["/v1/identity"]
+    assert requests_counted(metrics) == {("identity", "200"): 1}
+
+
+# --- The simulated account ------------------------------------------------------------------------------------------
+
+
+def simulated(clock: SimClock, *, people: int, behaviour: Behaviour | None = None) -> Simulator:
+    """Make an account of invented people, some of them in Trash or unclaimed, to which the client's keys open the door."""
+    account = Account(seed=11, people=people, clock=clock, gaps=0.05)
+    return Simulator(account, behaviour=behaviour, api_key=API_KEY, system="fubd-test", system_key=SYSTEM_KEY)
+
+
+async def everyone(feed: Feed) -> list[int]:
+    """Walk all people by the token, as the poller does."""
+    ids: list[int] = []
+    query = PeopleQuery()
+    while True:
+        found = await feed.people(query)
+        assert found.unreadable == ()
+        ids += found.ids
+        if found.next is None:
+            assert found.total == len(ids)
+            return ids
+        query = PeopleQuery(next=found.next)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(), Behaviour(total_as_text=True, next_absent_at_end=True, double_ampersand=True)],
+    ids=["documented", "observed"],
+)
+async def test_everyone_in_the_simulated_account(behaviour: Behaviour) -> None:
+    """A walk by the token reads every person of the account once, Trash and unclaimed included, whatever goes wrong on the way."""
+    clock = SimClock(NINE, speed=50.0)
+    simulator = simulated(clock, people=1_200, behaviour=behaviour)
+    faults = (ApiFault.SERVER_ERROR, ApiFault.BAD_GATEWAY, ApiFault.RESET, ApiFault.TRUNCATED, ApiFault.CUT, ApiFault.HTML)
+    simulator.script("people", *(step for fault in faults for step in (fault, None)), ApiFault.WRONG_TYPE)
+    async with simulator.running() as base, client_of(base, clock) as client:
+        ids = await everyone(client)
+        assert sorted(ids) == simulator.account.ids
+        assert client.calls_made() == simulator.calls.total()
+        simulator.account.trash(ids[0])
+        reading, _ = await client.person(ids[0])
+        again = await client.people(PeopleQuery(ids=(ids[0],)))
+        assert reading is not None
+        assert (reading.stage, reading.stage_id) == ("Trash", simulator.account.stage_id("Trash"))
+        assert again.readings == (reading,)
+        assert set(await client.stages()) == {stage.name for stage in simulator.account.stages}
+        assert await client.identity()
+
+
+async def test_a_throttled_account() -> None:
+    """A 429 although requests remain is waited out, and the walk goes on where it was."""
+    clock = SimClock(NINE, speed=50.0)
+    simulator = simulated(clock, people=300)
+    simulator.script("people", None, ApiFault.THROTTLED)
+    began = clock.monotonic()
+    async with simulator.running() as base, client_of(base, clock) as client:
+        assert sorted(await everyone(client)) == simulator.account.ids
+    assert clock.monotonic() - began >= 8.0
+    assert simulator.calls["GET", "people", 429] == 1
+
+
+async def test_our_share_of_the_account() -> None:
+    """Sixteen callers side by side stay within their share of every window over real sockets, and earn no 429."""
+    clock = SimClock(NINE, speed=20.0)
+    simulator = simulated(clock, people=50)
+    left = iter(range(700))
+    async with simulator.running() as base, client_of(base, clock, share=0.8) as client:
+
+        async def caller() -> None:
+            for _ in left:
+                await client.people(PeopleQuery(limit=1))
+
+        await asyncio.gather(*(caller() for _ in range(16)))
+    assert simulator.limits.refused == 0
+    assert simulator.limits.peak("global") <= 200
+    assert simulator.calls["GET", "people", 200] == 700
+
+
+async def test_webhooks_of_the_simulated_account() -> None:
+    """Our webhooks are created, found, corrected, and refused when both slots are taken."""
+    clock = SimClock(NINE, speed=50.0)
+    simulator = simulated(clock, people=5)
+    async with simulator.running() as base, client_of(base, clock) as client:
+        made = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/webhook/fub")
+        other = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/other")
+        assert await client.resubscribe(other.id, status="Disabled") == Subscription(other.id, other.event, other.url, "Disabled")
+        assert {hook.id: hook.status for hook in await client.subscriptions()} == {made.id: "Active", other.id: "Disabled"}
+        with pytest.raises(Refused) as caught:
+            await client.subscribe("peopleStageUpdated", "https://hooks.example.com/third")
+    assert caught.value.status == 400
+
+
+async def test_our_clock_is_wrong() -> None:
+    """With our clock an hour off, FUB's time is told all the same, and a reading is dated no later than it was made."""
+    clock = SimClock(NINE, speed=1.0)
+    simulator = simulated(clock, people=5)
+    async with simulator.running() as base, client_of(base, clock.skewed(3600.0)) as client:
+        found = await client.people(PeopleQuery())
+        assert found.read_at <= clock.now()
+        assert clock.now() - found.read_at < timedelta(seconds=2)
+        assert client.skew_seconds() == pytest.approx(3600.0, abs=0.6)
+        assert abs(client.fub_now() - clock.now()) < timedelta(seconds=0.7)
