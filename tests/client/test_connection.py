@@ -67,10 +67,13 @@ async def drip(request: web.Request) -> web.StreamResponse:
     """Send a byte now and then, for ever."""
     response = web.StreamResponse(headers=RATE)
     await response.prepare(request)
-    never = asyncio.Event()
-    while True:
-        await response.write(b" ")
-        await asyncio.wait([asyncio.ensure_future(never.wait())], timeout=0.01)
+    never = asyncio.ensure_future(asyncio.Event().wait())
+    try:
+        while True:
+            await response.write(b" ")
+            await asyncio.wait([never], timeout=0.01)
+    finally:
+        never.cancel()
 
 
 async def flood(request: web.Request) -> web.StreamResponse:
