@@ -1,0 +1,28 @@
+"""The rules with their times made shorter, so that a real Prometheus raises a real fault's alert within a test."""
+
+from __future__ import annotations
+
+import re
+
+from promql_parser import parse_duration
+
+_RANGE = re.compile(r"\[(\w+)\]")
+_HELD = re.compile(r"^( +(?:for|interval): )(\w+)$", re.MULTILINE)
+_SECONDS = re.compile(r"\b(86400|3600)\b")
+
+
+def scaled(rules: str, *, by: float, shortest_range_seconds: float) -> str:
+    """Divide every `for`, evaluation interval, range and age of an hour or a day in a rules file.
+
+    `shortest_range_seconds`: no range becomes shorter, as each must hold two scrapes. Limits that are no times stay as they are.
+    """
+
+    def milliseconds(duration: str, *, at_least_seconds: float = 0.001) -> str:
+        return f"{max(1, round(max(parse_duration(duration).total_seconds() / by, at_least_seconds) * 1000))}ms"
+
+    def ranged(match: re.Match[str]) -> str:
+        return f"[{milliseconds(match[1], at_least_seconds=shortest_range_seconds)}]"
+
+    text = _RANGE.sub(ranged, rules)
+    text = _HELD.sub(lambda match: match[1] + milliseconds(match[2]), text)
+    return _SECONDS.sub(lambda match: f"{int(match[1]) / by:g}", text)
