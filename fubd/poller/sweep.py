@@ -29,7 +29,10 @@ from typing import NoReturn
 from fubd.poller.errand import PAGE_SIZE, Errand, KeyOrder
 from fubd.ports import Book, PeoplePage, PeopleQuery, Refused, Unavailable
 
-_RANGE_PEOPLE = 2000
+# Small ranges keep the frontier close behind the workers, large ones waste fewer half-filled pages.
+_MOST_IN_RANGE = 1000
+_FEWEST_IN_RANGE = 300
+_RANGES_PER_WORKER = 4
 _WORTH_SPLITTING = 2 * PAGE_SIZE
 _PAGES_PER_NOTE = 50
 _TOLERATED_SHARE = 1000
@@ -107,7 +110,9 @@ class Sweep:
         return _Survey(low, top, oldest.total, counted=first_id == 0 or oldest.total != newest.total)
 
     async def _by_ranges(self, began: datetime, survey: _Survey) -> None:
-        parts = max(1, ceil((survey.total or 0) / _RANGE_PEOPLE))
+        total = survey.total or 0
+        people = min(_MOST_IN_RANGE, max(_FEWEST_IN_RANGE, total // (self._workers * _RANGES_PER_WORKER)))
+        parts = max(1, ceil(total / people))
         width = max(1, ceil((survey.top - survey.low + 1) / parts))
         for first in range(survey.low, survey.top + 1, width):
             self._waiting.append(_Range(first - 1, min(first + width, survey.top + 1)))

@@ -13,7 +13,7 @@ from fubd.poller.errand import Errand
 from fubd.poller.walk import Filter, Walk
 from fubd.ports import Unavailable
 from fubd.simulator.dice import Dice
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, live, true_time
+from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)
 
@@ -100,7 +100,7 @@ def test_nothing_that_changed_before_the_walk_began_is_missed(
         def meanwhile() -> None:
             history.append((true_time(), {person.id: person.reading() for person in feed.account.people.values()}))
             for _ in range(dice.randrange(liveliness + 1)):
-                _change_something(feed.account, dice)
+                change_something(feed.account, dice)
 
         feed.meanwhile = meanwhile
         began = await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
@@ -112,21 +112,6 @@ def test_nothing_that_changed_before_the_walk_began_is_missed(
                 assert memory.known[person_id].updated >= then.updated
 
     live(story())
-
-
-def _change_something(account: Account, dice: Dice) -> None:
-    person_id = dice.choice(account.ids)
-    match dice.randrange(5):
-        case 0:
-            account.delete(person_id)
-        case 1:
-            account.create()
-        case 2:
-            account.move(person_id, "Trash")
-        case 3:
-            account.move(person_id, dice.choice(["Nurture", "Offer", "Closed"]))
-        case _:
-            account.touch(person_id)
 
 
 def test_deletions_between_pages_cost_a_step_back_and_nobody() -> None:

@@ -158,6 +158,22 @@ class Account:
         return [person_id for person_id in found if person_id not in self.hidden] if self.hidden else found
 
 
+def change_something(account: Account, dice: Dice) -> None:
+    """Let one thing happen to the account: someone is deleted, created, trashed, moved or edited."""
+    person_id = dice.choice(account.ids)
+    match dice.randrange(5):
+        case 0:
+            account.delete(person_id)
+        case 1:
+            account.create()
+        case 2:
+            account.move(person_id, "Trash")
+        case 3:
+            account.move(person_id, dice.choice(["Nurture", "Offer", "Closed"]))
+        case _:
+            account.touch(person_id)
+
+
 @dataclass
 class Ways:
     """How this Follow Up Boss behaves. `filter`: works, lies or ignored. `ranges`: whether id ranges are honoured."""
@@ -358,7 +374,7 @@ class Memory:
 
     # Inbox
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
+    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
         raise Unavailable(f"this world takes no raw deliveries: {delivery.event}")
 
     async def observe(self, snapshot: Snapshot) -> Findings:
