@@ -40,7 +40,8 @@ _log = logging.getLogger("fubd")
 
 _LEASE_SECONDS = 10.0
 _LEASE_RENEW_SECONDS = 3.0
-_DRAIN_SECONDS = 8.0
+_DRAIN_SECONDS = 6.0
+_LOOPS_END_SECONDS = 3.0
 _FIRST_RETRY_SECONDS = 0.25
 # Ten refused log-ins within 150 s lock a client out of a pooler, so waiting soon slows down to this.
 _LAST_RETRY_SECONDS = 20.0
@@ -150,6 +151,7 @@ class Daemon:
         self._port = settings.port if port is None else port
         self._held_until = float("-inf")
         self._woken = asyncio.Event()
+        self._doors_closed = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
         self.keeper = Keeper(parts.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks)
@@ -206,12 +208,10 @@ class Daemon:
         try:
             async with self._parts.client, asyncio.TaskGroup() as group:
                 self._start(group, "watchdog", Watchdog().beat, self._recording_stops)
-                self._start(group, "buffer", self._parts.ingest.watch, self._recording_stops)
-                work = group.create_task(self._work(stop, refused), name="work")
+                group.create_task(self._work(stop, refused), name="work")
                 await stop.wait()
                 await self.server.stop(within_seconds=_DRAIN_SECONDS)
-                self._recording_stops.set()
-                await work
+                self._doors_closed.set()
         finally:
             await self.server.stop(within_seconds=0.1)
             await self._parts.pool.close()
@@ -219,32 +219,45 @@ class Daemon:
             raise refused[0]
 
     async def _work(self, stop: asyncio.Event, refused: list[SchemaRefused]) -> None:
-        """Everything that needs the database."""
+        """Everything that needs the database: the recorder ends last, when nobody can hand anything in any more."""
         try:
-            ready = await open_database(self._parts, stop, told=self.panel.ready)
+            if await open_database(self._parts, stop, told=self.panel.ready):
+                async with asyncio.TaskGroup() as group:
+                    self._start(group, "recorder", self._parts.ingest.run, self._recording_stops)
+                    await self._read(stop)
+                    await self._doors_closed.wait()
+                    self._recording_stops.set()
         except SchemaRefused as error:
             refused.append(error)
             stop.set()
-            return
-        if not ready:
-            return
+        finally:
+            self._recording_stops.set()
+
+    async def _read(self, stop: asyncio.Event) -> None:
+        """Poll, and show what is known, until told to stop; who does not end soon after, held up by an outage, is ended."""
         async with asyncio.TaskGroup() as group:
-            self._start(group, "recorder", self._parts.ingest.run, self._recording_stops)
-            self._start(group, "panel", self.panel.look, stop)
-            self._start(group, "stream", self._tell, stop)
-            self._start(group, "lease", self._lease, stop)
-            self._start(group, "poller", self.poller.run, stop)
-            self._start(group, "hints", self.poller.read_hints, stop)
+            loops = [
+                self._start(group, "panel", self.panel.look, stop),
+                self._start(group, "stream", self._tell, stop),
+                self._start(group, "lease", self._lease, stop),
+                self._start(group, "poller", self.poller.run, stop),
+                self._start(group, "hints", self.poller.read_hints, stop),
+            ]
+            await stop.wait()
+            self._parts.ingest.let_go()
+            await asyncio.wait(loops, timeout=_LOOPS_END_SECONDS)
+            for loop in loops:
+                loop.cancel()
 
     def _start(
         self, group: asyncio.TaskGroup, name: str, loop: Callable[[asyncio.Event], Coroutine[Any, Any, None]], stop: asyncio.Event
-    ) -> None:
+    ) -> asyncio.Task[None]:
         async def guarded() -> None:
             await loop(stop)
             if not stop.is_set():
                 raise RuntimeError(f"the {name} loop ended by itself")
 
-        group.create_task(guarded(), name=name)
+        return group.create_task(guarded(), name=name)
 
     async def _tell(self, stop: asyncio.Event) -> None:
         await self.panel.tell(stop, self.server.publish)
@@ -275,6 +288,8 @@ class Daemon:
         return self._parts.clock.monotonic() < self._held_until
 
     def _changed(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+        if not self.server.streams:
+            return
         self.panel.changed("recorded", [made.row.id for _, made in recorded if made.row.id])
         self.panel.changed("corrected", [item.now.id for _, item in corrected])
 

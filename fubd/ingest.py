@@ -1,8 +1,8 @@
 """The junction where both roads meet: what comes in is gathered, recorded in one transaction, and only then answered.
 
 Group commit without a timer: whatever arrived while the last transaction ran is the next batch, so an idle daemon answers at once and a
-busy one amortises. While the database is away everything stays in order in a bounded buffer; the doors are told after a few seconds, but
-what they handed in is still recorded when the database is back.
+busy one amortises. While the database is away everything stays in order in a bounded buffer; the door gives up waiting after a few
+seconds, but what it handed in is still recorded when the database is back.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fubd.core.observation import Delivery, Hint, Reading, Snapshot, StageEvent
 from fubd.core.rows import Claim, Corrected, Near, Recorded, Row, reconcile
+from fubd.metrics import SOURCES, Metrics
 from fubd.ports import (
     Clock,
     Facts,
@@ -34,16 +35,12 @@ from fubd.ports import (
     Writing,
 )
 
-if TYPE_CHECKING:
-    from fubd.metrics import Metrics
-
 _log = logging.getLogger("fubd.ingest")
 
 _BATCH_ITEMS = 1_000
 _BATCH_CLAIMS = 20_000
 _BUFFER_ITEMS = 10_000
 _BUFFER_BYTES = 256 * 1024 * 1024
-_ANSWER_SECONDS = 4.0
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,11 +53,10 @@ class _Item:
 
     what: Delivery | Snapshot
     received_at: datetime
-    since: float
-    answer: asyncio.Future[Receipt | Findings]
+    answer: asyncio.Future[Any]
     size: int
     tried: bool = False
-    refused: bool = False
+    again: list[asyncio.Future[Receipt]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -89,8 +85,8 @@ class _Done:
 class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `tell`, when set,
-    is called with the rows of each committed batch.
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `tell`, when
+    set, is called with the rows of each committed batch.
     """
 
     def __init__(
@@ -117,71 +113,79 @@ class Ingest:
         self._queue: deque[_Item] = deque()
         self._queued_bytes = 0
         self._batch: list[_Item] = []
-        self._waiting: deque[_Item] = deque()
         self._by_key: dict[bytes, _Item] = {}
         self._arrived = asyncio.Event()
         self._began: datetime | None = None
+        self._closing = False
         self.stored_unanswered = 0
 
     # --- the doors' side ---
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
-        """Record a delivery; returns once committed. Raises Unavailable: kept for later if there was room."""
+    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+        """Take a delivery; the answer comes once it is committed. Unavailable at once: there was no room to keep it."""
         pending = self._by_key.get(delivery.key)
         if pending is None:
-            answer = await self._submit(delivery, len(delivery.body))
-            assert isinstance(answer, Receipt)  # noqa: S101
-            return answer
-        if pending.refused:
-            raise Unavailable("the database is away; this delivery is kept already")
-        await asyncio.shield(pending.answer)
-        return Receipt.DUPLICATE
-
-    async def observe(self, snapshot: Snapshot) -> Findings:
-        """Record readings; returns once committed. Raises Unavailable."""
-        answer = await self._submit(snapshot, 1_000 * len(snapshot.readings))
-        assert isinstance(answer, Findings)  # noqa: S101
+            return self._enter(delivery, len(delivery.body))
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        if pending.answer.done():
+            # Its first sender was refused and this one would wait as long; it is kept already.
+            answer.set_exception(Unavailable("the database is away; this delivery is kept already"))
+        else:
+            pending.again.append(answer)
         return answer
 
-    async def _submit(self, what: Delivery | Snapshot, size: int) -> Receipt | Findings:
+    async def deliver(self, delivery: Delivery) -> Receipt:
+        """Record a delivery; returns once committed, however long that takes. Raises Unavailable when there is no room to keep it."""
+        return await self.submit(delivery)
+
+    async def observe(self, snapshot: Snapshot) -> Findings:
+        """Record readings; returns once committed, however long that takes. Raises Unavailable when there is no room to keep them."""
+        answer: asyncio.Future[Findings] = self._enter(snapshot, 1_000 * len(snapshot.readings))
+        return await answer
+
+    def _enter(self, what: Delivery | Snapshot, size: int) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._closing and isinstance(what, Snapshot):
+            answer.set_exception(Unavailable("fubd is stopping"))
+            return answer
         if len(self._queue) >= _BUFFER_ITEMS or self._queued_bytes + size > _BUFFER_BYTES:
-            raise Unavailable("the database is away and the buffer is full", retry_after=30)
-        item = _Item(what, self._clock.now(), self._clock.monotonic(), asyncio.get_running_loop().create_future(), size)
+            answer.set_exception(Unavailable("the database is away and the buffer is full", retry_after=30))
+            return answer
+        item = _Item(what, self._clock.now(), answer, size)
         self._queue.append(item)
         self._queued_bytes += size
-        self._waiting.append(item)
         if isinstance(what, Delivery):
             self._by_key[what.key] = item
         self._arrived.set()
-        return await asyncio.shield(item.answer)
+        return answer
 
     # --- the recorder's side ---
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Record until `stop` is set and everything that can be recorded is."""
-        while not (stop.is_set() and not self._queue):
-            if not self._queue:
-                self._arrived.clear()
-                await self._clock.pause(3600.0, self._arrived, stop)
-                continue
-            self._batch = self._next_batch()
-            if not await self._record_until_done(stop):
-                return
+        """Record until `stop` is set and everything that can be recorded is. Those who still wait then are told that it was not."""
+        try:
+            while not (stop.is_set() and not self._queue):
+                if not self._queue:
+                    self._arrived.clear()
+                    await self._clock.pause(3600.0, self._arrived, stop)
+                    continue
+                self._batch = self._next_batch()
+                if not await self._record_until_done(stop):
+                    return
+        finally:
+            for item in (*self._batch, *self._queue):
+                self._refuse(item)
 
-    async def watch(self, stop: asyncio.Event) -> None:
-        """Tell the doors in time when the database does not answer: what they handed in stays queued all the same."""
-        while not await self._clock.pause(0.25, stop):
-            self.refuse_late()
+    def let_go(self) -> None:
+        """Tell readers not to wait any more, because the house closes; what they read is read again by the next who polls."""
+        self._closing = True
+        for item in (*self._batch, *self._queue):
+            if isinstance(item.what, Snapshot):
+                self._refuse(item)
 
-    def refuse_late(self) -> None:
-        """Answer Unavailable to all who have waited too long. A snapshot's reader will read again, so it is let go where it can be."""
-        latest = self._clock.monotonic() - _ANSWER_SECONDS
-        while self._waiting and (self._waiting[0].answer.done() or self._waiting[0].since <= latest):
-            item = self._waiting.popleft()
-            if not item.answer.done():
-                item.refused = True
-                item.answer.set_exception(Unavailable("the database does not answer", retry_after=5))
-                item.answer.exception()
+    def _refuse(self, item: _Item) -> None:
+        if not item.answer.done():
+            item.answer.set_exception(Unavailable("fubd is stopping"))
 
     @property
     def pending(self) -> int:
@@ -197,7 +201,8 @@ class Ingest:
                 break
             item = self._queue.popleft()
             self._queued_bytes -= item.size
-            if item.refused and isinstance(item.what, Snapshot):
+            if item.answer.done() and isinstance(item.what, Snapshot):
+                # Its reader has gone and will read again; a delivery is kept whoever waits for it.
                 continue
             batch.append(item)
         return batch
@@ -377,8 +382,11 @@ class Ingest:
                 self._by_key.pop(item.what.key, None)
                 answer: Receipt | Findings = _receipt(item.what, new=item.what.key in fresh)
                 fresh.discard(item.what.key)
-                if item.refused and answer is not Receipt.DUPLICATE:
+                if item.answer.done() and answer is not Receipt.DUPLICATE:
                     self.stored_unanswered += 1
+                for again in item.again:
+                    if not again.done():
+                        again.set_result(Receipt.DUPLICATE)
             else:
                 answer = _findings(item.what, moved, done.known)
             if not item.answer.done():
@@ -386,22 +394,20 @@ class Ingest:
 
     def _count(self, done: _Done) -> None:
         metrics, skew = self._metrics, self._skew_seconds()
-        for _, made in done.recorded:
-            row = made.row
-            metrics.stage_changes.labels(row.source).inc()
-            metrics.capture_delay_seconds.labels(row.source).observe(max(0.0, (row.received_at - row.changed_at).total_seconds() - skew))
-            metrics.source_last_change.labels(row.source).set(row.received_at.timestamp())
-            if row.confirmed_by is not None:
-                metrics.confirmations.labels(row.confirmed_by).inc()
-        for _, corrected in done.corrected:
-            if corrected.healed:
-                metrics.healed.inc()
-            if corrected.confirms and corrected.now.confirmed_by is not None:
-                metrics.confirmations.labels(corrected.now.confirmed_by).inc()
-        if done.joined:
-            metrics.healed.inc(len(done.joined))
-        if done.repeats:
-            metrics.hidden_steps.inc(done.repeats)
+        for source in SOURCES:
+            rows = [made.row for _, made in done.recorded if made.row.source == source]
+            delay = metrics.capture_delay_seconds.labels(source)
+            for row in rows:
+                delay.observe(max(0.0, (row.received_at - row.changed_at).total_seconds() - skew))
+            if rows:
+                metrics.stage_changes.labels(source).inc(len(rows))
+                metrics.source_last_change.labels(source).set(max(row.changed_at for row in rows).timestamp())
+        confirmed = [made.row.confirmed_by for _, made in done.recorded if made.row.confirmed_by is not None]
+        confirmed += [item.now.confirmed_by for _, item in done.corrected if item.confirms and item.now.confirmed_by is not None]
+        for source in confirmed:
+            metrics.confirmations.labels(source).inc()
+        metrics.healed.inc(sum(item.healed for _, item in done.corrected) + len(done.joined))
+        metrics.hidden_steps.inc(done.repeats)
 
 
 def _plain(tag: str) -> str:

@@ -159,8 +159,11 @@ class Findings:
 class Inbox(Protocol):
     """Where both roads meet (`ingest`)."""
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
-        """Record a delivery; returns once it is committed. Raises Unavailable when it is kept for later, or could not be kept."""
+    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+        """Take a delivery; the answer comes once it is committed. It may be Unavailable at once: then it was not kept.
+
+        Whoever waits may give up by settling the answer; the delivery is recorded all the same when that becomes possible.
+        """
 
     async def observe(self, snapshot: Snapshot) -> Findings:
         """Record readings; returns once they are committed. Raises Unavailable."""
@@ -236,8 +239,10 @@ class Recording(Protocol):
         """Keep deliveries, lock people, add claims."""
 
     async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
-        """Give what stands near the new claims of each person: the last row before the given instant, the reads that show its stage
-        within `window` before it, and all that comes after."""
+        """Give what stands near the new claims of each person, from the last row before the given instant on.
+
+        Reads that show that row's stage are there from `window` before it.
+        """
 
     async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
         """Keep people as read, fill the rows that waited for it, answer their hints; gives who of them was read before."""

@@ -114,7 +114,6 @@ async def recorder(dsn: str, *, instance: str = "test", ignored_stages: tuple[st
     made = Recorder(ingest, pool, Book(pool), metrics)
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(made.stop))
-        group.create_task(ingest.watch(made.stop))
         try:
             yield made
         finally:

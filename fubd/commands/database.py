@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
+from pydantic import SecretStr
+
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, parse
 from fubd.store.embedded import running
+
+
+def secrets_of(settings: Settings) -> frozenset[str]:
+    """Give every secret that is set, for the log to leave out."""
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    return frozenset(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
 @asynccontextmanager

@@ -106,7 +106,6 @@ class Server:
         try:
             async with asyncio.timeout(within_seconds):
                 await connections.drain()
-                await self.door.finish()
         except TimeoutError:
             _logger.warning("stopped with requests unanswered: the time to finish them is over")
         await connections.close()

@@ -75,7 +75,6 @@ class Door:
         self._limits = limits
         self._counters = {outcome: metrics.webhook_deliveries.labels(outcome) for outcome in DELIVERY_OUTCOMES}
         self._ack_seconds = metrics.webhook_ack_seconds
-        self._delivering: set[asyncio.Task[Receipt]] = set()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Take one POST of a webhook route to its answer."""
@@ -96,11 +95,6 @@ class Door:
         if response.status == web.HTTPOk.status_code:
             self.answered_200 += 1
         return response
-
-    async def finish(self) -> None:
-        """Wait for deliveries whose senders were told 503 because the inbox took too long."""
-        while self._delivering:
-            await asyncio.wait(self._delivering)
 
     def _refuse(self, error: Exception) -> tuple[str, web.Response]:
         status, outcome = next(row for kind, row in _REFUSALS.items() if isinstance(error, kind))
@@ -151,21 +145,24 @@ class Door:
         return b"".join(chunks)
 
     async def _deliver(self, delivery: Delivery) -> Receipt:
-        """Hand it to the inbox, which goes on with it even when its sender is told to come again."""
-        task = asyncio.get_running_loop().create_task(self._inbox.deliver(delivery))
-        self._delivering.add(task)
-        task.add_done_callback(self._delivered)
+        """Hand it to the inbox, which goes on with it even when its sender is told to come again.
+
+        A timer instead of a timeout around the wait: no task, no shield, and nothing that could be cancelled with the sender.
+        """
+        answer = self._inbox.submit(delivery)
+        timer = asyncio.get_running_loop().call_later(self._limits.deliver_seconds, _give_up, answer)
         try:
-            async with asyncio.timeout(self._limits.deliver_seconds):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise Unavailable("the inbox did not answer in time") from None
+            return await answer
         except Unavailable:
             raise
         except Exception as error:
             # Nothing was committed, so that the sender must come again; it is not to blame, and a bug is told where it can be read.
             _logger.exception("a delivery could not be recorded")
             raise Unavailable("the delivery could not be recorded") from error
+        finally:
+            timer.cancel()
 
-    def _delivered(self, task: asyncio.Task[Receipt]) -> None:
-        self._delivering.discard(task)
+
+def _give_up(answer: asyncio.Future[Receipt]) -> None:
+    if not answer.done():
+        answer.set_exception(Unavailable("the inbox did not answer in time"))

@@ -11,7 +11,7 @@ class Limits:
 
     body_bytes: int = 1024 * 1024
     body_seconds: float = 10.0
-    # The inbox answers within about 4.5 s by itself, FUB waits for 10, and 5 are promised.
+    # FUB waits for 10, and 5 are promised.
     deliver_seconds: float = 4.8
     retry_after_seconds: float = 30.0
 

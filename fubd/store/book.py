@@ -139,12 +139,14 @@ class Book:
         latest = "(SELECT max(p.scrub_after) FROM fubd.person p WHERE p.gone_at IS NULL)"
         async with self._pool.transaction() as connection:
             await connection.execute(
-                f"UPDATE fubd.scrub SET round_began = coalesce(round_began, {latest}), matched = matched + $1, mismatched = mismatched + $2",
+                f"UPDATE fubd.scrub SET round_began = coalesce(round_began, {latest}),"
+                " matched = matched + $1, mismatched = mismatched + $2",
                 matched,
                 mismatched,
             )
             await connection.execute(
-                "UPDATE fubd.scrub SET last_ratio = matched::float8 / greatest(matched + mismatched, 1), last_people = matched + mismatched,"
+                "UPDATE fubd.scrub SET last_ratio = matched::float8 / greatest(matched + mismatched, 1),"
+                " last_people = matched + mismatched,"
                 f" last_finished = now(), round_began = {latest}, matched = 0, mismatched = 0"
                 " WHERE matched + mismatched > 0"
                 " AND NOT EXISTS (SELECT FROM fubd.person p WHERE p.gone_at IS NULL AND p.scrub_after <= fubd.scrub.round_began)"

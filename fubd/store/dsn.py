@@ -129,7 +129,7 @@ def parse(url: str, *, ca_certificates: str | None = None) -> Dsn:
     host = used.take("host") or unquote(tail["host"]).strip("[]")
     if not host:
         _refuse("names no host", "a host, or the folder of a Unix socket as ?host=/run/postgresql")
-    if "," in host:
+    if "," in host and not host.startswith("/"):
         _refuse("names more than one host")
     user = used.take("user") or user
     if not user:

@@ -1,6 +1,6 @@
 """Connections to Postgres: bounded in number and in time, whatever stands between us and the server.
 
-What asyncpg and the network raise is sorted here by its remedy: Unavailable (try again), Malformed (this data can never be written), or a bug.
+What asyncpg and the network raise is sorted here by its remedy: Unavailable (try again), Malformed (this data can never be written).
 """
 
 from __future__ import annotations

@@ -102,6 +102,25 @@ class MemoryInbox:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+        """Take it; the answer comes when it is kept."""
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        task = asyncio.get_running_loop().create_task(self._settle(delivery, answer))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return answer
+
+    async def _settle(self, delivery: Delivery, answer: asyncio.Future[Receipt]) -> None:
+        try:
+            receipt = await self.deliver(delivery)
+        except (Unavailable, ArithmeticError) as error:
+            if not answer.done():
+                answer.set_exception(error)
+        else:
+            if not answer.done():
+                answer.set_result(receipt)
 
     async def deliver(self, delivery: Delivery) -> Receipt:
         """Keep it, and tell what it was."""

@@ -48,7 +48,7 @@ def running(home: Path | None = None) -> Iterator[str]:
 
     Raises SettingsError when the extra is not installed, Unavailable when the server cannot start.
     """
-    with _served(Path(home or default_home()).absolute(), {}) as url:
+    with _served(Path(home or default_home()).absolute(), {}, to_throw_away=False) as url:
         yield url
 
 
@@ -62,14 +62,14 @@ def temporary(*, durable: bool = False) -> Iterator[str]:
     _sweep()
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with _served(home, {} if durable else _CARELESS) as url:
+        with _served(home, {} if durable else _CARELESS, to_throw_away=True) as url:
             yield url
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager
-def _served(home: Path, settings: dict[str, str]) -> Iterator[str]:
+def _served(home: Path, settings: dict[str, str], *, to_throw_away: bool) -> Iterator[str]:
     with ExitStack() as leaving:
         with _told(home):
             installation = binaries.installed()
@@ -82,14 +82,14 @@ def _served(home: Path, settings: dict[str, str]) -> Iterator[str]:
                 alone = using.try_exclusive()
                 using.share()
                 url = server.join(binaries.reachable(installation, home, account), alone=alone)
-            leaving.callback(_leave, home, account, using, server)
+            leaving.callback(_leave, home, account, using, server, to_throw_away)
         yield url
 
 
-def _leave(home: Path, account: Account, using: Lock, server: Server) -> None:
+def _leave(home: Path, account: Account, using: Lock, server: Server, to_throw_away: bool) -> None:
     with _told(home), _starting(home, account):
         if using.try_exclusive():
-            server.stop()
+            server.stop(at_once=to_throw_away)
         else:
             server.leave()
 
@@ -122,7 +122,7 @@ def _sweep() -> None:
             with closing(Lock(home / "using.lock")) as using:
                 fresh = not (home / "data").exists() and time.time() - home.stat().st_mtime < _ABANDONED_AFTER_SECONDS
                 if not fresh and using.try_exclusive():
-                    Server(home, account, {}).stop()
+                    Server(home, account, {}).stop(at_once=True)
                     shutil.rmtree(home, ignore_errors=True)
         except (OSError, Unavailable):
             # Somebody else's, or just going away.

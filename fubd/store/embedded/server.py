@@ -74,20 +74,19 @@ class Server:
         self.stop()
         return self._start(installation)
 
-    def stop(self) -> None:
-        """End the server, in good order as long as that takes no longer than it should."""
-        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+    def stop(self, *, at_once: bool = False) -> None:
+        """End the server, in good order as long as that takes no longer than it should. `at_once`: its data is worth nothing."""
+        known = self._postmaster()
+        for how in (signal.SIGQUIT if at_once else signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             processes = self._processes()
             if not processes:
                 break
-            postmaster = self._postmaster()
-            for pid in [postmaster.pid] if postmaster is not None and postmaster.pid in processes else processes:
+            for pid in [known.pid] if known is not None and known.pid in processes else processes:
                 with suppress(ProcessLookupError):
                     os.kill(pid, how)
             self._wait(lambda: not self._processes(), _STOP_SECONDS)
-        left = self._postmaster()
-        if left is not None:
-            _forget_socket(left.socket_folder)
+        if known is not None:
+            _forget_socket(known.socket_folder)
         # Left behind by a kill, it would keep the next server from starting if its number is another process's by then.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         if self._process is not None:
