@@ -38,6 +38,13 @@ WITH joined AS (
     UPDATE fubd.claim k SET row_id = l.row_id
     FROM unnest($30::bigint[], $31::bigint[], $32::bigint[]) AS l(person_id, seq, row_id)
     WHERE k.person_id = l.person_id AND k.seq = l.seq
+), alerted AS (
+    -- $36: the stages that somebody wants to be told of. People are locked, so the ids of one person's alerts grow as their rows are made.
+    INSERT INTO fubd.alert (subject, told)
+    SELECT n.person_id, jsonb_build_object('kind', 'stage', 'change_id', n.id, 'person_id', n.person_id::text, 'stage_from', n.stage_from,
+        'stage_to', n.stage_to, 'changed_at', n.changed_at, 'changed_after', n.changed_after, 'source', n.source)
+    FROM made n WHERE n.stage_to = ANY($36::text[])
+    ORDER BY n.person_id, n.changed_at
 )
 INSERT INTO fubd.hint AS h (person_id, since, asked_at)
 SELECT t.person_id, t.since, t.asked_at FROM unnest($33::bigint[], $34::timestamptz[], $35::timestamptz[]) AS t(person_id, since, asked_at)

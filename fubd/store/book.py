@@ -8,16 +8,18 @@ from datetime import datetime
 from typing import Any
 
 from fubd.ports import Coverage, Heard, ModeRecord, PendingHint
+from fubd.store import statements
 from fubd.store.pool import Pool
 
 _LEASE = "poller"
 
 
 class Book:
-    """Keeps it through the pool; satisfies `fubd.ports.Book`."""
+    """Keeps it through the pool; satisfies `fubd.ports.Book`. `alerting`: a change of mode is told of through the outbox."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, alerting: bool = False) -> None:
         self._pool = pool
+        self._alerting = alerting
 
     async def _fetchrow(self, statement: str, *values: object) -> Any:  # noqa: ANN401
         async with self._pool.connection() as connection:
@@ -94,14 +96,23 @@ class Book:
         return None if row is None else ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"])
 
     async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
-        """Keep a change of mode with its evidence."""
+        """Keep a change of mode with its evidence, and the alert that tells of it."""
+        alert = {
+            "kind": "mode",
+            "mode": record.mode,
+            "before": evidence.get("before"),
+            "reason": record.reason,
+            "poll_interval_seconds": record.delay_seconds,
+            "at": record.since.isoformat(),
+        }
         await self._execute(
-            "INSERT INTO fubd.mode_change (at, mode, reason, delay_seconds, evidence) VALUES ($1, $2, $3, $4, $5::jsonb)",
+            statements.text("announce"),
             record.since,
             record.mode,
             record.reason,
             record.delay_seconds,
             json.dumps(evidence, default=str),
+            json.dumps(alert) if self._alerting else None,
         )
 
     async def keep_delay(self, delay_seconds: float) -> None:

@@ -20,18 +20,22 @@ _CLAIM_FIELDS = len(NewClaim._fields)
 
 
 class Journal:
-    """Records through the pool. `instance` names this process among others; `columns` is FUBD_COLUMNS."""
+    """Records through the pool. `instance` names this process among others; `columns` is FUBD_COLUMNS.
 
-    def __init__(self, pool: Pool, *, instance: str, columns: Mapping[str, str]) -> None:
+    `alert_stages`: who enters one of these is told of through the outbox; none when nobody listens.
+    """
+
+    def __init__(self, pool: Pool, *, instance: str, columns: Mapping[str, str], alert_stages: Collection[str] = ()) -> None:
         self._pool = pool
         self._instance = instance
         self._columns = dict(columns)
+        self._alert_stages = sorted(alert_stages)
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
         """Open the transaction; committed when left without an error."""
         async with self._pool.transaction() as connection:
-            yield _Recording(connection, self._instance, self._columns)
+            yield _Recording(connection, self._instance, self._columns, self._alert_stages)
 
     async def began(self) -> datetime | None:
         """Give the FUB instant since when we watch."""
@@ -52,10 +56,11 @@ class Journal:
 
 
 class _Recording:
-    def __init__(self, connection: asyncpg.Connection, instance: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, connection: asyncpg.Connection, instance: str, columns: Mapping[str, str], alert_stages: list[str]) -> None:
         self._connection = connection
         self._instance = instance
         self._columns = columns
+        self._alert_stages = alert_stages
 
     async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
         kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
@@ -131,6 +136,7 @@ class _Recording:
             *_columns(made, 12),
             *_columns(relinked, 3),
             *_columns(sorted(writing.hints), 3),
+            self._alert_stages,
         )
 
     async def _with_ids(self, writing: Writing) -> list[tuple[int, Row, int, int | None]]:
