@@ -21,7 +21,7 @@ ROUTE = "/webhook/fub"
 OLDER_ROUTE = "/webhook/fub/stage-change"
 _ROUTES = (ROUTE, OLDER_ROUTE)
 _SLOTS = 2
-_NOT_ALLOWED = (401, 403)
+_NOT_ALLOWED = 403
 _PORTS = {"http": 80, "https": 443}
 
 _ADVICE = {
@@ -61,7 +61,7 @@ class Keeper:
         try:
             registered = await self._feed.subscriptions()
         except Refused as error:
-            return _everywhere(SubscriptionStatus.NOT_OWNER if error.status in _NOT_ALLOWED else SubscriptionStatus.UNKNOWN)
+            return _everywhere(SubscriptionStatus.NOT_OWNER if error.status == _NOT_ALLOWED else SubscriptionStatus.UNKNOWN)
         except (Unavailable, Malformed):
             return _everywhere(SubscriptionStatus.UNKNOWN)
         found = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
