@@ -1,0 +1,66 @@
+"""The command line, as a user meets it: real processes, their exit codes and what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fubd.__main__ import main
+from tests.support.process import fubd
+
+_COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "explain")
+
+
+@pytest.mark.parametrize("command", ["", *_COMMANDS])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command explains itself on stdout and ends with 0."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert told.out.startswith(f"usage: {' '.join(['fubd', *command.split()])}")
+    assert told.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--full", "--full goes with --poll-only"),
+        ("--forever", "--forever goes with --poll-only"),
+        ("--json", "--json goes with"),
+        ("--json demo", "--json goes with"),
+        ("--poll-only status", "does not go with status"),
+        ("--poll", "unrecognized arguments"),
+        ("nonsense", "invalid choice"),
+        ("explain", "PERSON_ID"),
+        ("explain 0", "not a whole number of 1 or more"),
+        ("explain abc", "not a whole number of 1 or more"),
+        ("audit --sample -3", "--sample"),
+        ("audit --min 2", "not a number from 0 to 1"),
+        ("audit --min nan", "not a number"),
+        ("demo --seconds 0", "not a positive number"),
+        ("demo --seconds soon", "not a number"),
+    ],
+)
+def test_a_wrong_command_line(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line that means nothing ends with 2, and its last line says why."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said in told.err.splitlines()[-1]
+    assert told.out == ""
+
+
+async def test_bad_settings(tmp_path: Path) -> None:
+    """The daemon with bad settings ends with 2 and a line for each on stderr, wherever they were set, without a traceback."""
+    (tmp_path / ".env").write_text("FUBD_API_SHARE=7\nPORT=81\n")
+    environ = {"PORT": "http", "DATABASE_URL": "mysql://hunter2"}
+    async with fubd(environ=environ, folder=tmp_path) as process:
+        assert await process.ended() == 2
+    named = sorted(line.split(": ")[1] for line in process.errors)
+    assert named == ["DATABASE_URL", "FUBD_API_SHARE", "FUB_API_KEY", "FUB_SYSTEM_KEY", "PORT"]
+    assert all(line.startswith("fubd: ") and "; accepted: " in line for line in process.errors)
+    assert "hunter2" not in "".join(process.errors)
+    assert process.lines == []
