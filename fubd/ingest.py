@@ -36,6 +36,7 @@ from fubd.ports import (
 )
 
 _log = logging.getLogger("fubd.ingest")
+_quoted = json.encoder.encode_basestring_ascii
 
 _BATCH_ITEMS = 1_000
 _BATCH_CLAIMS = 20_000
@@ -115,7 +116,6 @@ class Ingest:
         self._batch: list[_Item] = []
         self._by_key: dict[bytes, _Item] = {}
         self._arrived = asyncio.Event()
-        self._began: datetime | None = None
         self._closing = False
         self.stored_unanswered = 0
 
@@ -250,8 +250,6 @@ class Ingest:
         return [batch]
 
     async def _record(self, batch: list[_Item]) -> None:
-        if self._began is None:
-            self._began = await self._journal.began()
         now = self._clock.now()
         gathered = self._gather(batch)
         started = self._clock.monotonic()
@@ -347,7 +345,7 @@ class Ingest:
     def _compare(self, near: Near, done: _Done) -> None:
         if done.taken.touched.isdisjoint([claim.seq for claim in near.claims]):
             return
-        difference = reconcile(near, done.taken.claims, window=self._window, began=self._began)
+        difference = reconcile(near, done.taken.claims, window=self._window, began=done.taken.began)
         done.recorded += [(near.person_id, made) for made in difference.recorded]
         done.corrected += [(near.person_id, corrected) for corrected in difference.corrected]
         done.joined += [(near.person_id, row) for row in difference.joined]
@@ -448,14 +446,10 @@ def _findings(snapshot: Snapshot, moved: dict[int, bool], known: frozenset[int])
 def _evidence(person_id: int, claim: Claim, fact: Facts | None) -> str:
     """Give the evidence for raw_payload: the event for this person alone, or the person as read (at the top level, where reports look)."""
     if claim.entry:
-        told: dict[str, object] = {
-            "eventId": claim.event_id,
-            "eventCreated": claim.at.isoformat(),
-            "event": "peopleStageUpdated",
-            "resourceIds": [person_id],
-            "data": {"stage": claim.stage.name},
-        }
-        return json.dumps(told)
+        return (
+            f'{{"eventId": {_quoted(claim.event_id)}, "eventCreated": "{claim.at.isoformat()}", "event": "peopleStageUpdated",'
+            f' "resourceIds": [{person_id}], "data": {{"stage": {_quoted(claim.stage.name)}}}}}'
+        )
     if fact is not None and (fact.reading.updated, fact.reading.stage) == (claim.at, claim.stage.name):
         return json.dumps(dict(fact.reading.payload))
     return json.dumps({"id": person_id, "stage": claim.stage.name, "stageId": claim.stage.id, "updated": claim.at.isoformat()})

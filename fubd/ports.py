@@ -197,11 +197,15 @@ class NewClaim(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What of it was new: keys of deliveries, seqs of claims. `touched`: the new claims and those whose knowledge grew."""
+    """What of it was new: keys of deliveries, seqs of claims. `touched`: the new claims and those whose knowledge grew.
+
+    `began`: the FUB instant since when we watch; None before the first baseline started.
+    """
 
     deliveries: frozenset[bytes]
     claims: frozenset[int]
     touched: frozenset[int]
+    began: datetime | None
 
 
 class Facts(NamedTuple):
@@ -256,9 +260,6 @@ class Journal(Protocol):
 
     def recording(self) -> AbstractAsyncContextManager[Recording]:
         """Open a transaction. Raises Unavailable (all of it may be tried again), or Malformed (some of it can never be held)."""
-
-    async def began(self) -> datetime | None:
-        """Give the FUB instant since when we watch; None before the first baseline started."""
 
     async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which of these deliveries this very process stored from that instant on, after a COMMIT whose reply was lost."""

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
 
+# Taken from the id of a foreign row it gives a seq before every claim's, and keeps the order of such rows among themselves.
+_FOREIGN = 2**63
+
 
 class Claim(NamedTuple):
     """A claim as it is kept. `at`: eventCreated of an entry, `updated` of a state. `row_id`: the row that it makes or would make."""
@@ -30,7 +33,11 @@ class Claim(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of stage_changes. `foreign`: no claim stands behind it, another writer made it; it is taken as it is and never touched."""
+    """A row of stage_changes.
+
+    `foreign`: no claim stands behind it, another writer made it; it is taken as it is and never touched. Where it tells no stage, the name
+    of its stage is empty.
+    """
 
     id: int
     stage_from: str | None
@@ -117,30 +124,42 @@ def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, 
         confirmed = _confirmed(near.start, tuple(seq for seq in history.at_start if seq in new), claims)
         if confirmed != near.start:
             corrected.append(Corrected(near.start, confirmed, None))
-    joined = tuple(row for row in near.rows if row.id not in taken and not row.foreign)
+    # A row is judged by the claims that made it: without them it stays.
+    judged = {claim.row_id for claim in near.claims}
+    joined = tuple(row for row in near.rows if row.id not in taken and not row.foreign and row.id in judged)
     repeats = sum(seq in new for change in history.changes for seq in change.repeats)
     repeats += sum(seq in new for seq in history.repeats_at_start)
     return Difference(tuple(recorded), tuple(corrected), joined, repeats)
 
 
 def _history(near: Near, window: timedelta, began: datetime | None) -> History:
+    foreign = sorted((row for row in near.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
     entries = [Entry(claim.seq, claim.at, claim.stage) for claim in near.claims if claim.entry]
-    # A foreign row stands like an entry that came before all claims; its seq is its id below zero.
-    entries += [Entry(-row.id, row.changed_at, row.stage) for row in near.rows if row.foreign]
-    states = [
-        State(claim.seq, claim.at, max(claim.at, claim.read_at or claim.at), claim.stage, claim.covered, claim.created)
-        for claim in near.claims
-        if not claim.entry
-    ]
+    entries += [Entry(row.id - _FOREIGN, row.changed_at, row.stage) for row in foreign if row.stage.name]
+    states = [_state(claim, foreign, window) for claim in near.claims if not claim.entry]
     start = None if near.start is None else Start(near.start.stage, near.start.changed_at)
     return fold(entries, states, start, window=window, began=began)
+
+
+def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
+    """Give a read its place among foreign rows, whose instant is often that of their writer's learning, long after the change itself.
+
+    The read saw what stood in FUB until `read_at`. So it speaks of the time after the last foreign row before that instant: at once when
+    it shows that row's stage, else only when it is later than the row by the window (a replica may lag).
+    """
+    read_at = max(claim.at, claim.read_at or claim.at)
+    before = [row for row in foreign if row.changed_at <= read_at]
+    if before and not before[-1].stage.same(claim.stage):
+        before = [row for row in before if row.changed_at <= read_at - window]
+    updated = max(claim.at, before[-1].changed_at) if before else claim.at
+    return State(claim.seq, updated, read_at, claim.stage, claim.covered, claim.created)
 
 
 def _row_of(change: Change, claims: dict[int, Claim], rows: dict[int, Row], taken: set[int]) -> Row | None:
     if not rows:
         return None
     for seq in sorted((*change.told, *change.repeats)):
-        row = rows.get(-seq if seq < 0 else claims[seq].row_id)
+        row = rows.get(seq + _FOREIGN if seq < 0 else claims[seq].row_id)
         if row is not None and row.id not in taken:
             return row
     return None

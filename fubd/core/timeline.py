@@ -42,7 +42,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The person entered `stage` at `at` (FUB's clock). `seq` is the order in which claims were first received."""
+    """The person entered `stage` at `at` (FUB's clock).
+
+    `seq` is the order in which claims were first received; below zero it is that of a row by another writer, which stands where it is.
+    """
 
     seq: int
     at: datetime
@@ -158,7 +161,7 @@ def _settle_ties(moves: list[Entry], reads: Sequence[State]) -> list[Entry]:
         beyond = first + 1
         while beyond < len(moves) and _second(moves[beyond].at) == second:
             beyond += 1
-        if beyond - first > 1:
+        if beyond - first > 1 and all(move.seq >= 0 for move in moves[first:beyond]):
             until = _second(moves[beyond].at) if beyond < len(moves) else None
             shown = _shown_after(second, until, reads)
             group = moves[first:beyond]

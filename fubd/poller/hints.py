@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from heapq import heapify, heappop, heappush
 
 from fubd.core.observation import Channel
 from fubd.poller.errand import PAGE_SIZE, Errand, PollPolicy
@@ -50,7 +51,7 @@ class Hints:
         self._hinted = hinted
         self._called_at: float | None = None
         self._just_read: dict[int, datetime] = {}
-        self._due_at: float | None = None
+        self._due: list[float] = []
         self._failures = 0
         self._said: str | None = None
 
@@ -88,13 +89,14 @@ class Hints:
 
     def _until_due(self) -> float:
         """Hints that were put off become due without a word; those put off before a restart are found by an idle look."""
-        if self._due_at is None:
-            return self._policy.hint_gather_seconds
-        left = self._due_at - self._clock.monotonic()
-        if left <= 0:
-            self._due_at = None
+        now, late = self._clock.monotonic(), False
+        while self._due and self._due[0] <= now:
+            heappop(self._due)
+            late = True
+        if late:
+            # Due by our clock and not yet by the database's.
             return self._policy.hint_retry_seconds
-        return min(left, self._policy.hint_gather_seconds)
+        return min(self._due[0] - now if self._due else self._policy.hint_gather_seconds, self._policy.hint_gather_seconds)
 
     def _wait_before(self, waiting: Sequence[PendingHint]) -> float:
         """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
@@ -112,7 +114,9 @@ class Hints:
     async def _read(self, waiting: Sequence[PendingHint]) -> None:
         coverage = await self._book.coverage()
         errand = Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held)
-        self._called_at = self._clock.monotonic()
+        self._called_at = now = self._clock.monotonic()
+        self._due = [due_at for due_at in self._due if due_at > now]
+        heapify(self._due)
         asked = {hint.person_id: hint for hint in waiting}
         page = await errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
         present = [reading for reading in page.readings if reading.person_id in asked]
@@ -132,8 +136,7 @@ class Hints:
         for attempts, people in later.items():
             delay = min(self._policy.hint_retry_seconds * 2.0**attempts, _LONGEST_RETRY_SECONDS)
             await self._book.postpone(people, delay_seconds=delay)
-            due_at = self._clock.monotonic() + delay
-            self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
+            heappush(self._due, self._clock.monotonic() + delay)
         if given_up:
             await self._book.drop_hints(given_up)
             _log.warning("Gave up reading %d people a webhook spoke of: Follow Up Boss does not show them.", len(given_up))

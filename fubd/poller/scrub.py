@@ -18,6 +18,9 @@ from fubd.ports import Book, Malformed, PeopleQuery, Refused
 _log = logging.getLogger("fubd.poller")
 
 _CONFIRMED_AT_ONCE = 20
+# More absent people than this, and more than one in four, are a key that lost sight of them; and so long as it lasts, more than this alone.
+_PLAUSIBLY_DELETED = 5
+_ONE_IN = 4
 
 
 @dataclass(slots=True)
@@ -68,7 +71,7 @@ class Scrub:
         await self._book.note_scrub(matched=right, mismatched=len(wrong))
 
     async def _settle_absent(self, errand: Errand, absent: list[int], asked: int, scrubbed: Scrubbed) -> None:
-        out_of_sight = len(absent) > _CONFIRMED_AT_ONCE and 2 * len(absent) > asked
+        out_of_sight = len(absent) > _PLAUSIBLY_DELETED and (self._said or _ONE_IN * len(absent) > asked)
         confirmed = [] if out_of_sight else absent[:_CONFIRMED_AT_ONCE]
         unsettled = absent[len(confirmed) :]
         for person_id in confirmed:

@@ -1,4 +1,4 @@
--- Keep the deliveries, lock the people, add the claims; says which deliveries and which claims are new.
+-- Keep the deliveries, lock the people, add the claims; says which deliveries and which claims are new, and since when we watch.
 -- Each step waits for the one before, so that all transactions take their locks in one order: deliveries, people, claims.
 WITH delivered AS (
     INSERT INTO fubd.delivery (key, event_id, event, received_at, instance, quarantine, body)
@@ -39,4 +39,5 @@ SELECT
     (SELECT array_agg(delivered.key) FROM delivered) AS delivered,
     (SELECT array_agg(claimed.seq) FROM claimed WHERE claimed.added) AS claimed,
     (SELECT array_agg(claimed.seq) FROM claimed) AS touched,
-    (SELECT count(*) FROM born) + (SELECT count(*) FROM locked) AS locked
+    (SELECT count(*) FROM born) + (SELECT count(*) FROM locked) AS locked,
+    (SELECT v.began FROM fubd.coverage v) AS began

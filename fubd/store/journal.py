@@ -37,12 +37,6 @@ class Journal:
         async with self._pool.transaction() as connection:
             yield _Recording(connection, self._instance, self._columns, self._alert_stages)
 
-    async def began(self) -> datetime | None:
-        """Give the FUB instant since when we watch."""
-        async with self._pool.connection() as connection:
-            began: datetime | None = await connection.fetchval("SELECT began FROM fubd.coverage")
-            return began
-
     async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which deliveries this process stored since `received_at`."""
         async with self._pool.connection() as connection:
@@ -74,7 +68,7 @@ class _Recording:
         if row["locked"] != len(people):
             # Someone else has just made one of these people: our snapshot is older than their row, so it could not be locked.
             raise Unavailable("a person was being added by another instance")
-        return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()))
+        return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"])
 
     async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
         found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), window)
