@@ -180,6 +180,7 @@ class Ways:
 
     filter: str = "works"
     ranges: bool = True
+    honours_ids: bool = True
     sorts: bool = True
     counts_filtered: bool = True
     latency_seconds: float = 0.0
@@ -222,7 +223,7 @@ class AccountFeed:
 
     def _chosen(self, query: PeopleQuery) -> list[int]:
         account, ways = self.account, self.ways
-        if query.ids is not None:
+        if query.ids is not None and ways.honours_ids:
             return [
                 person_id
                 for person_id in sorted(query.ids, reverse=True)

@@ -1,0 +1,218 @@
+"""People a webhook spoke of: gathered, read soon, and not given up lightly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fubd.core.observation import Channel
+from fubd.poller.errand import PollPolicy
+from fubd.poller.hints import Hints
+from fubd.ports import PeopleQuery, Refused, Unavailable
+from tests.poller.world import EPOCH, Account, AccountFeed, Memory, VirtualClock, Ways, live
+
+_POLICY = PollPolicy()
+
+
+class _World:
+    def __init__(self, people: int, *, held: Callable[[], bool] = lambda: True) -> None:
+        account = Account()
+        for person_id in range(1, people + 1):
+            account.add(person_id, updated=EPOCH - timedelta(days=1))
+        self.feed, self.memory, self.clock = AccountFeed(account), Memory(), VirtualClock()
+        self.stop = asyncio.Event()
+        self.hints = Hints(
+            feed=self.feed,
+            inbox=self.memory,
+            book=self.memory,
+            clock=self.clock,
+            policy=_POLICY,
+            held=held,
+            hinted=self.memory.hinted,
+        )
+
+    def hint(self, *people: int) -> None:
+        for person_id in people:
+            self.memory.webhook(person_id, None)
+
+    async def passes(self, seconds: float) -> None:
+        await self.clock.pause(seconds)
+
+    @property
+    def asked(self) -> list[int]:
+        """How many people each list call asked for."""
+        return [len(query.ids or ()) for _, query in self.feed.calls if isinstance(query, PeopleQuery)]
+
+
+def _story(world: Callable[[], _World], story: Callable[[_World], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        made = world()
+        loop = asyncio.create_task(made.hints.run(made.stop))
+        await story(made)
+        made.stop.set()
+        await loop
+
+    live(told())
+
+
+def test_a_hint_is_read_within_seconds() -> None:
+    """After a quiet time the first hint is read as soon as it has settled, as something a webhook prompted."""
+
+    async def story(world: _World) -> None:
+        await world.passes(600)
+        world.hint(7)
+        await world.passes(2.5)
+        assert world.memory.pending == {}
+        assert [snapshot.channel for snapshot in world.memory.snapshots] == [Channel.WEBHOOK]
+
+    _story(lambda: _World(50), story)
+
+
+def test_hints_of_one_minute_go_in_one_call() -> None:
+    """Thirty hints, two seconds apart, are two calls: the first at once, the others gathered for a minute."""
+
+    async def story(world: _World) -> None:
+        for person_id in range(1, 31):
+            world.hint(person_id)
+            await world.passes(2.1)
+        await world.passes(60)
+        assert len(world.asked) == 2
+        assert sum(world.asked) == 30
+
+    _story(lambda: _World(50), story)
+
+
+def test_a_hundred_waiting_do_not_wait_longer() -> None:
+    """A bulk edit of 450 people is read in full calls at once; the remainder follows within the minute."""
+
+    async def story(world: _World) -> None:
+        world.hint(*range(1, 451))
+        await world.passes(5)
+        assert world.asked == [100, 100, 100, 100]
+        await world.passes(60)
+        assert world.asked == [100, 100, 100, 100, 50]
+        assert world.memory.pending == {}
+
+    _story(lambda: _World(500), story)
+
+
+def test_a_person_who_appears_late_is_read_within_seconds_of_appearing() -> None:
+    """FUB shows a person just created only after a while: the hint is tried again within seconds, and nobody is marked gone."""
+
+    async def story(world: _World) -> None:
+        world.feed.account.hidden = {51}
+        world.feed.account.add(51)
+        world.hint(51)
+        await world.passes(6)
+        world.feed.account.hidden = set()
+        await world.passes(10)
+        assert 51 in world.memory.known
+        assert world.memory.pending == {}
+
+    _story(lambda: _World(50), story)
+
+
+def test_a_deleted_person_is_asked_for_by_id_and_then_gone() -> None:
+    """After some attempts a 404 settles it: the person is gone, the hint with them, and few calls were spent."""
+
+    async def story(world: _World) -> None:
+        world.hint(9)
+        await world.passes(10)
+        world.feed.account.delete(9)
+        world.hint(9)
+        await world.passes(1800)
+        assert world.memory.known[9].gone
+        assert world.memory.pending == {}
+        assert world.feed.calls_made() <= 9
+
+    _story(lambda: _World(50), story)
+
+
+def test_someone_never_shown_and_never_denied_is_given_up() -> None:
+    """When FUB neither shows a person nor answers 404, the hint is dropped after some ten attempts, and nobody is marked."""
+
+    async def story(world: _World) -> None:
+        world.feed.account.hidden = {9}
+        world.memory.known.clear()
+        world.feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
+        world.hint(9)
+        await world.passes(4 * 3600)
+        assert world.memory.pending == {}
+        assert 9 not in world.memory.known
+
+    _story(lambda: _World(50), story)
+
+
+def test_hints_of_a_lagging_clock_do_not_spin() -> None:
+    """When what was read does not answer the hint, the next call waits its turn."""
+
+    async def story(world: _World) -> None:
+        world.hint(3)
+        world.memory.pending[3].since = EPOCH + timedelta(hours=1)
+        await world.passes(1200)
+        assert len(world.asked) <= 21
+
+    _story(lambda: _World(50), story)
+
+
+def test_an_outage_is_waited_out_with_growing_pauses() -> None:
+    """While FUB is out of reach the tries grow rare, new hints do not hasten them, and afterwards all are read."""
+
+    async def story(world: _World) -> None:
+        world.feed.outage = Unavailable("FUB answered 503 to every try")
+        for person_id in range(1, 41):
+            world.hint(person_id)
+            await world.passes(30)
+        assert world.feed.calls_made() <= 26
+        world.feed.outage = None
+        await world.passes(65)
+        assert set(range(1, 41)) <= set(world.memory.known)
+
+    _story(lambda: _World(50), story)
+
+
+@pytest.mark.parametrize("way", ["feed", "database"])
+def test_an_outage_of_either_side_loses_no_hint(way: str) -> None:
+    """Whether FUB or the database fails, the hint is there afterwards and is read."""
+
+    async def story(world: _World) -> None:
+        world.hint(4)
+        outage = Unavailable("out of reach", retry_after=7.0)
+        world.feed.outage, world.memory.outage = (outage, None) if way == "feed" else (None, outage)
+        await world.passes(300)
+        world.feed.outage = world.memory.outage = None
+        await world.passes(61)
+        assert 4 in world.memory.known
+
+    _story(lambda: _World(50), story)
+
+
+def test_without_the_lease_nothing_is_read() -> None:
+    """An instance that may not poll makes no call; once it may, it reads what waits."""
+    free: list[bool] = []
+
+    async def story(world: _World) -> None:
+        world.hint(4)
+        await world.passes(60)
+        assert world.feed.calls_made() == 0
+        free.append(True)
+        await world.passes(15)
+        assert 4 in world.memory.known
+
+    _story(lambda: _World(50, held=lambda: bool(free)), story)
+
+
+def test_an_unfiltered_answer_is_not_taken_for_the_people_asked() -> None:
+    """When FUB ignores the ids and lists others, those are not handed in, and who was asked for is asked for again."""
+
+    async def story(world: _World) -> None:
+        world.feed.ways = Ways(honours_ids=False)
+        world.hint(3)
+        await world.passes(5)
+        assert set(world.memory.known) <= {3}
+
+    _story(lambda: _World(150), story)

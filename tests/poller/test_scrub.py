@@ -1,0 +1,123 @@
+"""The scrub: everybody is verified in turn, and nobody is gone by absence alone."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fubd.metrics import Metrics
+from fubd.poller.errand import Errand
+from fubd.poller.scrub import Scrub, Scrubbed
+from fubd.ports import Refused
+from tests.poller.world import EPOCH, Account, AccountFeed, Known, Memory, live
+
+_YESTERDAY = EPOCH - timedelta(days=1)
+
+
+def _world(people: int) -> tuple[AccountFeed, Memory, Metrics]:
+    """Make an account whose people are all known as they are."""
+    account, memory = Account(), Memory()
+    for person_id in range(1, people + 1):
+        account.add(person_id, updated=_YESTERDAY)
+        memory.known[person_id] = Known("Lead", _YESTERDAY, 0)
+    return AccountFeed(account), memory, Metrics(CollectorRegistry())
+
+
+async def _scrub(feed: AccountFeed, memory: Memory, metrics: Metrics, *, batches: int = 4, rounds: int = 1) -> Scrubbed:
+    scrub, last = Scrub(memory, metrics), Scrubbed()
+    for _ in range(rounds):
+        errand = Errand(feed, memory, covered=EPOCH, may_go_on=lambda: True)
+        last = await scrub.run(errand, batches=batches)
+    return last
+
+
+def test_everybody_is_verified_in_turn() -> None:
+    """Three scrubs of 400 verify 1,200 people once each, in twelve calls."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(1200)
+        await _scrub(feed, memory, metrics, rounds=3)
+        assert feed.calls_made() == 12
+        assert all(known.verified > 0 for known in memory.known.values())
+        assert memory.scrubbed == (1200, 0)
+        assert metrics.registry.get_sample_value("fubd_scrubbed_people_total", {"outcome": "match"}) == 1200
+
+    live(story())
+
+
+def test_a_change_both_sources_missed_is_found() -> None:
+    """Someone moved without `updated` being seen is a mismatch, counted, and reason to doubt the walk."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(300)
+        feed.account.add(301, stage="Offer", updated=_YESTERDAY)
+        memory.known[301] = Known("Lead", _YESTERDAY, 0)
+        scrubbed = await _scrub(feed, memory, metrics)
+        assert (scrubbed.matched, scrubbed.mismatched, scrubbed.stale) == (300, 1, True)
+        assert memory.known[301].stage == "Offer"
+        assert memory.scrubbed == (300, 1)
+
+    live(story())
+
+
+def test_the_deleted_are_asked_for_one_by_one_and_then_gone() -> None:
+    """Three who do not come back are asked for by id; only a 404 marks them, and someone merely hidden from the list is verified."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(200)
+        for person_id in (5, 6):
+            feed.account.delete(person_id)
+        scrubbed = await _scrub(feed, memory, metrics)
+        assert scrubbed.gone == 2
+        assert [person_id for person_id, known in memory.known.items() if known.gone] == [5, 6]
+        assert [asked for endpoint, asked in feed.calls if endpoint == "person"] == [5, 6]
+
+    live(story())
+
+
+def test_nobody_is_gone_when_fub_refuses_to_tell() -> None:
+    """A person who is absent and for whom FUB answers 403 stays known and goes to the end of the queue."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(50)
+        feed.account.delete(9)
+        feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
+        scrubbed = await _scrub(feed, memory, metrics)
+        assert scrubbed.gone == 0
+        assert not memory.known[9].gone
+        assert (await memory.oldest_verified(50))[-1] == 9
+
+    live(story())
+
+
+def test_a_key_that_lost_sight_of_hundreds_marks_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """When most of those asked for are absent, none is asked for singly, none is marked, it is said once, and the scrub goes on."""
+    caplog.set_level(logging.INFO, "fubd.poller")
+
+    async def story() -> None:
+        feed, memory, metrics = _world(2000)
+        feed.account.hidden = set(range(1, 1001))
+        await _scrub(feed, memory, metrics, rounds=5)
+        assert not any(known.gone for known in memory.known.values())
+        assert all(endpoint == "people" for endpoint, _ in feed.calls)
+        assert all(memory.known[person_id].verified > 0 for person_id in range(1, 2001))
+        assert len(caplog.records) == 1
+
+    live(story())
+
+
+def test_a_mass_deletion_among_the_present_is_confirmed_a_few_at_a_time() -> None:
+    """Of 60 deleted among 400, twenty are confirmed with each scrub; the others wait at the end of the queue."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(400)
+        for person_id in range(1, 61):
+            feed.account.delete(person_id)
+        assert (await _scrub(feed, memory, metrics)).gone == 20
+        await _scrub(feed, memory, metrics, rounds=3)
+        assert sum(known.gone for known in memory.known.values()) == 60
+
+    live(story())
