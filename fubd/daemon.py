@@ -305,8 +305,9 @@ class Daemon:
 
 
 def _calm_collector() -> None:
-    """Look for garbage less often. A delivery makes hundreds of objects, nearly all freed by counting; walking the rest of the heap for
-    every few hundred of them took a fifth of the processor.
+    """Look for garbage less often.
+
+    A delivery makes hundreds of objects, nearly all freed by counting; walking the young ones for every few hundred of them is waste.
     """
     gc.collect()
     gc.freeze()
