@@ -91,7 +91,8 @@ def _refuse_unknown(applied: dict[int, str], known: list[tuple[int, str, str]]) 
 async def _make_columns(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
     for name in sorted(columns):
         present = await connection.fetchval(
-            "SELECT true FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'stage_changes' AND column_name = $1",
+            "SELECT true FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND table_name = 'stage_changes' AND column_name = $1",
             name,
         )
         if not present:
