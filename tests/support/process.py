@@ -103,9 +103,18 @@ async def python(
     *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
 ) -> AsyncIterator[Process]:
     """Run this Python with arguments, as `fubd` does. `user`: the id of who it runs as, which takes root."""
+    async with program(sys.executable, *arguments, environ=environ, folder=folder, user=user) as process:
+        yield process
+
+
+@asynccontextmanager
+async def program(
+    path: str | Path, *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
+) -> AsyncIterator[Process]:
+    """Run any program, as `python` does."""
     process = Process(
         await asyncio.create_subprocess_exec(
-            sys.executable,
+            path,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
