@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+import trustme
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from fubd.settings import SettingsError
 from fubd.store.dsn import Dsn, Tls, parse
 from tests.support.databases import url_of
 from tests.support.proxy import Proxy
+from tests.support.tls import behind_tls
 
 _CA = (Path(__file__).parents[1] / "samples" / "settings" / "ca.pem").read_text()
 
@@ -236,4 +238,26 @@ async def test_never_falls_back_to_plaintext(empty_database: str) -> None:
     async with Proxy(empty_database) as proxy:
         dsn = parse(f"{proxy.dsn}&sslmode=require")
         with pytest.raises(ConnectionError, match="SSL"):
+            await asyncpg.connect(**dsn.connect_arguments(), timeout=10)
+
+
+async def test_speaks_tls(empty_database: str) -> None:
+    """Through TLS it connects: without a CA to any certificate, with one to that authority's certificate for that name."""
+    authority = trustme.CA()
+    certificates = authority.cert_pem.bytes().decode()
+    async with behind_tls(empty_database, authority, "localhost") as url:
+        for dsn in (parse(url), parse(url, ca_certificates=certificates)):
+            connection = await asyncpg.connect(**dsn.connect_arguments(), timeout=10)
+            assert await connection.fetchval("SELECT 1") == 1
+            await connection.close()
+
+
+@pytest.mark.parametrize(("name", "is_ours"), [("other.example", True), ("localhost", False)])
+async def test_trusts_nobody_else(empty_database: str, name: str, is_ours: bool) -> None:
+    """With a CA, a certificate for another name or by another authority is refused."""
+    authority = trustme.CA()
+    believed = authority if is_ours else trustme.CA()
+    async with behind_tls(empty_database, authority, name) as url:
+        dsn = parse(url, ca_certificates=believed.cert_pem.bytes().decode())
+        with pytest.raises(ssl.SSLCertVerificationError):
             await asyncpg.connect(**dsn.connect_arguments(), timeout=10)
