@@ -1,5 +1,5 @@
 -- Keep people as just read, learn the names of stages, and answer the hints: rows made since the person was asked for are filled.
--- Gives who of them had been read before.
+-- Gives who of them had been read before. Braces are as in write.sql.
 WITH read AS (
     SELECT * FROM unnest(
         $1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[], $9::text[],
@@ -22,11 +22,13 @@ WITH read AS (
     RETURNING h.person_id, h.asked_at
 ), filled AS (
     UPDATE public.stage_changes c
-    SET first_name = coalesce(r.first_name, c.first_name), last_name = coalesce(r.last_name, c.last_name),
-        assigned_user_id = coalesce(r.assigned_user_id, c.assigned_user_id),
-        assigned_user_name = coalesce(r.assigned_user_name, c.assigned_user_name),
-        lead_source_tag = coalesce(r.lead_source_tag, c.lead_source_tag){fill_columns}
+    SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
+        assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
+        assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
+        lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
     FROM answered a JOIN read r ON r.id = a.person_id
+    -- Rows of other writers are left as they are.
     WHERE c.person_id = a.person_id::text AND c.received_at >= a.asked_at
+        AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = a.person_id AND coalesce(k.row_id, k.seq) = c.id)
 )
 SELECT p.id FROM fubd.person p WHERE p.id = ANY($1::bigint[]) AND p.updated IS NOT NULL

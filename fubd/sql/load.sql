@@ -1,35 +1,43 @@
 -- What stands near new claims: for each person the last row before `since` (the start), then the rows and the claims after it, and the
--- reads around the start ($3: the window) that show its stage, for they tell until when it held.
+-- reads around the start ($3: the window) that show its stage, for they tell until when it held. A row of another writer that tells no
+-- stage is no start, and one without a usable instant is not there. $4: to how many characters the table cuts the name of a stage.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
         s.confirmed_at, s.event_id, p.stage AS known
     FROM unnest($1::bigint[], $2::timestamptz[]) AS n(person_id, since)
     JOIN fubd.person p ON p.id = n.person_id
     LEFT JOIN LATERAL (
-        SELECT c.id, c.stage_from, c.stage_to, c.changed_at::timestamptz AS changed_at, c.changed_after::timestamptz AS changed_after, c.source,
-            c.received_at::timestamptz AS received_at, c.confirmed_by, c.confirmed_at::timestamptz AS confirmed_at, c.event_id
+        SELECT c.id, c.stage_from, c.stage_to, c.changed_at::timestamptz AS changed_at, c.changed_after::timestamptz AS changed_after,
+            fubd.source_of(c.source) AS source, coalesce(c.received_at, c.changed_at)::timestamptz AS received_at, c.confirmed_by,
+            c.confirmed_at::timestamptz AS confirmed_at, c.event_id
         FROM public.stage_changes c
-        WHERE c.person_id = n.person_id::text AND c.changed_at < n.since
+        WHERE c.person_id = n.person_id::text AND c.changed_at < n.since AND c.changed_at > '1900-01-01'
+            AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
         ORDER BY c.changed_at DESC, c.id DESC
         LIMIT 1
     ) s ON true
 )
 SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, s.known AS kind, s.source AS channel, s.event_id, s.stage_from,
     s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after, s.received_at, s.confirmed_by, s.confirmed_at,
-    NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created, false AS foreign_made
+    NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
+    NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS foreign_made
 FROM start s
 LEFT JOIN fubd.stage g ON g.name = s.stage_to
 UNION ALL
-SELECT 'row', s.person_id, c.id, c.id, NULL, c.source, c.event_id, c.stage_from, c.stage_to, g.id, c.changed_at::timestamptz,
-    c.changed_after::timestamptz, c.received_at::timestamptz, c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
-    NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = c.id)
+SELECT 'row', s.person_id, c.id, c.id, NULL, fubd.source_of(c.source), c.event_id, c.stage_from,
+    CASE WHEN fubd.is_stage(c.stage_to) OR NOT f.foreign_made THEN c.stage_to ELSE '' END, g.id, c.changed_at::timestamptz,
+    c.changed_after::timestamptz, coalesce(c.received_at, c.changed_at)::timestamptz, c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
+    f.foreign_made
 FROM start s
-JOIN public.stage_changes c ON c.person_id = s.person_id::text AND c.changed_at > coalesce(s.changed_at, '-infinity')
+JOIN public.stage_changes c ON c.person_id = s.person_id::text AND c.changed_at > coalesce(s.changed_at, '1900-01-01') AND c.changed_at < '9000-01-01'
+CROSS JOIN LATERAL (
+    SELECT NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = c.id) AS foreign_made
+) f
 LEFT JOIN fubd.stage g ON g.name = c.stage_to
 UNION ALL
-SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, k.stage, coalesce(k.stage_id, g.id),
-    k.at, NULL, k.received_at, NULL, NULL, k.read_at, k.covered, k.created, false
+SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, $4::int),
+    coalesce(k.stage_id, g.id), k.at, NULL, k.received_at, NULL, NULL, k.read_at, k.covered, k.created, false
 FROM start s
 JOIN fubd.claim k ON k.person_id = s.person_id AND k.at > coalesce(s.changed_at - $3::interval, '-infinity') AND NOT k.ignored
-    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND k.stage = s.stage_to))
+    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, $4::int) = s.stage_to))
 LEFT JOIN fubd.stage g ON g.name = k.stage

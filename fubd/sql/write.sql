@@ -1,12 +1,15 @@
 -- Write the difference. Each part is empty when there is nothing of its kind.
+-- What stands in braces is written as its column takes it; an older table's may be short, or of another type (`fubd.store.table`).
 WITH joined AS (
     DELETE FROM public.stage_changes c WHERE c.id = ANY($1::bigint[])
 ), forgotten AS (
     DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY($2::bigint[])
 ), corrected AS (
     UPDATE public.stage_changes c
-    SET stage_from = u.stage_from, stage_to = u.stage_to, changed_at = u.changed_at, changed_after = u.changed_after, confirmed_by = u.confirmed_by,
-        confirmed_at = u.confirmed_at, event_id = u.event_id, raw_payload = coalesce(u.raw_payload, c.raw_payload)
+    SET stage_from = {stage_from: u.stage_from}, stage_to = {stage_to: u.stage_to}, changed_at = {changed_at: u.changed_at},
+        changed_after = {changed_after: u.changed_after}, confirmed_by = {confirmed_by: u.confirmed_by},
+        confirmed_at = {confirmed_at: u.confirmed_at}, event_id = {event_id: u.event_id},
+        raw_payload = coalesce({raw_payload: u.raw_payload}, c.raw_payload)
     FROM unnest(
         $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[],
         $12::jsonb[]
@@ -25,14 +28,19 @@ WITH joined AS (
     INSERT INTO public.stage_changes
         (id, person_id, stage_from, stage_to, changed_at, changed_after, received_at, source, confirmed_by, confirmed_at, event_id, raw_payload,
         first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag{insert_columns})
-    SELECT n.id, n.person_id::text, n.stage_from, n.stage_to, n.changed_at, n.changed_after, n.received_at, n.source, n.confirmed_by,
-        n.confirmed_at, n.event_id, n.raw_payload, p.first_name, p.last_name, p.assigned_user_id, p.assigned_user_name,
-        p.lead_source_tag{insert_values}
+    OVERRIDING SYSTEM VALUE
+    SELECT n.id, n.person_id::text, {stage_from: n.stage_from}, {stage_to: n.stage_to}, {changed_at: n.changed_at},
+        {changed_after: n.changed_after}, {new received_at: n.received_at}, {source: n.source}, {confirmed_by: n.confirmed_by},
+        {confirmed_at: n.confirmed_at}, {event_id: n.event_id}, {new raw_payload: n.raw_payload}, {new first_name: p.first_name},
+        {new last_name: p.last_name}, {new assigned_user_id: p.assigned_user_id}, {new assigned_user_name: p.assigned_user_name},
+        {new lead_source_tag: p.lead_source_tag}{insert_values}
     FROM made n JOIN fubd.person p ON p.id = n.person_id
     ORDER BY n.id
 ), awaiting AS (
     INSERT INTO fubd.unconfirmed (change_id, changed_at)
-    SELECT n.id, n.changed_at FROM made n WHERE n.source = 'polling' AND n.confirmed_by IS NULL
+    SELECT n.id, n.changed_at FROM made n
+    -- Webhooks did not miss what happened before we watched.
+    WHERE n.source = 'polling' AND n.confirmed_by IS NULL AND n.changed_at >= coalesce((SELECT v.began FROM fubd.coverage v), '-infinity')
     ON CONFLICT (change_id) DO NOTHING
 ), relinked AS (
     UPDATE fubd.claim k SET row_id = l.row_id

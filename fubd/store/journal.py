@@ -13,8 +13,9 @@ import asyncpg
 from fubd.core.rows import Claim, Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
-from fubd.store import statements
+from fubd.store import statements, table
 from fubd.store.pool import Pool
+from fubd.store.table import Table
 
 _CLAIM_FIELDS = len(NewClaim._fields)
 
@@ -30,12 +31,19 @@ class Journal:
         self._instance = instance
         self._columns = dict(columns)
         self._alert_stages = sorted(alert_stages)
+        self._table: Table | None = None
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
         """Open the transaction; committed when left without an error."""
-        async with self._pool.transaction() as connection:
-            yield _Recording(connection, self._instance, self._columns, self._alert_stages)
+        try:
+            async with self._pool.transaction() as connection:
+                self._table = self._table or await table.read(connection)
+                yield OneRecording(connection, self._table, self._instance, self._columns, self._alert_stages)
+        except BaseException:
+            # Whatever failed, somebody may have altered the table: it is looked at anew.
+            self._table = None
+            raise
 
     async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which deliveries this process stored since `received_at`."""
@@ -49,14 +57,20 @@ class Journal:
             return frozenset(row["key"] for row in rows)
 
 
-class _Recording:
-    def __init__(self, connection: asyncpg.Connection, instance: str, columns: Mapping[str, str], alert_stages: list[str]) -> None:
+class OneRecording:
+    """The steps of one transaction, which its owner began and ends. Satisfies `fubd.ports.Recording`."""
+
+    def __init__(
+        self, connection: asyncpg.Connection, product: Table, instance: str, columns: Mapping[str, str], alert_stages: list[str]
+    ) -> None:
         self._connection = connection
+        self._table = product
         self._instance = instance
         self._columns = columns
         self._alert_stages = alert_stages
 
     async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
+        """Keep deliveries, lock people, add claims."""
         kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
         row = await self._connection.fetchrow(
             statements.text("take"),
@@ -71,7 +85,8 @@ class _Recording:
         return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"])
 
     async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
-        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), window)
+        """Give what stands near the new claims."""
+        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), window, self._table.stage_length)
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}
@@ -88,6 +103,7 @@ class _Recording:
         ]
 
     async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
+        """Keep people as read; gives who of them was read before."""
         values = [
             (
                 r.person_id, r.stage, r.stage_id, r.created, r.updated, read_at, r.first_name, r.last_name, r.assigned_user_id,
@@ -95,10 +111,11 @@ class _Recording:
             )
             for r, read_at, tag in sorted(facts, key=lambda fact: fact.reading.person_id)
         ]  # fmt: skip
-        statement = statements.with_columns(statements.text("facts"), self._columns)
+        statement = self._table.statement("facts", self._columns)
         return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
 
     async def write(self, writing: Writing) -> None:
+        """Write the difference."""
         recorded = await self._with_ids(writing)
         evidence = writing.evidence
         made = [
@@ -122,7 +139,7 @@ class _Recording:
         joined = [row.id for _, row in writing.joined]
         relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
         await self._connection.execute(
-            statements.with_columns(statements.text("write"), self._columns),
+            self._table.statement("write", self._columns),
             joined,
             forgotten + joined,
             *_columns(corrected, 10),
@@ -139,7 +156,7 @@ class _Recording:
         drawn: list[int] = []
         if wanted:
             drawn = await self._connection.fetchval(
-                "SELECT array_agg(nextval('public.stage_changes_id_seq')) FROM generate_series(1, $1)", wanted
+                "SELECT array_agg(nextval($1::text::regclass)) FROM generate_series(1, $2)", self._table.sequence, wanted
             )
         return [
             (person_id, made.row if made.relinks is None else made.row._replace(id=drawn.pop(0)), made.head.seq, made.relinks)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
+
+_VALUE = re.compile(r"\{(?P<new>new )?(?P<column>[a-z_][a-z0-9_]*): (?P<value>[^{}]+)\}")
 
 
 @cache
@@ -31,16 +34,25 @@ def migrations() -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-def with_columns(statement: str, columns: Mapping[str, str]) -> str:
-    """Put the columns of FUBD_COLUMNS (column to FUB field; both checked to be plain when read) into a statement."""
+def with_columns(statement: str, columns: Mapping[str, str], fitted: Callable[[str, str, bool], str] | None = None) -> str:
+    """Put the columns of FUBD_COLUMNS (column to FUB field; both checked to be plain when read) into a statement.
+
+    `fitted` writes a {column: value} as the column takes it, told whether it is for a new row; without it the value is taken as it is.
+    """
     names = sorted(columns)
-    return (
-        statement.replace("{fill_columns}", "".join(f', "{name}" = coalesce({_field("r", columns[name])}, c."{name}")' for name in names))
+    filled = (
+        statement.replace("{fill_columns}", "".join(f', "{name}" = coalesce({_value(name, "r", columns)}, c."{name}")' for name in names))
         .replace("{insert_columns}", "".join(f', "{name}"' for name in names))
-        .replace("{insert_values}", "".join(f", {_field('p', columns[name])}" for name in names))
+        .replace("{insert_values}", "".join(f", {_value(f'new {name}', 'p', columns)}" for name in names))
     )
+    fit = fitted or _as_it_is
+    return _VALUE.sub(lambda found: fit(found["column"], found["value"], found["new"] is not None), filled)
 
 
-def _field(alias: str, field: str) -> str:
-    quoted = field.replace("'", "''")
-    return f"{alias}.fields->>'{quoted}'"
+def _value(marked: str, alias: str, columns: Mapping[str, str]) -> str:
+    quoted = columns[marked.removeprefix("new ")].replace("'", "''")
+    return f"{{{marked}: {alias}.fields->>'{quoted}'}}"
+
+
+def _as_it_is(_column: str, value: str, _new: bool) -> str:
+    return value
