@@ -135,11 +135,10 @@ def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
 
 def _proof(mode: Mode, fresh: Freshness) -> str | None:
     """Say what proves that webhooks fail. Setting them up for the first time is not a failure that was put right."""
-    if fresh.missed:
-        return f"polling found {_count(fresh.missed)} that no webhook had told"
+    proofs = [f"polling found {_count(fresh.missed)} that no webhook had told"] if fresh.missed else []
     if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
-        return f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken
-    return None
+        proofs.append(f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken)
+    return "; ".join(proofs) or None
 
 
 def _failover(before: Pace | None, fresh: Freshness, proof: str, now: datetime, policy: Policy) -> Pace:

@@ -5,7 +5,8 @@ Two ways, and a probe at start-up that tells which:
 - `updatedAfter` with the default order and the `next` cursor. The cursor is keyed by id, and nobody's id or membership changes by being
   edited, so a page never hides another. The documentation promises the filter; live accounts were seen to answer it with nothing, and any
   parameter may be ignored without a word. So it is trusted only after it returned people known to be newer than the instant asked for, and
-  nobody for an instant to come.
+  nobody for an instant to come. And each walk proves it anew, at no cost: it asks from a little before the newest person ever seen, who
+  must be in the answer.
 - `sort=-updated` by offset. People who change while we walk move to the front and push rows right: they repeat, nothing is lost. A
   deletion shifts rows left, past us. So each page must *begin* with someone changed later than the last row of the page before: then
   whatever lies between was on one of the two pages. People of one second come in no order at all and must therefore fit on one page.
@@ -18,6 +19,7 @@ When neither shows that it saw everything, `changed_since` gives None and the ac
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -49,11 +51,20 @@ class Filter(StrEnum):
     IGNORED = "ignored"
 
 
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    """Somebody whom every walk from `updated` on must show."""
+
+    person_id: int
+    updated: datetime
+
+
 class Walk:
     """Knows, once it has probed, how this account lists the people who changed."""
 
     def __init__(self) -> None:
         self.filter = Filter.UNPROVEN
+        self._witness: _Witness | None = None
 
     def doubt(self) -> None:
         """Probe again before the next walk: something was found that the last one should have shown."""
@@ -72,40 +83,85 @@ class Walk:
             began = await self._by_cursor(errand, watermark)
             if began is not None:
                 return began
-            _log.warning("The updatedAfter filter no longer shows everybody it counts: walking by the order of change instead.")
+            _log.warning("The updatedAfter filter no longer shows everybody: walking by the order of change instead.")
             self.filter = Filter.LIES
         return await _OffsetWalk(errand, watermark).run()
 
     async def _probe(self, errand: Errand) -> None:
-        before = self.filter
+        before, newest = self.filter, None
         for _ in range(2):
             # Twice, because the person asked for may be deleted between two calls.
-            self.filter = await _probe(errand)
+            self.filter, newest = await _probe(errand)
             if self.filter in (Filter.WORKS, Filter.UNPROVEN):
                 break
+        self._witness = newest
         if self.filter is not before:
             _log.info("Probed how this account lists changed people: the updatedAfter filter %s.", _SAID[self.filter])
 
     async def _by_cursor(self, errand: Errand, watermark: datetime) -> datetime | None:
-        query = PeopleQuery(limit=PAGE_SIZE, updated_after=watermark)
-        page = await errand.page(query)
-        began, expected, seen, empty = page.read_at, page.total, 0, 0
-        order = KeyOrder()
-        while True:
-            if any(reading.updated < watermark for reading in page.readings) or not order.goes_on(page.ids):
+        witness = self._witness
+        after = watermark if witness is None else min(watermark, witness.updated - _SECOND)
+        walked = _CursorWalk(errand, after, witness)
+        if not await walked.run():
+            return None
+        if witness is not None and not walked.witnessed:
+            # Deleted, or hidden by a filter that has begun to lie.
+            await self._probe(errand)
+            if self.filter is not Filter.WORKS:
                 return None
-            await errand.hand_in_page(page)
-            seen += len(page.ids)
+        elif walked.newest is not None:
+            self._witness = walked.newest
+        return walked.began
+
+
+class _CursorWalk:
+    """One walk by `updatedAfter` and `next`. `witnessed`: the witness was seen; `newest`: who may bear witness next."""
+
+    def __init__(self, errand: Errand, after: datetime, witness: _Witness | None) -> None:
+        self._errand = errand
+        self._after = after
+        self._witness = witness
+        self._order = KeyOrder()
+        self.began: datetime | None = None
+        self.witnessed = False
+        self.newest: _Witness | None = None
+
+    async def run(self) -> bool:
+        """Hand in page after page; tell whether they kept what the filter and the cursor promise. Raises Unavailable and Refused."""
+        page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after))
+        self.began = page.read_at
+        if page.next is None and page.total is not None and len(page.ids) < page.total:
+            # One answer, which counts more people than it shows.
+            return False
+        empty = 0
+        while self._keeps_promises(page):
+            await self._errand.hand_in_page(page)
+            self._remember(page)
             if page.next is None:
-                break
+                return True
             empty = 0 if page.ids else empty + 1
             if empty == _EMPTY_PAGES:
                 raise Unavailable("the pages of changed people do not end")
-            page = await errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=watermark, next=page.next))
-        if seen <= PAGE_SIZE and page.read_at == began and expected is not None and seen < expected:
-            # One answer, which counts more people than it shows.
-            return None
-        return began
+            page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
+        return False
+
+    def _keeps_promises(self, page: PeoplePage) -> bool:
+        return all(reading.updated >= self._after for reading in page.readings) and self._order.goes_on(page.ids)
+
+    def _remember(self, page: PeoplePage) -> None:
+        self.witnessed |= self._witness is not None and self._witness.person_id in page.ids
+        newest = _newest(page.readings)
+        if newest is not None and (self.newest is None or newest.updated > self.newest.updated):
+            self.newest = newest
+
+
+def _newest(readings: tuple[Reading, ...]) -> _Witness | None:
+    """Choose the witness; none where a bulk edit left so many of that second that each walk would have to read them all again."""
+    if not readings:
+        return None
+    chosen = max(readings, key=lambda reading: reading.updated)
+    crowd = sum(reading.updated >= chosen.updated - _SECOND for reading in readings)
+    return _Witness(chosen.person_id, chosen.updated) if crowd <= PAGE_SIZE // 2 else None
 
 
 _SAID = {
@@ -116,20 +172,20 @@ _SAID = {
 }
 
 
-async def _probe(errand: Errand) -> Filter:
+async def _probe(errand: Errand) -> tuple[Filter, _Witness | None]:
     newest = await errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
     if not newest.readings or not _descends(newest.readings):
-        return Filter.UNPROVEN
+        return Filter.UNPROVEN, None
     probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]
     after = probed.updated - _SECOND
     known = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
     page = await errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
     if any(reading.updated < after for reading in page.readings):
-        return Filter.IGNORED
+        return Filter.IGNORED, None
     if not page.ids or (page.next is None and not known <= set(page.ids)):
-        return Filter.LIES
+        return Filter.LIES, None
     future = await errand.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
-    return Filter.IGNORED if future.ids else Filter.WORKS
+    return (Filter.IGNORED, None) if future.ids else (Filter.WORKS, _newest(newest.readings))
 
 
 def _descends(rows: tuple[Reading, ...]) -> bool:
