@@ -1,0 +1,215 @@
+"""One moment as a picture for a terminal of any size: what does not fit is left out, from the least important on.
+
+Cyan is what webhooks told, magenta what polling found; green, yellow and red are kept for how things stand.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from fubd.commands.demo import verdict
+from fubd.commands.demo.view import ACTS, Change, Line, SourceView, Teller, View
+from fubd.simulator import Score
+
+_STYLES = {"webhook": "cyan", "polling": "magenta"}
+_TITLES = {"webhook": "webhooks", "polling": "polling"}
+_MODE_STYLES = {"starting": "blue", "steady": "green", "watch": "yellow", "failover": "red", "recovering": "blue"}
+_BARS = " ▁▂▃▄▅▆▇█"
+_NARROW = 70
+_BORDER = 2
+_LEAST_CHANGES = 3
+_ABOUT_LINES = 2
+_TOLD_LINES = 4
+_ROOMY = 30
+
+
+def frame(view: View, teller: Teller, width: int, height: int) -> RenderableType:
+    """Give the whole picture, at most `height` lines."""
+    air = [_rows("")] if height >= _ROOMY else []
+    parts = [_head(view, width), *air, _act(teller, width), *air, _told(teller, width, _TOLD_LINES + len(air)), *air]
+    if view.sources:
+        parts += [_cards(view, width), _mode(view, width), _counts(view, width)]
+    left = height - sum(lines for lines, _ in parts)
+    if view.recent and left >= _LEAST_CHANGES + _BORDER:
+        parts.append(_changes(view.recent[: left - _BORDER], left, width))
+    return Group(*(part for _, part in parts))
+
+
+def figures(score: Score) -> Table:
+    """Give the table at the end."""
+    headings, *rows = verdict.table(score)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row, style=_STYLES.get(row[0], ""))
+    return table
+
+
+def story_line(line: Line) -> Text:
+    """Give a line of the narration with its time, for the story as a whole."""
+    text = Text("\n" if line.kind == "headline" else "")
+    text.append(f"{_clock(line.seconds):>5}  ", style="dim")
+    return text.append(line.text, style={"headline": "bold", "about": "dim"}.get(line.kind, ""))
+
+
+# Each part comes with the number of lines it takes.
+_Part = tuple[int, RenderableType]
+
+
+def _head(view: View, width: int) -> _Part:
+    name = Text(" fubd demo", style="bold")
+    url = Text(f"{'' if width < _NARROW else 'status page '}{view.url or ''} ", style="dim")
+    time = f" {_clock(view.seconds)} of {_clock(view.story_seconds)} "
+    room = max(width - len(time) - 1, 0)
+    done = round(room * min(view.seconds / view.story_seconds, 1.0))
+    bar = Text.assemble(" ", ("━" * done, "green"), ("━" * (room - done), "bright_black"), (time, "dim"))
+    return _rows(_ends(name, url, width), bar)
+
+
+def _act(teller: Teller, width: int) -> _Part:
+    act = teller.current
+    title = (
+        Text(" Starting", style="bold") if act is None else Text.assemble(" ", (act.title, "bold"), (f"   {act.number} of {ACTS}", "dim"))
+    )
+    about = "" if act is None else act.about
+    lines = textwrap.wrap(about, max(width - 3, 20), max_lines=_ABOUT_LINES if width >= _NARROW else _ABOUT_LINES + 1, placeholder=" …")
+    lines += [""] * (_ABOUT_LINES - len(lines))
+    return _rows(title, *(Text(f" {line}", style="dim") for line in lines))
+
+
+def _told(teller: Teller, width: int, count: int) -> _Part:
+    said = [line for line in teller.lines if line.kind == "said"][-count:]
+    lines = []
+    for line in said:
+        style = "" if line is said[-1] else "dim"
+        lines.append(_cut(Text.assemble((f" {_clock(line.seconds):>5}  ", "dim"), (line.text, style)), width))
+    return _rows(*lines, *[""] * (count - len(lines)))
+
+
+def _cards(view: View, width: int) -> _Part:
+    if width < _NARROW:
+        return _rows(*(_cut(Text.assemble(" ", _status(one), f"  {one.captured} captured"), width) for one in view.sources))
+    table = Table.grid(expand=True)
+    for _ in view.sources:
+        table.add_column(ratio=1)
+    each = width // len(view.sources) - 4
+    table.add_row(*(_card(source, each) for source in view.sources))
+    return 3 + _BORDER, table
+
+
+def _card(source: SourceView, width: int) -> Panel:
+    style = _STYLES[source.name]
+    heard = "not heard yet" if source.heard_seconds_ago is None else f"heard {_ago(source.heard_seconds_ago)}"
+    captured = Text.assemble((f"{source.captured}", f"bold {style}"), (" captured", ""))
+    rows = (_status(source), _ends(captured, Text(heard, style="dim"), width), Text(_pulse(source.pulse, width), style=style))
+    return Panel(Group(*(_cut(row, width) for row in rows)), title=_TITLES[source.name], title_align="left", border_style="bright_black")
+
+
+def _status(source: SourceView) -> Text:
+    good = source.status == "HEALTHY"
+    if source.heard_seconds_ago is None:
+        return Text.assemble(("● ", "bright_black"), ("waiting", "dim"))
+    return Text.assemble(("● ", "green" if good else "red"), (source.status, "green" if good else "red"))
+
+
+def _mode(view: View, width: int) -> _Part:
+    if not view.modes:
+        return _panel("mode", [Text("starting", style="blue"), Text("")])
+    now = view.modes[-1]
+    style = _MODE_STYLES.get(now.mode, "")
+    word = Text.assemble((now.mode.upper(), f"bold {style}"), ("  " + now.reason, ""))
+    road = Text("  ").join(
+        Text.assemble((f"{_clock(max(one.seconds, 0))} ", "dim"), (one.mode, _MODE_STYLES.get(one.mode, ""))) for one in view.modes
+    )
+    inside = width - 4
+    pace = Text(f"polls every {view.poll_every_seconds:.2g} s", style=style)
+    # The latest modes are what matters when the road is too long.
+    room = inside - pace.cell_len - 2
+    if road.cell_len > room:
+        road = Text.assemble(("… ", "dim"), road[max(road.cell_len - room + 2, 0) :])
+    return _panel("mode", [_cut(word, inside), _ends(road, pace, inside)])
+
+
+def _counts(view: View, width: int) -> _Part:
+    under_way = max(view.happened - view.recorded, 0)
+    parts = [
+        (view.happened, "changes happened", "bold"),
+        (view.recorded, "recorded", "bold"),
+        (under_way, "on the way", "bold yellow" if under_way else "bold"),
+        (view.confirmed, "confirmed by the other source", "bold"),
+        (view.missed, "missed by webhooks", "bold"),
+        (view.redelivered, "told twice", "bold"),
+    ]
+    calls = Text.assemble((f"{view.api_calls}", "bold"), (" API calls ", "dim"))
+    text = Text(" ")
+    for count, what, style in parts:
+        added = Text.assemble((f"{count}", style), (f" {what}", "dim"))
+        if text.cell_len + added.cell_len + 3 + calls.cell_len <= width:
+            text.append_text(added).append("   ")
+    return _rows(_ends(text, calls, width))
+
+
+def _changes(recent: Sequence[Change], lines: int, width: int) -> _Part:
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(width=9, no_wrap=True)
+    table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column(ratio=7, no_wrap=True, overflow="ellipsis")
+    if width >= _NARROW:
+        table.add_column(width=18, no_wrap=True)
+    for one in recent:
+        cells = [Text(("" if one.exact else "≤") + f"{one.at:%H:%M:%S}", style="dim", justify="right"), Text(one.name), _way(one)]
+        table.add_row(*cells, *[_origin(one)][: 1 if width >= _NARROW else 0])
+    return lines, Panel(table, title="last changes", title_align="left", border_style="bright_black", height=lines)
+
+
+def _way(change: Change) -> Text:
+    arrow = (" → ", _STYLES.get(change.source, ""))
+    return Text.assemble((change.stage_from or "new", "dim"), arrow, change.stage_to)
+
+
+def _origin(change: Change) -> Text:
+    text = Text(change.source, style=_STYLES.get(change.source, ""))
+    return text.append(f" + {change.confirmed_by}", style="dim") if change.confirmed_by else text
+
+
+def _panel(title: str, rows: Sequence[Text]) -> _Part:
+    return len(rows) + _BORDER, Panel(Group(*rows), title=title, title_align="left", border_style="bright_black")
+
+
+def _rows(*rows: Text | str) -> _Part:
+    return len(rows), Group(*rows)
+
+
+def _ends(left: Text, right: Text, width: int) -> Text:
+    """Put one at the left end and one at the right; the left gives way."""
+    left = _cut(left, max(width - right.cell_len - 1, 0))
+    return _cut(Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 1), right), width)
+
+
+def _cut(text: Text, width: int) -> Text:
+    """Keep a text on its one line."""
+    text = text.copy()
+    text.truncate(max(width, 1), overflow="ellipsis")
+    return text
+
+
+def _pulse(counts: Sequence[int], width: int) -> str:
+    """Draw captures per second. A bulk edit must not flatten everything else, so each step of a bar stands for twice the one below."""
+    shown = list(counts)[-width:]
+    return "".join(_BARS[min(count.bit_length(), len(_BARS) - 1)] for count in [0] * (width - len(shown)) + shown)
+
+
+def _ago(seconds: float) -> str:
+    return "just now" if seconds < 1 else f"{seconds:.0f} s ago"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,119 @@
+"""Where the story is watched: a calm picture on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from fubd.commands.demo import verdict
+from fubd.commands.demo.picture import figures, frame, story_line
+from fubd.commands.demo.view import Teller, View
+from fubd.simulator import Score
+
+_TALLY_SECONDS = 5.0
+
+
+class Screen(Protocol):
+    """Shows the story while it is entered, and the score afterwards."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(self, *_: object) -> None:
+        """Leave what was told where it can be read afterwards."""
+
+    def draw(self, view: View) -> None:
+        """Show this moment and what was told since the last."""
+
+    def end(self, score: Score) -> None:
+        """Show what became of it, as the last thing."""
+
+
+def screen_for(output: TextIO, teller: Teller) -> Screen:
+    """Choose by what stdout is."""
+    if output.isatty():
+        console = Console(file=output, highlight=False)
+        if not console.is_dumb_terminal:
+            return Picture(console, teller)
+    return Lines(output, teller)
+
+
+class Lines:
+    """Plain lines, each with its second."""
+
+    def __init__(self, output: TextIO, teller: Teller) -> None:
+        self._output = output
+        self._teller = teller
+        self._written = 0
+        self._tallied = 0.0
+
+    def __enter__(self) -> Self:
+        """Nothing is to be prepared."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is still to be told."""
+        self._catch_up()
+
+    def draw(self, view: View) -> None:
+        """Write what was told since, and every few seconds how far things are."""
+        self._catch_up()
+        if view.sources and view.seconds - self._tallied >= _TALLY_SECONDS:
+            self._tallied = view.seconds
+            self._write(view.seconds, f"    {_tally(view)}")
+
+    def end(self, score: Score) -> None:
+        """Write the table, and the score as the last line."""
+        print("", *verdict.lines(score), verdict.last_line(score), sep="\n", file=self._output, flush=True)
+
+    def _catch_up(self) -> None:
+        for line in self._teller.lines[self._written :]:
+            self._written += 1
+            if line.kind == "headline":
+                self._output.write("\n")
+            self._write(line.seconds, line.text)
+
+    def _write(self, seconds: float, text: str) -> None:
+        self._output.write(f"{seconds:6.1f} s  {text}\n")
+        self._output.flush()
+
+
+def _tally(view: View) -> str:
+    health = ", ".join(f"{source.name} {source.captured} {source.status}" for source in view.sources)
+    return f"{view.happened} happened, {view.recorded} recorded ({health}), {view.api_calls} API calls"
+
+
+class Picture:
+    """A picture that stands still and changes in place, on the terminal's second screen; what was told remains on the first."""
+
+    def __init__(self, console: Console, teller: Teller) -> None:
+        self._console = console
+        self._teller = teller
+        self._live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+    def __enter__(self) -> Self:
+        """Take the terminal over."""
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the terminal back, and leave on it what was told."""
+        self._live.stop()
+        for line in self._teller.lines:
+            self._console.print(story_line(line), soft_wrap=True)
+
+    def draw(self, view: View) -> None:
+        """Paint this moment."""
+        width, height = self._console.size
+        self._live.update(frame(view, self._teller, width, height), refresh=True)
+
+    def end(self, score: Score) -> None:
+        """Print the table, and the score as the last line."""
+        self._console.print(Padding(figures(score), (1, 0)))
+        for line in verdict.remarks(score):
+            self._console.print(Text(line, style="green" if verdict.clean(score) else "red"), soft_wrap=True)
+        self._console.print(Text(verdict.last_line(score), style="bold"), soft_wrap=True)

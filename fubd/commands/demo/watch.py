@@ -1,0 +1,128 @@
+"""Looks at the daemon several times a second, as an operator would: its tables, its metrics, its mode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fubd.commands.demo.plan import Plan
+from fubd.commands.demo.view import Change, ModeView, SourceView, Teller, View
+from fubd.commands.demo.world import World, instant
+from fubd.core.freshness import polling_status, webhook_status
+from fubd.ports import ModeRecord, Unavailable
+
+if TYPE_CHECKING:
+    from fubd.store.report import Known
+
+_LOOK_SECONDS = 0.2
+_RECENT = 40
+_PULSE_SECONDS = 240
+
+
+class Watch:
+    """What is known of the daemon by the last look. `draw` is called with each new view, off the loop: a terminal may keep it waiting."""
+
+    def __init__(self, world: World, plan: Plan, teller: Teller, draw: Callable[[View], None]) -> None:
+        self._world = world
+        self._plan = plan
+        self._teller = teller
+        self._draw = draw
+        self._began = datetime.now(UTC) - timedelta(seconds=teller.seconds)
+        self._last_id = 0
+        self._captured: Counter[str] = Counter()
+        self._pulse: dict[str, Counter[int]] = {"webhook": Counter(), "polling": Counter()}
+        self._recent: list[dict[str, Any]] = []
+        self._modes: list[ModeRecord] = []
+        self.known: Known | None = None
+
+    @property
+    def mode(self) -> str:
+        """The mode last announced; empty before the first."""
+        return self._modes[-1].mode if self._modes else ""
+
+    @property
+    def recorded(self) -> int:
+        """How many changes are in the table."""
+        return self._captured.total()
+
+    @property
+    def happened(self) -> int:
+        """How many changes there were in the account."""
+        return len(self._world.simulator.truth.changes)
+
+    def counted(self, metric: str, **labels: str) -> int:
+        """Give a counter of the daemon's."""
+        return int(self._world.parts.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
+
+    async def run(self) -> None:
+        """Look and draw until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.to_thread(self._draw, self.view())
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once; while the database does not answer, what was known stays."""
+        report = self._world.parts.report
+        with suppress(Unavailable):
+            self.known = await report.known()
+            for row in await self._world.rows(self._last_id):
+                self._captured[row["source"]] += 1
+                self._pulse[row["source"]][int((row["received_at"] - self._began).total_seconds())] += 1
+                self._last_id = row["id"]
+            self._recent = await report.recent(_RECENT)
+            for record in (await report.modes(self._began))[len(self._modes) :]:
+                self._modes.append(record)
+                self._teller.say(f"mode {record.mode}: {record.reason} (polls every {record.delay_seconds:g} s)")
+
+    def view(self) -> View:
+        """Give everything at this moment."""
+        _, _, poll_every = self._world.daemon.poller.shown()
+        return View(
+            seconds=self._teller.seconds,
+            story_seconds=self._plan.story_seconds,
+            url=self._world.url,
+            sources=self._sources(),
+            modes=[ModeView((one.since - self._began).total_seconds(), one.mode, one.reason) for one in self._modes],
+            poll_every_seconds=poll_every,
+            happened=self.happened,
+            recorded=self.recorded,
+            confirmed=sum(self.counted("confirmations_total", source=source) for source in self._pulse),
+            redelivered=self.counted("webhook_deliveries_total", outcome="duplicate"),
+            missed=self.counted("missed_by_webhook_total"),
+            api_calls=self._world.parts.client.calls_made(),
+            recent=[_change(row) for row in self._recent],
+        )
+
+    def _sources(self) -> tuple[SourceView, SourceView]:
+        settings, now = self._world.settings, datetime.now(UTC)
+        webhook = self.known.webhook_heard if self.known else None
+        polling = self.known.polling_heard if self.known else None
+        return (
+            self._source("webhook", webhook_status(webhook, now, stale_after_seconds=settings.webhook_stale_after_seconds), webhook, now),
+            self._source("polling", polling_status(polling, now, stale_after_seconds=settings.poll_stale_after_seconds), polling, now),
+        )
+
+    def _source(self, name: str, status: str, heard: datetime | None, now: datetime) -> SourceView:
+        ago = None if heard is None else max(0.0, (now - heard).total_seconds())
+        second = int((now - self._began).total_seconds())
+        pulse = [self._pulse[name][one] for one in range(max(0, second - _PULSE_SECONDS), second + 1)]
+        return SourceView(name, status, ago, self._captured[name], pulse)
+
+
+def _change(row: Mapping[str, Any]) -> Change:
+    names = (row["first_name"], row["last_name"])
+    at = instant(row["changed_at"])
+    return Change(
+        at=at or datetime.now(UTC),
+        exact=row["changed_after"] is None,
+        name=" ".join(name for name in names if name) or f"person {row['person_id']}",
+        stage_from=row["stage_from"],
+        stage_to=row["stage_to"],
+        source=row["source"],
+        confirmed_by=row["confirmed_by"],
+    )
