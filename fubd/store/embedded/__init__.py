@@ -36,10 +36,11 @@ _CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "o
 
 
 def default_home() -> Path:
-    """Give the folder of the daemon's server: the user's data folder, or for root one that other users can reach."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/fubd/postgres")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fubd" / "postgres"
+    """Give the folder of the daemon's server: the user's data folder, or for root, whose own is closed to others, the machine's."""
+    chosen = os.environ.get("XDG_DATA_HOME")
+    if chosen:
+        return Path(chosen) / "fubd" / "postgres"
+    return Path("/var/lib/fubd/postgres") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "fubd" / "postgres"
 
 
 @contextmanager
