@@ -11,7 +11,9 @@ from fubd.ports import Refused
 from fubd.store import statements
 
 # Drawn once at random; transaction-level, so it works through a transaction pooler too.
-_LOCK = 0x66756264_0001
+LOCK = 0x66756264_0001
+# The migration that makes the product table. Where that was taken over from older scripts it counts as applied.
+PRODUCT = 2
 
 _NOT_OURS = (
     "the table public.stage_changes was made by something else and fubd writes nothing into it: "
@@ -33,7 +35,7 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
     """
     async with connection.transaction():
         await connection.execute("SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '60s'; SET LOCAL client_min_messages = warning")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         applied = await _applied(connection)
         known = statements.migrations()
         _refuse_unknown(applied, known)
@@ -55,6 +57,11 @@ async def apply(connection: asyncpg.Connection, number: int, name: str, text: st
         " applied_at timestamptz NOT NULL DEFAULT now())"
     )
     await connection.execute(text)
+    await note(connection, number, name, text)
+
+
+async def note(connection: asyncpg.Connection, number: int, name: str, text: str) -> None:
+    """Note a migration as applied, in the caller's transaction."""
     await connection.execute("INSERT INTO fubd.migration (number, name, sha256) VALUES ($1, $2, $3)", number, name, digest(text))
 
 
