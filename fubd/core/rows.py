@@ -103,13 +103,11 @@ class Difference:
 def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, began: datetime | None) -> Difference:
     """Fold the claims and compare with the rows. `new`: the seqs that are new in this transaction."""
     claims = {claim.seq: claim for claim in near.claims}
-    rows = {row.id: row for row in near.rows}
-    history = _history(near, window, began)
+    history = derive(near, window=window, began=began)
     recorded: list[Recorded] = []
     corrected: list[Corrected] = []
     taken: set[int] = set()
-    for change in history.changes:
-        row = _row_of(change, claims, rows, taken)
+    for change, row in paired(near, history):
         if row is None:
             recorded.append(_record(change, claims, new))
             continue
@@ -132,13 +130,28 @@ def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, 
     return Difference(tuple(recorded), tuple(corrected), joined, repeats)
 
 
-def _history(near: Near, window: timedelta, began: datetime | None) -> History:
+def derive(near: Near, *, window: timedelta, began: datetime | None) -> History:
+    """Fold what stands near into a history; rows of other writers take part as what happened. A negative seq in it is such a row's."""
     foreign = sorted((row for row in near.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
     entries = [Entry(claim.seq, claim.at, claim.stage) for claim in near.claims if claim.entry]
     entries += [Entry(row.id - _FOREIGN, row.changed_at, row.stage) for row in foreign if row.stage.name]
     states = [_state(claim, foreign, window) for claim in near.claims if not claim.entry]
     start = None if near.start is None else Start(near.start.stage, near.start.changed_at)
     return fold(entries, states, start, window=window, began=began)
+
+
+def paired(near: Near, history: History) -> list[tuple[Change, Row | None]]:
+    """Give each change with the row that stands for it, None where there is none yet."""
+    claims = {claim.seq: claim for claim in near.claims}
+    rows = {row.id: row for row in near.rows}
+    taken: set[int] = set()
+    pairs = []
+    for change in history.changes:
+        row = _row_of(change, claims, rows, taken)
+        if row is not None:
+            taken.add(row.id)
+        pairs.append((change, row))
+    return pairs
 
 
 def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
