@@ -101,7 +101,7 @@ class _Writer(threading.Thread):
         self._dropped = 0
 
     def write(self, line: _Line) -> None:
-        """Take a line, or count it when there is no room."""
+        """Take a line, or count it when there is no room; the handler's lock lets in one at a time."""
         try:
             self._queue.put_nowait(line)
         except queue.Full:
@@ -117,16 +117,22 @@ class _Writer(threading.Thread):
 
     @override
     def run(self) -> None:
+        told = 0
         try:
             while (line := self._queue.get()) is not None:
                 self._put(line)
-                if self._dropped:
-                    dropped, self._dropped = self._dropped, 0
-                    now = _time(datetime.now(UTC).timestamp())
-                    self._put(_Line(time=now, level="warn", logger="fubd.logs", message=f"{dropped} log lines were dropped"))
+                told = self._tell_dropped(told)
+            self._tell_dropped(told)
         except OSError:
             # Nobody reads any more. What is still logged fills the queue and is dropped.
             return
+
+    def _tell_dropped(self, told: int) -> int:
+        dropped = self._dropped
+        if dropped > told:
+            now = _time(datetime.now(UTC).timestamp())
+            self._put(_Line(time=now, level="warn", logger="fubd.logs", message=f"{dropped - told} log lines were dropped"))
+        return dropped
 
     def _put(self, line: _Line) -> None:
         rest = memoryview((self._shape(line) + "\n").encode(errors="backslashreplace"))
