@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.ports import (
+    Clock,
     Coverage,
     Findings,
     Heard,
@@ -241,6 +242,8 @@ class AccountFeed:
         order = query.sort if self.ways.sorts else None
         if order == "id":
             return None, chosen[: query.limit]
+        if order == "-id":
+            return None, chosen[::-1][: query.limit]
         if order == "-updated":
             offset = query.offset or 0
             if offset >= _DEEPEST_OFFSET:
@@ -347,7 +350,7 @@ class Hinted:
 class Memory:
     """The database of the world: satisfies Book and Inbox. `outage` makes every call fail."""
 
-    clock: VirtualClock = field(default_factory=VirtualClock)
+    clock: Clock = field(default_factory=VirtualClock)
     cover: Coverage = field(default_factory=lambda: Coverage(None, None, None, None))
     known: dict[int, Known] = field(default_factory=dict)
     pending: dict[int, Hinted] = field(default_factory=dict)
