@@ -152,6 +152,7 @@ class Daemon:
         self._port = settings.port if port is None else port
         self._held_until = float("-inf")
         self._woken = asyncio.Event()
+        self._stop = asyncio.Event()
         self._doors_closed = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
@@ -202,6 +203,7 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises OSError when it cannot listen, SchemaRefused when the database is not ours to write."""
+        self._stop = stop
         await self.server.start(host=self._host, port=self._port)
         self.listening.set()
         _log.info("listening on port %d", self.server.port)
@@ -255,9 +257,14 @@ class Daemon:
         self, group: asyncio.TaskGroup, name: str, loop: Callable[[asyncio.Event], Coroutine[Any, Any, None]], stop: asyncio.Event
     ) -> asyncio.Task[None]:
         async def guarded() -> None:
-            await loop(stop)
-            if not stop.is_set():
-                raise RuntimeError(f"the {name} loop ended by itself")
+            try:
+                await loop(stop)
+                _must_have_been_told(name, stop)
+            except Exception:
+                # Cancellation alone would do, but a task group nested in a loop may swallow it together with an error of its own.
+                self._stop.set()
+                self._doors_closed.set()
+                raise
 
         return group.create_task(guarded(), name=name)
 
@@ -302,6 +309,12 @@ class Daemon:
 
     def _api_budget(self) -> ApiBudget:
         return ApiBudget(None, None, 10.0, self._parts.settings.api_share, self._parts.client.calls_made())
+
+
+def _must_have_been_told(name: str, stop: asyncio.Event) -> None:
+    """A loop that returns early is as dead as one that raises, and far quieter."""
+    if not stop.is_set():
+        raise RuntimeError(f"the {name} loop ended by itself")
 
 
 def _calm_collector() -> None:

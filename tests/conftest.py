@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from fubd.store import embedded
+from tests.house import House, house
 from tests.support.databases import Databases
 
 
@@ -43,3 +45,10 @@ async def empty_database(databases: Databases) -> AsyncIterator[str]:
     """Give the URL of a fresh database without a schema."""
     async with databases.empty() as url:
         yield url
+
+
+@pytest.fixture
+async def shared(database: str, tmp_path: Path) -> AsyncIterator[House]:
+    """Give a house whose daemon is ready."""
+    async with house(database, tmp_path) as built, built.ready():
+        yield built

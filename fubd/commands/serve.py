@@ -42,5 +42,8 @@ async def _serve(settings: Settings) -> int:
         except OSError as error:
             sys.stderr.write(f"fubd: cannot listen on port {settings.port} ({error.strerror}): set PORT to a free one\n")
             return 1
+        except BaseExceptionGroup as bugs:
+            _log.critical("ended by a bug, to be started again", exc_info=bugs)
+            return 1
     _log.info("stopped")
     return 0

@@ -1,0 +1,174 @@
+"""A whole house for a test: a simulated account, a database, and the real process between them; everything on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+from prometheus_client.parser import text_string_to_metric_families
+
+from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
+from fubd.store.dsn import parse
+from tests.support.ports import free_port
+from tests.support.process import Process, fubd
+from tests.support.waiting import eventually
+
+KEY = "invented-system-key"
+
+# Fast enough to watch, the same proportions as in life.
+QUICK = {
+    "FUBD_POLL_INTERVAL": "6",
+    "FUBD_POLL_INTERVAL_WATCH": "2",
+    "FUBD_POLL_INTERVAL_FAILOVER": "0.5",
+    "FUBD_WEBHOOK_STALE_AFTER": "20",
+    "FUBD_POLL_STALE_AFTER": "15",
+    "FUBD_MISSED_AFTER": "1",
+}
+
+
+@dataclass
+class House:
+    """What a test works with. `port` is the daemon's, `dsn` the database the daemon was given (perhaps through a proxy)."""
+
+    account: Account
+    simulator: Simulator
+    port: int
+    environ: dict[str, str]
+    database: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where the daemon listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def daemon(self, **more: str) -> AsyncIterator[Process]:
+        """Run the daemon until the block ends."""
+        async with fubd(environ={**self.environ, **more}, folder=self.folder) as process:
+            yield process
+
+    @asynccontextmanager
+    async def ready(self, **more: str) -> AsyncIterator[Process]:
+        """Run the daemon, and begin once the account was read and FUB has our webhooks."""
+        async with self.daemon(**more) as process:
+            await process.answers(f"{self.url}/readyz")
+            await eventually(self._covered, 30.0)
+            yield process
+
+    async def _covered(self) -> bool:
+        health = await self.get("/health")
+        return health["coverage"] is not None and "active" in health["subscriptions"].values()
+
+    async def get(self, path: str) -> Any:  # noqa: ANN401 - a JSON document
+        """Get a JSON document of the daemon."""
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
+            return await answer.json()
+
+    async def metrics(self) -> dict[str, float]:
+        """Give the daemon's metrics: `name{label=value}` to value."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            text = await answer.text()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {sample.name + _labels(sample.labels): sample.value for sample in samples}
+
+    async def post(self, body: bytes, *, signature: str | None = "", path: str = "/webhook/fub") -> tuple[int, Mapping[str, str]]:
+        """Post a body to the door, signed unless another signature (or None for none) is given; gives status and headers."""
+        headers = {"Content-Type": "application/json"}
+        if signature is not None:
+            headers["FUB-Signature"] = signature or sign(body)
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15.0)) as session,
+            session.post(self.url + path, data=io.BytesIO(body), headers=headers) as answer,
+        ):
+            return answer.status, dict(answer.headers)
+
+    async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """Ask the database itself."""
+        connection = await asyncpg.connect(**parse(self.database).connect_arguments())
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
+            return rows
+        finally:
+            await connection.close()
+
+    async def score(self) -> Score:
+        """Hold the table against what truly happened."""
+        rows = [dict(row) for row in await self.fetch("SELECT * FROM public.stage_changes")]
+        return score(self.simulator.truth, rows, seen=self.simulator.seen)
+
+    async def settled(self, within_seconds: float = 60.0) -> Score:
+        """Wait until nothing is missing any more, and give the score."""
+
+        async def complete() -> Score | None:
+            found = await self.score()
+            return found if found.captured == found.changes else None
+
+        try:
+            return await eventually(complete, within_seconds)
+        except AssertionError:
+            return await self.score()
+
+
+@asynccontextmanager
+async def house(
+    database: str, folder: Path, *, people: int = 120, through: str | None = None, behaviour: Behaviour | None = None
+) -> AsyncIterator[House]:
+    """Build a house on a database; the daemon reaches it `through` another URL when one is given."""
+    clock = SimClock(datetime.now(UTC))
+    account = Account(seed=5, people=people, clock=clock)
+    simulator = Simulator(account, api_key="invented-api-key", system_key=KEY, behaviour=behaviour or Behaviour())
+    port = free_port()
+    async with simulator.running() as api:
+        environ = {
+            **QUICK,
+            "FUB_API_URL": api,
+            "FUB_API_KEY": "invented-api-key",
+            "FUB_SYSTEM_KEY": KEY,
+            "DATABASE_URL": through or database,
+            "PORT": str(port),
+            "FUBD_HOST": "127.0.0.1",
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        }
+        yield House(account, simulator, port, environ, database, folder)
+
+
+def sign(body: bytes, key: str = KEY) -> str:
+    """Sign a body as Follow Up Boss does."""
+    return hmac.new(key.encode(), base64.b64encode(body), hashlib.sha256).hexdigest()
+
+
+def event(event_id: str, stage: str, at: datetime, people: list[object], **more: object) -> bytes:
+    """Write a peopleStageUpdated."""
+    told = {
+        "eventId": event_id,
+        "eventCreated": at.replace(microsecond=0).isoformat(),
+        "event": "peopleStageUpdated",
+        "resourceIds": people,
+        "uri": "https://api.followupboss.com/v1/people?id=1",
+        "data": {"stage": stage},
+    }
+    return json.dumps({**told, **more}).encode()
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())) + "}"
+
+
+async def gathered(*waits: Any) -> list[Any]:  # noqa: ANN401 - whatever the waits give
+    """Run side by side, and give every result or exception."""
+    return list(await asyncio.gather(*waits, return_exceptions=True))

@@ -1,0 +1,312 @@
+"""The whole daemon as a process, between a simulated account and a real database: in good times, and when things break."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+
+from fubd.simulator import Score
+from tests.house import House, event, gathered, house
+from tests.support.process import fubd
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
+STAGES = ("Lead", "ACQ - Qualified", "ACQ - Offers Made", "Nurture", "ACQ - Contract Sent")
+
+
+def move_some(built: House, chance: Random, count: int, *, people: list[int] | None = None) -> None:
+    """Move people at random, several of them back and forth."""
+    for _ in range(count):
+        person = chance.choice(people or list(built.account.ids))
+        stage = chance.choice([name for name in STAGES if name != built.account.stage_of(person)])
+        built.account.move(person, stage)
+
+
+def assert_clean(found: Score) -> None:
+    """Nothing lost, doubled, invented, out of order, or dated wrongly."""
+    assert found.perfect, found.findings[:5]
+
+
+async def test_every_change_is_recorded_once_and_the_books_balance(database: str, tmp_path: Path) -> None:
+    """Quick moves, a bulk edit of 100 and newcomers: every change a row, exact in time, names filled, ledger and chain at 0."""
+    async with house(database, tmp_path) as built, built.ready() as process:
+        chance = Random(1)
+        move_some(built, chance, 150)
+        built.account.bulk_move(list(built.account.ids)[:100], "Nurture")
+        newcomer = built.account.create(stage="Lead", via="lead_flow")
+        await built.simulator.deliveries.drained()
+        assert_clean(await built.settled())
+
+        async def filled() -> bool:
+            rows = await built.fetch(
+                "SELECT count(*) AS bare FROM public.stage_changes WHERE first_name IS NULL OR assigned_user_name IS NULL"
+            )
+            return int(rows[0]["bare"]) == 0
+
+        await eventually(filled, 90.0)
+        (row,) = await built.fetch("SELECT * FROM public.stage_changes WHERE person_id = $1", str(newcomer))
+        assert (row["stage_from"], row["stage_to"]) == (None, "Lead")
+
+        async def balanced() -> bool:
+            metrics = await built.metrics()
+            return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"] and metrics["fubd_db_up"] == 1
+
+        await eventually(balanced, 15.0)
+        process.terminate()
+        assert await process.ended() == 0
+        assert process.errors == []
+
+
+async def test_webhooks_die_polling_takes_over_and_gives_back(database: str, tmp_path: Path) -> None:
+    """Failover within a watch poll of the first miss, every change caught, recovery when webhooks return, steady in the end."""
+    async with house(database, tmp_path) as built, built.ready():
+        chance = Random(2)
+        move_some(built, chance, 10)
+        await eventually(lambda: _mode(built, "steady"), 30.0)
+        built.simulator.deliveries.kill()
+        for person in chance.sample(list(built.account.ids), 20):
+            move_some(built, chance, 1, people=[person])
+        await eventually(lambda: _mode(built, "failover"), 30.0)
+        assert_clean(await built.settled())
+        built.simulator.deliveries.revive()
+        move_some(built, chance, 3)
+        await eventually(lambda: _mode(built, "recovering"), 30.0)
+        await eventually(lambda: _mode(built, "steady"), 60.0)
+        assert_clean(await built.settled())
+        modes = [row["mode"] for row in await built.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
+        assert modes[-3:] == ["failover", "recovering", "steady"]
+
+
+async def _mode(built: House, wanted: str) -> bool:
+    return bool((await built.get("/health"))["mode"] == wanted)
+
+
+async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, tmp_path: Path) -> None:
+    """SIGKILL three times while changes pour in: FUB's retries and the next polls complete the table, each change once."""
+    async with house(database, tmp_path) as built:
+        chance = Random(3)
+        people = list(built.account.ids)
+        async with built.ready():
+            pass
+        for _ in range(3):
+            async with built.daemon() as process:
+                await process.answers(f"{built.url}/readyz")
+                load = asyncio.create_task(_pour(built, chance, people[:60]))
+                await eventually(lambda: len(built.simulator.deliveries.attempts) % 7 == 3, 20.0)
+                process.kill()
+                assert await process.ended() == -signal.SIGKILL
+                await load
+        # FUB tries again a minute later what nobody took; polling has found what it can by then.
+        async with built.ready():
+            assert_clean(await built.settled(within_seconds=150.0))
+
+
+async def _pour(built: House, chance: Random, people: list[int]) -> None:
+    for _ in range(40):
+        move_some(built, chance, 2, people=people)
+        await asyncio.sleep(0)
+
+
+async def test_a_database_outage_costs_nothing(database: str, tmp_path: Path) -> None:
+    """503 with Retry-After within 5 s while it is away, what was refused is kept, and FUB's own retry is then a duplicate."""
+    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
+        person = built.account.ids[0]
+        body = event("11111111-0000-4000-8000-000000000001", "Nurture", datetime.now(UTC), [person])
+        await proxy.refuse()
+        await proxy.cut()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        status, headers = await built.post(body)
+        assert (status, headers["Retry-After"].isdigit()) == (503, True)
+        assert loop.time() - began < 5.5
+        assert (await built.get("/health"))["mode"]
+        await proxy.accept()
+
+        async def stored() -> bool:
+            return bool(await built.fetch("SELECT 1 FROM public.stage_changes WHERE event_id = $1", "11111111-0000-4000-8000-000000000001"))
+
+        await eventually(stored, 30.0)
+        assert (await built.post(body))[0] == 200
+        metrics = await built.metrics()
+        assert metrics["fubd_webhook_deliveries_total{outcome=duplicate}"] == 1
+        assert metrics["fubd_webhook_deliveries_total{outcome=unavailable}"] == 1
+
+        async def balanced() -> bool:
+            return (await built.metrics())["fubd_ledger_imbalance"] == 0
+
+        await eventually(balanced, 15.0)
+
+
+async def test_a_lost_reply_to_commit_doubles_nothing(database: str, tmp_path: Path) -> None:
+    """The transaction is done again; its keys make that harmless, and the delivery counts as new, not as a duplicate."""
+    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
+        person = built.account.ids[0]
+        proxy.lost_commit_replies = 1
+        body = event("22222222-0000-4000-8000-000000000001", "Nurture", datetime.now(UTC), [person])
+        assert (await built.post(body))[0] == 200
+        rows = await built.fetch("SELECT 1 FROM public.stage_changes WHERE event_id = $1", "22222222-0000-4000-8000-000000000001")
+        assert len(rows) == 1
+
+        async def balanced() -> bool:
+            return (await built.metrics())["fubd_ledger_imbalance"] == 0
+
+        await eventually(balanced, 15.0)
+
+
+async def test_two_instances_share_the_work_and_record_once(database: str, tmp_path: Path) -> None:
+    """Both take webhooks; one polls; when it dies the other takes over within 15 s, and no change is recorded twice."""
+    async with house(database, tmp_path) as one, one.ready() as first:
+        two = House(one.account, one.simulator, one.port + 1 if one.port < 65_000 else one.port - 1, dict(one.environ), database, tmp_path)
+        two.environ |= {"PORT": str(two.port), "FUBD_MANAGE_WEBHOOKS": "false"}
+        async with two.daemon() as second:
+            await second.answers(f"{two.url}/readyz")
+            bodies = [
+                event(
+                    f"33333333-0000-4000-8000-{number:012}",
+                    "Nurture" if one.account.stage_of(person) != "Nurture" else "Lead",
+                    datetime.now(UTC) - timedelta(seconds=100 - number),
+                    [person],
+                )
+                for number, person in enumerate(list(one.account.ids)[:50])
+            ]
+            answers = await gathered(*(each.post(body) for body in bodies for each in (one, two)))
+            assert [answer[0] for answer in answers] == [200] * 100
+            rows = await one.fetch("SELECT count(*) AS rows FROM public.stage_changes WHERE event_id LIKE '33333333-%'")
+            assert rows[0]["rows"] == 50
+            assert (await one.metrics())["fubd_lease_held"] + (await two.metrics())["fubd_lease_held"] == 1
+            first.kill()
+            await first.ended()
+
+            async def taken_over() -> bool:
+                return (await two.metrics())["fubd_lease_held"] == 1
+
+            await eventually(taken_over, 20.0)
+
+
+async def test_it_listens_before_the_database_answers(database: str, tmp_path: Path) -> None:
+    """A database that is down ends nothing: alive, not ready with the reason, and ready once it is there."""
+    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
+        await proxy.refuse()
+        async with built.daemon() as process:
+            await process.answers(f"{built.url}/healthz")
+            reason = await process.answers(f"{built.url}/readyz", status=503)
+            assert b"database" in reason
+            await proxy.accept()
+            await process.answers(f"{built.url}/readyz", within_seconds=40.0)
+
+
+async def test_a_stop_under_load_answers_everything_it_accepted(database: str, tmp_path: Path) -> None:
+    """SIGTERM drains within 10 s: no accepted delivery is lost or answered 5xx, and the process ends with 0."""
+    async with house(database, tmp_path) as built, built.ready() as process:
+        bodies = [
+            event(
+                f"44444444-0000-4000-8000-{number:012}",
+                STAGES[number % 5],
+                datetime.now(UTC) - timedelta(hours=1, seconds=-number),
+                [number + 1],
+            )
+            for number in range(400)
+        ]
+        posts = [asyncio.create_task(built.post(body)) for body in bodies]
+        await eventually(lambda: sum(post.done() for post in posts) > 20, 20.0)
+        process.terminate()
+        answers = await gathered(*posts)
+        assert await process.ended(within_seconds=12.0) == 0
+        statuses = [answer[0] for answer in answers if isinstance(answer, tuple)]
+        assert set(statuses) == {200}
+        refused = [answer for answer in answers if not isinstance(answer, tuple)]
+        assert all(isinstance(answer, aiohttp.ClientError) for answer in refused)
+        rows = await built.fetch("SELECT count(*) AS kept FROM fubd.delivery WHERE event_id LIKE '44444444-%'")
+        assert rows[0]["kept"] >= len(statuses)
+
+
+BAD_DELIVERIES = {
+    "cut short": (b'{"eventId":"x","event":"peopleStageUp', 200, "quarantined"),
+    "not JSON": (b"stage=Lead", 200, "quarantined"),
+    "nothing": (b"", 200, "quarantined"),
+    "deeply nested": (b"[" * 50_000 + b"]" * 50_000, 200, "quarantined"),
+    "of an unknown kind": (event("e-1", "Lead", datetime.now(UTC), [1], event="pipelineStageUpdated"), 200, "ignored"),
+    "with negative ids": (event("e-2", "Lead", datetime.now(UTC), [-5, 0]), 200, "quarantined"),
+    "with a stage that is no text": (event("e-3", "Lead", datetime.now(UTC), [1], data={"stage": 7}), 200, "quarantined"),
+    "from the day after tomorrow": (event("e-4", "Lead", datetime.now(UTC) + timedelta(days=2), [1]), 200, "quarantined"),
+    "without a time zone": (event("e-5", "Lead", datetime.now(UTC), [1], eventCreated="2026-01-05T10:00:00"), 200, "quarantined"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "outcome"), BAD_DELIVERIES.values(), ids=BAD_DELIVERIES.keys())
+async def test_a_bad_delivery_is_answered_as_promised(shared: House, body: bytes, status: int, outcome: str) -> None:
+    """Genuine but unusable: 200 and kept aside, never a row, never 5xx."""
+    before = await shared.metrics()
+    rows = await shared.fetch("SELECT count(*) AS rows FROM public.stage_changes")
+    assert (await shared.post(body))[0] == status
+    name = f"fubd_webhook_deliveries_total{{outcome={outcome}}}"
+    assert (await shared.metrics())[name] == before[name] + 1
+    assert await shared.fetch("SELECT count(*) AS rows FROM public.stage_changes") == rows
+
+
+async def test_a_forged_delivery_leaves_no_trace(shared: House) -> None:
+    """401 for a wrong, a missing and an unreadable signature; nothing stored."""
+    body = event("f-1", "Lead", datetime.now(UTC), [1])
+    before = await shared.fetch("SELECT count(*) AS kept FROM fubd.delivery")
+    for signature in (None, "0" * 64, "ü", "sha256=abc"):
+        assert (await shared.post(body, signature=signature))[0] == 401
+    assert await shared.fetch("SELECT count(*) AS kept FROM fubd.delivery") == before
+
+
+async def test_a_body_over_the_limit_is_refused_first(shared: House) -> None:
+    """413 over 1 MiB, signed or not."""
+    assert (await shared.post(b"x" * (1024 * 1024 + 1), signature=None))[0] == 413
+
+
+async def test_ids_as_text_repeated_and_partly_bad_are_recorded_for_the_good(shared: House) -> None:
+    """Numeric text counts, repeats count once, bad ids put the delivery aside without losing the good ones."""
+    people = list(shared.account.ids)[50:53]
+    now = datetime.now(UTC)
+    body = event("g-1", "Nurture", now, [str(people[0]), people[1], people[1], "x", -3, None, 2.5])
+    assert (await shared.post(body))[0] == 200
+    rows = await shared.fetch("SELECT person_id FROM public.stage_changes WHERE event_id = 'g-1' ORDER BY 1")
+    assert [row["person_id"] for row in rows] == sorted(str(person) for person in people[:2])
+    (kept,) = await shared.fetch("SELECT quarantine FROM fubd.delivery WHERE event_id = 'g-1'")
+    assert kept["quarantine"]
+
+
+async def test_both_keys_are_tried_while_rotating(database: str, tmp_path: Path) -> None:
+    """A delivery signed with the previous key is genuine while both are set."""
+    async with (
+        house(database, tmp_path) as built,
+        built.daemon(FUB_SYSTEM_KEY="the-new-key-of-ours", FUB_SYSTEM_KEY_PREVIOUS=built.environ["FUB_SYSTEM_KEY"]) as process,
+    ):
+        await process.answers(f"{built.url}/readyz")
+        assert (await built.post(event("h-1", "Lead", datetime.now(UTC), [1])))[0] == 200
+
+
+async def test_a_wrong_key_is_said_once_and_the_daemon_stays(database: str, tmp_path: Path) -> None:
+    """FUB refuses the key: webhooks are still taken, the log says so in one line, nothing ends."""
+    async with house(database, tmp_path) as built, built.daemon(FUB_API_KEY="not-the-key-at-all") as process:
+        await process.answers(f"{built.url}/readyz")
+        said = await process.line("401")
+        assert "not-the-key-at-all" not in said
+        assert (await built.post(event("i-1", "Lead", datetime.now(UTC), [1])))[0] == 200
+
+
+async def test_bad_settings_are_all_told_at_once(tmp_path: Path) -> None:
+    """Exit 2 with a line for each, and no secret in any."""
+    environ = {
+        "FUBD_POLL_INTERVAL": "soon",
+        "FUBD_API_SHARE": "7",
+        "DATABASE_URL": "mysql://secret-word@db/x",
+        "FUB_API_URL": "http://example.com",
+    }
+    async with fubd(environ=environ, folder=tmp_path) as process:
+        assert await process.ended() == 2
+        told = "\n".join(process.errors)
+        for name in ("FUBD_POLL_INTERVAL", "FUBD_API_SHARE", "DATABASE_URL", "FUB_API_URL", "FUB_API_KEY", "FUB_SYSTEM_KEY"):
+            assert name in told
+        assert "secret-word" not in told
+        assert "Traceback" not in told
