@@ -5,6 +5,7 @@ Cyan is what webhooks told, magenta what polling found; green, yellow and red ar
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -15,19 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fubd.commands.demo import verdict
-from fubd.commands.demo.view import ACTS, Change, Line, SourceView, Teller, View
+from fubd.commands.demo.view import ACTS, Change, Line, ModeView, SourceView, Teller, View
 from fubd.simulator import Score
 
 _STYLES = {"webhook": "cyan", "polling": "magenta"}
 _TITLES = {"webhook": "webhooks", "polling": "polling"}
 _MODE_STYLES = {"starting": "blue", "steady": "green", "watch": "yellow", "failover": "red", "recovering": "blue"}
 _BARS = " ▁▂▃▄▅▆▇█"
+_STEPS_A_DOUBLING = 1.4
 _NARROW = 70
 _BORDER = 2
 _LEAST_CHANGES = 3
 _ABOUT_LINES = 2
 _TOLD_LINES = 4
 _ROOMY = 30
+_WIDE = 100
+_INDENT = 7
 
 
 def frame(view: View, teller: Teller, width: int, height: int) -> RenderableType:
@@ -53,11 +57,13 @@ def figures(score: Score) -> Table:
     return table
 
 
-def story_line(line: Line) -> Text:
+def story_line(line: Line, width: int) -> Text:
     """Give a line of the narration with its time, for the story as a whole."""
     text = Text("\n" if line.kind == "headline" else "")
     text.append(f"{_clock(line.seconds):>5}  ", style="dim")
-    return text.append(line.text, style={"headline": "bold", "about": "dim"}.get(line.kind, ""))
+    indent = " " * _INDENT
+    wrapped = textwrap.fill(line.text, max(width - 1, 2 * _INDENT), initial_indent=indent, subsequent_indent=indent)[_INDENT:]
+    return text.append(wrapped, style={"headline": "bold", "about": "dim", "mode": "yellow"}.get(line.kind, ""))
 
 
 # Each part comes with the number of lines it takes.
@@ -96,13 +102,18 @@ def _told(teller: Teller, width: int, count: int) -> _Part:
 
 def _cards(view: View, width: int) -> _Part:
     if width < _NARROW:
-        return _rows(*(_cut(Text.assemble(" ", _status(one), f"  {one.captured} captured"), width) for one in view.sources))
+        return _rows(*(_cut(_in_short(one), width) for one in view.sources))
     table = Table.grid(expand=True)
     for _ in view.sources:
         table.add_column(ratio=1)
     each = width // len(view.sources) - 4
     table.add_row(*(_card(source, each) for source in view.sources))
     return 3 + _BORDER, table
+
+
+def _in_short(source: SourceView) -> Text:
+    name = (f" {_TITLES[source.name]:<9}", _STYLES[source.name])
+    return Text.assemble(name, (f"{source.captured:>4} captured  ", "bold"), _status(source))
 
 
 def _card(source: SourceView, width: int) -> Panel:
@@ -126,26 +137,31 @@ def _mode(view: View, width: int) -> _Part:
     now = view.modes[-1]
     style = _MODE_STYLES.get(now.mode, "")
     word = Text.assemble((now.mode.upper(), f"bold {style}"), ("  " + now.reason, ""))
-    road = Text("  ").join(
-        Text.assemble((f"{_clock(max(one.seconds, 0))} ", "dim"), (one.mode, _MODE_STYLES.get(one.mode, ""))) for one in view.modes
-    )
     inside = width - 4
     pace = Text(f"polls every {view.poll_every_seconds:.2g} s", style=style)
-    # The latest modes are what matters when the road is too long.
-    room = inside - pace.cell_len - 2
-    if road.cell_len > room:
-        road = Text.assemble(("… ", "dim"), road[max(road.cell_len - room + 2, 0) :])
+    road = _road(view.modes, inside - pace.cell_len - 1)
     return _panel("mode", [_cut(word, inside), _ends(road, pace, inside)])
+
+
+def _road(modes: Sequence[ModeView], width: int) -> Text:
+    """Give the way here; where it is too long, its end."""
+    road = Text()
+    for one in reversed(modes):
+        step = Text.assemble((f"{_clock(max(one.seconds, 0))} ", "dim"), (one.mode, _MODE_STYLES.get(one.mode, "")), "  ")
+        if road.cell_len + step.cell_len > width:
+            break
+        road = step.append_text(road)
+    return road
 
 
 def _counts(view: View, width: int) -> _Part:
     under_way = max(view.happened - view.recorded, 0)
     parts = [
-        (view.happened, "changes happened", "bold"),
+        (view.happened, "happened", "bold"),
         (view.recorded, "recorded", "bold"),
         (under_way, "on the way", "bold yellow" if under_way else "bold"),
-        (view.confirmed, "confirmed by the other source", "bold"),
         (view.missed, "missed by webhooks", "bold"),
+        (view.confirmed, "seen by both", "bold"),
         (view.redelivered, "told twice", "bold"),
     ]
     calls = Text.assemble((f"{view.api_calls}", "bold"), (" API calls ", "dim"))
@@ -163,10 +179,10 @@ def _changes(recent: Sequence[Change], lines: int, width: int) -> _Part:
     table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
     table.add_column(ratio=7, no_wrap=True, overflow="ellipsis")
     if width >= _NARROW:
-        table.add_column(width=18, no_wrap=True)
+        table.add_column(width=17 if width >= _WIDE else 9, no_wrap=True)
     for one in recent:
         cells = [Text(("" if one.exact else "≤") + f"{one.at:%H:%M:%S}", style="dim", justify="right"), Text(one.name), _way(one)]
-        table.add_row(*cells, *[_origin(one)][: 1 if width >= _NARROW else 0])
+        table.add_row(*cells, *[_origin(one, width)][: 1 if width >= _NARROW else 0])
     return lines, Panel(table, title="last changes", title_align="left", border_style="bright_black", height=lines)
 
 
@@ -175,9 +191,11 @@ def _way(change: Change) -> Text:
     return Text.assemble((change.stage_from or "new", "dim"), arrow, change.stage_to)
 
 
-def _origin(change: Change) -> Text:
+def _origin(change: Change, width: int) -> Text:
     text = Text(change.source, style=_STYLES.get(change.source, ""))
-    return text.append(f" + {change.confirmed_by}", style="dim") if change.confirmed_by else text
+    if change.confirmed_by is None:
+        return text
+    return text.append(f" + {change.confirmed_by}" if width >= _WIDE else " +", style=_STYLES.get(change.confirmed_by, ""))
 
 
 def _panel(title: str, rows: Sequence[Text]) -> _Part:
@@ -202,9 +220,11 @@ def _cut(text: Text, width: int) -> Text:
 
 
 def _pulse(counts: Sequence[int], width: int) -> str:
-    """Draw captures per second. A bulk edit must not flatten everything else, so each step of a bar stands for twice the one below."""
+    """Draw captures per second, on a scale of powers: a bulk edit must not flatten everything else."""
     shown = list(counts)[-width:]
-    return "".join(_BARS[min(count.bit_length(), len(_BARS) - 1)] for count in [0] * (width - len(shown)) + shown)
+    return " " * (width - len(shown)) + "".join(
+        _BARS[min(round(_STEPS_A_DOUBLING * math.log2(1 + count)), len(_BARS) - 1)] for count in shown
+    )
 
 
 def _ago(seconds: float) -> str:

@@ -21,15 +21,18 @@ _LEAST_PACE = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Lengths in seconds. `story_seconds` is what the story aims at; a slow machine may take until `latest_seconds` to finish it.
+    """Lengths in seconds, for one telling of the story.
 
-    `pace` is 1 where the intervals are those of the usual story, and less where everything must be seen sooner.
+    `story_seconds` is what it aims at; a slow machine may take until `latest_seconds` to finish it. `busy_seconds`: with webhooks;
+    `dark_seconds`: without, after that was noticed; `calm_seconds`: after the recovery. `pace` is 1 where the daemon's intervals are
+    those of the usual story, and less where everything must be seen sooner.
     """
 
     story_seconds: float
     latest_seconds: float
     busy_seconds: float
     dark_seconds: float
+    calm_seconds: float
     pace: float
 
     @property
@@ -68,7 +71,8 @@ def planned(seconds: float | None) -> Plan:
     return Plan(
         story_seconds=whole,
         latest_seconds=whole + _GRACE_SECONDS,
-        busy_seconds=28.0 * scale,
-        dark_seconds=8.0 * scale,
+        busy_seconds=30.0 * scale,
+        dark_seconds=12.0 * scale,
+        calm_seconds=4.0 * scale,
         pace=min(max(scale, _LEAST_PACE), 1.0),
     )

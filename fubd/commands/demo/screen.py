@@ -104,7 +104,7 @@ class Picture:
         """Give the terminal back, and leave on it what was told."""
         self._live.stop()
         for line in self._teller.lines:
-            self._console.print(story_line(line), soft_wrap=True)
+            self._console.print(story_line(line, self._console.width))
 
     def draw(self, view: View) -> None:
         """Paint this moment."""

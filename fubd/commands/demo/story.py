@@ -122,8 +122,8 @@ class Story:
         self._teller.act(
             3,
             "The webhooks die",
-            "Nobody tells fubd; it must notice. Polling sees where a person stands, not the way there: A to B and back between two polls "
-            "leaves no trace anywhere, so here nobody moves twice.",
+            "fubd must notice by itself. Polling sees where people stand, not how they got there: two moves between two polls are one. "
+            "So here nobody moves twice.",
         )
         before = self._watch.happened
         since = self._teller.seconds
@@ -133,6 +133,7 @@ class Story:
             noticed = await self._reached(lambda: self._watch.mode == "failover", _NOTICE_SECONDS)
             if noticed:
                 self._teller.say(f"noticed after {self._teller.seconds - since:.0f} s: a poll found what no webhook had told")
+            self._teller.say("when exactly, polling cannot know: between the poll before and the time it shows with a ≤")
             self._bulk(40)
             self._lead("lead_flow")
             trashed = self._cast.deal(1, not_in="Trash")[0]
@@ -151,6 +152,7 @@ class Story:
             await self._to_and_fro()
             await self._reached(lambda: self._watch.mode in {"recovering", "steady"}, _RECOVERY_SECONDS)
             await self._reached(lambda: self._watch.mode == "steady", _RECOVERY_SECONDS)
+            await asyncio.sleep(self._plan.calm_seconds)
 
     async def _quiet(self) -> None:
         self._teller.act(5, "Quiet", "Nothing happens any more. One last poll, and then the table is held against what really happened.")

@@ -13,7 +13,7 @@ ACTS = 5
 _LINES_KEPT = 1_000
 
 
-Kind = Literal["headline", "about", "said"]
+Kind = Literal["headline", "about", "said", "mode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ class Teller:
     def say(self, text: str) -> None:
         """Tell what happens."""
         self._tell(Line(self.seconds, text))
+
+    def announce(self, mode: str, reason: str, poll_every_seconds: float) -> None:
+        """Tell of a new mode of the daemon's."""
+        self._tell(Line(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:g} s)", "mode"))
 
     def _tell(self, line: Line) -> None:
         if len(self.lines) < _LINES_KEPT:

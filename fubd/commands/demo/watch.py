@@ -77,7 +77,7 @@ class Watch:
             self._recent = await report.recent(_RECENT)
             for record in (await report.modes(self._began))[len(self._modes) :]:
                 self._modes.append(record)
-                self._teller.say(f"mode {record.mode}: {record.reason} (polls every {record.delay_seconds:g} s)")
+                self._teller.announce(record.mode, record.reason, record.delay_seconds)
 
     def view(self) -> View:
         """Give everything at this moment."""

@@ -1,0 +1,163 @@
+"""The demo as a new user meets it: the real process, with nothing but a folder to stand in."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fubd.commands.demo import verdict
+from fubd.commands.demo.plan import planned
+from fubd.simulator import Account, SimClock, Simulator, score
+from tests.support.process import fubd
+
+LAST_LINE = re.compile(r"score: ([0-9]+) changes, \1 captured, 0 lost, 0 doubled, 0 invented")
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+# Where a real account and a real database would be found, if the demo looked; nothing listens there.
+SOMEBODYS_OWN = {
+    "FUB_API_KEY": "somebodys-key",
+    "FUB_API_URL": "http://127.0.0.1:9/v1",
+    "DATABASE_URL": "postgresql://somebody@127.0.0.1:9/theirs",
+    "PUBLIC_URL": "https://fubd.example.com",
+    "PORT": "1",
+    "PGHOST": "127.0.0.1",
+    "PGPORT": "9",
+}
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Give an empty folder for temporary files, which a server of another user can pass through."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        made.chmod(0o711)
+        yield made
+
+
+def postmaster(folder: Path) -> int:
+    """Give the process id of the one Postgres that has its home in this folder."""
+    (home,) = folder.iterdir()
+    return int((home / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether nothing is in it."""
+    return not list(folder.iterdir())
+
+
+async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
+    """In a pipe it is plain lines, the last a clean score; it exits 0, and no setting of the user's leads it astray."""
+    (tmp_path / ".env").write_text("FUB_SYSTEM_KEY=somebodys\nFUBD_POLL_INTERVAL=nonsense\n", encoding="utf-8")
+    async with fubd("demo", "--seconds", "25", environ=SOMEBODYS_OWN, folder=tmp_path) as demo:
+        code = await demo.ended(within_seconds=100)
+    assert code == 0, demo.lines[-15:]
+    found = LAST_LINE.fullmatch(demo.lines[-1])
+    assert found is not None, demo.lines[-15:]
+    assert int(found[1]) > 400
+    assert demo.errors == []
+    assert all(line.isprintable() for line in demo.lines)
+    told = "\n".join(demo.lines)
+    assert re.search(r"status page.*http://127\.0\.0\.1:[0-9]+/", told)
+    modes = [line.split("mode ")[1].split(":")[0] for line in demo.lines if "mode " in line]
+    assert modes[-3:] == ["failover", "recovering", "steady"]
+
+
+async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
+    """Ctrl-C ends the demo soon, without a traceback, and its Postgres and its folder are gone."""
+    async with fubd("demo", environ={"TMPDIR": str(temporary)}, folder=tmp_path) as demo:
+        await demo.line("A busy stretch")
+        postgres = postmaster(temporary)
+        os.kill(postgres, 0)
+        demo.signal(signal.SIGINT)
+        assert await demo.ended(within_seconds=15) == 130
+    assert demo.errors == []
+    assert is_empty(temporary)
+    with pytest.raises(ProcessLookupError):
+        os.kill(postgres, 0)
+
+
+async def test_a_story_told_to_end_does(tmp_path: Path) -> None:
+    """SIGTERM ends it as Ctrl-C does, even while it is still starting."""
+    async with fubd("demo", folder=tmp_path) as demo:
+        await demo.line("starting")
+        demo.terminate()
+        assert await demo.ended(within_seconds=15) == 143
+    assert demo.errors == []
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """Give an account in which ten people moved, a second apart."""
+    clock = SimClock(NOON, speed=0.0)
+    account = Account(seed=7, people=50, clock=clock)
+    made = Simulator(account)
+    for person_id in account.ids[:10]:
+        clock.advance(1.0)
+        account.move(person_id, "Nurture" if account.stage_of(person_id) != "Nurture" else "Lead")
+    return made
+
+
+def table_of(simulator: Simulator) -> list[dict[str, object]]:
+    """Give the rows that would be right."""
+    return [
+        {
+            "person_id": change.person_id,
+            "stage_from": change.stage_from,
+            "stage_to": change.stage_to,
+            "changed_at": change.at,
+            "changed_after": None,
+            "received_at": change.at + timedelta(milliseconds=4),
+            "source": "webhook",
+        }
+        for change in simulator.truth.changes
+    ]
+
+
+def test_a_right_table_is_clean(simulator: Simulator) -> None:
+    """A table that tells each change once and rightly exits 0, with the line that scripts read."""
+    found = score(simulator.truth, table_of(simulator))
+    assert verdict.exit_code(found) == 0
+    assert verdict.last_line(found) == "score: 10 changes, 10 captured, 0 lost, 0 doubled, 0 invented"
+    assert verdict.table(found)[1] == ("webhook", "10", "4 ms", "4 ms", "4 ms")
+
+
+def test_a_lossy_table_exits_1(simulator: Simulator) -> None:
+    """A table without some of the changes is told as it is, and exits 1."""
+    found = score(simulator.truth, table_of(simulator)[3:])
+    assert verdict.exit_code(found) == 1
+    assert verdict.last_line(found) == "score: 10 changes, 7 captured, 3 lost, 0 doubled, 0 invented"
+    assert sum(line.startswith("lost_shown") for line in verdict.lines(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stage_from", "Past Client"), ("changed_at", NOON + timedelta(hours=1)), ("stage_to", "ACQ - Closed Won"), ("person_id", 1040)],
+)
+def test_a_wrong_row_exits_1(simulator: Simulator, name: str, value: object) -> None:
+    """One row with a wrong stage, time or person is enough to exit 1."""
+    rows = table_of(simulator)
+    rows[4][name] = value
+    assert verdict.exit_code(score(simulator.truth, rows)) == 1
+
+
+def test_a_doubled_row_exits_1(simulator: Simulator) -> None:
+    """One row twice is enough to exit 1."""
+    rows = table_of(simulator)
+    found = score(simulator.truth, [*rows, rows[0]])
+    assert verdict.exit_code(found) == 1
+    assert found.doubled == 1
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0, 20.0, 75.0, 10_000.0])
+def test_the_story_stays_below_two_minutes(seconds: float | None) -> None:
+    """However long the demo is asked to be, it takes 20 s at least, and less than two minutes even on a slow machine."""
+    plan = planned(seconds)
+    assert 20 <= plan.story_seconds < plan.latest_seconds < 115
+    assert plan.busy_seconds + plan.dark_seconds + plan.calm_seconds < plan.story_seconds
