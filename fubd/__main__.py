@@ -26,7 +26,7 @@ _ENDED = 143
 
 _DAEMON = "serve"
 _RECOVERY = "recover"
-_WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status"})
+_WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status", "explain"})
 
 _ABOUT = "Every stage change in Follow Up Boss, recorded exactly once, by webhook and by polling."
 _WITHOUT_A_COMMAND = (
@@ -92,7 +92,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(parsed, option) and not parsed.poll_only:
             parser.error(f"--{option} goes with --poll-only")
     if parsed.json and parsed.module not in _WITH_JSON:
-        parser.error("--json goes with --poll-only, check, audit and status")
+        parser.error("--json goes with --poll-only, check, audit, status and explain")
     return parsed
 
 
@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     recovery.add_argument("--poll-only", action="store_true", help="no webhooks: poll from where coverage ended until caught up, and end")
     recovery.add_argument("--full", action="store_true", help="with --poll-only: read every person in the account")
     recovery.add_argument("--forever", action="store_true", help="with --poll-only: keep polling until SIGTERM or Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object (--poll-only, check, audit, status)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object (--poll-only, check, audit, status, explain)"
+    )
 
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
@@ -124,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--min", type=_ratio, default=1.0, metavar="RATIO", help="the completeness that is enough, such as 0.999 (default: 1)"
     )
+    audit.add_argument("--fix", action="store_true", help="record the differences, as changes found by polling")
     command("status", "show the health of both sources and the last changes, as the database knows them")
     adopt = command("adopt", "take over a stage_changes table that the older scripts made; shows its plan first")
     adopt.add_argument("--yes", action="store_true", help="go ahead without asking")
