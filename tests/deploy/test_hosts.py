@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fubd.store.dsn import Tls, parse
+from tests.deploy.programs import CHECKOUT, run
+
+DEPLOY = CHECKOUT / "deploy"
+UNIT = DEPLOY / "fubd.service"
+ENVIRONMENT = {
+    "POSTGRES_PASSWORD": "invented@password/1",
+    "FUBD_METRICS_TOKEN": "invented-token",
+    "FUBD_READER_PASSWORD": "invented-reader",
+    "GRAFANA_ADMIN_PASSWORD": "invented-admin",
+}
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    """Read the compose file."""
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return found
+
+
+def filled(text: str) -> str:
+    """Put the variables into a text of the compose file as the program does."""
+    return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: ENVIRONMENT[match[1]], text)
+
+
+def test_nothing_of_one_machine_is_open_to_others(composed: dict[str, Any]) -> None:
+    """Every port is bound to the machine itself."""
+    ports = [port for service in composed["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_images_have_versions(composed: dict[str, Any]) -> None:
+    """Every image is of a named version, and fubd is built from the checkout."""
+    images = {name: service.get("image") for name, service in composed["services"].items()}
+    assert images.pop("fubd") is None
+    assert (DEPLOY / composed["services"]["fubd"]["build"] / "Dockerfile").is_file()
+    assert all(re.fullmatch(r"[a-z/]+:v?\d[\d.]*", str(image)) for image in images.values())
+
+
+def test_what_is_mounted_exists(composed: dict[str, Any]) -> None:
+    """Every file and folder that is mounted is in the checkout, every volume and secret is declared, and every restart is wanted."""
+    for service in composed["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in composed["volumes"], volume
+        assert set(service.get("secrets", [])) <= composed["secrets"].keys()
+        assert set(service.get("depends_on", [])) <= composed["services"].keys()
+        assert service["restart"] == "unless-stopped"
+
+
+def test_fubd_reaches_the_database_through_the_socket(composed: dict[str, Any]) -> None:
+    """The database's address is a socket in a folder that both share, so that no TLS is needed, whatever the password is made of."""
+    services = composed["services"]
+    dsn = parse(filled(services["fubd"]["environment"]["DATABASE_URL"]))
+    assert (dsn.host, dsn.tls, dsn.user, dsn.database) == ("/run/postgresql", Tls.DISABLE, "fubd", "fubd")
+    assert dsn.password == ENVIRONMENT["POSTGRES_PASSWORD"]
+    assert f"postgres-socket:{dsn.host}:ro" in services["fubd"]["volumes"]
+    assert "postgres-socket:/var/run/postgresql" in services["postgres"]["volumes"]
+
+
+def test_prometheus_finds_fubd_and_its_token(composed: dict[str, Any]) -> None:
+    """The scrape target is the service at its port, and the token's file is the secret with the daemon's own token."""
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    assert job["job_name"] == "fubd"
+    assert job["static_configs"] == [{"targets": [f"fubd:{composed['services']['fubd']['environment']['PORT']}"]}]
+    secret = Path(job["authorization"]["credentials_file"])
+    assert secret.parent == Path("/run/secrets")
+    assert secret.name in composed["services"]["prometheus"]["secrets"]
+    assert composed["secrets"][secret.name] == {"environment": "FUBD_METRICS_TOKEN"}
+
+
+def test_grafana_is_given_what_its_provisioning_asks_for(composed: dict[str, Any]) -> None:
+    """Each variable the data sources are made of is set for Grafana, and the dashboards lie where the provider looks."""
+    grafana = composed["services"]["grafana"]
+    provisioning = CHECKOUT / "grafana" / "provisioning"
+    asked = set(re.findall(r"(?<!\$)\$(\w+)", (provisioning / "datasources" / "fubd.yaml").read_text()))
+    assert asked
+    assert asked <= grafana["environment"].keys()
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "fubd.yaml").read_text())["providers"]
+    mounted = [volume.split(":")[1] for volume in grafana["volumes"]]
+    assert {f"{provider['options']['path']}/{name}.json" for name in ("fubd", "business")} <= set(mounted)
+
+
+async def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
+    """Where Docker's compose is there, it accepts the file; it needs no engine for that."""
+    docker = shutil.which("docker")
+    if docker is None or (await run(docker, "compose", "version")).code != 0:
+        return
+    environment = tmp_path / ".env"
+    environment.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRONMENT.items()))
+    copied = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copied)
+    shutil.copy(environment, copied / ".env")
+    ended = await run(docker, "compose", "--file", str(copied / "compose.yaml"), "config", "--quiet")
+    assert ended.code == 0, ended.told
+
+
+async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """Where systemd is there, it finds no unknown or misplaced line, with the program replaced by one that every machine has."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        return
+    text = UNIT.read_text()
+    program = "/opt/fubd/.venv/bin/python"
+    assert text.count(f"ExecStart={program} -m fubd\n") == 1
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace(program, "/bin/true"))
+    ended = await run(analyze, "verify", "--man=no", str(unit))
+    assert ended.code == 0, ended.told
+    assert UNIT.name not in ended.error, ended.told
+
+
+async def test_the_unit_is_hardened() -> None:
+    """Where systemd is there, it reckons that the unit exposes less than 1.5 of 10."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        return
+    ended = await run(analyze, "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
+    assert ended.code == 0, ended.told
+
+
+def test_the_unit_stops_and_starts_as_fubd_does() -> None:
+    """What ends is started again, but for a bad configuration; SIGTERM has more time than fubd takes."""
+    lines = set(UNIT.read_text().splitlines())
+    assert {"Restart=always", "RestartPreventExitStatus=2", "KillSignal=SIGTERM", "TimeoutStopSec=30s"} <= lines

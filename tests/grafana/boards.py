@@ -1,0 +1,122 @@
+"""The dashboards' panels and queries, and what it takes to run them without a Grafana."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+from promql_parser import parse_duration
+
+from fubd.store.dsn import parse
+
+GRAFANA = Path(__file__).parents[2] / "grafana"
+NAMES = ("fubd", "business")
+
+# Grafana's own pattern for a macro of its SQL data sources: the arguments hold no closing parenthesis.
+_MACRO = re.compile(r"\$(__\w+)\(([^)]*)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of one panel; `text` is PromQL or SQL. `instant`: asked for one moment, not for a range."""
+
+    panel: str
+    text: str
+    instant: bool
+    legend: str
+
+
+def board(name: str) -> dict[str, Any]:
+    """Read a dashboard as it is in the folder."""
+    found: dict[str, Any] = json.loads((GRAFANA / f"{name}.json").read_text())
+    return found
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    """Give the panels that show something, without the rows that part them."""
+    return [panel for panel in board(name)["panels"] if panel["type"] != "row"]
+
+
+def queries(name: str) -> Iterator[Query]:
+    """Give every query of a dashboard."""
+    for panel in panels(name):
+        for target in panel["targets"]:
+            text = target.get("expr") or target["rawSql"]
+            yield Query(panel["title"], text, bool(target.get("instant")), target.get("legendFormat", ""))
+
+
+def promql(text: str, *, rate_interval: str = "1m", shown: str = "1h") -> str:
+    """Put Grafana's variables into a PromQL query. `shown`: the time the dashboard shows."""
+    return text.replace("$__rate_interval", rate_interval).replace("$__range", shown)
+
+
+def sql(text: str, *, since: datetime, until: datetime) -> str:
+    """Expand Grafana's macros in a SQL query, for the time from `since` to `until` (aware)."""
+
+    def expand(match: re.Match[str]) -> str:
+        name, arguments = match[1], [part.strip() for part in match[2].split(",")]
+        return macros[name](arguments)
+
+    def time_filter(arguments: list[str]) -> str:
+        (column,) = arguments
+        return f"{column} BETWEEN '{since.isoformat()}' AND '{until.isoformat()}'"
+
+    def time_group(arguments: list[str]) -> str:
+        column, interval = arguments
+        seconds = int(parse_duration(interval.strip("'")).total_seconds())
+        return f"floor(extract(epoch from {column})/{seconds})*{seconds}"
+
+    macros: Mapping[str, Callable[[list[str]], str]] = {
+        "__timeFilter": time_filter,
+        "__timeGroup": time_group,
+        "__timeGroupAlias": lambda arguments: f'{time_group(arguments)} AS "time"',
+        "__timeFrom": lambda _: f"'{since.isoformat()}'",
+        "__timeTo": lambda _: f"'{until.isoformat()}'",
+    }
+    return _MACRO.sub(expand, text)
+
+
+async def without_data(prometheus_url: str, *, rate_interval: str = "1m", shown_seconds: float = 300.0) -> list[str]:
+    """Run every query of the Prometheus dashboard on a real Prometheus, over the last seconds, and name those that give no number.
+
+    `rate_interval`: at least four scrapes, as Grafana chooses it.
+    """
+    empty = []
+    async with aiohttp.ClientSession() as session:
+        for query in queries("fubd"):
+            expression = promql(query.text, rate_interval=rate_interval, shown=f"{max(1, round(shown_seconds))}s")
+            if not await _has_data(session, prometheus_url, expression, instant=query.instant, shown_seconds=shown_seconds):
+                empty.append(f"{query.panel}: {expression}")
+    return empty
+
+
+async def _has_data(session: aiohttp.ClientSession, url: str, expression: str, *, instant: bool, shown_seconds: float) -> bool:
+    now = time.time()
+    asked = {"query": expression, "time": str(now)}
+    if not instant:
+        asked = {"query": expression, "start": str(now - shown_seconds), "end": str(now), "step": f"{max(1.0, shown_seconds / 120):.3f}"}
+    async with session.get(f"{url}/api/v1/{'query' if instant else 'query_range'}", params=asked) as response:
+        answer = await response.json()
+    assert answer["status"] == "success", f"{expression}: {answer}"
+    samples = [sample for series in answer["data"]["result"] for sample in series.get("values", [series.get("value")])]
+    return any(not math.isnan(float(value)) for _, value in samples)
+
+
+async def sql_without_rows(database_url: str, *, since: datetime, until: datetime) -> list[str]:
+    """Run every query of the business dashboard on a database, and name the panels whose query gives no row."""
+    connection = await asyncpg.connect(**parse(database_url).connect_arguments())
+    try:
+        async with connection.transaction(readonly=True):
+            rows = {query.panel: await connection.fetch(sql(query.text, since=since, until=until)) for query in queries("business")}
+    finally:
+        await connection.close()
+    return [panel for panel, found in rows.items() if not found]

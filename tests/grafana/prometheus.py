@@ -1,0 +1,74 @@
+"""A real Prometheus for a test: scrapes one target every second and evaluates rules, on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from tests.support.ports import free_port
+from tests.support.programs import needs
+from tests.support.waiting import eventually
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, *, target: str, token: str | None = None, rules: str | None = None) -> AsyncIterator[str]:
+    """Give the URL of a running Prometheus. `target`: host and port of fubd. `rules`: the text of a rules file."""
+    _configure(folder, target, token, rules)
+    address = f"127.0.0.1:{free_port()}"
+    process = await asyncio.create_subprocess_exec(
+        needs("prometheus"),
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(lambda: _is_ready(f"http://{address}", process), 30.0)
+        yield f"http://{address}"
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 10.0)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _configure(folder: Path, target: str, token: str | None, rules: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    job: dict[str, object] = {"job_name": "fubd", "static_configs": [{"targets": [target]}]}
+    if token is not None:
+        (folder / "token").write_text(token)
+        job["authorization"] = {"type": "Bearer", "credentials_file": "token"}
+    configuration: dict[str, object] = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [job],
+    }
+    if rules is not None:
+        (folder / "rules.yaml").write_text(rules)
+        configuration["rule_files"] = ["rules.yaml"]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+
+
+async def _is_ready(url: str, process: asyncio.subprocess.Process) -> bool:
+    assert process.returncode is None
+    with suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/-/ready") as response:
+            return response.status == 200
+    return False
+
+
+async def firing(url: str) -> set[str]:
+    """Name the alerts that fire now."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/alerts") as response:
+        answer = await response.json()
+    return {alert["labels"]["alertname"] for alert in answer["data"]["alerts"] if alert["state"] == "firing"}

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from fubd.store.dsn import parse
+from tests.deploy.promql import exported, metrics_in, wrongs
+from tests.grafana.alerting import PROVISIONED, RULES, provisioned
+from tests.grafana.boards import GRAFANA, NAMES, Query, board, panels, promql, queries, sql, sql_without_rows
+
+PROMQL = list(queries("fubd"))
+SQL = list(queries("business"))
+UNTIL = datetime(2031, 5, 14, 12, tzinfo=UTC)
+SINCE = UNTIL - timedelta(days=30)
+
+
+def lost(ours: object, theirs: object, place: str = "") -> Iterator[str]:
+    """Name what of ours the model dropped or changed."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key in theirs:
+                yield from lost(value, theirs[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from lost(one, other, f"{place}[{number}]")
+    elif ours != theirs:
+        yield f"{place}: {ours!r} became {theirs!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_knows_everything(name: str) -> None:
+    """Grafana's own model reads each dashboard and writes it again with nothing lost: every key is one it knows, of the right type."""
+    register_default_plugins()
+    read = Dashboard.from_json(board(name))
+    assert list(lost(board(name), json.loads(json.dumps(read, cls=JSONEncoder)))) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dashboard_stands_alone(name: str) -> None:
+    """Each dashboard has a fixed uid and one variable, the data source, whose kind every panel and query asks for."""
+    found = board(name)
+    assert found["uid"] == {"fubd": "fubd", "business": "fubd-business"}[name]
+    assert "id" not in found
+    (variable,) = found["templating"]["list"]
+    assert (variable["name"], variable["type"]) == ("datasource", "datasource")
+    wanted = {"type": variable["query"], "uid": "${datasource}"}
+    for panel in panels(name):
+        assert [panel["datasource"], *(target["datasource"] for target in panel["targets"])] == [wanted] * (1 + len(panel["targets"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_panel_explains_itself(name: str) -> None:
+    """Each panel has a title of its own, a description and a unit, and its queries have different names."""
+    titles = [panel["title"] for panel in panels(name)]
+    assert len(set(titles)) == len(titles)
+    for panel in panels(name):
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references), panel["title"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_do_not_overlap(name: str) -> None:
+    """The panels lie within the 24 columns, none upon another, each with an id of its own."""
+    taken: set[tuple[int, int]] = set()
+    for panel in board(name)["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert not taken & cells, panel["title"]
+        taken |= cells
+    ids = [panel["id"] for panel in board(name)["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("query", PROMQL, ids=lambda query: query.panel)
+def test_a_query_asks_for_what_is_exported(query: Query) -> None:
+    """Each PromQL query parses, names only series, labels and values that fubd exports, and looks back over Grafana's own interval."""
+    text = promql(query.text)
+    assert wrongs(text) == []
+    assert set(re.findall(r"\[([^\]]+)\]", query.text)) <= {"$__rate_interval", "$__range"}
+    labels = {label for name in metrics_in(text) for label in exported()[name].labels} | {"instance"}
+    assert set(re.findall(r"{{(\w+)}}", query.legend)) <= labels
+
+
+def test_every_metric_is_shown() -> None:
+    """Each metric that fubd exports is in some panel."""
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for query in PROMQL for name in metrics_in(promql(query.text))}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported()} - {"up"} <= shown
+
+
+@pytest.mark.parametrize("query", SQL, ids=lambda query: query.panel)
+async def test_a_query_is_prepared(query: Query, database: str) -> None:
+    """Each SQL query, its macros expanded, is accepted by a migrated database, and gives a series what a series needs."""
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    try:
+        statement = await connection.prepare(sql(query.text, since=SINCE, until=UNTIL))
+        columns = [attribute.name for attribute in statement.get_attributes()]
+    finally:
+        await connection.close()
+    (target,) = next(panel["targets"] for panel in panels("business") if panel["title"] == query.panel)
+    assert "$" not in sql(query.text, since=SINCE, until=UNTIL)
+    assert target["format"] == "table" or columns[0] == "time"
+
+
+async def test_the_business_queries_find_rows(database: str) -> None:
+    """Where people moved, one of them fast, each SQL query gives rows; in an empty table, the series and lists give none."""
+    fleeting = {"Source health", "People"}
+    assert not fleeting & set(await sql_without_rows(database, since=SINCE, until=UNTIL))
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    try:
+        await connection.executemany(
+            "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
+            " VALUES ($1, $2, $3, $4, $4, $5)",
+            [
+                ("7", None, "Lead", UNTIL - timedelta(days=3), "webhook"),
+                ("7", "Lead", "Offer", UNTIL - timedelta(days=2), "webhook"),
+                ("7", "Offer", "Under Contract", UNTIL - timedelta(days=2) + timedelta(seconds=90), "polling"),
+            ],
+        )
+        await connection.execute("INSERT INTO fubd.person (id, stage, updated) VALUES (7, 'Under Contract', $1)", UNTIL)
+    finally:
+        await connection.close()
+    assert await sql_without_rows(database, since=SINCE, until=UNTIL) == []
+
+
+def test_the_alerts_are_prometheus_own() -> None:
+    """The alert rules for Grafana say what Prometheus's say; when not: `python -m tests.grafana.alerting`."""
+    assert PROVISIONED.read_text() == provisioned(RULES.read_text())
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    """Give the provisioned alert rules."""
+    return [rule for group in yaml.safe_load(PROVISIONED.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: str(rule["title"]))
+def test_an_alert_needs_no_recording_rule(rule: dict[str, Any]) -> None:
+    """Each alert for Grafana reads only what fubd exports, from our data source, and its condition is one of its steps."""
+    query = rule["data"][0]
+    assert wrongs(query["model"]["expr"].replace("$$", "$")) == []
+    assert rule["condition"] in {step["refId"] for step in rule["data"]}
+    sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "fubd.yaml").read_text())["datasources"]
+    assert query["datasourceUid"] in {source["uid"] for source in sources}
+    texts = json.dumps(rule)
+    assert not re.search(r"(?<!\$)\$(?!\$)", texts.replace("$$", "")), "a single dollar sign is taken for a variable"
+
+
+def test_the_data_sources_are_those_of_the_dashboards() -> None:
+    """Each dashboard's data source, as it comes, is one that is provisioned, of the kind it asks for."""
+    sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "fubd.yaml").read_text())["datasources"]
+    known = {(source["uid"], source["type"]) for source in sources}
+    for name in NAMES:
+        (variable,) = board(name)["templating"]["list"]
+        assert (variable["current"]["value"], variable["query"]) in known
