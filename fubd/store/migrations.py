@@ -104,3 +104,7 @@ async def _make_columns(connection: asyncpg.Connection, columns: Mapping[str, st
         )
         if not present:
             await connection.execute(f'ALTER TABLE public.stage_changes ADD COLUMN "{name}" text')
+            # A table that was taken over can be given back without it.
+            await connection.execute(
+                "UPDATE fubd.adoption SET facts = jsonb_set(facts, '{added}', facts->'added' || to_jsonb($1::text))", name
+            )

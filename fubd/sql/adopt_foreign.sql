@@ -1,0 +1,22 @@
+-- Notice the rows that another writer added since the last look, each once, and have the people they are of read. Gives how many there were.
+WITH looked AS (
+    SELECT m.mark, m.seen, m.seen_at FROM fubd.foreign_mark m FOR UPDATE
+), others AS (
+    SELECT c.id, CASE WHEN c.person_id ~ '^[0-9]{1,18}$' THEN c.person_id::bigint END AS person_id
+    FROM looked l JOIN public.stage_changes c ON c.id > l.mark
+), noticed AS (
+    INSERT INTO fubd.foreign_row (id)
+    SELECT o.id FROM others o
+    WHERE NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = o.person_id AND coalesce(k.row_id, k.seq) = o.id)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+), asked AS (
+    -- Any read answers. It shows whether fubd had recorded the same change before.
+    INSERT INTO fubd.hint (person_id, since, asked_at)
+    SELECT DISTINCT o.person_id, 'epoch'::timestamptz, now() FROM noticed n JOIN others o ON o.id = n.id WHERE o.person_id > 0
+    ON CONFLICT (person_id) DO NOTHING
+), moved AS (
+    UPDATE fubd.foreign_mark f SET mark = l.seen, seen = greatest(l.seen, (SELECT max(o.id) FROM others o)), seen_at = now()
+    FROM looked l WHERE l.seen_at < now() - interval '5 minutes'
+)
+SELECT count(*) AS noticed FROM noticed

@@ -1,0 +1,23 @@
+"""Taking over a stage_changes table that older scripts made: `survey` reads it, `plan` says what to do, `takeover` does it and proves it.
+
+`foreign` is for afterwards: the older scripts may go on writing.
+"""
+
+from fubd.store.adoption.foreign import count_foreign
+from fubd.store.adoption.plan import BACKUP, Obstacle, Plan, Step
+from fubd.store.adoption.takeover import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
+
+__all__ = [
+    "BACKUP",
+    "Adopted",
+    "AdoptionRefused",
+    "GivenBack",
+    "Obstacle",
+    "Plan",
+    "Step",
+    "adopt",
+    "count_foreign",
+    "look",
+    "state",
+    "undo",
+]

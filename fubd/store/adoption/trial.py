@@ -1,0 +1,74 @@
+"""A trial of what the daemon will do to the table, taken back at once: whatever refuses a row is found before anything is decided."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from fubd.core.observation import Reading
+from fubd.core.rows import reconcile
+from fubd.ports import Facts, NewClaim, Writing
+from fubd.store import table
+from fubd.store.journal import OneRecording
+
+# The largest id, which is nobody's.
+_NOBODY = 2**63 - 1
+_DAY = datetime(2000, 1, 1, tzinfo=UTC)
+_WINDOW = timedelta(minutes=5)
+_LONG = 600
+
+
+async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
+    """Record and correct rows of a person who does not exist, with nothing known and with values of any length, and take it all back.
+
+    Raises asyncpg.PostgresError when the table refuses. `columns` is FUBD_COLUMNS.
+    """
+    taking_back = connection.transaction()
+    await taking_back.start()
+    try:
+        recording = OneRecording(connection, await table.read(connection), "adopt", columns, [])
+        await _record(recording, _entry("first", 1), None)
+        await _record(recording, _state("third " + "x" * _LONG, 3), _facts(columns))
+        await _record(recording, _entry("second " + "x" * _LONG, 2), None)
+    finally:
+        await taking_back.rollback()
+
+
+async def _record(recording: OneRecording, claim: NewClaim, facts: Facts | None) -> None:
+    taken = await recording.take([], [claim], [_NOBODY])
+    (near,) = await recording.load({_NOBODY: claim.at - _WINDOW}, _WINDOW)
+    if facts is not None:
+        await recording.facts([facts])
+    difference = reconcile(near, taken.claims, window=_WINDOW, began=None)
+    evidence = {known.seq: json.dumps({"stage": known.stage.name}) for known in near.claims}
+    await recording.write(
+        Writing(
+            recorded=[(_NOBODY, made) for made in difference.recorded],
+            corrected=[(_NOBODY, corrected) for corrected in difference.corrected],
+            joined=[(_NOBODY, row) for row in difference.joined],
+            hints=[],
+            evidence=evidence,
+            now=_DAY,
+        )
+    )
+
+
+def _entry(stage: str, hour: int) -> NewClaim:
+    at = _DAY + timedelta(hours=hour)
+    return NewClaim(_NOBODY, at, "entry", "webhook", "e" * 100, stage, None, at, None, None, None, ignored=False)
+
+
+def _state(stage: str, hour: int) -> NewClaim:
+    at = _DAY + timedelta(hours=hour)
+    return NewClaim(_NOBODY, at, "state", "polling", "", stage, None, at, at, None, None, ignored=False)
+
+
+def _facts(columns: Mapping[str, str]) -> Facts:
+    long = "x" * _LONG
+    fields = dict.fromkeys(columns.values(), long)
+    at = _DAY + timedelta(hours=3)
+    reading = Reading(_NOBODY, long, None, at, at, long, long, "9" * 19, long, fields=fields, payload={})
+    return Facts(reading, at, long)
