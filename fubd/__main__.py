@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     command("status", "show the health of both sources and the last changes, as the database knows them")
     adopt = command("adopt", "take over a stage_changes table that the older scripts made; shows its plan first")
     adopt.add_argument("--yes", action="store_true", help="go ahead without asking")
+    adopt.add_argument("--undo", action="store_true", help="give the table back as it was, until fubd has recorded a change in it")
     command("replay", "process the quarantined deliveries again, after an upgrade")
     explain = command("explain", "show one person's rows, each with its evidence")
     explain.add_argument("person_id", type=_count, metavar="PERSON_ID", help="the person's id in Follow Up Boss")
