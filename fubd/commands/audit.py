@@ -1,0 +1,106 @@
+"""`python -m fubd audit`: whether everybody stands here where they stand in Follow Up Boss."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from contextlib import AsyncExitStack
+
+from fubd.commands.comparing import Comparison, Result
+from fubd.commands.recording import opened, recording
+from fubd.commands.screen import Screen, counted, duration, instant, share, stopping, until_stopped
+from fubd.daemon import Parts
+from fubd.ports import Inbox, Unavailable
+from fubd.settings import FOR_FUB, Settings, load
+from fubd.store.dsn import parse
+
+_SHOWN = 50
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; 0 when the share of people who stand alike is at or above `--min`, 1 below."""
+    settings = load(need=FOR_FUB, checks={"DATABASE_URL": parse})
+    return asyncio.run(_audit(settings, args, Screen()))
+
+
+async def _audit(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
+    stop = stopping()
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(opened(settings, writing=args.fix))
+        inbox = await stack.enter_async_context(recording(parts)) if args.fix else None
+        await stack.enter_async_context(parts.client)
+        stack.enter_context(screen.warnings())
+        began = parts.clock.monotonic()
+        result = await until_stopped(_compare(parts, args.sample, inbox, screen, stop), stop)
+        if result is None:
+            raise Unavailable("interrupted: nothing is said of a part of the account")
+        seconds = parts.clock.monotonic() - began
+        if args.json:
+            screen.json(_document(result, fixed=args.fix, calls=parts.client.calls_made(), seconds=seconds))
+        else:
+            _show(result, screen, fixed=args.fix, calls=parts.client.calls_made(), seconds=seconds)
+    return 0 if result.ratio >= args.min else 1
+
+
+async def _compare(parts: Parts, sample: int | None, fix: Inbox | None, screen: Screen, stop: asyncio.Event) -> Result | None:
+    covered = (await parts.book.coverage()).reached
+    with screen.progress() as progress:
+        comparison = Comparison(
+            parts.client,
+            parts.pool,
+            parts.clock,
+            ignored_stages=parts.settings.ignore_stages,
+            covered=covered,
+            fix=fix,
+            progress=progress,
+            stop=stop,
+        )
+        try:
+            return await (comparison.everybody() if sample is None else comparison.sample(sample))
+        except Unavailable:
+            if stop.is_set():
+                return None
+            raise
+
+
+def _show(result: Result, screen: Screen, *, fixed: bool, calls: int, seconds: float) -> None:
+    if result.listed:
+        screen.table(
+            ("person", "how", "here", "in Follow Up Boss", "updated there"),
+            [(one.person_id, one.kind, one.here or "-", one.there or "-", instant(one.updated)) for one in result.listed[:_SHOWN]],
+        )
+        if result.different > _SHOWN:
+            screen.say(f"and {counted(result.different - _SHOWN, 'other')}")
+        screen.say()
+    for number, what in (
+        (result.moving, "changed while this ran, and are not judged"),
+        (result.unconfirmed, "known here were not shown, and not asked for one by one"),
+        (result.unreadable, "could not be read: nothing usable was told of them"),
+    ):
+        if number:
+            screen.say(f"{counted(number, 'person')} {what}")
+    for kind, number in sorted(result.counts.items()):
+        screen.say(f"{kind}: {counted(number, 'person')}{', recorded now' if fixed else ''}")
+    screen.say(f"read with {counted(calls, 'call')} in {duration(round(seconds, 1))}")
+    style = "bold green" if not result.different else "bold yellow"
+    screen.say(f"completeness {share(result.ratio)}: {result.matched:,} of {counted(result.judged, 'person')} as in Follow Up Boss", style)
+
+
+def _document(result: Result, *, fixed: bool, calls: int, seconds: float) -> dict[str, object]:
+    return {
+        "completeness": result.ratio,
+        "people": result.judged,
+        "matched": result.matched,
+        "different": result.different,
+        "kinds": {kind.value: number for kind, number in sorted(result.counts.items())},
+        "differences": [
+            {"person_id": one.person_id, "kind": one.kind, "here": one.here, "there": one.there, "updated": one.updated}
+            for one in result.listed
+        ],
+        "changed_meanwhile": result.moving,
+        "unconfirmed": result.unconfirmed,
+        "unreadable": result.unreadable,
+        "fixed": fixed,
+        "api_calls": calls,
+        "seconds": round(seconds, 3),
+    }

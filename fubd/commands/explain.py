@@ -1,0 +1,314 @@
+"""`python -m fubd explain PERSON_ID`: why each row of a person is there, and why what was told besides made none.
+
+It folds the person's claims as the recorder does, with the same code and the same loading, so that it cannot tell another story.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from fubd.commands.recording import reading
+from fubd.commands.screen import Screen, duration, instant
+from fubd.core.rows import Claim, Near, Row, derive, paired
+from fubd.core.timeline import Change, History
+from fubd.ports import Unavailable
+from fubd.settings import Settings, load
+from fubd.store import Book, Pool
+from fubd.store.dsn import parse
+from fubd.store.inquiry import Correction, Ignored, Inquiry, Known
+
+_COMPARED = ("stage_from", "stage_to", "changed_at", "changed_after")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain a person; 0, or 1 when they are unknown."""
+    settings = load(checks={"DATABASE_URL": parse})
+    return asyncio.run(_explain(settings, args, Screen()))
+
+
+async def _explain(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
+    person_id = int(args.person_id)
+    async with reading(settings) as pool:
+        story = await _gather(pool, person_id, window=timedelta(seconds=settings.dedup_window_seconds))
+    if story is None:
+        raise Unavailable(f"person {person_id} is unknown here")
+    if args.json:
+        screen.json(_document(story))
+    else:
+        _tell(story, screen)
+    return 0
+
+
+# --- What there is to tell ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """One claim, and what it does for the row it stands under."""
+
+    claim: Claim | Ignored
+    role: str
+
+
+@dataclass(slots=True)
+class _Chapter:
+    """What happened at `at`: a row, or a change that has none yet (`row` None), or a row without a change (`change` None)."""
+
+    at: datetime
+    row: Row | None
+    change: Change | None
+    evidence: list[_Evidence] = field(default_factory=list)
+    corrections: list[_Corrected] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Corrected:
+    """What was corrected in a row, and the seqs of the claims that had just come in."""
+
+    correction: Correction
+    causes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """A person: `stage` as the evidence has it, the rows in order, the claims that made none, and rows that became part of others."""
+
+    person: Known
+    stage: str | None
+    chapters: list[_Chapter]
+    rest: list[_Evidence]
+    joined: list[_Corrected]
+
+
+async def _gather(pool: Pool, person_id: int, *, window: timedelta) -> _Story | None:
+    inquiry = Inquiry(pool)
+    person = await inquiry.person(person_id)
+    near = await inquiry.everything(person_id, window=window)
+    if person is None or near is None:
+        return None
+    history = derive(near, window=window, began=(await Book(pool).coverage()).began)
+    ignored = await inquiry.ignored(person_id)
+    claims: dict[int, Claim | Ignored] = {claim.seq: claim for claim in near.claims}
+    claims.update((claim.seq, claim) for claim in ignored)
+    corrected = [_Corrected(one, _causes(one, claims.values())) for one in await inquiry.corrections(person_id)]
+    chapters = _chapters(near, history, claims)
+    for chapter in chapters:
+        chapter.corrections = [one for one in corrected if chapter.row is not None and one.correction.change_id == chapter.row.id]
+    there = {chapter.row.id for chapter in chapters if chapter.row is not None}
+    return _Story(
+        person=person,
+        stage=person.stage if history.stage is None else history.stage.name,
+        chapters=chapters,
+        rest=_rest(history, claims, ignored),
+        joined=[one for one in corrected if one.correction.change_id not in there],
+    )
+
+
+def _chapters(near: Near, history: History, claims: Mapping[int, Claim | Ignored]) -> list[_Chapter]:
+    chapters = [
+        _Chapter(
+            change.changed_at,
+            row,
+            change,
+            [_Evidence(claims[seq], _role(seq, change)) for seq in sorted((*change.told, *change.repeats)) if seq in claims],
+        )
+        for change, row in paired(near, history)
+    ]
+    told = {chapter.row.id for chapter in chapters if chapter.row is not None}
+    chapters += [_Chapter(row.changed_at, row, None) for row in near.rows if row.id not in told]
+    return sorted(chapters, key=lambda chapter: chapter.at)
+
+
+def _role(seq: int, change: Change) -> str:
+    if seq in change.repeats:
+        return "tells this stage again: the step between was seen by nobody, so it is no row of its own"
+    if seq != change.head.seq:
+        return "agrees"
+    if change.changed_after is None:
+        return "dates this row"
+    return "shows a change that no webhook told: it lies between the last sign of the stage before and this"
+
+
+def _rest(history: History, claims: Mapping[int, Claim | Ignored], ignored: Sequence[Ignored]) -> list[_Evidence]:
+    """Say of each claim that belongs to no change why it made no row."""
+    at_start = [claims[seq] for seq in history.at_start if seq in claims]
+    first = min(at_start, key=lambda claim: (claim.at, claim.seq), default=None)
+    sight, same = "first sight: this is where they stood, and no change", "agrees with where they stood at first sight"
+    again = "tells the stage of the first sight again: the step between was seen by nobody"
+    rest = [_Evidence(claim, sight if claim is first else same) for claim in at_start]
+    rest += [_Evidence(claims[seq], again) for seq in history.repeats_at_start if seq in claims]
+    rest += [_Evidence(claim, "its stage is one of FUBD_IGNORE_STAGES") for claim in ignored]
+    return sorted(rest, key=lambda one: (one.claim.at, one.claim.seq))
+
+
+def _causes(correction: Correction, claims: Iterable[Claim | Ignored]) -> tuple[int, ...]:
+    """Give the claims that brought a correction: the last that had come in by then."""
+    before = [claim for claim in claims if claim.received_at <= correction.corrected_at]
+    last = max((claim.received_at for claim in before), default=None)
+    return tuple(sorted(claim.seq for claim in before if claim.received_at == last))
+
+
+# --- For people -----------------------------------------------------------------------------------------------------
+
+
+def _tell(story: _Story, screen: Screen) -> None:
+    person = story.person
+    name = " ".join(part for part in (person.first_name, person.last_name) if part)
+    screen.say(f"person {person.id}{', ' + name if name else ''}", style="bold")
+    screen.say(f"  stands in {story.stage or 'a stage nobody told yet'}; last read as of {instant(person.verified_at)}")
+    if person.gone_at is not None:
+        screen.say(f"  deleted in Follow Up Boss, noticed {instant(person.gone_at)}")
+    if person.asked_for:
+        screen.say("  a webhook asks for them to be read, which is still to come")
+    for chapter in story.chapters:
+        screen.say()
+        _tell_chapter(chapter, screen)
+    if story.rest:
+        screen.say()
+        screen.say("told, and no row of its own", style="bold")
+        for one in story.rest:
+            screen.say(f"  {_claim(one.claim)}", style="dim")
+            screen.say(f"    {one.role}")
+    if story.joined:
+        screen.say()
+        screen.say("rows that turned out to be part of another", style="bold")
+        for corrected in story.joined:
+            was = corrected.correction.was
+            screen.say(f"  row {corrected.correction.change_id}: {was['stage_from'] or 'nothing known'} -> {was['stage_to']}")
+            screen.say(f"    {_when_corrected(corrected)}")
+
+
+def _tell_chapter(chapter: _Chapter, screen: Screen) -> None:
+    row, change = chapter.row, chapter.change
+    if row is not None:
+        bounds = _bounds(row.changed_at, row.changed_after)
+        screen.say(f"row {row.id}  {row.stage_from or '(nothing known)'} -> {row.stage.name}  {bounds}", style="bold cyan")
+        for line in _seen(row):
+            screen.say(f"  {line}")
+        if change is None:
+            screen.say("  no claim stands behind it any more; it is left as it is")
+    elif change is not None:
+        bounds = _bounds(change.changed_at, change.changed_after)
+        screen.say(f"no row yet  {change.stage_from or '(nothing known)'} -> {change.stage.name}  {bounds}", style="bold red")
+        screen.say("  the evidence tells of it; the next read of this person brings it in (`audit --fix` reads them now)")
+    for one in chapter.evidence:
+        screen.say(f"  {_claim(one.claim)}", style="dim")
+        screen.say(f"    {one.role}")
+    for corrected in chapter.corrections:
+        screen.say(f"  {_when_corrected(corrected)}", style="yellow")
+        for name, was, became in _differences(corrected.correction):
+            screen.say(f"    {name} was {was}, became {became}")
+
+
+def _bounds(at: datetime, after: datetime | None) -> str:
+    return f"at {instant(at)}" if after is None else f"between {instant(after)} and {instant(at)}"
+
+
+def _seen(row: Row) -> list[str]:
+    if row.foreign:
+        return ["written by another program; fubd takes it as it is and never touches it"]
+    other = "polling" if row.source == "webhook" else "webhook"
+    first = f"seen first by {row.source}, received {instant(row.received_at)}"
+    if row.confirmed_by is None or row.confirmed_at is None:
+        missing = "no webhook has told it" if other == "webhook" else "polling has not come upon it yet"
+        return [f"{first}; {missing}"]
+    later = duration(max(0.0, round((row.confirmed_at - row.received_at).total_seconds(), 1)))
+    return [first, f"{row.confirmed_by} saw it too, {later} later"]
+
+
+def _claim(claim: Claim | Ignored) -> str:
+    entry = claim.entry if isinstance(claim, Claim) else claim.kind == "entry"
+    stage = claim.stage.name if isinstance(claim, Claim) else claim.stage
+    if entry:
+        return f"claim {claim.seq}: webhook {claim.event_id}: entered {stage} at {instant(claim.at)}, received {instant(claim.received_at)}"
+    how = "read by polling" if claim.channel == "polling" else "read because a webhook asked for it"
+    return f"claim {claim.seq}: {how} as of {instant(claim.read_at)}: in {stage}, last edited {instant(claim.at)}"
+
+
+def _when_corrected(corrected: _Corrected) -> str:
+    seqs = ", ".join(map(str, corrected.causes))
+    cause = f", when {'claim' if len(corrected.causes) == 1 else 'claims'} {seqs} had come in" if seqs else ""
+    verb = "joined" if corrected.correction.became is None else "corrected"
+    return f"{verb} {instant(corrected.correction.corrected_at)}{cause}"
+
+
+def _differences(correction: Correction) -> list[tuple[str, object, object]]:
+    became = correction.became or {}
+    return [
+        (name, correction.was.get(name) or "null", became.get(name) or "null")
+        for name in _COMPARED
+        if correction.was.get(name) != became.get(name)
+    ]
+
+
+# --- For programs ---------------------------------------------------------------------------------------------------
+
+
+def _document(story: _Story) -> dict[str, object]:
+    person = story.person
+    return {
+        "person": {
+            "id": person.id,
+            "first_name": person.first_name,
+            "last_name": person.last_name,
+            "stage": story.stage,
+            "created": person.created,
+            "updated": person.updated,
+            "verified_at": person.verified_at,
+            "gone_at": person.gone_at,
+            "to_be_read": person.asked_for,
+        },
+        "rows": [_row_document(chapter) for chapter in story.chapters],
+        "without_a_row": [_evidence_document(one) for one in story.rest],
+        "joined": [_corrected_document(one) for one in story.joined],
+    }
+
+
+def _row_document(chapter: _Chapter) -> dict[str, object]:
+    row, change = chapter.row, chapter.change
+    if row is not None:
+        told: dict[str, object] = {**row._asdict(), "stage_to": row.stage.name}
+        told.pop("stage")
+    elif change is not None:
+        told = {
+            "id": None,
+            "stage_from": change.stage_from,
+            "stage_to": change.stage.name,
+            "changed_at": change.changed_at,
+            "changed_after": change.changed_after,
+        }
+    else:
+        told = {}
+    told["evidence"] = [_evidence_document(one) for one in chapter.evidence]
+    told["corrections"] = [_corrected_document(one) for one in chapter.corrections]
+    return told
+
+
+def _evidence_document(one: _Evidence) -> dict[str, object]:
+    claim = one.claim
+    return {
+        "claim": claim.seq,
+        "kind": ("entry" if claim.entry else "state") if isinstance(claim, Claim) else claim.kind,
+        "channel": claim.channel,
+        "stage": claim.stage.name if isinstance(claim, Claim) else claim.stage,
+        "at": claim.at,
+        "event_id": claim.event_id or None,
+        "received_at": claim.received_at,
+        "read_at": claim.read_at,
+        "why": one.role,
+    }
+
+
+def _corrected_document(one: _Corrected) -> dict[str, object]:
+    correction = one.correction
+    return {
+        "row": correction.change_id,
+        "corrected_at": correction.corrected_at,
+        "was": correction.was,
+        "became": correction.became,
+        "claims": list(one.causes),
+    }

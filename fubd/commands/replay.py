@@ -1,0 +1,83 @@
+"""`python -m fubd replay`: take up again what was kept aside because this or an older version could not read it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from fubd.commands.recording import Impatient, opened, recording
+from fubd.commands.screen import Screen, counted
+from fubd.core.event import decode
+from fubd.core.observation import Hint, StageEvent
+from fubd.core.rows import Corrected, Recorded
+from fubd.daemon import Parts
+from fubd.settings import Settings, load
+from fubd.store.dsn import parse
+from fubd.store.quarantine import Quarantine, Quarantined
+
+# A delivery may be a mebibyte.
+_AT_ONCE = 20
+
+
+def run(_args: argparse.Namespace) -> int:
+    """Process the quarantined deliveries again; 0 when none remains, 1 when some do."""
+    settings = load(checks={"DATABASE_URL": parse})
+    return asyncio.run(_replay(settings, Screen()))
+
+
+async def _replay(settings: Settings, screen: Screen) -> int:
+    async with opened(settings, writing=True) as parts, recording(parts) as inbox:
+        with screen.warnings():
+            replay = _Replay(parts, inbox)
+            await replay.run()
+        replay.show(screen)
+        return 1 if replay.remain else 0
+
+
+@dataclass(slots=True)
+class _Replay:
+    parts: Parts
+    inbox: Impatient
+    understood: int = 0
+    recorded: int = 0
+    corrected: int = 0
+    remain: Counter[str] = field(default_factory=Counter)
+
+    async def run(self) -> None:
+        """Go through the quarantine once, in the order of arrival."""
+        self.parts.ingest.tell = self._count
+        quarantine = Quarantine(self.parts.pool)
+        page = await quarantine.after(0, _AT_ONCE)
+        while page:
+            for one in page:
+                await self._take_up(quarantine, one)
+            page = await quarantine.after(page[-1].id, _AT_ONCE)
+
+    async def _take_up(self, quarantine: Quarantine, one: Quarantined) -> None:
+        now = self.parts.clock.now()
+        # Under the key it is kept by it stays the same delivery: its claims come in, and no second row of it.
+        delivery = replace(decode(one.body, fub_now=now), key=one.key)
+        if isinstance(delivery.told, StageEvent | Hint):
+            await self.inbox.deliver(delivery)
+        if delivery.quarantine is not None:
+            self.remain[delivery.quarantine] += 1
+        elif await quarantine.release(delivery, asked_at=now):
+            self.understood += 1
+        else:
+            self.remain[one.quarantine] += 1
+
+    def _count(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+        self.recorded += len(recorded)
+        self.corrected += sum(item.healed for _, item in corrected)
+
+    def show(self, screen: Screen) -> None:
+        """Print what became of them."""
+        for reason, number in self.remain.most_common():
+            screen.say(f"{counted(number, 'delivery')} still kept aside: {reason}")
+        if self.recorded or self.corrected:
+            screen.say(f"{counted(self.recorded, 'change')} recorded, {counted(self.corrected, 'row')} corrected")
+        total = self.understood + self.remain.total()
+        style = "bold yellow" if self.remain else "bold green"
+        screen.say(f"replayed {counted(total, 'delivery')}: {self.understood:,} understood, {self.remain.total():,} remain", style)

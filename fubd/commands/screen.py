@@ -1,0 +1,244 @@
+"""How commands talk to a person: colour, tables and a bar on a terminal; plain lines in a pipe, one fact a line.
+
+Results go to stdout; what happens on the way, and what went wrong, to stderr. Names are strangers' words: they are shown without the
+characters by which a terminal takes orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from math import floor
+from typing import Any, TextIO, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
+
+from fubd.poller import Progress as Reached
+
+_EVERY_SECONDS = 5.0
+_GRACE_SECONDS = 3.0
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
+_WHOLE_SECONDS_FROM = 10.0
+_SIX_DIGITS = 1_000_000
+
+_PLURALS = {"person": "people", "delivery": "deliveries"}
+_READING = {"incremental": "reading who changed", "sweep": "reading everybody", "audit": "comparing"}
+
+_Value = TypeVar("_Value")
+
+
+# --- Words ----------------------------------------------------------------------------------------------------------
+
+
+def plain(value: object) -> str:
+    """Give a value as text that only shows itself."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def instant(at: datetime | None) -> str:
+    """Give an instant in UTC, to the second."""
+    return "never" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def duration(seconds: float) -> str:
+    """Give a span of time in at most two units."""
+    if seconds >= 2 * _DAY:
+        return f"{seconds / _DAY:.0f} days"
+    if seconds >= _HOUR:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    if seconds >= 2 * _MINUTE:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds:.0f} s" if seconds >= _WHOLE_SECONDS_FROM or seconds == int(seconds) else f"{seconds:.1f} s"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Give how long ago an instant was."""
+    return "never" if at is None else f"{duration(max(0.0, (now - at).total_seconds()))} ago"
+
+
+def counted(number: int, noun: str) -> str:
+    """Give a number with its noun, in the plural where it asks for it."""
+    return f"1 {noun}" if number == 1 else f"{number:,} {_PLURALS.get(noun, noun + 's')}"
+
+
+def share(ratio: float) -> str:
+    """Give a ratio to six digits; it reads 1 only when it is."""
+    return f"{floor(ratio * _SIX_DIGITS) / _SIX_DIGITS:.6f}".rstrip("0").rstrip(".")
+
+
+# --- The screen -----------------------------------------------------------------------------------------------------
+
+
+class Screen:
+    """Two streams, stdout and stderr unless others are given, each a terminal or not. `seconds` only grows."""
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._out = sys.stdout if out is None else out
+        self._err = sys.stderr if err is None else err
+        self._seconds = seconds
+        self._result = Console(file=self._out, highlight=False, markup=False, emoji=False)
+        self._aside = Console(file=self._err, highlight=False, markup=False, emoji=False)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether results are read by a person at a terminal."""
+        return self._out.isatty()
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print a line of the result; on a terminal in this style."""
+        if self.terminal:
+            self._result.print(Text(plain(text), style=style), soft_wrap=True)
+        else:
+            self._out.write(plain(text) + "\n")
+            self._out.flush()
+
+    def note(self, text: str) -> None:
+        """Print a line that is no result."""
+        if self._err.isatty():
+            self._aside.print(Text(plain(text), style="yellow"), soft_wrap=True)
+        else:
+            self._err.write(plain(text) + "\n")
+            self._err.flush()
+
+    def json(self, document: Mapping[str, object]) -> None:
+        """Print one JSON object on a line; instants in ISO 8601."""
+        self._out.write(json.dumps(document, default=_as_json, ensure_ascii=False) + "\n")
+        self._out.flush()
+
+    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        """Print named facts, one a line."""
+        told = [(plain(name), plain(value)) for name, value in facts]
+        if not self.terminal:
+            self._out.writelines(f"{name}: {value}\n" for name, value in told)
+            return
+        grid = Table.grid(padding=(0, 2))
+        for name, value in told:
+            grid.add_row(Text(name, style="dim"), Text(value))
+        self._result.print(grid)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table; in a pipe its cells are separated by two spaces and none is cut."""
+        cells = [[plain(cell) for cell in row] for row in rows]
+        if self.terminal:
+            drawn = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="dim")
+            for row in cells:
+                drawn.add_row(*(Text(cell) for cell in row))
+            self._result.print(drawn)
+            return
+        widths = [max(len(cell) for cell in column) for column in zip(columns, *cells, strict=True)]
+        for row in (list(columns), *cells):
+            self._out.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+    # --- on the way ---
+
+    @contextmanager
+    def progress(self, *, silent: bool = False) -> Iterator[Callable[[Reached], None]]:
+        """Show how far a reading has come, on stderr: a bar, or a line every few seconds; nothing when `silent`."""
+        if silent:
+            yield lambda _: None
+        elif self._err.isatty():
+            with Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"),
+                console=self._aside, transient=True,
+            ) as bar:  # fmt: skip
+                task = bar.add_task("starting", total=None, figures="")
+                yield lambda reached: bar.update(
+                    task,
+                    description=_READING.get(reached.kind, reached.kind),
+                    completed=reached.people,
+                    total=None if reached.total is None else max(reached.total, reached.people),
+                    figures=_figures(reached),
+                )
+        else:
+            yield self._lines()
+
+    def _lines(self) -> Callable[[Reached], None]:
+        said: tuple[str, float] | None = None
+
+        def show(reached: Reached) -> None:
+            nonlocal said
+            now = self._seconds()
+            if said is None or said[0] != reached.kind or now - said[1] >= _EVERY_SECONDS:
+                said = (reached.kind, now)
+                self.note(f"{_READING.get(reached.kind, reached.kind)}: {_figures(reached)}")
+
+        return show
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Show on stderr what our parts warn of meanwhile, except the poller: what it comes to is told as a result."""
+        handler = _Warnings(self)
+        ours = logging.getLogger("fubd")
+        ours.addHandler(handler)
+        try:
+            yield
+        finally:
+            ours.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("fubd.poller"):
+            self._screen.note(record.getMessage())
+
+
+def _figures(reached: Reached) -> str:
+    people = counted(reached.people, "person")
+    if reached.total is not None:
+        people = f"{reached.people:,} of {counted(max(reached.total, reached.people), 'person')}"
+    found = "differences" if reached.kind == "audit" else "changes"
+    left = "" if reached.seconds_left is None else f", about {duration(round(reached.seconds_left))} left"
+    return f"{people}, {reached.changes:,} {found} found, {counted(reached.calls, 'call')}{left}"
+
+
+def _as_json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+# --- Being told to stop ---------------------------------------------------------------------------------------------
+
+
+def stopping() -> asyncio.Event:
+    """Give an event that Ctrl-C and SIGTERM set. The second of them is not caught."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def told() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    return stop
+
+
+async def until_stopped(work: Coroutine[Any, Any, _Value], stop: asyncio.Event) -> _Value | None:
+    """Do the work; when told to stop give it a moment to end well, then end it: None."""
+    task, told = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait((task,), timeout=_GRACE_SECONDS)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, told):
+            one.cancel()
+        await asyncio.gather(task, told, return_exceptions=True)

@@ -1,0 +1,183 @@
+"""`python -m fubd status`: what the database knows of both sources, whether or not anything of fubd runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fubd.commands.recording import reading
+from fubd.commands.screen import Screen, ago, counted, duration, instant, share
+from fubd.core.freshness import HEALTHY, polling_status, webhook_status
+from fubd.ports import ModeRecord
+from fubd.settings import Settings, load
+from fubd.store import Book, Pool, Report
+from fubd.store.dsn import parse
+from fubd.store.inquiry import Inquiry, State
+from fubd.store.report import Known
+
+_LAST_CHANGES = 10
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the state; 0 when both sources are healthy, 1 when one is stale."""
+    settings = load(checks={"DATABASE_URL": parse})
+    return asyncio.run(_status(settings, args, Screen()))
+
+
+async def _status(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
+    async with reading(settings) as pool:
+        status = await _look(pool)
+    if args.json:
+        screen.json(status.document())
+    else:
+        _show(status, screen)
+    return 0 if status.healthy else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """One look at the database. `blind_seconds`: of this day (UTC), None before the first complete poll."""
+
+    known: Known
+    state: State
+    mode: ModeRecord | None
+    blind_seconds: float | None
+    changes: list[dict[str, Any]]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """The word for each source, by the settings that the daemon last started with."""
+        known, state = self.known, self.state
+        return {
+            "webhook": webhook_status(known.webhook_heard, state.now, stale_after_seconds=state.webhook_stale_after),
+            "polling": polling_status(known.polling_heard, state.now, stale_after_seconds=state.polling_stale_after),
+        }
+
+    @property
+    def healthy(self) -> bool:
+        """Whether neither source is stale."""
+        return set(self.statuses.values()) == {HEALTHY}
+
+    @property
+    def somebody_polls(self) -> bool:
+        """Whether an instance holds the lease."""
+        return self.state.polled_until is not None and self.state.polled_until > self.state.now
+
+    def sentence(self) -> str:
+        """Say in one sentence how today goes."""
+        known = self.known
+        today = known.webhook_today + known.polling_today
+        told = [counted(today, "change"), f"{known.webhook_today:,} by webhook", f"{known.polling_today:,} by polling"]
+        told.append("never polled yet" if self.blind_seconds is None else f"blind for {duration(round(self.blind_seconds))}")
+        if known.oldest is not None:
+            told.append(f"everyone verified within {duration(max(1, round((self.state.now - known.oldest).total_seconds())))}")
+        return f"Today: {', '.join(told)}"
+
+    def document(self) -> dict[str, object]:
+        """Give it as JSON values, named as in `/health` where that tells the same."""
+        known, mode = self.known, self.mode
+        heard = {"webhook": known.webhook_heard, "polling": known.polling_heard}
+        changed = {"webhook": known.webhook_change, "polling": known.polling_change}
+        today = {"webhook": known.webhook_today, "polling": known.polling_today}
+        return {
+            "healthy": self.healthy,
+            "sentence": self.sentence(),
+            "mode": None if mode is None else mode.mode,
+            "reason": None if mode is None else mode.reason,
+            "since": None if mode is None else mode.since,
+            "poll_interval_seconds": None if mode is None else mode.delay_seconds,
+            "somebody_polls": self.somebody_polls,
+            "coverage": known.coverage,
+            "sources": {
+                source: {
+                    "status": status,
+                    "last_heard": heard[source],
+                    "last_change": changed[source],
+                    "records_today": today[source],
+                }
+                for source, status in self.statuses.items()
+            },
+            # Only Follow Up Boss knows them, and it is not asked here.
+            "subscriptions": None,
+            "completeness": {"ratio": known.completeness, "people": known.people, "oldest": known.oldest},
+            "blind_seconds_today": self.blind_seconds,
+            "pending": known.hints,
+            "quarantined": known.quarantined,
+            "changes": self.changes,
+        }
+
+
+async def _look(pool: Pool) -> _Status:
+    report, inquiry = Report(pool, instance=""), Inquiry(pool)
+    return _Status(
+        known=await report.known(),
+        state=await inquiry.state(),
+        mode=await Book(pool).mode(),
+        blind_seconds=await inquiry.blind_seconds_today(),
+        changes=await report.recent(_LAST_CHANGES),
+    )
+
+
+def _show(status: _Status, screen: Screen) -> None:
+    known, now = status.known, status.state.now
+    screen.say(status.sentence(), style="bold green" if status.healthy else "bold yellow")
+    screen.say()
+    words = status.statuses
+    screen.table(
+        ("source", "status", "last heard", "last change", "today"),
+        (
+            ("webhook", words["webhook"], ago(known.webhook_heard, now), instant(known.webhook_change), known.webhook_today),
+            ("polling", words["polling"], ago(known.polling_heard, now), instant(known.polling_change), known.polling_today),
+        ),
+    )
+    screen.say()
+    screen.facts(_facts(status, now))
+    if status.changes:
+        screen.say()
+        screen.table(
+            ("row", "person", "from", "to", "changed at", "seen by", "confirmed by"),
+            [
+                (
+                    row["id"], _who(row), row["stage_from"] or "-", row["stage_to"], str(row["changed_at"])[:19].replace("T", " "),
+                    row["source"], row["confirmed_by"] or "-",
+                )
+                for row in status.changes
+            ],
+        )  # fmt: skip
+
+
+def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
+    known, mode = status.known, status.mode
+    if mode is None:
+        facts = [("mode", "none was decided yet")]
+    else:
+        facts = [
+            ("mode", f"{mode.mode} for {duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
+            ("polled", f"every {duration(round(mode.delay_seconds))}" if mode.delay_seconds else "at once"),
+        ]
+    facts.append(("polled by", _who_polls(status, now)))
+    facts.append(("coverage", f"all that changed before {instant(known.coverage)} is recorded" if known.coverage else "nothing yet"))
+    if known.completeness is None:
+        facts.append(("completeness", "not measured yet"))
+    else:
+        oldest = "" if known.oldest is None else f", the longest unverified was read {ago(known.oldest, now)}"
+        facts.append(("completeness", f"{share(known.completeness)} of {counted(known.people, 'person')}{oldest}"))
+    facts.append(("subscriptions", "not known to the database: `python -m fubd check` asks Follow Up Boss"))
+    facts.append(("still to be read", counted(known.hints, "person")))
+    facts.append(("quarantined", counted(known.quarantined, "delivery") + (": see `python -m fubd replay`" if known.quarantined else "")))
+    return facts
+
+
+def _who_polls(status: _Status, now: datetime) -> str:
+    if status.somebody_polls:
+        return "an instance at work"
+    until = status.state.polled_until
+    return "no instance now" if until is None else f"no instance now, the last one until {ago(until, now)}"
+
+
+def _who(row: dict[str, Any]) -> str:
+    name = " ".join(str(row[part]) for part in ("first_name", "last_name") if row[part])
+    return f"{row['person_id']} {name}".strip()

@@ -1,0 +1,6 @@
+-- What `status` needs beside the panel's figures: the database's clock, the settings to judge by, and whether somebody polls.
+SELECT
+    now() AS now,
+    (SELECT s.value FROM fubd.setting s WHERE s.name = 'webhook_stale_after_seconds') AS webhook_stale_after,
+    (SELECT s.value FROM fubd.setting s WHERE s.name = 'poll_stale_after_seconds') AS polling_stale_after,
+    (SELECT nullif(max(l.expires_at), '-infinity') FROM fubd.lease l) AS polled_until

@@ -1,0 +1,54 @@
+"""Deliveries that were genuine and could not be used: what `replay` takes up again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fubd.core.observation import Delivery, Hint, StageEvent
+from fubd.store import statements
+from fubd.store.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A delivery as it came, with why it could not be used. `received_at` is our clock's."""
+
+    id: int
+    key: bytes
+    body: bytes
+    received_at: datetime
+    quarantine: str
+
+
+class Quarantine:
+    """Works through the pool. Every method raises Unavailable."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def after(self, delivery_id: int, limit: int) -> list[Quarantined]:
+        """Give quarantined deliveries with a higher id, in order."""
+        async with self._pool.reading() as connection:
+            rows = await connection.fetch(statements.text("inquiry_quarantined"), delivery_id, limit)
+            return [Quarantined(**dict(row)) for row in rows]
+
+    async def release(self, delivery: Delivery, *, asked_at: datetime) -> bool:
+        """Let a delivery out that is understood and recorded, and have its people read; False when something of it is not recorded.
+
+        `asked_at` (our clock): rows received from then on are filled by that read.
+        """
+        told = delivery.told
+        people = sorted(told.person_ids) if isinstance(told, StageEvent | Hint) else []
+        async with self._pool.transaction() as connection:
+            released = await connection.fetchval(
+                statements.text("replay_release"),
+                delivery.key,
+                delivery.event_id,
+                delivery.event,
+                people,
+                None if told is None else told.at,
+                told.stage if isinstance(told, StageEvent) else None,
+                asked_at,
+            )
+        return bool(released)
