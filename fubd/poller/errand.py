@@ -11,6 +11,7 @@ from fubd.core.pacing import Policy
 from fubd.ports import Feed, Findings, Inbox, PeoplePage, PeopleQuery, Unavailable
 
 PAGE_SIZE = 100
+_GATHER_SHARE = 1 / 30
 NOTHING = Findings(changes=0, mismatched=frozenset(), first_seen=0)
 
 
@@ -19,9 +20,10 @@ class PollPolicy:
     """How the poller goes about it. `pacing` and `scrub_batches` (of 100 people, re-verified with a poll) are the owner's settings.
 
     `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `hint_gather_seconds`: how long hints are
-    gathered for one call; `hint_settle_seconds`: how long the first of them waits for others; `hint_retry_seconds`: the first wait for a
-    person who cannot be read yet, doubling. `idle_seconds`: how often an instance that may not poll looks at what the other decided.
-    `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the log to the next.
+    gathered for one call, and never longer than a thirtieth of the poll interval; `hint_settle_seconds`: how long the first of them waits
+    for others; `hint_retry_seconds`: the first wait for a person who cannot be read yet, doubling. `idle_seconds`: how often an instance
+    that may not poll looks at what the other decided. `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the
+    log to the next.
     """
 
     pacing: Policy = field(default_factory=Policy)
@@ -33,6 +35,16 @@ class PollPolicy:
     idle_seconds: float = 5.0
     sweep_workers: int = 16
     progress_seconds: float = 10.0
+
+    @property
+    def gather_seconds(self) -> float:
+        """How long hints are gathered: a minute by default, less where everything else goes faster too."""
+        return min(self.hint_gather_seconds, self.pacing.poll_interval_seconds * _GATHER_SHARE)
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long the first hint waits for others."""
+        return min(self.hint_settle_seconds, self.gather_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Hints:
         if wait > 0:
             return wait
         if self._is_first(waiting):
-            await self._clock.pause(self._policy.hint_settle_seconds, stop)
+            await self._clock.pause(self._policy.settle_seconds, stop)
             if stop.is_set():
                 return 0.0
             waiting = await self._book.hints(PAGE_SIZE)
@@ -96,13 +96,13 @@ class Hints:
         if late:
             # Due by our clock and not yet by the database's.
             return self._policy.hint_retry_seconds
-        return min(self._due[0] - now if self._due else self._policy.hint_gather_seconds, self._policy.hint_gather_seconds)
+        return min(self._due[0] - now if self._due else self._policy.gather_seconds, self._policy.gather_seconds)
 
     def _wait_before(self, waiting: Sequence[PendingHint]) -> float:
         """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
         if self._called_at is None:
             return 0.0
-        left = self._called_at + self._policy.hint_gather_seconds - self._clock.monotonic()
+        left = self._called_at + self._policy.gather_seconds - self._clock.monotonic()
         unread = [hint for hint in waiting if self._just_read.get(hint.person_id) != hint.since]
         if left <= 0 or len(unread) >= PAGE_SIZE or any(0 < hint.attempts <= _PROMPT_ATTEMPTS for hint in unread):
             return 0.0
@@ -161,4 +161,4 @@ class Hints:
         self._failures += 1
         backoff = self._policy.hint_retry_seconds * 2.0 ** min(self._failures - 1, 10)
         wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
-        return max(min(backoff, self._policy.hint_gather_seconds), wanted)
+        return max(min(backoff, self._policy.gather_seconds), wanted)

@@ -286,7 +286,7 @@ class Poller:
 
     def _after_failure(self, error: Exception, at_most: float) -> float:
         """Give the seconds until the next try: the failover interval, doubling up to the watch interval. Each cause is said once."""
-        if str(error) != self._said and not self._stop.is_set():
+        if str(error) != self._said and self._held() and not self._stop.is_set():
             self._said = str(error)
             _log.warning("Polling failed and is tried again: %s", error)
         shortest = self._policy.pacing.failover_interval_seconds
@@ -315,6 +315,9 @@ class Poller:
 
     async def _decide(self) -> Pace:
         """Weigh the evidence, go over to another mode where it asks for it, and show everything. Raises Unavailable."""
+        if not self._held():
+            # What is counted now would be lost to the one who decides.
+            raise Unavailable("another instance polls now")
         policy = self._policy.pacing
         evidence, heard, coverage = self._evidence, await self._book.heard(), await self._book.coverage()
         missed = await self._book.count_missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
@@ -335,7 +338,7 @@ class Poller:
         self._blindness.account(heard, now, pace=before, polled_from=evidence.polled_from)
         if before is None or decided.mode is not before.mode:
             await self._announce(before, decided, fresh)
-        elif decided.delay_seconds != before.delay_seconds and self._held():
+        elif decided.delay_seconds != before.delay_seconds:
             await self._book.keep_delay(decided.delay_seconds)
         self._pace = decided
         self._evidence = _Evidence()
@@ -343,8 +346,6 @@ class Poller:
         return decided
 
     async def _announce(self, before: Pace | None, decided: Pace, fresh: Freshness) -> None:
-        if not self._held():
-            return
         evidence: dict[str, object] = {
             "before": None if before is None else before.mode.value,
             "missed": fresh.missed,

@@ -435,7 +435,7 @@ def test_nothing_before_coverage_is_ever_unrecorded(way: str) -> None:
     async def story(house: House) -> None:
         house.feed.ways.filter = way
         house.feed.ways.latency_seconds = 0.25
-        for _ in range(96):
+        for _ in range(32):
             house.delivering = house.dice.chance(0.7)
             house.feed.outage = Unavailable("out of reach") if house.dice.chance(0.2) else None
             for _ in range(house.dice.choice([0, 1, 5, 150])):
