@@ -14,12 +14,19 @@ END
 $$;
 GRANT USAGE, CREATE ON SCHEMA public TO fubd_daemon;
 
--- Where stage_changes exists already: it must own the table to adopt it. The former owner, being a member of the role, keeps every right,
--- so views and older scripts go on as before.
+-- Where stage_changes exists already: to adopt it, the role must own it, and older views that bear the names of fubd's. The former owner,
+-- being a member of the role, keeps every right, so all other views and the older scripts go on as before.
 DO $$
+DECLARE
+    name text;
 BEGIN
-    IF to_regclass('public.stage_changes') IS NOT NULL THEN
-        ALTER TABLE public.stage_changes OWNER TO fubd_daemon;
-    END IF;
+    FOREACH name IN ARRAY ARRAY[
+        'stage_changes', 'source_health', 'rapid_transitions', 'stage_durations', 'stage_changes_daily', 'current_stages'
+    ]
+    LOOP
+        IF to_regclass('public.' || name) IS NOT NULL THEN
+            EXECUTE format('ALTER TABLE public.%I OWNER TO fubd_daemon', name);
+        END IF;
+    END LOOP;
 END
 $$;

@@ -10,13 +10,30 @@ import asyncpg
 import pytest
 
 from fubd import store
-from fubd.store.dsn import parse
+from fubd.store import Pool, adoption
+from fubd.store.dsn import Dsn, parse
 from tests.deploy.programs import CHECKOUT
-from tests.support.databases import url_of
 
 DEPLOY = CHECKOUT / "deploy"
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
 PASSWORD = "choose-a-long-password"
+
+
+ANOTHER_ROW = (
+    "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
+    " VALUES ('7', 'Lead', 'Offer', now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC', 'polling')"
+)
+OLDER = f"""
+CREATE TABLE public.stage_changes (
+    id bigserial PRIMARY KEY, person_id text, first_name text, last_name text, stage_from varchar(200), stage_to varchar(200),
+    changed_at timestamp, received_at timestamp, raw_payload jsonb, lead_source_tag text, source varchar(20), event_id varchar(200),
+    assigned_user_id text, assigned_user_name text
+);
+ALTER TABLE public.stage_changes ADD CONSTRAINT stage_changes_event_id_unique UNIQUE (event_id);
+{ANOTHER_ROW};
+CREATE VIEW public.report AS SELECT person_id, stage_to FROM public.stage_changes;
+CREATE VIEW public.source_health AS SELECT source, count(*) FROM public.stage_changes GROUP BY 1;
+"""
 
 
 class Roles:
@@ -35,14 +52,16 @@ class Roles:
     @asynccontextmanager
     async def as_role(self, role: str | None = None) -> AsyncIterator[asyncpg.Connection]:
         """Connect as one of the roles; None for the server's own user."""
-        dsn = parse(self.url)
-        if role is not None:
-            dsn = replace(dsn, user=self.names[role], password=PASSWORD)
-        connection = await asyncpg.connect(**parse(url_of(dsn)).connect_arguments())
+        connection = await asyncpg.connect(**self.dsn(role).connect_arguments())
         try:
             yield connection
         finally:
             await connection.close()
+
+    def dsn(self, role: str | None = None) -> Dsn:
+        """Give the address of the database for one of the roles."""
+        given = parse(self.url)
+        return given if role is None else replace(given, user=self.names[role], password=PASSWORD)
 
     async def make_owner(self) -> None:
         """Make the owner of the database: no superuser, as on a hosted database."""
@@ -104,20 +123,27 @@ async def test_the_daemons_role_sees_nothing_of_others(roles: Roles) -> None:
                 await connection.execute(statement)
 
 
-async def test_an_existing_table_changes_hands_and_stays_open_to_its_readers(empty_database: str) -> None:
-    """With a table already there, role.sql makes the daemon's role its owner, and the former owner's view and writing go on."""
+async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str) -> None:
+    """With an older table there, the role of role.sql can adopt it and give it back; its former owner's view and writing go on."""
     roles = Roles(empty_database)
     try:
         await roles.make_owner()
         async with roles.as_role("fubd_owner") as connection:
-            await connection.execute("CREATE TABLE public.stage_changes (id bigserial PRIMARY KEY, person_id text, stage_to varchar(200))")
-            await connection.execute("CREATE VIEW public.report AS SELECT stage_to FROM public.stage_changes")
+            await connection.execute(OLDER)
             await connection.execute(roles.script("role.sql"))
-            await connection.execute("INSERT INTO public.stage_changes (person_id, stage_to) VALUES ('7', 'Lead')")
-            assert await connection.fetchval("SELECT stage_to FROM public.report") == "Lead"
-        async with roles.as_role("fubd_daemon") as connection:
-            await connection.execute("ALTER TABLE public.stage_changes ADD COLUMN changed_after timestamp")
-            await connection.execute("INSERT INTO public.stage_changes (person_id, stage_to) VALUES ('7', 'Offer')")
+        pool = Pool(roles.dsn("fubd_daemon"), size=1)
+        try:
+            plan = await adoption.look(pool, {})
+            assert plan is not None
+            assert plan.obstacles == ()
+            proof = await adoption.adopt(pool, {}, shown=plan)
+            assert proof.before == proof.after
+            async with roles.as_role("fubd_owner") as connection:
+                await connection.execute(ANOTHER_ROW)
+                assert await connection.fetchval("SELECT count(*) FROM public.report") == 2
+            assert (await adoption.undo(pool)).after.rows == 2
+        finally:
+            await pool.close()
     finally:
         await roles.drop()
 
