@@ -17,6 +17,7 @@ from fubd.poller.blindness import Blindness
 from fubd.poller.errand import PollPolicy, Progress
 from fubd.poller.hints import Hints
 from fubd.poller.reader import TROUBLE, Reader
+from fubd.poller.walk import Walk
 from fubd.ports import Book, Clock, Feed, Inbox, ModeRecord, Unavailable
 
 _log = logging.getLogger("fubd.poller")
@@ -86,6 +87,7 @@ class Poller:
         self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, policy=policy, held=held, hinted=hinted)
         self._blindness = Blindness(metrics, policy.pacing)
         self._stop = asyncio.Event()
+        self._walk = Walk()
         self._reader = self._make_reader(lambda: self._held() and not self._stop.is_set())
         self._pace: Pace | None = None
         self._shown = (Mode.STARTING.value, "nothing is known yet", 0.0)
@@ -169,6 +171,7 @@ class Poller:
             clock=self._clock,
             metrics=self._metrics,
             policy=self._policy,
+            walk=self._walk,
             may_go_on=may_go_on,
             progress=progress,
         )

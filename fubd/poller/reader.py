@@ -22,7 +22,8 @@ TROUBLE = (Unavailable, Refused, Malformed)
 class Reader:
     """Runs errands, notes each in the book and in the metrics, and advances coverage when one is complete.
 
-    `sums` adds up what they brought; whoever wants the figures of one recovery makes a reader for it.
+    `sums` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` knows the account's ways, once
+    it has probed them, for all readers that share it.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Reader:
         clock: Clock,
         metrics: Metrics,
         policy: PollPolicy,
+        walk: Walk,
         may_go_on: Callable[[], bool],
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -45,7 +47,7 @@ class Reader:
         self._policy = policy
         self._may_go_on = may_go_on
         self._progress = progress
-        self._walk = Walk()
+        self._walk = walk
         self._scrub = Scrub(book, metrics)
         self.sums = Tally()
 
