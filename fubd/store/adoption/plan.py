@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fubd.store.adoption.survey import Index, Survey, View
+from fubd.store.adoption.survey import STAGES, Index, Survey, View
 from fubd.store.table import Column
 
 BACKUP = "fubd.stage_changes_backup"
@@ -178,8 +178,8 @@ def _obstacles(found: Survey, filled: frozenset[str]) -> Iterator[Obstacle]:
         yield from _ids(found)
         yield from _texts(found)
         yield from _instants(found)
-        yield from _nulls(found, filled)
         yield from _constraints(found, filled)
+        yield from _nulls(found, filled)
 
 
 def _no_such_table(found: Survey) -> Iterator[Obstacle]:
@@ -214,9 +214,10 @@ def _rights(found: Survey) -> Iterator[Obstacle]:
 def _ids(found: Survey) -> Iterator[Obstacle]:
     column = found.columns["id"]
     if column.domain or column.udt not in {"int4", "int8"}:
-        yield Obstacle(f"id is {column.written}, not integer or bigint", f"ALTER TABLE {_TABLE} ALTER COLUMN id TYPE bigint")
+        widen = f"; ALTER SEQUENCE {found.facts.sequence} AS bigint" if found.facts.sequence else ""
+        yield Obstacle(f"id is {column.written}, not integer or bigint", _retype(found, "id", "bigint", widen))
         return
-    if not any(index.assures("id") for index in found.indexes):
+    if not any(index.assures("id") or index.is_primary for index in found.indexes):
         yield Obstacle("nothing keeps two rows from having one id", f"ALTER TABLE {_TABLE} ADD PRIMARY KEY (id)")
     if found.facts.sequence is None:
         yield Obstacle(
@@ -228,14 +229,18 @@ def _ids(found: Survey) -> Iterator[Obstacle]:
 
 def _texts(found: Survey) -> Iterator[Obstacle]:
     wrong = [name for name in _SHORTEST if name in found.columns and not _holds(found.columns[name], _SHORTEST[name])]
-    stages = [name for name in _STAGES if name in wrong]
     for name in wrong:
         if name not in _STAGES:
-            yield Obstacle(f"{name} is {found.columns[name].written}, too narrow", f"ALTER TABLE {_TABLE} ALTER COLUMN {name} TYPE text")
+            yield Obstacle(f"{name} is {found.columns[name].written}, too narrow", _retype(found, name, "text"))
+    stages = [name for name in _STAGES if name in wrong]
     if stages:
         shown = " and ".join(f"{name} is {found.columns[name].written}" for name in stages)
         alter = f"ALTER TABLE {_TABLE} " + ", ".join(f"ALTER COLUMN {name} TYPE varchar(200)" for name in stages)
-        yield Obstacle(f"{shown}: too short for the name of a stage", _around_views(alter, found.stage_views))
+        yield Obstacle(f"{shown}: too short for the name of a stage", _around_views(alter, found.views[STAGES]))
+
+
+def _retype(found: Survey, name: str, kind: str, also: str = "") -> str:
+    return _around_views(f"ALTER TABLE {_TABLE} ALTER COLUMN {name} TYPE {kind}{also}", found.views[name])
 
 
 def _holds(column: Column, characters: int) -> bool:
@@ -261,9 +266,7 @@ def _instants(found: Survey) -> Iterator[Obstacle]:
         column = found.columns.get(name)
         if column is not None and not (column.is_instant and column.precision == _MICROSECONDS):
             kind = "timestamptz" if column.type == "timestamp with time zone" else "timestamp"
-            yield Obstacle(
-                f"{name} is {column.written}, which does not keep microseconds", f"ALTER TABLE {_TABLE} ALTER COLUMN {name} TYPE {kind}"
-            )
+            yield Obstacle(f"{name} is {column.written}, which does not keep microseconds", _retype(found, name, kind))
 
 
 def _nulls(found: Survey, filled: frozenset[str]) -> Iterator[Obstacle]:

@@ -14,6 +14,9 @@ from fubd.store.table import Column, read_columns
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
 
 
+STAGES = "stages"
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """An index. `keys`: its columns in order, None for an expression. `constraint_definition`: of the constraint it serves, if any.
@@ -79,12 +82,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Everything that the plan is made of. `highest_id` is None where there is no row, or no `id` that is a number."""
+    """Everything that the plan is made of.
+
+    `views`: by column, those that would have to go while its type is changed; under `stages` those of both stage columns. `highest_id` is
+    None where there is no row, or no `id` that is a number.
+    """
 
     facts: Facts
     columns: Mapping[str, Column]
     indexes: Sequence[Index]
-    stage_views: Sequence[View]
+    views: Mapping[str, Sequence[View]]
     rows: int
     highest_id: int | None
 
@@ -104,7 +111,11 @@ async def survey(connection: asyncpg.Connection, *, timeout_seconds: float) -> S
         facts=Facts(**dict(row)),
         columns=columns,
         indexes=[Index(**dict(index)) for index in await connection.fetch(statements.text("adopt_indexes"))],
-        stage_views=[View(**dict(view)) for view in await connection.fetch(statements.text("adopt_views"), ["stage_from", "stage_to"])],
+        views={name: await _views(connection, [name]) for name in columns} | {STAGES: await _views(connection, ["stage_from", "stage_to"])},
         rows=counted["rows"],
         highest_id=counted["highest_id"],
     )
+
+
+async def _views(connection: asyncpg.Connection, names: list[str]) -> list[View]:
+    return [View(**dict(view)) for view in await connection.fetch(statements.text("adopt_views"), names)]

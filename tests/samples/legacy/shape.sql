@@ -1,0 +1,14 @@
+-- All that makes a database what it is to its users: columns, indexes, constraints, views and privileges, in public and beyond.
+SELECT format('%s.%s.%s %s %s %s %s', table_schema, table_name, column_name, data_type, character_maximum_length, is_nullable, column_default) AS told
+FROM information_schema.columns WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
+UNION ALL
+SELECT indexdef FROM pg_indexes WHERE schemaname NOT IN ('pg_catalog', 'pg_toast')
+UNION ALL
+SELECT format('%s %s', conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL
+SELECT format('%s %s', viewname, definition) FROM pg_views WHERE schemaname = 'public'
+UNION ALL
+SELECT format('%s %s', relname, relacl) FROM pg_class WHERE relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_'
+ORDER BY 1

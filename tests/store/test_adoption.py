@@ -1,0 +1,328 @@
+"""Taking over the older scripts' table: its variants and its dirt, what is in the way, interruptions, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from fubd.ports import Unavailable
+from fubd.store import Pool, SchemaRefused, adoption, migrate
+from fubd.store.adoption import AdoptionRefused, Plan
+from fubd.store.adoption.proof import Fingerprint, fingerprint
+from fubd.store.dsn import Dsn, parse
+from tests.support import older
+from tests.support.databases import Databases, url_of
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def somebody(postgres: str) -> AsyncIterator[Dsn]:
+    """Give a role that is no superuser, as who logs in; asked for before a database, it outlives it."""
+    name = f"fubd_test_{secrets.token_hex(4)}"
+    async with connected(postgres) as connection:
+        await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+        yield replace(parse(postgres), user=name, password=name)
+        await connection.execute(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+async def owned_database(somebody: Dsn, empty_database: str) -> str:
+    """Give an empty database that belongs to that role, as seen by it."""
+    name = parse(empty_database).database
+    async with connected(empty_database) as connection:
+        await connection.execute(f'ALTER DATABASE "{name}" OWNER TO {somebody.user}; ALTER SCHEMA public OWNER TO {somebody.user}')
+    return url_of(somebody, database=name)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Give a connection of the test's own."""
+    connection = await asyncpg.connect(**replace(parse(url), application_name="test").connect_arguments())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def pooled(url: str) -> AsyncIterator[Pool]:
+    """Give a pool as the command has it."""
+    pool = Pool(parse(url), size=1)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def planned(pool: Pool) -> Plan:
+    """Give the plan; there must be something to adopt."""
+    plan = await adoption.look(pool, {"campaign_id": "customCampaignID"})
+    assert plan is not None
+    return plan
+
+
+async def adopt(pool: Pool) -> adoption.Adopted:
+    """Adopt the table as planned."""
+    return await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=await planned(pool))
+
+
+async def rows_of(connection: asyncpg.Connection, columns: list[str]) -> list[str]:
+    """Give every row of the older columns, as text."""
+    told = ", ".join(f'"{name}"' for name in columns)
+    found = await connection.fetch(f"SELECT ROW({told})::text AS told FROM stage_changes ORDER BY id")
+    return [row["told"] for row in found]
+
+
+async def columns_of(connection: asyncpg.Connection) -> list[str]:
+    """Name the table's columns."""
+    found = await connection.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'stage_changes' ORDER BY ordinal_position"
+    )
+    return [row["column_name"] for row in found]
+
+
+@pytest.mark.parametrize("variant", older.VARIANTS)
+async def test_every_variant_is_taken_over_and_given_back(empty_database: str, variant: str) -> None:
+    """Rows, reports and the older columns are as before, fubd's views answer, and undoing leaves nothing behind."""
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, variant, rows=600)
+        columns = await columns_of(connection)
+        shape, reports, rows = await older.shape(connection), await older.reports(connection), await rows_of(connection, columns)
+        proof = await adopt(pool)
+        assert (proof.before, proof.before.rows) == (proof.after, 600)
+        assert reports
+        assert (await older.reports(connection)).items() >= reports.items()
+        assert await rows_of(connection, columns) == rows
+        assert await connection.fetchval("SELECT count(*) FROM fubd.stage_changes_backup") == 600
+        for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
+            await connection.fetch(f"SELECT * FROM public.{view}")
+        await migrate(connection, columns={"campaign_id": "customCampaignID", "another": "customOther"})
+        given_back = await adoption.undo(pool)
+        assert given_back.as_found
+        assert await older.shape(connection) == shape
+        assert await rows_of(connection, columns) == rows
+
+
+async def test_the_daemon_writes_into_such_a_table_only_once_it_is_adopted(empty_database: str) -> None:
+    """Before, it refuses and says what to run; after, it finds its schema made."""
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, rows=10)
+        with pytest.raises(SchemaRefused, match="fubd adopt"):
+            await migrate(connection)
+        await adopt(pool)
+        await migrate(connection)
+        assert await adoption.state(pool) == "adopted"
+
+
+async def test_what_a_database_holds_is_told(databases: Databases) -> None:
+    """No table, one that nobody has taken over, and one of fubd's own."""
+    async with (
+        databases.empty() as empty,
+        databases.migrated() as own,
+        pooled(empty) as pool,
+        pooled(own) as other,
+        connected(empty) as connection,
+    ):
+        assert (await adoption.state(pool), await adoption.look(pool, {})) == ("missing", None)
+        assert (await adoption.state(other), await adoption.look(other, {})) == ("own", None)
+        await older.make(connection)
+        assert await adoption.state(pool) == "older"
+
+
+# What its owner must decide: how the table is made to have it, and what the plan says of it.
+OBSTACLES = {
+    "short stages": (
+        "ALTER TABLE stage_changes ALTER COLUMN stage_from TYPE varchar(50), ALTER COLUMN stage_to TYPE varchar(99)",
+        "too short",
+    ),
+    "short source": ("ALTER TABLE stage_changes ALTER COLUMN source TYPE varchar(5)", "source is character varying"),
+    "padded person": ("ALTER TABLE stage_changes ALTER COLUMN person_id TYPE char(20)", "person_id is character"),
+    "whole seconds": ("ALTER TABLE stage_changes ALTER COLUMN changed_at TYPE timestamp(0)", "changed_at is timestamp"),
+    "days": ("ALTER TABLE stage_changes ALTER COLUMN received_at TYPE date", "received_at is date"),
+    "no null stage": (
+        "ALTER TABLE stage_changes ALTER COLUMN stage_from SET DEFAULT 'Unknown', ALTER COLUMN stage_from SET NOT NULL",
+        "stage_from",
+    ),
+    "no null name": ("ALTER TABLE stage_changes ALTER COLUMN last_name SET NOT NULL", "last_name must not be null"),
+    "a column of theirs": ("ALTER TABLE stage_changes ALTER COLUMN deal_id SET NOT NULL", "deal_id must not be null"),
+    "no sequence": ("ALTER TABLE stage_changes ALTER COLUMN id DROP DEFAULT", "no sequence"),
+    "no key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey", "one id"),
+    "another key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey, ADD PRIMARY KEY (event_id)", "primary key is not id"),
+    "small id": ("ALTER TABLE stage_changes ALTER COLUMN id TYPE smallint", "id is smallint"),
+    "an exclusion": ("ALTER TABLE stage_changes ADD CONSTRAINT apart EXCLUDE (person_id WITH =, changed_at WITH =)", "exclusion"),
+    "a table of our name": ("CREATE TABLE source_health (n int)", "source_health is no view"),
+    "hidden rows": (
+        "CREATE POLICY none ON stage_changes USING (false); ALTER TABLE stage_changes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "row level security",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+async def test_what_is_in_the_way_is_told_with_the_statement_that_removes_it(owned_database: str, name: str) -> None:
+    """Nothing is changed; the statement as it was told works, also where views stand on the column; then the table can be taken over."""
+    spoiling, words = OBSTACLES[name]
+    async with connected(owned_database) as connection, pooled(owned_database) as pool:
+        table = older.VARIANTS["as reconstructed"]
+        await connection.execute(table.split("CREATE VIEW", maxsplit=1)[0] + spoiling)
+        if "COLUMN changed_at" not in spoiling and "person_id TYPE" not in spoiling:
+            await connection.execute("CREATE VIEW" + table.split("CREATE VIEW", maxsplit=1)[1])
+        await connection.execute(
+            "CREATE VIEW on_it AS SELECT id, stage_from, stage_to FROM stage_changes; GRANT SELECT ON on_it TO pg_monitor"
+        )
+        await connection.execute("CREATE VIEW on_top WITH (security_barrier) AS SELECT * FROM on_it")
+        shape, plan = await older.shape(connection), await planned(pool)
+        assert any(words in obstacle.why for obstacle in plan.obstacles), plan.obstacles
+        with pytest.raises(AdoptionRefused, match="cannot be taken over"):
+            await adopt(pool)
+        assert await older.shape(connection) == shape
+        for obstacle in plan.obstacles:
+            await connection.execute(obstacle.statement)
+        assert (await planned(pool)).obstacles == ()
+        await adopt(pool)
+        assert [line for line in shape if "on_it" in line and "pg_monitor" in line] == [
+            line for line in await older.shape(connection) if "on_it" in line and "pg_monitor" in line
+        ]
+
+
+async def test_a_table_of_another_owner_is_left_alone(somebody: Dsn, empty_database: str) -> None:
+    """The plan says whose it is."""
+    async with connected(empty_database) as connection:
+        await older.make(connection)
+        await connection.execute(
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {somebody.user}; GRANT SELECT ON stage_changes TO {somebody.user}"
+        )
+        async with pooled(url_of(somebody, database=parse(empty_database).database)) as pool:
+            assert any("only its owner" in obstacle.why for obstacle in (await planned(pool)).obstacles)
+
+
+async def test_a_row_that_something_unforeseen_refuses_is_found_by_trying(empty_database: str) -> None:
+    """A check or a trigger of their own shows in the trial, and nothing was changed."""
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, rows=5)
+        await connection.execute("ALTER TABLE stage_changes ADD CONSTRAINT known CHECK (source <> 'webhook')")
+        shape = await older.shape(connection)
+        with pytest.raises(AdoptionRefused, match='check constraint "known"'):
+            await adopt(pool)
+        assert await older.shape(connection) == shape
+
+
+async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again(empty_database: str) -> None:
+    """At each part of the work: stopped by an error, by a cancellation, or by the server ending the connection."""
+    async with connected(empty_database) as connection, connected(empty_database) as other, pooled(empty_database) as pool:
+        await older.make(connection, rows=50)
+        shape, plan = await older.shape(connection), await planned(pool)
+        parts: list[str] = []
+        for part in range(30):
+            interruption = Interruption(part, (RuntimeError, asyncio.CancelledError, None)[part % 3], other)
+            try:
+                await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=interruption)
+            except (RuntimeError, asyncio.CancelledError, Unavailable):
+                parts.append(interruption.at)
+                assert await older.shape(connection) == shape
+            await interruption.ended()
+            if not interruption.at:
+                break
+            if await adoption.state(pool) == "adopted":
+                # Told to end while it committed, and too late.
+                break
+        assert len(parts) > 8
+        assert await adoption.state(pool) == "adopted"
+
+
+class Interruption:
+    """Interrupts the work at its part number `part`: by raising `error`, or by having the server end the connection."""
+
+    def __init__(self, part: int, error: type[BaseException] | None, connection: asyncpg.Connection) -> None:
+        self._left = part
+        self._error = error
+        self._connection = connection
+        self._ending: asyncio.Task[object] | None = None
+        self.at = ""
+
+    def __call__(self, what: str) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self.at = what
+            if self._error is not None:
+                raise self._error
+            self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        await self._connection.execute(
+            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'fubd'"
+        )
+
+    async def ended(self) -> None:
+        """Wait until the server has ended the connection, if it was told to."""
+        if self._ending is not None:
+            await self._ending
+
+
+async def test_rows_that_come_meanwhile_are_neither_lost_nor_refused(empty_database: str) -> None:
+    """A script that goes on inserting waits while the table is taken over, and every row of it is there."""
+    async with connected(empty_database) as connection, connected(empty_database) as script, pooled(empty_database) as pool:
+        await older.make(connection, rows=3_000)
+        written = 0
+        done = asyncio.Event()
+
+        async def write() -> None:
+            nonlocal written
+            while not done.is_set():
+                await script.execute(
+                    "INSERT INTO stage_changes (person_id, stage_to, changed_at) VALUES ($1, 'Lead', clock_timestamp())", str(written)
+                )
+                written += 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+            await eventually(lambda: written > 10)
+            proof = await adopt(pool)
+            reached = written
+            await eventually(lambda: written > reached + 10)
+            done.set()
+        assert await connection.fetchval("SELECT count(*) FROM stage_changes") == 3_000 + written
+        assert 3_000 < proof.after.rows <= 3_000 + written
+
+
+async def test_a_plan_that_no_longer_fits_is_not_carried_out(empty_database: str) -> None:
+    """A plan that no longer fits, and a table that has become fubd's meanwhile, are told; nothing is changed."""
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, rows=5)
+        plan = await planned(pool)
+        await connection.execute("CREATE INDEX by_time ON stage_changes (changed_at)")
+        with pytest.raises(AdoptionRefused, match="no longer as the plan was made for"):
+            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan)
+        plan = await planned(pool)
+        await adopt(pool)
+        with pytest.raises(AdoptionRefused, match="run this again"):
+            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan)
+
+
+async def test_a_proof_does_not_depend_on_order_and_sees_every_difference(empty_database: str) -> None:
+    """The same rows in another order have one fingerprint; a changed, lost, added or doubled row has another."""
+    async with connected(empty_database) as connection:
+        await connection.execute("CREATE TABLE one (n int, word text); INSERT INTO one VALUES (1, 'a'), (2, NULL), (2, NULL), (3, 'c')")
+        taken = await taken_of(connection, "one")
+        await connection.execute("CREATE TABLE two AS TABLE one ORDER BY n DESC")
+        assert await taken_of(connection, "two") == taken
+        seen = {taken}
+        for change in (
+            "UPDATE two SET word = '' WHERE n = 1",
+            "DELETE FROM two WHERE n = 3",
+            "INSERT INTO two VALUES (2, NULL), (2, NULL)",
+        ):
+            await connection.execute(change)
+            seen.add(await taken_of(connection, "two"))
+        assert len(seen) == 4
+
+
+async def taken_of(connection: asyncpg.Connection, relation: str) -> Fingerprint:
+    """Give the fingerprint of a relation of these two columns."""
+    return await fingerprint(connection, relation, ["n", "word"], timeout_seconds=10)
