@@ -229,7 +229,7 @@ class Poller:
         if at_once or rested or self._polls_in_mode < _FIRST_POLLS_THAT_LOOK:
             self._report = await self._keeper.check()
             self._looked_at = now
-            self._evidence.found_broken = self._report.was_broken
+            self._evidence.found_broken = self._report.was_broken or self._evidence.found_broken
 
     async def _poll(self) -> None:
         began = self._clock.now()

@@ -101,7 +101,7 @@ async def _stir(account: Account, dice: Dice, *, times: int, every_seconds: floa
                 account.edit(person_id, price=dice.randrange(1000))
             case _:
                 account.move(person_id, dice.choice([stage.name for stage in account.stages]))
-        await account.clock.sleep(every_seconds)
+        await account.clock.pause(every_seconds)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ async def test_a_lively_account_is_covered(way: UpdatedAfter, *, inclusive: bool
         dice = Dice(17)
         stirring = asyncio.create_task(_stir(world.account, dice, times=300, every_seconds=2.0))
         while not stirring.done():
-            await world.account.clock.sleep(200)
+            await world.account.clock.pause(200)
             assert (await world.poller.catch_up()).caught_up
             assert world.unrecorded() == []
         await stirring
-        await world.account.clock.sleep(90)
+        await world.account.clock.pause(90)
         assert (await world.poller.catch_up()).caught_up
         assert world.unrecorded() == []
         assert not [key for key in world.simulator.calls if key[2] >= 400]
@@ -139,7 +139,7 @@ async def test_a_bulk_edit_without_the_filter_is_swept() -> None:
     async with _world(people=2000, behaviour=Behaviour(updated_after=UpdatedAfter.NOTHING)) as world:
         await world.poller.catch_up()
         world.account.bulk_move(world.account.ids[:500], "Trash")
-        await world.account.clock.sleep(90)
+        await world.account.clock.pause(90)
         caught = await world.poller.catch_up()
         assert caught.caught_up
         assert world.unrecorded() == []
@@ -153,7 +153,7 @@ async def test_faults_on_the_way_cost_time_and_nothing_else() -> None:
         world.simulator.faults = Faults(server_error=0.03, bad_gateway=0.02, reset=0.02, truncated=0.02, html=0.02)
         stirring = asyncio.create_task(_stir(world.account, Dice(23), times=300, every_seconds=2.0))
         while not stirring.done():
-            await world.account.clock.sleep(100)
+            await world.account.clock.pause(100)
             await world.poller.catch_up()
             assert world.unrecorded() == []
         await stirring
@@ -169,7 +169,7 @@ async def test_an_agents_key_marks_nobody_gone() -> None:
             blinkered.memory.cover = world.memory.cover
             stop = asyncio.Event()
             polling = asyncio.create_task(blinkered.poller.run(stop))
-            await blinkered.account.clock.sleep(2 * 3600)
+            await blinkered.account.clock.pause(2 * 3600)
             stop.set()
             await polling
             assert {person_id for person_id, person in blinkered.memory.known.items() if not person.gone} == known
@@ -182,7 +182,7 @@ async def test_someone_readable_only_later_is_found() -> None:
         created = world.account.create()
         stop = asyncio.Event()
         polling = asyncio.create_task(world.poller.run(stop))
-        await world.account.clock.sleep(4.5 * 3600)
+        await world.account.clock.pause(4.5 * 3600)
         stop.set()
         await polling
         assert created in world.memory.known
