@@ -316,7 +316,7 @@ class Ingest:
     async def _carry_out(self, recording: Recording, gathered: _Gathered, now: datetime) -> _Done:
         done = _Done(await recording.take(gathered.deliveries, gathered.claims.values(), gathered.people))
         if done.taken.touched:
-            for near in await recording.load(self._since(gathered), self._window):
+            for near in await recording.load(self._since(gathered)):
                 self._compare(near, done)
         if gathered.facts:
             done.known = await recording.facts(list(gathered.facts.values()))

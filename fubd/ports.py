@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -242,10 +242,10 @@ class Recording(Protocol):
     async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
         """Keep deliveries, lock people, add claims."""
 
-    async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
+    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
         """Give what stands near the new claims of each person, from the last row before the given instant on.
 
-        Reads that show that row's stage are there from `window` before it.
+        Of the reads of that row's second those are there that show its stage.
         """
 
     async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:

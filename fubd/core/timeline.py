@@ -279,7 +279,9 @@ class _Line:
 
     def _agree(self, link: _Link, state: State) -> None:
         link.told.append(state.seq)
-        link.held.extend((state.updated, state.read_at))
+        # A read from before the entry that explains it saw the stage, but not this stay in it.
+        if _second(state.updated) >= _second(link.at):
+            link.held.extend((state.updated, state.read_at))
 
     def _sight(self, state: State) -> None:
         """Rule 4."""

@@ -1,5 +1,5 @@
 -- What stands near new claims: for each person the last row before `since` (the start), then the rows and the claims after it, and the
--- reads around the start ($3: the window) that show its stage, for they tell until when it held. A row of another writer that tells no
+-- reads of the start's own second that show its stage, for they tell until when it held. A row of another writer that tells no
 -- stage is no start, and one without a usable instant is not there. $4: to how many characters the table cuts the name of a stage.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
@@ -35,9 +35,9 @@ CROSS JOIN LATERAL (
 ) f
 LEFT JOIN fubd.stage g ON g.name = c.stage_to
 UNION ALL
-SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, $4::int),
+SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, $3::int),
     coalesce(k.stage_id, g.id), k.at, NULL, k.received_at, NULL, NULL, k.read_at, k.covered, k.created, false
 FROM start s
-JOIN fubd.claim k ON k.person_id = s.person_id AND k.at > coalesce(s.changed_at - $3::interval, '-infinity') AND NOT k.ignored
-    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, $4::int) = s.stage_to))
+JOIN fubd.claim k ON k.person_id = s.person_id AND k.at >= coalesce(date_trunc('second', s.changed_at), '-infinity') AND NOT k.ignored
+    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, $3::int) = s.stage_to))
 LEFT JOIN fubd.stage g ON g.name = k.stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -84,9 +84,9 @@ class OneRecording:
             raise Unavailable("a person was being added by another instance")
         return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"])
 
-    async def load(self, since: Mapping[int, datetime], window: timedelta) -> list[Near]:
+    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
         """Give what stands near the new claims."""
-        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), window, self._table.stage_length)
+        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), self._table.stage_length)
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}

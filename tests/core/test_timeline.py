@@ -259,8 +259,9 @@ def test_folding_in_two_steps_equals_folding_in_one(claims: list[Entry | State],
 
 
 def _agrees(claim: Entry | State, anchor: Change) -> bool:
-    """Reads around the anchor that show its stage are loaded with it: they tell until when it held."""
-    return isinstance(claim, State) and claim.stage == anchor.stage and anchor.changed_at - WINDOW <= claim.updated <= anchor.changed_at
+    """Reads of the anchor's second that show its stage are loaded with it: they tell until when it held."""
+    second = anchor.changed_at.replace(microsecond=0)
+    return isinstance(claim, State) and claim.stage == anchor.stage and second <= claim.updated <= anchor.changed_at
 
 
 def _dated(claim: Entry | State) -> datetime:
