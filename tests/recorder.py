@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,12 +104,24 @@ class Recorder:
 
 
 @asynccontextmanager
-async def recorder(dsn: str, *, instance: str = "test", ignored_stages: tuple[str, ...] = ()) -> AsyncIterator[Recorder]:
+async def recorder(
+    dsn: str,
+    *,
+    instance: str = "test",
+    ignored_stages: tuple[str, ...] = (),
+    columns: Mapping[str, str] | None = None,
+    lead_source_tags: tuple[str, ...] = (),
+) -> AsyncIterator[Recorder]:
     """Run a recorder on the database until the block ends."""
     pool = Pool(parse(dsn))
     metrics = Metrics(CollectorRegistry())
     ingest = Ingest(
-        Journal(pool, instance=instance, columns={}), SystemClock(), metrics, window=timedelta(seconds=300), ignored_stages=ignored_stages
+        Journal(pool, instance=instance, columns=columns or {}),
+        SystemClock(),
+        metrics,
+        window=timedelta(seconds=300),
+        ignored_stages=ignored_stages,
+        lead_source_tags=lead_source_tags,
     )
     made = Recorder(ingest, pool, Book(pool), metrics)
     async with asyncio.TaskGroup() as group:

@@ -1,11 +1,11 @@
 -- Rows of ours whose stage_from is not the stage_to of the row before, or that enter the stage they leave. Must be none.
--- Rows of other writers that tell no stage do not count as the row before.
+-- Rows of other writers that tell no stage, or no usable instant, do not count as the row before.
 SELECT count(*) AS broken
 FROM (
     SELECT c.id, c.person_id, c.stage_from, c.stage_to,
         lag(c.stage_to) OVER person AS before, lag(c.id) OVER person AS before_id
     FROM public.stage_changes c
-    WHERE fubd.is_stage(c.stage_to) OR EXISTS (
+    WHERE (fubd.is_stage(c.stage_to) AND c.changed_at > '1900-01-01' AND c.changed_at < '9000-01-01') OR EXISTS (
         SELECT FROM fubd.claim k
         WHERE k.person_id = CASE WHEN c.person_id ~ '^[0-9]{1,18}$' THEN c.person_id::bigint END AND coalesce(k.row_id, k.seq) = c.id
     )

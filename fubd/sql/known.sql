@@ -3,9 +3,9 @@ SELECT
     (SELECT d.received_at FROM fubd.delivery d ORDER BY d.id DESC LIMIT 1) AS webhook_heard,
     (SELECT max(r.finished_at) FROM fubd.poll_run r WHERE r.outcome = 'ok' AND r.kind <> 'scrub') AS polling_heard,
     told.webhook_today, told.polling_today,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'webhook'
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'webhook' AND c.changed_at < '9000-01-01'
         ORDER BY c.changed_at DESC LIMIT 1) AS webhook_change,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'polling'
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'polling' AND c.changed_at < '9000-01-01'
         ORDER BY c.changed_at DESC LIMIT 1) AS polling_change,
     v.reached AS coverage,
     s.last_ratio AS completeness,

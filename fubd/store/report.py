@@ -12,6 +12,12 @@ from fubd.ports import ModeRecord
 from fubd.store import statements
 from fubd.store.pool import Pool
 
+# A row without its evidence. An older table's instants have no zone; they are UTC.
+_CHANGE = (
+    "to_jsonb(c) - 'raw_payload' || jsonb_build_object('changed_at', fubd.instant(c.changed_at), 'changed_after',"
+    " fubd.instant(c.changed_after), 'received_at', fubd.instant(c.received_at), 'confirmed_at', fubd.instant(c.confirmed_at)) AS change"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -73,7 +79,7 @@ class Report:
         """Give these rows, without their evidence. Raises Unavailable."""
         async with self._pool.reading() as connection:
             rows = await connection.fetch(
-                "SELECT to_jsonb(c) - 'raw_payload' AS change FROM public.stage_changes c WHERE c.id = ANY($1::bigint[]) ORDER BY c.id",
+                f"SELECT {_CHANGE} FROM public.stage_changes c WHERE c.id = ANY($1::bigint[]) ORDER BY c.id",
                 list(ids),
             )
             return [json.loads(row["change"]) for row in rows]
@@ -82,7 +88,8 @@ class Report:
         """Give the last rows, newest first. Raises Unavailable."""
         async with self._pool.reading() as connection:
             rows = await connection.fetch(
-                "SELECT to_jsonb(c) - 'raw_payload' AS change FROM public.stage_changes c ORDER BY c.changed_at DESC, c.id DESC LIMIT $1",
+                f"SELECT {_CHANGE} FROM public.stage_changes c WHERE c.changed_at < '9000-01-01'"
+                " ORDER BY c.changed_at DESC, c.id DESC LIMIT $1",
                 limit,
             )
             return [json.loads(row["change"]) for row in rows]

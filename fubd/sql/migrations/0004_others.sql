@@ -44,7 +44,7 @@ FROM fubd.person p
 LEFT JOIN LATERAL (
     SELECT s.stage_to, s.changed_at
     FROM public.stage_changes s
-    WHERE s.person_id = p.id::text AND s.changed_at IS NOT NULL
+    WHERE s.person_id = p.id::text AND s.changed_at > '1900-01-01' AND s.changed_at < '9000-01-01'
         AND (fubd.is_stage(s.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = p.id AND coalesce(k.row_id, k.seq) = s.id))
     ORDER BY s.changed_at DESC, s.id DESC
     LIMIT 1

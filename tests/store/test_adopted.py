@@ -1,0 +1,311 @@
+"""What is recorded in an adopted table: every promise of the fresh one, on the older columns, beside a script that goes on writing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from fubd.core.observation import Channel, Delivery, Reading, Snapshot
+from fubd.store import Pool, Report, adoption
+from fubd.store.dsn import parse
+from tests.recorder import Recorder, at, read, recorder, webhook
+from tests.support import older
+
+Row = tuple[str | None, str | None, datetime | None, datetime | None]
+
+COLUMNS = {"campaign_id": "customCampaignID", "score": "customScore", "who_pushed_lead": "customPushedBy", "moved_in": "customMovedIn"}
+
+
+@asynccontextmanager
+async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed", altered: str = "") -> AsyncIterator[Recorder]:
+    """Run a recorder on an older table with these rows (person, from, to, at, source, id by their order), just adopted."""
+    connection = await asyncpg.connect(**parse(url).connect_arguments())
+    pool = Pool(parse(url), size=1)
+    try:
+        await older.make(connection, variant)
+        await connection.execute(altered or "SELECT")
+        if rows:
+            await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
+        plan = await adoption.look(pool, COLUMNS)
+        assert plan is not None
+        assert plan.obstacles == ()
+        await adoption.adopt(pool, COLUMNS, shown=plan)
+        async with recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as made:
+            yield made
+            assert await Report(made.pool, instance="test").broken_links() == 0
+    finally:
+        await pool.close()
+        await connection.close()
+
+
+async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
+    """Give a person's rows in the order readers see them."""
+    async with made.pool.reading() as connection:
+        found = await connection.fetch(
+            "SELECT stage_from, stage_to, fubd.instant(changed_at) AS at, fubd.instant(changed_after) AS after FROM public.stage_changes"
+            " WHERE person_id = $1 ORDER BY changed_at, id",
+            str(person),
+        )
+        return [tuple(row) for row in found]
+
+
+async def foreign(made: Recorder) -> int:
+    """Look for rows of other writers."""
+    async with made.pool.connection() as connection:
+        return await adoption.count_foreign(connection)
+
+
+async def script(made: Recorder, rows: str) -> None:
+    """Have an older script write."""
+    async with made.pool.connection() as connection:
+        await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
+
+
+A_AT_EIGHT = "('1', NULL, 'A', '2026-01-05 08:00', 'polling')"
+TICK = timedelta(microseconds=1)
+
+# The rows that were there, a first read of the person, and the rows that it adds.
+FIRST_READS: dict[str, tuple[str, Snapshot, list[Row]]] = {
+    "agrees": (A_AT_EIGHT, read("A", "09:00", "10:00"), []),
+    "differs": (A_AT_EIGHT, read("B", "09:00", "10:00"), [("A", "B", at("09:00"), at("08:00"))]),
+    "agrees, and the row is dated by its receipt": (A_AT_EIGHT, read("A", "07:30", "10:00"), []),
+    "differs, and the row is dated by its receipt": (
+        A_AT_EIGHT,
+        read("B", "07:30", "10:00"),
+        [("A", "B", at("08:00") + TICK, at("08:00"))],
+    ),
+    "the last of several counts": (
+        f"{A_AT_EIGHT}, ('1', 'A', 'C', '2026-01-05 08:30', NULL), ('1', 'C', 'B', '2026-01-05 08:45', 'test')",
+        read("B", "08:20", "10:00"),
+        [],
+    ),
+    "of two in one instant the later number counts": (
+        f"('1', NULL, 'B', '2026-01-05 08:00', NULL), {A_AT_EIGHT}",
+        read("A", "07:59", "10:00"),
+        [],
+    ),
+    "and the earlier does not": (
+        f"('1', NULL, 'B', '2026-01-05 08:00', NULL), {A_AT_EIGHT}",
+        read("B", "07:59", "10:00"),
+        [("A", "B", at("08:00") + 2 * TICK, at("08:00") + TICK)],
+    ),
+    "a stage twice": (f"{A_AT_EIGHT}, ('1', 'A', 'A', '2026-01-05 08:30', NULL)", read("A", "08:10", "10:00"), []),
+    "null tells nothing": ("('1', 'A', NULL, '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
+    "Unknown tells nothing": ("('1', 'A', 'Unknown', '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
+    "what was before it does": (
+        f"{A_AT_EIGHT}, ('1', 'A', 'Unknown', '2026-01-05 08:30', NULL)",
+        read("B", "09:00", "10:00"),
+        [("A", "B", at("09:00"), at("08:00"))],
+    ),
+    "also when nothing has changed since": (f"{A_AT_EIGHT}, ('1', 'A', NULL, '2026-01-05 08:30', NULL)", read("A", "08:30", "10:00"), []),
+    "a change stands after what tells nothing": (
+        f"{A_AT_EIGHT}, ('1', 'A', 'Unknown', '2026-01-05 08:30', NULL)",
+        read("B", "08:20", "10:00"),
+        [("A", "B", at("08:30"), at("08:00"))],
+    ),
+    "no instant tells nothing": ("('1', NULL, 'A', NULL, NULL)", read("B", "09:00", "10:00"), []),
+    "nor does one beyond all time": (
+        "('1', NULL, 'A', 'infinity', NULL), ('1', NULL, 'A', '-infinity', NULL)",
+        read("B", "09:00", "10:00"),
+        [],
+    ),
+    "other people's rows do not": (
+        ", ".join(f"({person}, NULL, 'A', '2026-01-05 08:00', NULL)" for person in ("NULL", "'01'", "'1 '", "'test-1'")),
+        read("B", "09:00", "10:00"),
+        [],
+    ),
+    "a read from before the row may be of a replica that lags": (
+        f"{A_AT_EIGHT}, ('1', 'A', 'B', '2026-01-05 10:00', 'polling')",
+        read("A", "08:00", "10:00:30"),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_READS)
+async def test_the_last_older_row_is_the_stage_we_know_of_a_person(empty_database: str, name: str) -> None:
+    """A first read that agrees adds nothing; one that differs is a change found by polling, after that row; told twice, it is the same."""
+    rows, snapshot, added = FIRST_READS[name]
+    async with adopted(empty_database, rows) as made:
+        before = await rows_of(made)
+        await made.told(snapshot)
+        await made.told(snapshot)
+        assert sorted(map(str, await rows_of(made))) == sorted(map(str, [*before, *added]))
+        # And what comes then goes on from there.
+        await made.told(webhook("e1", "Z", "11:00"))
+        assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(made)]
+
+
+async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empty_database: str) -> None:
+    """What differs at the baseline is recorded, and does not count against the webhooks; what happens after it does."""
+    async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as made:
+        await made.book.begin_sweep(at("10:00"), from_id=0)
+        await made.told(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
+        await made.told(read("B", "10:10", "10:30", "10:00", person=2))
+        assert await made.book.count_missed(fub_now=at("12:00"), missed_after_seconds=120) == 1
+
+
+async def test_a_late_webhook_of_a_change_that_stands_there_adds_nothing(empty_database: str) -> None:
+    """The script wrote it by its own clock, later than the event. One that stands nowhere is inserted; older rows stay as they are."""
+    async with adopted(empty_database, A_AT_EIGHT + ", ('1', 'A', 'B', '2026-01-05 09:30:07.25', 'webhook_peopleStageU')") as made:
+        before = await rows_of(made)
+        await made.told(webhook("e1", "B", "09:12"))
+        assert await rows_of(made) == before
+        await made.told(webhook("e2", "C", "09:00"))
+        assert await rows_of(made) == [before[0], ("A", "C", at("09:00"), None), before[1]]
+
+
+# --- Old columns -------------------------------------------------------------------------------------------------------
+
+LONG = "x" * 300
+
+NARROW = """
+    DROP VIEW throwaway_leads_detail_60d;
+    ALTER TABLE stage_changes ALTER COLUMN first_name TYPE varchar(20), ALTER COLUMN last_name TYPE varchar(20),
+        ALTER COLUMN assigned_user_name TYPE varchar(20), ALTER COLUMN assigned_user_id TYPE integer USING NULL,
+        ALTER COLUMN lead_source_tag TYPE varchar(4), ALTER COLUMN campaign_id TYPE varchar(10), ALTER COLUMN event_id TYPE varchar(20),
+        ALTER COLUMN raw_payload TYPE varchar(60), ALTER COLUMN source TYPE varchar(20),
+        ALTER COLUMN stage_from TYPE varchar(100), ALTER COLUMN stage_to TYPE varchar(100),
+        ADD COLUMN score numeric(5,2), ADD COLUMN moved_in date
+"""
+
+
+def person(stage: str, updated: str, *, long: str, **fields: str | None) -> Snapshot:
+    """Give a read of person 1 with everything known."""
+    reading = Reading(
+        1, stage, None, None, at(updated), long, long, "7", long, tags=("smartercontact",), fields=fields, payload={"id": 1, "long": long}
+    )
+    return Snapshot((reading,), at(updated), None, Channel.POLLING)
+
+
+async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: str) -> None:
+    """A name is cut, any other value that is too long or of another kind is null there, and all is whole in fubd's own tables."""
+    async with adopted(empty_database, altered=NARROW) as made:
+        stage = "s" * 450
+        await made.told(webhook(LONG[:200], stage, "10:00"))
+        await made.told(person(stage, "10:00", long=LONG, customCampaignID=LONG, customScore="much", customMovedIn="some day"))
+        (row,) = await made.records()
+        assert (row["first_name"], row["last_name"], row["assigned_user_name"]) == (LONG[:20], LONG[:20], LONG[:20])
+        assert (row["stage_to"], row["source"], row["assigned_user_id"]) == (stage[:100], "webhook", 7)
+        assert [row[name] for name in ("event_id", "lead_source_tag", "campaign_id", "score", "moved_in", "raw_payload")] == [None] * 6
+        async with made.pool.reading() as connection:
+            kept = await connection.fetchrow("SELECT * FROM fubd.person WHERE id = 1")
+            assert (kept["first_name"], kept["lead_source_tag"], json.loads(kept["fields"])["customCampaignID"]) == (
+                LONG,
+                "Smarter Contact",
+                LONG,
+            )
+            assert await connection.fetchval("SELECT stage FROM fubd.claim LIMIT 1") == stage
+        # Read again and again the long name is no other stage, and nothing is corrected.
+        await made.told(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
+        await made.told(person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03"))
+        await made.told(webhook("e3", stage, "13:00"))
+        last = (await made.records())[1:]
+        assert [(row["stage_from"], row["stage_to"]) for row in last] == [(stage[:100], "Next"), ("Next", stage[:100])]
+        assert [last[0][name] for name in ("first_name", "campaign_id", "event_id")] == ["Ada", "C5", "e2"]
+        assert (float(last[0]["score"]), str(last[0]["moved_in"])) == (12.35, "2026-02-03")
+        assert made.metrics.registry.get_sample_value("fubd_healed_total") == 0
+
+
+@pytest.mark.parametrize("variant", older.VARIANTS)
+async def test_the_promises_hold_on_every_variant(empty_database: str, variant: str) -> None:
+    """In whatever order and batches the evidence comes, the rows are those of a fresh table; the older columns of a new row are filled."""
+    evidence: list[Delivery | Snapshot] = [
+        read("A", "08:00", "09:00"),
+        read("B", "10:12", "10:30", "10:00"),
+        webhook("e1", "B", "10:05"),
+        webhook("e2", "C", "10:08"),
+        webhook("e3", "B", "10:12"),
+        person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"),
+    ]
+    expected = [("A", "B", at("10:05"), None), ("B", "C", at("10:08"), None), ("C", "B", at("10:12"), None)]
+    async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
+        await made.told(*evidence)
+        await made.told_at_once(*evidence)
+        assert await rows_of(made) == expected
+        row = (await made.records())[1]
+        assert (row["campaign_id"], row["who_pushed_lead"], row["lead_source_tag"], row["first_name"]) == (
+            "C5",
+            "Grace",
+            "Smarter Contact",
+            "Ada",
+        )
+        async with made.pool.reading() as connection:
+            ids = [record["id"] for record in await connection.fetch("SELECT id FROM stage_changes ORDER BY id")]
+            assert ids[0] == 1
+            assert min(ids[1:]) > 1
+
+
+# --- A script that goes on writing -------------------------------------------------------------------------------------
+
+
+async def test_what_a_script_wrote_first_is_not_written_again(empty_database: str) -> None:
+    """By a poll long after it or right behind it, by the webhook itself, or by both; the script's row is left as it is."""
+    async with adopted(empty_database, A_AT_EIGHT) as made:
+        await script(made, "('1', 'A', 'B', '2026-01-05 10:30:04.5', 'polling')")
+        before = await rows_of(made)
+        await made.told(read("B", "10:12", "10:31", "10:00"), webhook("e1", "B", "10:12"), read("B", "10:12", "11:31", "10:00"))
+        assert await rows_of(made) == before
+        async with made.pool.reading() as connection:
+            row = await connection.fetchrow("SELECT * FROM stage_changes WHERE stage_to = 'B'")
+        assert (row["first_name"], row["confirmed_by"], row["source"]) == (None, None, "polling")
+
+
+async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None:
+    """Each row is counted by one look of one instance, ours never; the people are read, and the chain goes on from the script's row."""
+    async with adopted(empty_database, A_AT_EIGHT) as made, recorder(empty_database, instance="other") as other:
+        assert await foreign(made) == 0
+        await made.told(webhook("e1", "B", "10:00"))
+        await script(
+            made, "('1', 'B', 'C', '2026-01-05 10:30', 'polling'), ('test-1', NULL, 'A', now(), 'test'), (NULL, NULL, NULL, NULL, NULL)"
+        )
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(foreign(one)) for one in (made, other)]
+        assert sorted(look.result() for look in looks) == [0, 3]
+        assert await foreign(made) == 0
+        assert [hint.person_id for hint in await made.book.hints(10)] == [1]
+        await made.told(webhook("e2", "D", "11:00"))
+        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C"), ("C", "D")]
+        async with made.pool.connection() as connection:
+            await connection.execute("UPDATE fubd.foreign_mark SET seen_at = seen_at - interval '1 hour'")
+        assert await foreign(made) == 0
+        await script(made, "('2', NULL, 'A', '2026-01-05 11:30', 'polling')")
+        assert await foreign(made) == 1
+
+
+async def test_a_change_that_a_script_writes_after_us_becomes_one_row_again(empty_database: str) -> None:
+    """Ours and the script's are one change: once the person is read, ours joins the other's, which cannot be touched."""
+    async with adopted(empty_database, A_AT_EIGHT) as made:
+        await made.told(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
+        await script(made, "('1', 'A', 'B', '2026-01-05 10:30', 'polling')")
+        assert await foreign(made) == 1
+        await made.told(read("B", "10:00", "10:32"))
+        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B")]
+        await made.told(webhook("e2", "C", "11:00"), read("C", "11:00", "11:05"))
+        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C")]
+
+
+async def test_views_and_the_page_show_older_rows_in_utc(empty_database: str) -> None:
+    """Instants without a zone are UTC, wherever the session stands; placeholders say nothing of where a person stands."""
+    rows = A_AT_EIGHT + ", ('1', 'A', 'Unknown', '2026-01-05 08:30', 'wh_peopleUpdated'), ('1', 'A', 'B', NULL, 'polling')"
+    async with adopted(empty_database, rows) as made:
+        await made.told(read("A", "08:00", "10:00"))
+        async with made.pool.transaction() as connection:
+            await connection.execute("SET LOCAL timezone = 'Asia/Tokyo'")
+            current = await connection.fetchrow("SELECT * FROM current_stages WHERE person_id = '1'")
+            assert (current["stage"], current["since"]) == ("A", at("08:00"))
+            health = {row["source"]: row["latest_change"] for row in await connection.fetch("SELECT * FROM source_health")}
+            assert health == {"webhook": at("08:30"), "polling": at("08:00")}
+        report = Report(made.pool, instance="test")
+        (first, *_) = await report.changes(0, 10)
+        assert datetime.fromisoformat(first["changed_at"]) == at("08:00")
+        assert (await report.recent(1))[0]["changed_at"] is not None
+        known = await report.known()
+        assert (known.webhook_change, known.polling_change) == (at("08:30"), at("08:00"))
+        assert known.webhook_change.tzinfo is UTC if known.webhook_change else False
