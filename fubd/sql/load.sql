@@ -1,6 +1,6 @@
 -- What stands near new claims: for each person the last row before `since` (the start), then the rows and the claims after it, and the
 -- reads of the start's own second that show its stage, for they tell until when it held. A row of another writer that tells no
--- stage is no start, and one without a usable instant is not there. $4: to how many characters the table cuts the name of a stage.
+-- stage is no start, and one without a usable instant is not there. $3: to how many characters the table cuts the name of a stage.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
         s.confirmed_at, s.event_id, p.stage AS known

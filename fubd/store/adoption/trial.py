@@ -39,7 +39,7 @@ async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) ->
 
 async def _record(recording: OneRecording, claim: NewClaim, facts: Facts | None) -> None:
     taken = await recording.take([], [claim], [_NOBODY])
-    (near,) = await recording.load({_NOBODY: claim.at - _WINDOW}, _WINDOW)
+    (near,) = await recording.load({_NOBODY: claim.at - _WINDOW})
     if facts is not None:
         await recording.facts([facts])
     difference = reconcile(near, taken.claims, window=_WINDOW, began=None)
