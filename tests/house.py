@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -72,10 +71,11 @@ class House:
         health = await self.get("/health")
         return health["coverage"] is not None and "active" in health["subscriptions"].values()
 
-    async def get(self, path: str) -> Any:  # noqa: ANN401 - a JSON document
+    async def get(self, path: str) -> dict[str, Any]:
         """Get a JSON document of the daemon."""
         async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
-            return await answer.json()
+            document: dict[str, Any] = await answer.json()
+            return document
 
     async def metrics(self) -> dict[str, float]:
         """Give the daemon's metrics: `name{label=value}` to value."""
@@ -167,8 +167,3 @@ def _labels(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
     return "{" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())) + "}"
-
-
-async def gathered(*waits: Any) -> list[Any]:  # noqa: ANN401 - whatever the waits give
-    """Run side by side, and give every result or exception."""
-    return list(await asyncio.gather(*waits, return_exceptions=True))

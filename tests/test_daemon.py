@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 
 from fubd.simulator import Score
-from tests.house import House, event, gathered, house
+from tests.house import House, event, house
 from tests.support.process import fubd
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -99,13 +100,17 @@ async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, tmp
                 await process.answers(f"{built.url}/readyz")
                 enough = len(built.simulator.deliveries.attempts) + chance.randrange(3, 70)
                 load = asyncio.create_task(_pour(built, chance, people))
-                await eventually(lambda enough=enough: len(built.simulator.deliveries.attempts) >= enough, 20.0)
+                await eventually(partial(_attempted, built, enough), 20.0)
                 process.kill()
                 assert await process.ended() == -signal.SIGKILL
                 await load
         # FUB tries again a minute later what nobody took; polling has found what it can by then.
         async with built.ready():
             assert_clean(await built.settled(within_seconds=150.0))
+
+
+def _attempted(built: House, enough: int) -> bool:
+    return len(built.simulator.deliveries.attempts) >= enough
 
 
 async def _pour(built: House, chance: Random, people: list[int]) -> None:
@@ -177,7 +182,7 @@ async def test_two_instances_share_the_work_and_record_once(database: str, tmp_p
                 )
                 for number, person in enumerate(list(one.account.ids)[:50])
             ]
-            answers = await gathered(*(each.post(body) for body in bodies for each in (one, two)))
+            answers = await asyncio.gather(*(each.post(body) for body in bodies for each in (one, two)))
             assert [answer[0] for answer in answers] == [200] * 100
             rows = await one.fetch("SELECT count(*) AS rows FROM public.stage_changes WHERE event_id LIKE '33333333-%'")
             assert rows[0]["rows"] == 50
@@ -218,7 +223,7 @@ async def test_a_stop_under_load_answers_everything_it_accepted(database: str, t
         posts = [asyncio.create_task(built.post(body)) for body in bodies]
         await eventually(lambda: sum(post.done() for post in posts) > 20, 20.0)
         process.terminate()
-        answers = await gathered(*posts)
+        answers = await asyncio.gather(*posts, return_exceptions=True)
         assert await process.ended(within_seconds=12.0) == 0
         statuses = [answer[0] for answer in answers if isinstance(answer, tuple)]
         assert set(statuses) == {200}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import asyncpg
+
 from fubd.ports import Coverage, Heard, ModeRecord, PendingHint
 from fubd.store import statements
 from fubd.store.pool import Pool
@@ -21,7 +23,7 @@ class Book:
         self._pool = pool
         self._alerting = alerting
 
-    async def _fetchrow(self, statement: str, *values: object) -> Any:  # noqa: ANN401
+    async def _fetchrow(self, statement: str, *values: object) -> asyncpg.Record:
         async with self._pool.connection() as connection:
             return await connection.fetchrow(statement, *values)
 

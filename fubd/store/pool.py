@@ -47,12 +47,12 @@ class Pool:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self) -> None:
+    async def _opened(self) -> asyncpg.Pool:
         """Connect for the first time. Raises Unavailable."""
         async with self._opening:
             if self._pool is None:
                 cache = await self._statement_cache()
-                with sorted_errors():
+                with SortedErrors():
                     self._pool = await asyncpg.create_pool(
                         min_size=0,
                         max_size=self._size,
@@ -62,6 +62,7 @@ class Pool:
                         reset=_leave_as_is,
                         **self._arguments(),
                     )
+            return self._pool
 
     def _arguments(self) -> dict[str, Any]:
         return {**self._dsn.connect_arguments(), "timeout": _CONNECT_SECONDS}
@@ -71,7 +72,7 @@ class Pool:
 
         Two clients of a transaction pooler are given the same server connection in turn; direct and session connections never are.
         """
-        with sorted_errors():
+        with SortedErrors():
             first = await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
             try:
                 own = await first.fetchval("SELECT pg_backend_pid()")
@@ -89,11 +90,9 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection. Raises Unavailable or Malformed, never a driver's error."""
-        if self._pool is None:
-            await self.open()
-        assert self._pool is not None  # noqa: S101
-        with sorted_errors():
-            connection = await self._pool.acquire(timeout=_CONNECT_SECONDS)
+        pool = self._pool or await self._opened()
+        with SortedErrors():
+            connection = await pool.acquire(timeout=_CONNECT_SECONDS)
             try:
                 yield connection
             except _BROKEN:
@@ -101,7 +100,7 @@ class Pool:
                 connection.terminate()
                 raise
             finally:
-                await self._pool.release(connection, timeout=_CLOSE_SECONDS)
+                await pool.release(connection, timeout=_CLOSE_SECONDS)
 
     def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Run one transaction with our limits; committed at the end, rolled back on any error."""
@@ -141,7 +140,7 @@ async def _leave_as_is(_connection: object) -> None:
     """Replace the driver's reset, a round trip at each release: we only ever SET LOCAL, so there is nothing to reset."""
 
 
-class sorted_errors:  # noqa: N801
+class SortedErrors:
     """Turn what the driver raises into the errors named by remedy."""
 
     def __enter__(self) -> None:

@@ -5,10 +5,12 @@ Run as `python -m tests.benchmarks.collectors bare|single PORT [DSN]`; both veri
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 from aiohttp import web
@@ -42,10 +44,11 @@ async def bare(request: web.Request) -> web.Response:
 
 
 class Single:
-    """What a script without a batch does: connect, write the delivery and the row, commit, answer."""
+    """What a script without a batch does, one delivery after the other: connect, write the delivery and the row, commit, answer."""
 
     def __init__(self, dsn: str) -> None:
         self._arguments = parse(dsn).connect_arguments()
+        self._one_by_one = asyncio.Lock()
 
     async def prepare(self, _app: web.Application) -> None:
         """Make the collector's tables."""
@@ -61,6 +64,11 @@ class Single:
         except Forged:
             return web.Response(status=401)
         event = json.loads(body)
+        async with self._one_by_one:
+            await self._store(event, body)
+        return web.Response()
+
+    async def _store(self, event: dict[str, Any], body: bytes) -> None:
         connection = await asyncpg.connect(**self._arguments)
         try:
             async with connection.transaction():
@@ -71,8 +79,8 @@ class Single:
                 )
                 for person in event["resourceIds"]:
                     await connection.execute(
-                        "INSERT INTO collector.change (person_id, stage_from, stage_to, changed_at, event_id) VALUES ($1, (SELECT stage_to FROM"
-                        " collector.change WHERE person_id = $1 ORDER BY changed_at DESC LIMIT 1), $2, $3, $4) ON CONFLICT DO NOTHING",
+                        "INSERT INTO collector.change (person_id, stage_from, stage_to, changed_at, event_id)"
+                        " VALUES ($1, (SELECT stage_to FROM collector.change WHERE person_id = $1 ORDER BY changed_at DESC LIMIT 1), $2, $3, $4) ON CONFLICT DO NOTHING",
                         str(person),
                         event["data"]["stage"],
                         datetime.fromisoformat(event["eventCreated"]),
@@ -80,7 +88,6 @@ class Single:
                     )
         finally:
             await connection.close()
-        return web.Response()
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from fubd.store.dsn import parse
 from fubd.store.embedded import temporary
 from tests.benchmarks.collectors import KEY
 from tests.support.ports import free_port
+from tests.support.programs import needs
 from tests.support.proxy import Proxy
 
 _HERE = Path(__file__).parent
@@ -72,26 +73,15 @@ def write_deliveries(path: Path, count: int, chance: random.Random) -> None:
             file.write(f"{signature} {body}\n")
 
 
-def load(name: str, port: int, deliveries: Path, *, connections: int, seconds: int) -> Result:
+async def load(name: str, port: int, deliveries: Path, *, connections: int, seconds: int) -> Result:
     """Drive one server with wrk and read what its script reports."""
-    done = subprocess.run(
-        [
-            "wrk",
-            "-t1",
-            f"-c{connections}",
-            f"-d{seconds}s",
-            "--timeout",
-            "10s",
-            "-s",
-            str(_HERE / "deliveries.lua"),
-            f"http://127.0.0.1:{port}",
-        ],
-        env={**os.environ, "DELIVERIES": str(deliveries)},
-        capture_output=True,
-        text=True,
-        check=True,
+    script, url = str(_HERE / "deliveries.lua"), f"http://127.0.0.1:{port}"
+    arguments = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, url)
+    process = await asyncio.create_subprocess_exec(
+        needs("wrk"), *arguments, env={**os.environ, "DELIVERIES": str(deliveries)}, stdout=subprocess.PIPE
     )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    told, _ = await process.communicate()
+    line = next(line for line in told.decode().splitlines() if line.startswith("RESULT"))
     requests, microseconds, bad_status, bad_socket, p99 = (int(part) for part in line.split()[1:])
     return Result(name, connections, requests / (microseconds / 1e6), p99 / 1000, bad_status + bad_socket)
 
@@ -141,7 +131,7 @@ async def measure(kind: str, dsn: str, deliveries: Path, connections: int, secon
         arguments, environment = ["-m", "tests.benchmarks.collectors", kind, str(port)], {"DATABASE_URL": dsn}
         url = f"http://127.0.0.1:{port}/webhook/fub"
     async with server(arguments, environment, url):
-        result = await asyncio.to_thread(load, kind, port, deliveries, connections=connections, seconds=seconds)
+        result = await load(kind, port, deliveries, connections=connections, seconds=seconds)
     if kind == "fubd":
         await _durable(dsn, result, seconds)
     return result
@@ -183,18 +173,23 @@ async def main() -> None:
     for connections in arguments.connections:
         near = {kind: results["near", kind, connections].per_second for kind in ("bare", "fubd", "single")}
         far = {kind: results["far", kind, connections].per_second for kind in ("fubd", "single")}
-        print(
-            f"{connections:4d} connections: fubd / bare {near['fubd'] / near['bare']:.2f}, fubd / one by one {near['fubd'] / near['single']:.1f},"
+        _print(
+            f"{connections:4d} connections: fubd / bare {near['fubd'] / near['bare']:.2f},"
+            f" fubd / one by one {near['fubd'] / near['single']:.1f},"
             f" {arguments.delay_ms:g} ms away fubd / one by one {far['fubd'] / far['single']:.1f}"
         )
 
 
 def _say(where: str, result: Result) -> None:
-    print(
+    _print(
         f"{where:5s} {result.name:7s} {result.connections:4d} connections {result.per_second:9.0f}/s"
-        f"  p99 {result.p99_ms:8.1f} ms  failed {result.failed}",
-        flush=True,
+        f"  p99 {result.p99_ms:8.1f} ms  failed {result.failed}"
     )
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
