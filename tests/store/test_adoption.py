@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from fubd.store import Pool, SchemaRefused, adoption, migrate
 from fubd.store.adoption import AdoptionRefused, Plan
 from fubd.store.adoption.proof import Fingerprint, fingerprint
 from fubd.store.dsn import Dsn, parse
+from tests.recorder import read, recorder, webhook
 from tests.support import older
 from tests.support.databases import Databases, url_of
 from tests.support.waiting import eventually
@@ -326,3 +328,56 @@ async def test_a_proof_does_not_depend_on_order_and_sees_every_difference(empty_
 async def taken_of(connection: asyncpg.Connection, relation: str) -> Fingerprint:
     """Give the fingerprint of a relation of these two columns."""
     return await fingerprint(connection, relation, ["n", "word"], timeout_seconds=10)
+
+
+# --- The way back ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_database: str) -> None:
+    """Then it is refused with what to do; that done, the table is as it was, with what the scripts added."""
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, rows=30)
+        shape, columns = await older.shape(connection), await columns_of(connection)
+        await adopt(pool)
+        await connection.execute(
+            "INSERT INTO stage_changes (person_id, stage_to, changed_at, event_id) VALUES ('77', 'Lead', now(), 'new')"
+        )
+        rows = await rows_of(connection, columns)
+        async with recorder(empty_database) as made:
+            await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "11:00"))
+        with pytest.raises(AdoptionRefused, match="fubd has recorded 2 changes") as refused:
+            await adoption.undo(pool)
+        (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))
+        await connection.execute(statement)
+        given_back = await adoption.undo(pool)
+        assert not given_back.as_found
+        assert await rows_of(connection, columns) == rows
+        assert await older.shape(connection) == shape
+        await adopt(pool)
+
+
+BLOCKED = {
+    "a daemon runs": ("INSERT INTO fubd.lease VALUES ('poller', 'x', 1, now() + interval '10 s')", "stop it"),
+    "a column was filled": ("UPDATE stage_changes SET confirmed_by = 'me' WHERE id = 1", "confirmed_by"),
+    "an event twice": ("INSERT INTO stage_changes (event_id) VALUES ('same'), ('same')", "stage_changes_event_id_unique"),
+    "a view on a new column": ("CREATE VIEW mine AS SELECT confirmed_by FROM stage_changes", "view mine depends on"),
+    "a view on a view of ours": ("CREATE VIEW mine AS SELECT * FROM current_stages", "view mine depends on"),
+    "a table of theirs in our schema": (
+        "CREATE TABLE fubd.mine (n int); CREATE VIEW mine AS SELECT * FROM fubd.mine",
+        "view mine depends on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+async def test_giving_back_takes_nothing_else_along(empty_database: str, name: str) -> None:
+    """Whatever others have built on it since is told, and nothing has changed."""
+    doing, words = BLOCKED[name]
+    async with connected(empty_database) as connection, pooled(empty_database) as pool:
+        await older.make(connection, rows=5)
+        await adopt(pool)
+        await connection.execute(doing)
+        shape = await older.shape(connection)
+        with pytest.raises(AdoptionRefused, match=words):
+            await adoption.undo(pool)
+        assert await older.shape(connection) == shape

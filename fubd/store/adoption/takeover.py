@@ -131,7 +131,7 @@ async def undo(pool: Pool, *, told: Told = lambda _: None) -> GivenBack:
         before = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_LONGEST_SECONDS)
         told("removing fubd's views and its schema")
         await _remove_schema(connection)
-        for statement in (*_drops(facts["added"]), *facts["back"]):
+        for statement in (*facts["back"], *_drops(facts["added"])):
             told(statement)
             await connection.execute(statement, timeout=_LONGEST_SECONDS)
         told("counting and hashing again")
