@@ -30,12 +30,14 @@ from fubd.core.rows import Corrected, Recorded
 from fubd.ingest import Ingest
 from fubd.keeper import Keeper
 from fubd.metrics import Metrics
+from fubd.notifier import Notifier
 from fubd.panel import Answered, Panel, StaleAfter
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock, Unavailable
 from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
 from fubd.store import Book, Dsn, Journal, Pool, Report, SchemaRefused, migrate
+from fubd.store.outbox import Outbox
 
 _log = logging.getLogger("fubd")
 
@@ -47,6 +49,8 @@ _FIRST_RETRY_SECONDS = 0.25
 # Ten refused log-ins within 150 s lock a client out of a pooler, so waiting soon slows down to this.
 _LAST_RETRY_SECONDS = 20.0
 _STALL_SECONDS = 30
+# Thirty years: what instants of Python can be moved by.
+_LONGEST_WINDOW_SECONDS = 1e9
 _STALLED = 70
 
 
@@ -74,7 +78,8 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: r
     metrics.build_info.labels(__version__, os.environ.get("RAILWAY_GIT_COMMIT_SHA", "")[:12]).set(1)
     instance = uuid.uuid4().hex
     pool = Pool(dsn)
-    journal = Journal(pool, instance=instance, columns=settings.columns)
+    alerting = settings.alert_url is not None
+    journal = Journal(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
     client = FubClient(
         base_url=settings.fub_api_url,
         api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
@@ -91,13 +96,25 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: r
         journal,
         clock,
         metrics,
-        window=timedelta(seconds=settings.dedup_window_seconds),
+        window=timedelta(seconds=min(settings.dedup_window_seconds, _LONGEST_WINDOW_SECONDS)),
         ignored_stages=settings.ignore_stages,
         lead_source_tags=settings.lead_source_tags,
         skew_seconds=client.skew_seconds,
         hinted=hinted,
     )
-    return Parts(settings, clock, metrics, pool, Book(pool), journal, Report(pool, instance=instance), client, ingest, hinted, instance)
+    return Parts(
+        settings,
+        clock,
+        metrics,
+        pool,
+        Book(pool, alerting=alerting),
+        journal,
+        Report(pool, instance=instance),
+        client,
+        ingest,
+        hinted,
+        instance,
+    )
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -169,7 +186,11 @@ class Daemon:
             held=self._holds,
             hinted=parts.hinted,
             woken=self._woken,
+            announced=lambda _record, _evidence: self.panel.glance(),
         )
+        self.notifier = None
+        if settings.alert_url is not None:
+            self.notifier = Notifier(Outbox(parts.pool), clock, metrics, url=settings.alert_url.get_secret_value())
         self.panel = Panel(
             parts.report,
             clock,
@@ -247,6 +268,8 @@ class Daemon:
                 self._start(group, "poller", self.poller.run, stop),
                 self._start(group, "hints", self.poller.read_hints, stop),
             ]
+            if self.notifier is not None:
+                loops.append(self._start(group, "notifier", self.notifier.run, stop))
             await stop.wait()
             self._parts.ingest.let_go()
             await asyncio.wait(loops, timeout=_LOOPS_END_SECONDS)
@@ -305,10 +328,13 @@ class Daemon:
     def _answered(self) -> Answered:
         door = self.server.door
         new = sum(door.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
-        return Answered(door.answered, sum(door.outcomes.values()), new)
+        # FUB sees a 401 only when our key is not its own; then nothing at all is taken, and that has an alert of its own.
+        failures = sum(door.outcomes[outcome] for outcome in ("unavailable", "too_slow", "too_large"))
+        return Answered(door.answered, sum(door.outcomes.values()), new, failures, new + door.outcomes["duplicate"])
 
     def _api_budget(self) -> ApiBudget:
-        return ApiBudget(None, None, 10.0, self._parts.settings.api_share, self._parts.client.calls_made())
+        limit, remaining = self._parts.client.told_limit()
+        return ApiBudget(limit, remaining, 10.0, self._parts.settings.api_share, self._parts.client.calls_made())
 
 
 def _must_have_been_told(name: str, stop: asyncio.Event) -> None:

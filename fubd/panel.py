@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ _LOOK_SECONDS = 5.0
 _CHAIN_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
+_HOUR_SECONDS = 3600.0
+_FUB_WINDOW_SECONDS = 48 * 3600.0
 _BUCKET_SECONDS = 900
 _BUCKETS = 97
 _STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
@@ -35,6 +38,9 @@ class Reports(Protocol):
 
     async def known(self) -> Known:
         """Give one look at the whole."""
+
+    async def count_foreign(self) -> int:
+        """Notice rows that another writer added; gives how many are new."""
 
     async def broken_links(self) -> int:
         """Count rows that do not follow from the row before."""
@@ -68,11 +74,33 @@ class StaleAfter:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The door's own counts: requests answered, those by outcome, and deliveries answered 200 that were new."""
+    """The door's own counts: requests answered, those by outcome, and deliveries answered 200 that were new.
+
+    `failures`: answers by which FUB sees a delivery of its own fail; `taken`: those by which it sees one taken.
+    """
 
     answered: int
     outcomes: int
     new: int
+    failures: int
+    taken: int
+
+
+class _FailureRatio:
+    """Our failures as FUB sees them over its window of 48 hours (it disables a webhook above one half). Kept by the hour."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int, int]] = deque([(float("-inf"), 0, 0)])
+
+    def of(self, door: Answered, now: float) -> float:
+        """Give the ratio at this moment of a steady clock; 0 while nothing was answered."""
+        if now - self._marks[-1][0] >= _HOUR_SECONDS:
+            self._marks.append((now, door.failures, door.taken))
+        while len(self._marks) > 1 and self._marks[1][0] < now - _FUB_WINDOW_SECONDS:
+            self._marks.popleft()
+        _, failures, taken = self._marks[0]
+        failed, answered = door.failures - failures, door.failures - failures + door.taken - taken
+        return failed / answered if answered else 0.0
 
 
 class Panel:
@@ -116,12 +144,18 @@ class Panel:
         self._not_ready: str | None = "the database has not answered yet"
         self._fresh: list[tuple[str, int]] = []
         self._wake = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._failure_ratio = _FailureRatio()
 
     # --- what the root tells ---
 
     def ready(self, reason: str | None) -> None:
         """Note why we cannot record yet; None once we can."""
         self._not_ready = reason
+
+    def glance(self) -> None:
+        """Look at the database soon: something changed that people wait to see."""
+        self._look_now.set()
 
     def changed(self, kind: str, ids: Sequence[int]) -> None:
         """Note rows that were `recorded` or `corrected`, to be told to those who listen."""
@@ -136,10 +170,12 @@ class Panel:
         chain_due = prune_due = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
+            self._look_now.clear()
             try:
                 before = self._answered()
                 self._show(await self._reports.known())
                 self._balance(before)
+                self._metrics.foreign_rows.inc(await self._reports.count_foreign())
                 if now >= chain_due:
                     self._metrics.chain_violations.set(await self._reports.broken_links())
                     chain_due = now + _CHAIN_SECONDS
@@ -150,7 +186,9 @@ class Panel:
             except Unavailable:
                 self._metrics.db_up.set(0)
             self._show_freshness()
-            if await self._clock.pause(_LOOK_SECONDS, stop):
+            self._metrics.webhook_failure_ratio.set(self._failure_ratio.of(self._answered(), now))
+            await self._clock.pause(_LOOK_SECONDS, stop, self._look_now)
+            if stop.is_set():
                 return
 
     async def tell(self, stop: asyncio.Event, publish: Callable[[str, Mapping[str, object]], None]) -> None:

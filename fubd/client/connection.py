@@ -199,6 +199,10 @@ class Connection:
             raise Again(f"an answer that cannot be used ({error})") from None
         return value, answer.read_at
 
+    def told_limit(self) -> tuple[int | None, int | None]:
+        """Give FUB's limit for reading people and what is left of it, as the last answer told; None where it told nothing."""
+        return self._limiter.window("GET people").told
+
     async def _exchange(self, call: Call, effort: _Effort) -> Answer:
         """Send once, when the limit allows, and take the answer whole."""
         key = f"{call.method} {call.endpoint}"

@@ -100,6 +100,10 @@ class FubClient:
         """Give how many requests were sent so far, retries included."""
         return self._connection.calls_made
 
+    def told_limit(self) -> tuple[int | None, int | None]:
+        """Give FUB's limit for a window and what is left of it, as last told; None where it told nothing."""
+        return self._connection.told_limit()
+
     async def people(self, query: PeopleQuery) -> PeoplePage:
         """Read one page of people.
 

@@ -55,6 +55,7 @@ class Window:
         self._clock = clock
         self._metrics = metrics
         self._limit = DEFAULT_LIMIT
+        self.told: tuple[int | None, int | None] = (None, None)
         self._window_seconds = DEFAULT_WINDOW_SECONDS
         self._others: deque[tuple[float, int]] = deque()  # when and how many, each more than all that came after it
         self._closed_until = -math.inf
@@ -95,6 +96,7 @@ class Window:
     def report(self, sent_at: float, *, limit: int | None, remaining: int | None, window_seconds: int | None) -> None:
         """Take in what the answer to the request of `sent_at` told of the window; None where it told nothing."""
         self._limit = limit or self._limit
+        self.told = (limit, remaining)
         self._window_seconds = float(window_seconds or self._window_seconds)
         if remaining is not None:
             self._note_others(self._limit - remaining - self._standing(sent_at))

@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
 async def _explain(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     person_id = int(args.person_id)
     async with reading(settings) as pool:
-        story = await _gather(pool, person_id, window=timedelta(seconds=settings.dedup_window_seconds))
+        story = await gather(pool, person_id, window=timedelta(seconds=settings.dedup_window_seconds))
     if story is None:
         raise Unavailable(f"person {person_id} is unknown here")
     if args.json:
-        screen.json(_document(story))
+        screen.json(document(story))
     else:
         _tell(story, screen)
     return 0
@@ -74,7 +74,7 @@ class _Corrected:
 
 
 @dataclass(frozen=True, slots=True)
-class _Story:
+class Story:
     """A person: `stage` as the evidence has it, the rows in order, the claims that made none, and rows that became part of others."""
 
     person: Known
@@ -84,10 +84,11 @@ class _Story:
     joined: list[_Corrected]
 
 
-async def _gather(pool: Pool, person_id: int, *, window: timedelta) -> _Story | None:
+async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | None:
+    """Gather what there is to tell of a person; None when they are unknown. `window`: FUBD_DEDUP_WINDOW. Raises Unavailable."""
     inquiry = Inquiry(pool)
     person = await inquiry.person(person_id)
-    near = await inquiry.everything(person_id, window=window)
+    near = await inquiry.everything(person_id)
     if person is None or near is None:
         return None
     history = derive(near, window=window, began=(await Book(pool).coverage()).began)
@@ -99,7 +100,7 @@ async def _gather(pool: Pool, person_id: int, *, window: timedelta) -> _Story | 
     for chapter in chapters:
         chapter.corrections = [one for one in corrected if chapter.row is not None and one.correction.change_id == chapter.row.id]
     there = {chapter.row.id for chapter in chapters if chapter.row is not None}
-    return _Story(
+    return Story(
         person=person,
         stage=person.stage if history.stage is None else history.stage.name,
         chapters=chapters,
@@ -155,7 +156,7 @@ def _causes(correction: Correction, claims: Iterable[Claim | Ignored]) -> tuple[
 # --- For people -----------------------------------------------------------------------------------------------------
 
 
-def _tell(story: _Story, screen: Screen) -> None:
+def _tell(story: Story, screen: Screen) -> None:
     person = story.person
     name = " ".join(part for part in (person.first_name, person.last_name) if part)
     screen.say(f"person {person.id}{', ' + name if name else ''}", style="bold")
@@ -248,7 +249,8 @@ def _differences(correction: Correction) -> list[tuple[str, object, object]]:
 # --- For programs ---------------------------------------------------------------------------------------------------
 
 
-def _document(story: _Story) -> dict[str, object]:
+def document(story: Story) -> dict[str, object]:
+    """Give a story as JSON values."""
     person = story.person
     return {
         "person": {

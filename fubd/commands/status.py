@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from fubd.commands.recording import reading
@@ -112,11 +112,13 @@ class _Status:
 
 async def _look(pool: Pool) -> _Status:
     report, inquiry = Report(pool, instance=""), Inquiry(pool)
+    state = await inquiry.state()
+    midnight = state.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return _Status(
         known=await report.known(),
-        state=await inquiry.state(),
+        state=state,
         mode=await Book(pool).mode(),
-        blind_seconds=await inquiry.blind_seconds_today(),
+        blind_seconds=await inquiry.blind_seconds(midnight, state.now),
         changes=await report.recent(_LAST_CHANGES),
     )
 

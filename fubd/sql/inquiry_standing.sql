@@ -4,7 +4,7 @@ FROM unnest($1::bigint[]) AS n(id)
 LEFT JOIN fubd.person p ON p.id = n.id
 LEFT JOIN LATERAL (
     SELECT c.stage_to FROM public.stage_changes c
-    WHERE c.person_id = n.id::text AND c.changed_at IS NOT NULL
+    WHERE c.person_id = n.id::text AND c.changed_at > '1900-01-01' AND c.changed_at < '9000-01-01'
         AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.id AND coalesce(k.row_id, k.seq) = c.id))
     ORDER BY c.changed_at DESC, c.id DESC
     LIMIT 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from fubd.core.rows import Near
@@ -96,9 +96,9 @@ class Inquiry:
         (row,) = await self._rows("inquiry_state")
         return State(**dict(row))
 
-    async def blind_seconds_today(self) -> float | None:
-        """Count the seconds of this day (UTC) in which nobody watched; None before the first complete poll."""
-        rows = await self._rows("inquiry_blind")
+    async def blind_seconds(self, since: datetime, until: datetime) -> float | None:
+        """Count the seconds between these instants (our clock) in which nobody watched; None when there was no complete poll before."""
+        rows = await self._rows("inquiry_blind", since, until)
         return float(rows[0]["seconds"] or 0.0) if rows else None
 
     async def standing(self, person_ids: Collection[int]) -> dict[int, Standing]:
@@ -136,10 +136,10 @@ class Inquiry:
             for row in rows
         ]
 
-    async def everything(self, person_id: int, *, window: timedelta) -> Near | None:
+    async def everything(self, person_id: int) -> Near | None:
         """Give all rows and claims of a person, loaded as the recorder loads them."""
         async with Journal(self._pool, instance="", columns={}).recording() as recording:
-            found = await recording.load({person_id: _BEFORE_ALL}, window)
+            found = await recording.load({person_id: _BEFORE_ALL})
         return found[0] if found else None
 
     async def _rows(self, name: str, *values: object) -> list[Any]:

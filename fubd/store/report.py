@@ -10,6 +10,7 @@ from typing import Any
 
 from fubd.ports import ModeRecord
 from fubd.store import statements
+from fubd.store.adoption.foreign import count_foreign
 from fubd.store.pool import Pool
 
 # A row without its evidence. An older table's instants have no zone; they are UTC.
@@ -68,6 +69,11 @@ class Report:
         """Count rows of ours that do not follow from the row before. Raises Unavailable."""
         async with self._pool.reading() as connection:
             return int(await connection.fetchval(statements.text("chain")))
+
+    async def count_foreign(self) -> int:
+        """Notice rows that another writer added; gives how many are new. Raises Unavailable."""
+        async with self._pool.transaction() as connection:
+            return await count_foreign(connection)
 
     async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Give rows by id, ascending, without their evidence. Raises Unavailable."""

@@ -80,7 +80,8 @@ class Single:
                 for person in event["resourceIds"]:
                     await connection.execute(
                         "INSERT INTO collector.change (person_id, stage_from, stage_to, changed_at, event_id)"
-                        " VALUES ($1, (SELECT stage_to FROM collector.change WHERE person_id = $1 ORDER BY changed_at DESC LIMIT 1), $2, $3, $4) ON CONFLICT DO NOTHING",
+                        " VALUES ($1, (SELECT stage_to FROM collector.change WHERE person_id = $1 ORDER BY changed_at DESC LIMIT 1),"
+                        " $2, $3, $4) ON CONFLICT DO NOTHING",
                         str(person),
                         event["data"]["stage"],
                         datetime.fromisoformat(event["eventCreated"]),
