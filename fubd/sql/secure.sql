@@ -28,6 +28,7 @@ BEGIN
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fubd FROM PUBLIC;
     FOR role_name IN SELECT r.rolname FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated') LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA fubd FROM %I', role_name);
+        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fubd FROM %I', role_name);
     END LOOP;
 END
 $$;

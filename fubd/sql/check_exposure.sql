@@ -1,0 +1,43 @@
+-- What of fubd's, or of the product table and the views on it, is open to the roles that a web client of the database bears.
+-- A table under row level security is open where a policy lets one of them in; a view that reads with its owner's rights is open to whom it
+-- is granted. `holders` are those to take the privilege from.
+WITH RECURSIVE standing AS (
+    SELECT c.oid FROM pg_class c WHERE c.oid = to_regclass('public.stage_changes')
+    UNION
+    SELECT r.ev_class
+    FROM standing s
+    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite r ON r.oid = d.objid
+), thing AS (
+    SELECT c.oid, c.relkind, c.relrowsecurity, c.relacl, c.relowner, n.oid AS schema,
+        coalesce('security_invoker=true' = ANY(c.reloptions) OR 'security_invoker=on' = ANY(c.reloptions), false) AS invoker
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND (n.nspname = 'fubd' OR c.oid IN (SELECT s.oid FROM standing s) OR EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjid = to_regclass('public.stage_changes')
+            AND c.relkind = 'S'
+    ))
+), web AS (
+    SELECT r.oid, r.rolname FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated')
+)
+SELECT
+    t.oid::regclass::text AS name,
+    CASE t.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
+    array_agg(DISTINCT w.rolname::text ORDER BY w.rolname::text) AS roles,
+    (
+        SELECT array_agg(DISTINCT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
+        FROM aclexplode(coalesce(t.relacl, acldefault(CASE t.relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END, t.relowner))) g
+        WHERE g.grantee = 0 OR (g.grantee <> t.relowner AND EXISTS (SELECT FROM web x WHERE pg_has_role(x.oid, g.grantee, 'USAGE')))
+    ) AS holders
+FROM thing t CROSS JOIN web w
+WHERE has_schema_privilege(w.oid, t.schema, 'USAGE')
+    AND CASE t.relkind
+        WHEN 'S' THEN has_sequence_privilege(w.oid, t.oid, 'USAGE, SELECT, UPDATE')
+        ELSE has_table_privilege(w.oid, t.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(w.oid, t.oid, 'SELECT, INSERT, UPDATE')
+    END
+    AND NOT (t.relkind = 'v' AND t.invoker)
+    AND NOT (t.relkind IN ('r', 'p') AND t.relrowsecurity AND NOT EXISTS (
+        SELECT FROM pg_policy p
+        WHERE p.polrelid = t.oid AND (0 = ANY(p.polroles) OR EXISTS (SELECT FROM unnest(p.polroles) m WHERE m <> 0 AND pg_has_role(w.oid, m, 'USAGE')))
+    ))
+GROUP BY t.oid, t.relkind, t.relacl, t.relowner
+ORDER BY t.relkind IN ('r', 'p') DESC, 1
