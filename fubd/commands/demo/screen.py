@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -102,14 +103,19 @@ class Picture:
 
     def __exit__(self, *_: object) -> None:
         """Give the terminal back, and leave on it what was told."""
-        self._live.stop()
-        for line in self._teller.lines:
-            self._console.print(story_line(line, self._console.width))
+        # A terminal that was closed needs nothing back.
+        with contextlib.suppress(OSError):
+            self._live.stop()
+            for line in self._teller.lines:
+                self._console.print(story_line(line, self._console.width))
 
     def draw(self, view: View) -> None:
-        """Paint this moment."""
+        """Paint this moment. Raises BrokenPipeError when the terminal was closed."""
         width, height = self._console.size
-        self._live.update(frame(view, self._teller, width, height), refresh=True)
+        try:
+            self._live.update(frame(view, self._teller, width, height), refresh=True)
+        except OSError as gone:
+            raise BrokenPipeError from gone
 
     def end(self, score: Score) -> None:
         """Print the table, and the score as the last line."""
