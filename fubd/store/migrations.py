@@ -79,6 +79,14 @@ async def unready(connection: asyncpg.Connection) -> str | None:
     return "the schema is not made yet" if set(applied) < set(known) else "the schema belongs to another version of fubd"
 
 
+async def examine_applied(connection: asyncpg.Connection) -> int:
+    """Count the migrations that are still to come. Raises SchemaRefused where another version's were applied."""
+    applied = await _applied(connection)
+    known = statements.migrations()
+    _refuse_unknown(applied, known)
+    return sum(number not in applied for number, _, _ in known)
+
+
 async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
     if not await connection.fetchval("SELECT to_regclass('fubd.migration') IS NOT NULL"):
         return {}

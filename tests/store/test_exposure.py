@@ -66,7 +66,8 @@ async def things(connection: asyncpg.Connection) -> list[asyncpg.Record]:
     """Give everything of fubd's that privileges are for: all in its schema, all in public that no other made."""
     found: list[asyncpg.Record] = await connection.fetch(
         "SELECT n.nspname || '.' || c.relname AS name, c.oid, c.relkind::text AS kind"
-        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('fubd', 'public') AND c.relkind IN ('r', 'v', 'm', 'S', 'p', 'f')"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname IN ('fubd', 'public') AND c.relkind IN ('r', 'v', 'm', 'S', 'p', 'f')"
         " UNION ALL SELECT p.oid::regprocedure::text, p.oid, 'function' FROM pg_proc p WHERE p.pronamespace = 'fubd'::regnamespace"
     )
     return found
