@@ -284,8 +284,11 @@ class Ingest:
         for person_id in told.person_ids:
             gathered.people.add(person_id)
             hint = gathered.hints.get(person_id)
-            if hint is None or hint.since < told.at:
-                gathered.hints[person_id] = NewHint(person_id, told.at, received_at if hint is None else hint.asked_at)
+            deleted = delivery.event == "peopleDeleted"
+            if hint is None:
+                gathered.hints[person_id] = NewHint(person_id, told.at, received_at, deleted)
+            elif hint.since < told.at or deleted:
+                gathered.hints[person_id] = hint._replace(since=max(hint.since, told.at), deleted=hint.deleted or deleted)
             if isinstance(told, StageEvent):
                 ignored = told.stage in self._ignored
                 claim = NewClaim(

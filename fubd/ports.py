@@ -217,11 +217,15 @@ class Facts(NamedTuple):
 
 
 class NewHint(NamedTuple):
-    """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it."""
+    """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it.
+
+    `deleted`: FUB said that they were deleted.
+    """
 
     person_id: int
     since: datetime
     asked_at: datetime
+    deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,11 +309,15 @@ class ModeRecord:
 
 @dataclass(frozen=True, slots=True)
 class PendingHint:
-    """A person to be read. `since` is FUB's instant that the read must have seen. `attempts` counts reads that found nobody."""
+    """A person to be read. `since` is FUB's instant that the read must have seen; `attempts` counts reads that found nobody.
+
+    `deleted`: FUB said that they were.
+    """
 
     person_id: int
     since: datetime
     attempts: int
+    deleted: bool = False
 
 
 class Book(Protocol):

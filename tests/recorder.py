@@ -17,7 +17,7 @@ from fubd.core.observation import Channel, Delivery, Hint, Reading, Snapshot, St
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
 from fubd.ports import Findings, Receipt
-from fubd.store import Book, Journal, Pool
+from fubd.store import Book, Journal, Pool, migrate
 from fubd.store.dsn import parse
 
 Row = tuple[str | None, str, datetime, datetime | None]
@@ -114,6 +114,9 @@ async def recorder(
 ) -> AsyncIterator[Recorder]:
     """Run a recorder on the database until the block ends."""
     pool = Pool(parse(dsn))
+    if columns:
+        async with pool.connection() as connection:
+            await migrate(connection, columns=columns)
     metrics = Metrics(CollectorRegistry())
     ingest = Ingest(
         Journal(pool, instance=instance, columns=columns or {}),

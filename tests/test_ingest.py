@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -150,6 +151,33 @@ async def test_a_read_fills_what_the_webhook_did_not_tell(database: str) -> None
         (filled,) = await made.records()
         assert (filled["first_name"], filled["last_name"]) == ("Grace", "Example")
         assert await made.book.hints(10) == []
+
+
+async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(database: str) -> None:
+    """The person is to be confirmed by id as soon as a list does not show them, whatever else is told of them meanwhile."""
+    async with recorder(database) as made:
+        await made.told(
+            hint("e1", "peopleUpdated", "10:00:10"), hint("e2", "peopleDeleted", "10:00:20"), hint("e3", "peopleUpdated", "10:00:30")
+        )
+        (pending,) = await made.book.hints(10)
+        assert (pending.deleted, pending.since) == (True, at("10:00:30"))
+
+
+async def test_custom_columns_are_filled_from_what_is_known_and_then_from_a_fresh_read(database: str) -> None:
+    """A row begins with the person as last read, and has the value of the read that follows the change."""
+    async with recorder(database, columns={"campaign_id": "customCampaignID"}) as made:
+        known = _with_field(KNOWN_A, "Spring")
+        await made.told(known, webhook("e1", "B", "10:00:00"))
+        assert [(row["campaign_id"], row["first_name"]) for row in await made.records()] == [("Spring", "Ada")]
+        await made.told(_with_field(read("B", "10:00:00", "10:00:05", channel=Channel.WEBHOOK), "Summer"))
+        assert [row["campaign_id"] for row in await made.records()] == ["Summer"]
+        await made.told(_with_field(read("C", "11:00:00", "11:00:05", "10:30"), "Autumn"))
+        assert [row["campaign_id"] for row in await made.records()] == ["Summer", "Autumn"]
+
+
+def _with_field(snapshot: Snapshot, value: str) -> Snapshot:
+    (reading,) = snapshot.readings
+    return replace(snapshot, readings=(replace(reading, fields={"customCampaignID": value}),))
 
 
 async def test_a_read_made_before_the_event_does_not_answer_its_hint(database: str) -> None:

@@ -4,7 +4,8 @@ Gathered: the first hint after a quiet minute waits only a moment for others; th
 are waiting, and go in one call. The junction itself drops a hint once a reading that began after it is committed.
 
 Someone who is not there may have been created a moment ago (FUB shows them late), be out of the key's sight, or be deleted. They are
-read again within seconds, then ever more seldom; after some attempts they are asked for by id, and only a 404 makes them gone.
+read again within seconds, then ever more seldom; after some attempts, or at once when FUB said that they were deleted, they are asked for
+by id, and only a 404 makes them gone.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Hints:
 
     async def _settle_absent(self, errand: Errand, absent: Sequence[PendingHint]) -> None:
         given_up = [hint.person_id for hint in absent if hint.attempts >= _GIVEN_UP_AT]
-        doubtful = [hint for hint in absent if _CONFIRMED_FROM <= hint.attempts < _GIVEN_UP_AT]
+        doubtful = [hint for hint in absent if hint.deleted or _CONFIRMED_FROM <= hint.attempts < _GIVEN_UP_AT]
         settled = {hint.person_id for hint in doubtful[:_CONFIRMED_AT_ONCE] if await self._confirm(errand, hint)}
         later: dict[int, list[int]] = {}
         for hint in absent:

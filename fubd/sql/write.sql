@@ -54,6 +54,8 @@ WITH joined AS (
     FROM made n WHERE n.stage_to = ANY($36::text[])
     ORDER BY n.person_id, n.changed_at
 )
-INSERT INTO fubd.hint AS h (person_id, since, asked_at)
-SELECT t.person_id, t.since, t.asked_at FROM unnest($33::bigint[], $34::timestamptz[], $35::timestamptz[]) AS t(person_id, since, asked_at)
-ON CONFLICT (person_id) DO UPDATE SET since = greatest(h.since, excluded.since), not_before = '-infinity'
+INSERT INTO fubd.hint AS h (person_id, since, asked_at, deleted)
+SELECT t.person_id, t.since, t.asked_at, t.deleted
+FROM unnest($33::bigint[], $34::timestamptz[], $35::timestamptz[], $37::boolean[]) AS t(person_id, since, asked_at, deleted)
+ON CONFLICT (person_id) DO UPDATE
+    SET since = greatest(h.since, excluded.since), not_before = '-infinity', deleted = h.deleted OR excluded.deleted

@@ -174,9 +174,10 @@ class Book:
     async def hints(self, limit: int) -> list[PendingHint]:
         """Give people to be read, longest waiting first."""
         rows = await self._fetch(
-            "SELECT person_id, since, attempts FROM fubd.hint WHERE not_before <= now() ORDER BY asked_at, person_id LIMIT $1", limit
+            "SELECT person_id, since, attempts, deleted FROM fubd.hint WHERE not_before <= now() ORDER BY asked_at, person_id LIMIT $1",
+            limit,
         )
-        return [PendingHint(row["person_id"], row["since"], row["attempts"]) for row in rows]
+        return [PendingHint(row["person_id"], row["since"], row["attempts"], row["deleted"]) for row in rows]
 
     async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         """Put off hints, counting the attempt."""

@@ -138,6 +138,7 @@ class OneRecording:
         forgotten = [c.was.id for _, c in writing.corrected if c.now.confirmed_by == "webhook"]
         joined = [row.id for _, row in writing.joined]
         relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
+        asked = _columns(sorted(writing.hints), 4)
         await self._connection.execute(
             self._table.statement("write", self._columns),
             joined,
@@ -146,8 +147,9 @@ class OneRecording:
             *_columns(notes, 5),
             *_columns(made, 12),
             *_columns(relinked, 3),
-            *_columns(sorted(writing.hints), 3),
+            *asked[:3],
             self._alert_stages,
+            asked[3],
         )
 
     async def _with_ids(self, writing: Writing) -> list[tuple[int, Row, int, int | None]]:

@@ -62,7 +62,9 @@ CREATE TABLE fubd.hint (
     since      timestamptz NOT NULL,
     asked_at   timestamptz NOT NULL,
     not_before timestamptz NOT NULL DEFAULT '-infinity',
-    attempts   integer     NOT NULL DEFAULT 0
+    attempts   integer     NOT NULL DEFAULT 0,
+    -- FUB said that they were deleted: being absent from a list is then enough to ask for them by id.
+    deleted    boolean     NOT NULL DEFAULT false
 );
 
 -- Names that stages have had, to tell a renamed stage from a move.
