@@ -13,6 +13,14 @@ WITH start AS MATERIALIZED (
         FROM public.stage_changes c
         WHERE c.person_id = n.person_id::text AND c.changed_at < n.since AND c.changed_at > '1900-01-01'
             AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
+            -- Not settled is a row that an earlier claim has dated back, while the claim that it belongs to lies ahead; and one of a second
+            -- in which other stages were told too, for a later read decides their order unless a move comes between.
+            AND NOT EXISTS (
+                SELECT FROM fubd.claim k
+                WHERE k.person_id = n.person_id AND k.at >= date_trunc('second', c.changed_at)
+                    AND ((coalesce(k.row_id, k.seq) = c.id AND k.at >= c.changed_at + interval '1 second')
+                        OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND k.stage <> c.stage_to AND NOT k.ignored))
+            )
         ORDER BY c.changed_at DESC, c.id DESC
         LIMIT 1
     ) s ON true
