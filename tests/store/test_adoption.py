@@ -20,6 +20,7 @@ from fubd.store.dsn import Dsn, parse
 from tests.recorder import read, recorder, webhook
 from tests.support import older
 from tests.support.databases import Databases, url_of
+from tests.support.pooler import pooled_by
 from tests.support.waiting import eventually
 
 
@@ -135,6 +136,17 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
         assert (await adoption.state(other), await adoption.look(other, {})) == ("own", None)
         await older.make(connection)
         assert await adoption.state(pool) == "older"
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, mode: str) -> None:
+    """All of it works where every transaction may be given another server."""
+    async with connected(empty_database) as connection, pooled_by(mode, empty_database) as url, pooled(url) as pool:
+        await older.make(connection, rows=100)
+        await adopt(pool)
+        async with recorder(url) as made:
+            await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
+            assert [row["stage_to"] for row in await made.records()] == ["B"]
 
 
 # What its owner must decide: how the table is made to have it, and what the plan says of it.
