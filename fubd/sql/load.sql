@@ -19,7 +19,7 @@ WITH start AS MATERIALIZED (
                 SELECT FROM fubd.claim k
                 WHERE k.person_id = n.person_id AND k.at >= date_trunc('second', c.changed_at)
                     AND ((coalesce(k.row_id, k.seq) = c.id AND k.at >= c.changed_at + interval '1 second')
-                        OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND k.stage <> c.stage_to AND NOT k.ignored))
+                        OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, $3::int) <> c.stage_to AND NOT k.ignored))
             )
         ORDER BY c.changed_at DESC, c.id DESC
         LIMIT 1
