@@ -1,0 +1,92 @@
+"""A recovery run as an operator starts it: the real process, against a simulated account and a real database."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from fubd.simulator import Faults
+from fubd.store import Book, Pool
+from fubd.store.dsn import parse
+from tests.commands.world import world
+from tests.support.waiting import eventually
+
+KEYS = {"caught_up", "recovered", "people_read", "api_calls", "coverage", "seconds"}
+
+
+async def test_recovers_what_happened_meanwhile(database: str, tmp_path: Path) -> None:
+    """The first run reads everybody; the next finds who moved since, says how many on its last line, and then there is nothing left."""
+    async with world(database, tmp_path) as here:
+        first = await here.run("--poll-only", "--json")
+        assert (first.code, set(first.json)) == (0, KEYS)
+        assert (first.json["caught_up"], first.json["recovered"]) == (True, 0)
+        assert first.json["people_read"] >= 250
+        here.account.bulk_move(here.account.ids[:7], "Nurture")
+        here.pass_by()
+        second = await here.run("--poll-only")
+        assert (second.code, second.lines[-1]) == (0, "recovered 7 changes")
+        assert any(str(here.account.ids[6]) in line and line.split("  ")[-2].strip() == "Nurture" for line in second.lines)
+        assert any("7 changes found" in line for line in second.errors)
+        third = await here.run("--poll-only", "--json")
+        assert third.json["recovered"] == 0
+        assert third.json["coverage"] > first.json["coverage"]
+
+
+async def test_reads_everybody_when_told_to(database: str, tmp_path: Path) -> None:
+    """With --full it reads every person again, however little changed."""
+    async with world(database, tmp_path) as here:
+        await here.run("--poll-only")
+        here.pass_by(600.0)
+        assert (await here.run("--poll-only", "--json")).json["people_read"] < 100
+        assert (await here.run("--poll-only", "--full", "--json")).json["people_read"] >= 250
+
+
+async def test_leaves_the_lease_alone(database: str, tmp_path: Path) -> None:
+    """Beside a daemon that holds the lease it neither waits for it nor takes it."""
+    async with world(database, tmp_path, people=20) as here:
+        pool = Pool(parse(database))
+        token = await Book(pool).acquire_lease("the daemon", ttl_seconds=600)
+        assert (await here.run("--poll-only")).code == 0
+        assert await Book(pool).acquire_lease("the daemon", ttl_seconds=600) == token
+        await pool.close()
+
+
+async def test_says_why_it_is_not_caught_up(database: str, tmp_path: Path) -> None:
+    """Refused by FUB, or without its database, it exits 1 and says why in one line without a traceback."""
+    async with world(database, tmp_path, people=20) as here:
+        refused = await here.run("--poll-only", "--json", FUB_API_KEY="another-key")
+        assert (refused.code, refused.json["caught_up"]) == (1, False)
+        assert [line for line in refused.errors if line.startswith("fubd: ")] == refused.errors
+        assert "401" in refused.errors[0]
+        away = await here.run("--poll-only", DATABASE_URL="postgresql://somebody@127.0.0.1:9/nothing")
+        assert (away.code, away.lines, len(away.errors)) == (1, [], 1)
+        bad = await here.run("--poll-only", FUB_API_KEY="")
+        assert (bad.code, bad.errors[0].split(":")[1].strip()) == (2, "FUB_API_KEY")
+
+
+async def test_can_be_interrupted_and_goes_on(database: str, tmp_path: Path) -> None:
+    """Ctrl-C ends it soon, even while FUB hangs; it says how far it came, and a second run finishes."""
+    async with world(database, tmp_path) as here:
+        here.simulator.script("people", None, None, None)
+        here.simulator.faults = Faults(hang=1.0)
+        async with here.running("--poll-only", "--full") as process:
+            await eventually(lambda: len(process.errors) > 0)
+            process.signal(signal.SIGINT)
+            assert await process.ended(within_seconds=10.0) == 1
+        assert process.lines[-1].startswith("recovered ")
+        assert any("interrupted: nothing is covered yet" in line and "a second run goes on" in line for line in process.errors)
+        here.simulator.faults = Faults()
+        assert (await here.run("--poll-only")).code == 0
+
+
+async def test_keeps_polling_until_told_to_stop(database: str, tmp_path: Path) -> None:
+    """With --forever it finds what happens later, tells of it, sends alerts if asked to, and ends with 0 on SIGTERM."""
+    async with (
+        world(database, tmp_path, people=20) as here,
+        here.running("--poll-only", "--forever", FUBD_POLL_INTERVAL_FAILOVER="0.1") as process,
+    ):
+        await process.line("recovered 0 changes")
+        here.account.move(here.account.ids[0], "ACQ - Offers Made")
+        await process.line("recovered 1 changes")
+        process.terminate()
+        assert await process.ended() == 0
