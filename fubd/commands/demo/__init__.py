@@ -66,6 +66,8 @@ async def _play(plan: Plan, teller: Teller, screen: Screen) -> Score:
                 teller.say("the time is over before the story is; the score is of what there is")
         finally:
             await _cancelled(tasks - {made.running})
+        # What is said while everything stops belongs to no story.
+        teller.over = True
         await watch.look()
         await asyncio.to_thread(screen.draw, watch.view())
         return score(made.simulator.truth, await made.rows(), seen=made.simulator.seen)

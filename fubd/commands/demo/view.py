@@ -35,13 +35,14 @@ class Line:
 
 
 class Teller:
-    """Keeps what is told, with the second it was told at, and in which act. Safe to call from any thread."""
+    """Keeps what is told, with the second it was told at, and in which act, until it is `over`. Safe to call from any thread."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._began = now()
         self.lines: list[Line] = []
         self.current: Act | None = None
+        self.over = False
 
     @property
     def seconds(self) -> float:
@@ -63,7 +64,7 @@ class Teller:
         self._tell(Line(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:g} s)", "mode"))
 
     def _tell(self, line: Line) -> None:
-        if len(self.lines) < _LINES_KEPT:
+        if not self.over and len(self.lines) < _LINES_KEPT:
             self.lines.append(line)
 
 
