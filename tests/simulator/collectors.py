@@ -1,7 +1,7 @@
 """Collectors that each break one rule, and the story that convicts them.
 
 `CAREFUL` keeps all evidence and derives the rows from it; each of the others is the same but for one habit of older scripts.
-`python -m tests.simulator.collectors` prints what each habit costs per 10,000 changes.
+`python -m tests.simulator.collectors` prints what each habit costs per 10,000 changes, and how fubd itself fares on the same stories.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,9 +20,12 @@ from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
 from fubd.simulator.dice import Dice
 from fubd.simulator.query import find, paging, wanted
 from fubd.simulator.scenario import anyone_is_edited, anyone_moves, pick, several
+from fubd.store.embedded import temporary
 from tests.simulator.caller import Caller
 from tests.simulator.conftest import NINE
 from tests.simulator.listener import Listener
+from tests.simulator.ourselves import Ourselves, ourselves
+from tests.support.databases import Databases
 
 Payload = Mapping[str, Any]
 
@@ -100,6 +104,8 @@ HABITS = (
 """Each convicted by webhooks alone, on a day when every one of them arrives in the end."""
 NEVER_POLLS = Habit("never polls", polls=False)
 """Convicted on days when webhooks die."""
+FUBD = "**fubd**"
+"""No habit of a collector's: the real one, told the same bytes."""
 
 
 class Collector:
@@ -183,11 +189,13 @@ def _explained(polled: Entry, entries: Sequence[Entry]) -> bool:
 class Story:
     """Some days of an account, told to several collectors at once by real webhooks and, on days when those die, by polls as well."""
 
-    def __init__(self, habits: Sequence[Habit], *, seed: int, dead: bool) -> None:
+    def __init__(self, habits: Sequence[Habit], *, seed: int, dead: bool, database: str | None = None) -> None:
         self.account = Account(seed=seed, people=400, clock=SimClock(NINE, speed=0.0))
         self.simulator = Simulator(self.account)
         self.collectors = [Collector(self.account, habit) for habit in habits]
         self._dead = dead
+        self._database = database
+        self._ourselves: Ourselves | None = None
         self._dice = Dice(seed)
         self._listener = Listener()
         self._taken = 0
@@ -198,18 +206,29 @@ class Story:
         await self._listener.start()
         for event in ("peopleStageUpdated", "peopleUpdated"):
             self.simulator.subscribe(event, self._listener.url)
-        async with self.simulator.running() as url, Caller(url) as client:
-            while len(self.account.truth.changes) < changes:
-                await self._beat()
-                if self._dead and (self.account.clock.now() - self._polled_at).total_seconds() >= POLL_SECONDS:
-                    await self._poll(client)
-            self.simulator.deliveries.revive()
-            await self._pass(7200)
-            self._take()
-            if self._dead:
-                await self._poll(client)
+        tables: dict[str, list[dict[str, Any]]] = {}
+        async with AsyncExitStack() as running:
+            url = await running.enter_async_context(self.simulator.running())
+            client = await running.enter_async_context(Caller(url))
+            if self._database is not None:
+                self._ourselves = await running.enter_async_context(ourselves(self._database, url, self.account.clock))
+            await self._live(changes, client)
+            if self._ourselves is not None:
+                tables[FUBD] = await self._ourselves.rows()
         await self._listener.stop()
-        return {one.habit.rule: score(self.account.truth, one.rows(), seen=self.simulator.seen) for one in self.collectors}
+        tables |= {one.habit.rule: one.rows() for one in self.collectors}
+        return {rule: score(self.account.truth, rows, seen=self.simulator.seen) for rule, rows in tables.items()}
+
+    async def _live(self, changes: int, client: Caller) -> None:
+        while len(self.account.truth.changes) < changes:
+            await self._beat()
+            if self._dead and (self.account.clock.now() - self._polled_at).total_seconds() >= POLL_SECONDS:
+                await self._poll(client)
+        self.simulator.deliveries.revive()
+        await self._pass(7200)
+        await self._take()
+        if self._dead:
+            await self._poll(client)
 
     async def _beat(self) -> None:
         """Let a few minutes pass, with one kind of thing happening in them."""
@@ -234,7 +253,7 @@ class Story:
         else:
             account.bulk_move(several(account, dice, dice.randrange(2, 30)), dice.choice(("Nurture", "ACQ - Not Interested", "Trash")))
             await self._pass(10)
-        self._take()
+        await self._take()
         for collector in self.collectors:
             (collector.crash if dice.chance(0.04) else collector.save)()
         await self._pass(dice.uniform(20, 300))
@@ -248,12 +267,14 @@ class Story:
     async def _pass(self, seconds: float) -> None:
         await self.account.clock.run(seconds, self.simulator.deliveries.drained)
 
-    def _take(self) -> None:
+    async def _take(self) -> None:
         """Let the collectors work off what came: some seconds after it happened, as on a busy day."""
         now = self.account.clock.now()
         for got in self._listener.got[self._taken :]:
             for collector in self.collectors:
                 collector.event(got.payload, now)
+        if self._ourselves is not None:
+            await self._ourselves.take(self._listener.got[self._taken :])
         self._taken = len(self._listener.got)
 
     async def _poll(self, client: Caller) -> None:
@@ -268,15 +289,31 @@ class Story:
             people += page.json["people"]
         for collector in self.collectors:
             collector.page(people, began)
+        if self._ourselves is not None:
+            await self._ourselves.poll()
         self._polled_at = began
 
 
-async def figures(changes: int, *, seed: int = 17) -> dict[str, Score]:
-    """Give the score of every habit, each on the story that tries it, and of the careful one on both."""
-    alive = await Story([CAREFUL, *HABITS], seed=seed, dead=False).tell(changes)
-    dead = await Story([CAREFUL, NEVER_POLLS], seed=seed, dead=True).tell(changes)
-    careful = dead.pop(CAREFUL.rule)
-    return {**alive, **dead, f"{CAREFUL.rule}, webhooks dying": careful}
+async def figures(changes: int, *, seed: int = 17, databases: tuple[str | None, str | None] = (None, None)) -> dict[str, Score]:
+    """Give the score of every habit, each on the story that tries it, and of the careful one on both.
+
+    `databases`: two migrated ones, for fubd itself to take part in both stories as well.
+    """
+    alive = await Story([CAREFUL, *HABITS], seed=seed, dead=False, database=databases[0]).tell(changes)
+    dead = await Story([CAREFUL, NEVER_POLLS], seed=seed, dead=True, database=databases[1]).tell(changes)
+    both = {f"{rule}, webhooks dying": dead.pop(rule) for rule in (CAREFUL.rule, FUBD) if rule in dead}
+    return {**alive, **dead, **both}
+
+
+async def figures_with_ours(changes: int) -> dict[str, Score]:
+    """Give the same with fubd's own score, on an embedded Postgres."""
+    with temporary() as server:
+        databases = Databases(server)
+        try:
+            async with databases.migrated() as one, databases.migrated() as other:
+                return await figures(changes, databases=(one, other))
+        finally:
+            await databases.close()
 
 
 def table(scores: Mapping[str, Score]) -> str:
@@ -289,4 +326,4 @@ def table(scores: Mapping[str, Score]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(table(asyncio.run(figures(10_000))) + "\n")
+    sys.stdout.write(table(asyncio.run(figures_with_ours(10_000))) + "\n")

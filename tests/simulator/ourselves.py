@@ -1,0 +1,89 @@
+"""fubd itself as one of the collectors: its real recorder on a real Postgres, its real reading of webhooks, its real poller."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from fubd.core.event import decode, verify
+from fubd.core.observation import Delivery
+from fubd.daemon import Parts, build, policy_of
+from fubd.keeper import Keeper
+from fubd.poller import Poller, PollPolicy
+from fubd.settings import load
+from fubd.simulator import SimClock
+from fubd.store.dsn import parse
+from tests.simulator.listener import Got
+
+_ROWS_A_PAGE = 1_000
+_KEY = "test-system-key"
+_INSTANTS = ("changed_at", "changed_after", "received_at")
+
+
+class Ourselves:
+    """Takes the bytes that the other collectors are told, and polls when they do."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._poller = Poller(
+            feed=parts.client,
+            inbox=parts.ingest,
+            book=parts.book,
+            clock=parts.clock,
+            metrics=parts.metrics,
+            policy=PollPolicy(pacing=policy_of(parts.settings)),
+            keeper=Keeper(parts.client, parts.metrics, public_url=None, manage=False),
+            jitter=lambda: 0.0,
+            held=lambda: True,
+            hinted=asyncio.Event(),
+            woken=asyncio.Event(),
+        )
+
+    async def take(self, got: Sequence[Got]) -> None:
+        """Take webhooks in their order of arrival; returns once they are committed."""
+        await asyncio.gather(*(self._parts.ingest.deliver(self._read(one)) for one in got))
+
+    def _read(self, got: Got) -> Delivery:
+        verify(got.body, got.headers.get("FUB-Signature"), [_KEY.encode()])
+        return decode(got.body, fub_now=self._parts.client.fub_now())
+
+    async def poll(self) -> None:
+        """Read whoever changed since the last poll; the first time, everybody."""
+        caught = await self._poller.catch_up()
+        assert caught.caught_up, caught.why
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """Give the table."""
+        found: list[dict[str, Any]] = []
+        after = 0
+        while page := await self._parts.report.changes(after, _ROWS_A_PAGE):
+            found += [{**row, **{name: _instant(row[name]) for name in _INSTANTS}} for row in page]
+            after = page[-1]["id"]
+        return found
+
+
+@asynccontextmanager
+async def ourselves(database_url: str, api_url: str, clock: SimClock) -> AsyncIterator[Ourselves]:
+    """Run it on a migrated database of its own, against a simulator and in that one's time; everybody was read once already."""
+    given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": "test-api-key", "FUB_SYSTEM_KEY": _KEY}
+    parts = build(load(given, env_file=None), parse(database_url), clock=clock, chance=random.Random(1))
+    stop = asyncio.Event()
+    try:
+        async with parts.client, asyncio.TaskGroup() as group:
+            group.create_task(parts.ingest.run(stop))
+            try:
+                made = Ourselves(parts)
+                await made.poll()
+                yield made
+            finally:
+                stop.set()
+    finally:
+        await parts.pool.close()
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from fubd.simulator import Score
+from tests.simulator.collectors import CAREFUL, FUBD, figures
+from tests.support.databases import Databases
+
+CHANGES = 400
+
+
+async def test_fubd_is_acquitted_of_every_habit(databases: Databases) -> None:
+    """Told the same bytes as the old collectors, fubd's own table is perfect, on days when webhooks die too; nobody could know more."""
+    async with databases.migrated() as one, databases.migrated() as other:
+        scores: dict[str, Score] = await figures(CHANGES, databases=(one, other))
+    for ours, careful in ((FUBD, CAREFUL.rule), (f"{FUBD}, webhooks dying", f"{CAREFUL.rule}, webhooks dying")):
+        assert scores[ours].perfect, scores[ours].findings[:5]
+        assert scores[ours].captured == scores[careful].captured > CHANGES / 2
+    assert scores[f"{FUBD}, webhooks dying"].delays["polling"].count > 10
