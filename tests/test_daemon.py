@@ -95,15 +95,19 @@ async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, tmp
         people = list(built.account.ids)
         async with built.ready():
             pass
+        loop, poured_at = asyncio.get_running_loop(), 0.0
         for _ in range(3):
             async with built.daemon() as process:
                 await process.answers(f"{built.url}/readyz")
+                # Not in the second of the wave before: whose moves of one second arrive a minute apart, nobody can put in order.
+                await eventually(partial(_is_past, loop, poured_at + 1.5))
                 enough = len(built.simulator.deliveries.attempts) + chance.randrange(3, 70)
                 load = asyncio.create_task(_pour(built, chance, people))
                 await eventually(partial(_attempted, built, enough), 20.0)
                 process.kill()
                 assert await process.ended() == -signal.SIGKILL
                 await load
+                poured_at = loop.time()
         # FUB tries again a minute later what nobody took; polling has found what it can by then.
         async with built.ready():
             assert_clean(await built.settled(within_seconds=150.0))
@@ -113,8 +117,12 @@ def _attempted(built: House, enough: int) -> bool:
     return len(built.simulator.deliveries.attempts) >= enough
 
 
+def _is_past(loop: asyncio.AbstractEventLoop, instant: float) -> bool:
+    return loop.time() > instant
+
+
 async def _pour(built: House, chance: Random, people: list[int]) -> None:
-    """Move each of 80 people once: whose moves of one second arrive a minute apart, nobody can put in order."""
+    """Move each of 80 people once."""
     for person in chance.sample(people, 80):
         move_some(built, chance, 1, people=[person])
         await asyncio.sleep(0)
