@@ -161,12 +161,12 @@ def _settle_ties(moves: list[Entry], reads: Sequence[State]) -> list[Entry]:
         beyond = first + 1
         while beyond < len(moves) and _second(moves[beyond].at) == second:
             beyond += 1
-        if beyond - first > 1 and all(move.seq >= 0 for move in moves[first:beyond]):
+        if beyond - first > 1:
             until = _second(moves[beyond].at) if beyond < len(moves) else None
             shown = _shown_after(second, until, reads)
             group = moves[first:beyond]
             if shown is not None and not shown.stage.same(group[-1].stage):
-                last = next((move for move in reversed(group) if move.stage.same(shown.stage)), None)
+                last = next((move for move in reversed(group) if move.stage.same(shown.stage) and move.seq >= 0), None)
                 if last is not None:
                     group.remove(last)
                     moves[first:beyond] = [*group, last]

@@ -257,6 +257,15 @@ async def test_what_a_script_wrote_first_is_not_written_again(empty_database: st
         assert (row["first_name"], row["confirmed_by"], row["source"]) == (None, None, "polling")
 
 
+async def test_a_row_that_is_dated_late_within_a_second_is_put_before_what_a_read_shows(empty_database: str) -> None:
+    """The script learned of B half a second after C had followed: C moves behind it and is no second row."""
+    async with adopted(empty_database, A_AT_EIGHT) as made:
+        await script(made, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
+        await made.told(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
+        moved = at("10:00") + timedelta(seconds=0.5)
+        assert await rows_of(made) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
+
+
 async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None:
     """Each row is counted by one look of one instance, ours never; the people are read, and the chain goes on from the script's row."""
     async with adopted(empty_database, A_AT_EIGHT) as made, recorder(empty_database, instance="other") as other:
