@@ -1,0 +1,212 @@
+"""`adopt` as a user runs it: the plan, the question, the proof, the way back; and afterwards the daemon beside a script that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from fubd.store.dsn import parse
+from tests.commands.world import Ended
+from tests.house import House, house
+from tests.support import older
+from tests.support.process import fubd
+from tests.support.waiting import eventually
+
+# What the older scripts' service has in its environment.
+COLUMNS = json.dumps({"campaign_id": "customCampaignID", "who_pushed_lead": "customWhoPushed"})
+
+
+async def adopt(url: str, folder: Path, *options: str) -> Ended:
+    """Run the command to its end, with the older scripts' name for the database."""
+    environ = {"SUPABASE_DB_URL": url, "FUBD_COLUMNS": COLUMNS}
+    async with fubd("adopt", *options, environ=environ, folder=folder) as process:
+        code = await process.ended()
+    return Ended(code, process.lines, process.errors)
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Give a connection of the test's own."""
+    return await asyncpg.connect(**parse(url).connect_arguments())
+
+
+async def test_the_plan_is_shown_and_without_a_yes_nothing_is_done(empty_database: str, tmp_path: Path) -> None:
+    """Nobody can be asked in a pipe: exit 1, and the table as it was."""
+    connection = await connect(empty_database)
+    await older.make(connection, rows=20)
+    shape = await older.shape(connection)
+    ended = await adopt(empty_database, tmp_path)
+    assert ended.code == 1
+    assert ended.lines[0] == "public.stage_changes holds 20 rows in 27 columns."
+    told = "\n".join(ended.lines)
+    for words in ("copy the table", "stage_changes_event_id_unique", "idx_no_duplicate_stage_changes", "no row was lost or changed"):
+        assert words in told
+    assert ended.errors == ["fubd: nothing was changed: there is nobody to ask here, so say --yes to go ahead"]
+    assert await older.shape(connection) == shape
+    await connection.close()
+
+
+async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp_path: Path) -> None:
+    """Exit 0 each time; the proof's two fingerprints are one; no traceback and no secret anywhere."""
+    connection = await connect(empty_database)
+    await older.make(connection, rows=50)
+    shape = await older.shape(connection)
+    ended = await adopt(empty_database, tmp_path, "--yes")
+    assert ended.code == 0, ended.errors
+    proof = [line for line in ended.lines if "sha256" in line]
+    assert len(proof) == 3
+    assert len({line.split("sha256 ")[1] for line in proof}) == 1
+    assert "Adopted: 50 rows, none lost, none changed." in ended.lines
+    again = await adopt(empty_database, tmp_path, "--yes")
+    assert (again.code, "adopted already" in again.lines[0]) == (0, True)
+    back = await adopt(empty_database, tmp_path, "--undo", "--yes")
+    assert (back.code, back.lines[-1]) == (0, "Given back: 50 rows, as on the day it was adopted.")
+    assert await older.shape(connection) == shape
+    nothing = await adopt(empty_database, tmp_path, "--undo", "--yes")
+    assert (nothing.code, nothing.lines) == (1, [])
+    assert nothing.errors == ["fubd: public.stage_changes was not taken over here, so there is nothing to give back"]
+    await connection.close()
+
+
+async def test_where_there_is_nothing_to_adopt(empty_database: str, database: str, tmp_path: Path) -> None:
+    """No table, and one that is fubd's own: told, exit 0."""
+    for url, words in ((empty_database, "there is no table"), (database, "made by fubd itself")):
+        ended = await adopt(url, tmp_path, "--yes")
+        assert (ended.code, ended.errors) == (0, [])
+        assert words in ended.lines[0]
+
+
+async def test_a_stage_column_that_is_too_short_stops_it(empty_database: str, tmp_path: Path) -> None:
+    """With the statement that widens it, which is printed so that it can be run as it is."""
+    connection = await connect(empty_database)
+    await older.make(connection, rows=5)
+    await connection.execute("DROP VIEW throwaway_leads_detail_60d; ALTER TABLE stage_changes ALTER COLUMN stage_to TYPE varchar(40)")
+    ended = await adopt(empty_database, tmp_path, "--yes")
+    assert (ended.code, ended.errors) == (1, [])
+    (statement,) = [line.strip() for line in ended.lines if "ALTER" in line]
+    assert statement == "ALTER TABLE public.stage_changes ALTER COLUMN stage_to TYPE varchar(200);"
+    await connection.execute(statement)
+    assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
+    await connection.close()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
+async def test_on_a_terminal_the_question_is_asked(empty_database: str, tmp_path: Path, answer: str, code: int) -> None:
+    """Only a yes goes ahead."""
+    connection = await connect(empty_database)
+    await older.make(connection, rows=5)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "fubd",
+        "adopt",
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env={**os.environ, "DATABASE_URL": empty_database, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(theirs)
+    shown = bytearray()
+    asyncio.get_running_loop().add_reader(ours, _read, ours, shown)
+    try:
+        await eventually(lambda: b"[y/N]" in shown, 30.0)
+        os.write(ours, f"{answer}\n".encode())
+        assert await asyncio.wait_for(process.wait(), 30.0) == code
+    finally:
+        asyncio.get_running_loop().remove_reader(ours)
+        os.close(ours)
+    assert (await connection.fetchval("SELECT to_regclass('fubd.adoption') IS NOT NULL")) is (code == 0)
+    await connection.close()
+
+
+def _read(descriptor: int, shown: bytearray) -> None:
+    try:
+        shown.extend(os.read(descriptor, 65_536))
+    except OSError:
+        asyncio.get_running_loop().remove_reader(descriptor)
+
+
+async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty_database: str, tmp_path: Path) -> None:
+    """The baseline adds only who has moved; new rows fill the older columns; what the script wrote first is counted, not written again."""
+    async with house(empty_database, tmp_path, people=40) as built:
+        connection = await connect(empty_database)
+        await older.make(connection)
+        ids = list(built.account.ids)
+        moved, told = ids[:3], ids[10]
+        for person in ids:
+            stage = "ACQ - Price Motivated" if person in moved else built.account.stage_of(person)
+            await script(connection, person, "Contact Upload", stage, ago="1 hour")
+        environ = {"FUBD_COLUMNS": COLUMNS, "FUBD_LEAD_SOURCE_TAGS": '["Nobody has this", "Zillow"]'}
+        built.environ.update(environ)
+        assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
+        old = await connection.fetch("SELECT * FROM stage_changes ORDER BY id")
+
+        async with built.ready() as daemon:
+            added = await connection.fetch("SELECT * FROM stage_changes WHERE id > $1 ORDER BY person_id::bigint", old[-1]["id"])
+            assert [int(row["person_id"]) for row in added] == moved
+            assert {(row["stage_from"], row["source"], row["changed_after"] is not None) for row in added} == {
+                ("ACQ - Price Motivated", "polling", True)
+            }
+
+            # A webhook's row is filled by the read that follows.
+            built.account.move(told, "Nurture")
+            await eventually(lambda: filled(connection, told), 30.0)
+
+            # The script is quicker than our poll, and dates by its own learning.
+            built.simulator.deliveries.kill()
+            person = ids[20]
+            stage = built.account.stage_of(person)
+            built.account.move(person, "ACQ - Dead / DNC")
+            await script(connection, person, stage, "ACQ - Dead / DNC", ago="-1 second")
+            await eventually(lambda: counted(built), 30.0)
+            built.simulator.deliveries.revive()
+            built.account.clock.advance(3.0)
+            built.account.move(person, "Nurture")
+
+            async def chained() -> bool:
+                rows = await connection.fetch(
+                    "SELECT stage_from, stage_to FROM stage_changes WHERE person_id = $1 ORDER BY changed_at", str(person)
+                )
+                return [tuple(row) for row in rows[1:]] == [(stage, "ACQ - Dead / DNC"), ("ACQ - Dead / DNC", "Nurture")]
+
+            await eventually(chained, 30.0)
+            metrics = await built.metrics()
+            assert metrics["fubd_foreign_rows_total"] == 1
+            assert metrics["fubd_chain_violations"] == 0
+            # In good order, so that it gives its lease back.
+            daemon.terminate()
+            await daemon.ended()
+        assert await connection.fetch("SELECT * FROM stage_changes WHERE id <= $1 ORDER BY id", old[-1]["id"]) == old
+        refused = await adopt(empty_database, tmp_path, "--undo", "--yes")
+        assert (refused.code, "fubd has recorded 5 changes" in refused.errors[-1]) == (1, True), refused.errors
+        await connection.close()
+
+
+async def script(connection: asyncpg.Connection, person: int, stage_from: str, stage_to: str, *, ago: str) -> None:
+    """Write a row as the older scripts did."""
+    await connection.execute(
+        "INSERT INTO stage_changes (person_id, first_name, stage_from, stage_to, changed_at, received_at, source)"
+        f" VALUES ($1, 'Unknown', $2, $3, now() AT TIME ZONE 'UTC' - interval '{ago}', now() AT TIME ZONE 'UTC', 'polling')",
+        str(person),
+        stage_from,
+        stage_to,
+    )
+
+
+async def filled(connection: asyncpg.Connection, person: int) -> bool:
+    """Tell whether the last row of a person has what a read tells."""
+    row = await connection.fetchrow("SELECT * FROM stage_changes WHERE person_id = $1 AND source = 'webhook'", str(person))
+    return row is not None and row["campaign_id"] is not None and row["assigned_user_name"] is not None
+
+
+async def counted(built: House) -> bool:
+    """Tell whether the script's row was noticed."""
+    return (await built.metrics())["fubd_foreign_rows_total"] == 1
