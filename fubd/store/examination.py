@@ -10,8 +10,8 @@ import asyncpg
 
 from fubd.store import statements
 from fubd.store.dsn import Dsn
+from fubd.store.errors import SortedErrors
 from fubd.store.migrations import SchemaRefused, examine_applied
-from fubd.store.pool import SortedErrors
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0

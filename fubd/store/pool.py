@@ -1,19 +1,21 @@
 """Connections to Postgres: bounded in number and in time, whatever stands between us and the server.
 
-What asyncpg and the network raise is sorted here by its remedy: Unavailable (try again), Malformed (this data can never be written).
+Who was refused at the log-in waits before knocking again, for some servers lock out who knocks too often.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from fubd.ports import Malformed, Unavailable
+from fubd.ports import Unavailable
+from fubd.store.errors import LoginRefused, SortedErrors
 
 if TYPE_CHECKING:
     from fubd.store.dsn import Dsn
@@ -25,6 +27,9 @@ _POOL_SIZE = 4
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+# Four log-ins of this instance, and four of one beside it, in 150 s: ten are too many for some poolers.
+_FIRST_HOLD_SECONDS = 15.0
+_LAST_HOLD_SECONDS = 60.0
 
 _BROKEN = (OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 
@@ -39,10 +44,14 @@ _BEGIN_READING = "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL stateme
 
 
 class Pool:
-    """At most four connections, opened on demand."""
+    """At most four connections, opened on demand. `monotonic` gives seconds that only grow."""
 
-    def __init__(self, dsn: Dsn, *, size: int = _POOL_SIZE) -> None:
+    def __init__(self, dsn: Dsn, *, size: int = _POOL_SIZE, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._dsn = dsn
+        self._monotonic = monotonic
+        self._refusal: LoginRefused | None = None
+        self._held_until = float("-inf")
+        self._hold_seconds = _FIRST_HOLD_SECONDS
         self._size = size
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
@@ -51,6 +60,7 @@ class Pool:
         """Connect for the first time. Raises Unavailable."""
         async with self._opening:
             if self._pool is None:
+                self._wait_before_knocking()
                 cache = await self._statement_cache()
                 with SortedErrors():
                     self._pool = await asyncpg.create_pool(
@@ -90,9 +100,8 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection. Raises Unavailable or Malformed, never a driver's error."""
-        pool = self._pool or await self._opened()
+        pool, connection = await self._acquired()
         with SortedErrors():
-            connection = await pool.acquire(timeout=_CONNECT_SECONDS)
             try:
                 yield connection
             except _BROKEN:
@@ -101,6 +110,30 @@ class Pool:
                 raise
             finally:
                 await pool.release(connection, timeout=_CLOSE_SECONDS)
+
+    async def _acquired(self) -> tuple[asyncpg.Pool, asyncpg.Connection]:
+        """Take a connection, unless that would take a log-in and the last was refused a moment ago."""
+        if self._pool is not None and self._pool.get_idle_size() == 0:
+            self._wait_before_knocking()
+        try:
+            pool = self._pool or await self._opened()
+            with SortedErrors():
+                connection = await pool.acquire(timeout=_CONNECT_SECONDS)
+        except LoginRefused as error:
+            self._refusal = error
+            self._held_until = self._monotonic() + max(self._hold_seconds, error.retry_after or 0.0)
+            self._hold_seconds = min(self._hold_seconds * 2, _LAST_HOLD_SECONDS)
+            raise
+        self._refusal, self._hold_seconds = None, _FIRST_HOLD_SECONDS
+        return pool, connection
+
+    def _wait_before_knocking(self) -> None:
+        """Raise Unavailable while it is too soon for another log-in. One of us knocks, the others wait for what it hears."""
+        if self._refusal is not None:
+            now = self._monotonic()
+            if now < self._held_until:
+                raise Unavailable(str(self._refusal), retry_after=self._held_until - now)
+            self._held_until = now + self._hold_seconds
 
     def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Run one transaction with our limits; committed at the end, rolled back on any error."""
@@ -138,31 +171,3 @@ class Pool:
 
 async def _leave_as_is(_connection: object) -> None:
     """Replace the driver's reset, a round trip at each release: we only ever SET LOCAL, so there is nothing to reset."""
-
-
-class SortedErrors:
-    """Turn what the driver raises into the errors named by remedy."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Raise the error by remedy in place of the driver's."""
-        if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
-            raise Malformed(f"the database cannot hold this: {type(error).__name__}") from None
-        if isinstance(error, asyncpg.PostgresError):
-            raise Unavailable(_said(error)) from None
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-            raise Unavailable(f"the connection to the database was lost ({type(error).__name__})") from None
-        if isinstance(error, TimeoutError):
-            raise Unavailable("the database did not answer in time") from None
-        if isinstance(error, OSError):
-            raise Unavailable(f"the database cannot be reached ({error.strerror or type(error).__name__})") from None
-
-
-def _said(error: asyncpg.PostgresError) -> str:
-    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
-        return "the database refused the user or the password of DATABASE_URL"
-    if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return "the database named in DATABASE_URL does not exist"
-    return f"the database could not do it now ({error.sqlstate or 'no code'} {type(error).__name__})"
