@@ -1,74 +1,70 @@
-"""A pooler between a client and a Postgres server: PgBouncer, in the mode that a test wants."""
+"""PgBouncer in transaction mode before a test's database, as Supabase's port 6543 is: a connection is ours for one transaction only."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from fubd.store.dsn import Dsn, parse
+from fubd.store.dsn import parse
 from tests.support.databases import url_of
 from tests.support.ports import free_port
 from tests.support.programs import needs
 from tests.support.waiting import eventually
 
-_NOBODY = 65_534
+_CONFIGURATION = """
+[databases]
+* = host={host} port={server_port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {users}
+pool_mode = transaction
+default_pool_size = 8
+"""
 
 
 @asynccontextmanager
-async def pooled_by(mode: str, database_url: str) -> AsyncIterator[str]:
-    """Give the URL of a database through a pooler. `mode`: session or transaction."""
-    program = needs("pgbouncer")
-    upstream = parse(database_url)
-    port = free_port()
-    folder, user = _configured(upstream, mode, port)
+async def pooled(database: str, folder: Path) -> AsyncIterator[str]:
+    """Give the URL of the database through a transaction pooler, which runs until the block ends."""
+    program, dsn, port = needs("pgbouncer"), parse(database), free_port()
+    users, configuration = folder / "users", folder / "pgbouncer.ini"
+    users.write_text(f'"{dsn.user}" ""\n')
+    configuration.write_text(_CONFIGURATION.format(host=dsn.host, server_port=dsn.port, port=port, users=users))
     process = await asyncio.create_subprocess_exec(
         program,
         "-q",
-        str(folder / "pgbouncer.ini"),
+        *(() if (user := _unprivileged(dsn.host)) is None else ("-u", user)),
+        str(configuration),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        user=user,
     )
     try:
         await eventually(lambda: _listens(port))
-        yield url_of(upstream, host="127.0.0.1", port=port)
+        yield url_of(dsn, host="127.0.0.1", port=port) + "&pgbouncer=true"
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _configured(upstream: Dsn, mode: str, port: int) -> tuple[Path, int | None]:
-    """Write its files; give their folder, and the user it must run as: it refuses to be root."""
-    folder = Path(tempfile.mkdtemp(prefix="fubd-pooler-"))
-    users = folder / "users.txt"
-    users.write_text(f'"{upstream.user}" "{upstream.password}"\n')
-    password = f" password={upstream.password}" if upstream.password else ""
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host={upstream.host} port={upstream.port}{password}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\n"
-        f"pool_mode = {mode}\ndefault_pool_size = 4\n"
-    )
+def _unprivileged(host: str) -> str | None:
+    """Name whom it runs as: never root, and whoever may enter the folder of the server's socket."""
     if os.geteuid() != 0:
-        return folder, None
-    # The embedded server's socket is its owner's alone.
-    user = Path(upstream.host).stat().st_uid if upstream.host.startswith("/") else _NOBODY
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, user, -1)
-    return folder, user
+        return None
+    socket_folder = Path(host)
+    return socket_folder.owner() if socket_folder.is_dir() else "nobody"
 
 
 async def _listens(port: int) -> bool:
-    try:
+    with suppress(OSError):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
+        writer.close()
+        await writer.wait_closed()
+        return True
+    return False
