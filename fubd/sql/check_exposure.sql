@@ -9,7 +9,7 @@ WITH RECURSIVE standing AS (
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.classid = 'pg_rewrite'::regclass
     JOIN pg_rewrite r ON r.oid = d.objid
 ), thing AS (
-    SELECT c.oid, c.relkind, c.relrowsecurity, c.relacl, c.relowner, n.oid AS schema,
+    SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relacl, c.relowner, n.oid AS schema, n.nspname AS schema_name,
         coalesce('security_invoker=true' = ANY(c.reloptions) OR 'security_invoker=on' = ANY(c.reloptions), false) AS invoker
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND (n.nspname = 'fubd' OR c.oid IN (SELECT s.oid FROM standing s) OR EXISTS (
@@ -20,7 +20,7 @@ WITH RECURSIVE standing AS (
     SELECT r.oid, r.rolname FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated')
 )
 SELECT
-    t.oid::regclass::text AS name,
+    format('%I.%I', t.schema_name, t.relname) AS name,
     CASE t.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
     array_agg(DISTINCT w.rolname::text ORDER BY w.rolname::text) AS roles,
     (
@@ -39,5 +39,5 @@ WHERE has_schema_privilege(w.oid, t.schema, 'USAGE')
         SELECT FROM pg_policy p
         WHERE p.polrelid = t.oid AND (0 = ANY(p.polroles) OR EXISTS (SELECT FROM unnest(p.polroles) m WHERE m <> 0 AND pg_has_role(w.oid, m, 'USAGE')))
     ))
-GROUP BY t.oid, t.relkind, t.relacl, t.relowner
+GROUP BY t.oid, t.schema_name, t.relname, t.relkind, t.relacl, t.relowner
 ORDER BY t.relkind IN ('r', 'p') DESC, 1

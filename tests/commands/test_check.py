@@ -262,7 +262,7 @@ async def test_a_table_that_is_open_to_web_clients(healthy: World) -> None:
     made_roles = await _roles(healthy)
     try:
         told = (await wrong(healthy))["exposure"]
-        assert "stage_changes is open to anon and authenticated" in told.found
+        assert "public.stage_changes is open to anon and authenticated" in told.found
         await _execute(healthy, told.fix.removeprefix("run: "))
         assert "exposure" not in await wrong(healthy)
     finally:

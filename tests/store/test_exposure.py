@@ -128,7 +128,7 @@ async def test_views_show_no_more_than_their_caller_may_see(empty_database: str)
         await connection.execute("GRANT SELECT ON public.current_stages, public.stage_changes_daily TO anon")
         version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int / 10000")
         exposed = [row["name"] for row in await connection.fetch(statements.text("check_exposure"))]
-        assert exposed == ([] if version > 14 else ["current_stages", "stage_changes_daily"])
+        assert exposed == ([] if version > 14 else ["public.current_stages", "public.stage_changes_daily"])
         if version > 14:
             await connection.execute("SET ROLE anon")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -147,8 +147,8 @@ async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_datab
         await adoption.adopt(pool, {}, shown=plan)
         await pool.close()
         open_now = {row["name"]: row for row in await connection.fetch(statements.text("check_exposure"))}
-        assert list(open_now) == ["stage_changes", "stage_changes_id_seq", "throwaway_leads_detail_60d"]
-        assert open_now["stage_changes"]["holders"] == ["PUBLIC", "anon", "authenticated"]
+        assert list(open_now) == ["public.stage_changes", "public.stage_changes_id_seq", "public.throwaway_leads_detail_60d"]
+        assert open_now["public.stage_changes"]["holders"] == ["PUBLIC", "anon", "authenticated"]
         for name, row in open_now.items():
             await connection.execute(
                 f"REVOKE ALL ON {'SEQUENCE' if row['kind'] == 'sequence' else 'TABLE'} {name} FROM {', '.join(row['holders'])}"
@@ -172,4 +172,4 @@ async def test_row_level_security_closes_a_table_unless_a_policy_opens_it(empty_
         await connection.execute(_DEFAULTS)
         await connection.execute("CREATE TABLE stage_changes (id int); ALTER TABLE stage_changes ENABLE ROW LEVEL SECURITY;" + policy)
         found = [row["name"] for row in await connection.fetch(statements.text("check_exposure"))]
-        assert found == (["stage_changes"] if is_open else [])
+        assert found == (["public.stage_changes"] if is_open else [])

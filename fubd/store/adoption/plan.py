@@ -309,6 +309,9 @@ def _notes(found: Survey, columns: Mapping[str, str]) -> Iterator[str]:
     if found.columns.get("id") is not None and found.columns["id"].udt == "int4":
         left = _LARGEST_INTEGER - (found.highest_id or 0)
         yield f"id is integer: {left:,} numbers are left, and fubd also draws one for each report of a person"
+    empty = [name for name, column in found.columns.items() if name not in {*_NEEDED, *_MADE, *columns} and column.otherwise is None]
+    if empty:
+        yield f"left empty in new rows, unless FUBD_COLUMNS names a field of Follow Up Boss for them: {', '.join(empty)}"
     if found.facts.triggers:
         yield f"triggers that also fire for fubd's rows: {', '.join(found.facts.triggers)}"
 
