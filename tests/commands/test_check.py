@@ -18,7 +18,7 @@ from fubd.store.dsn import parse
 from tests.commands.world import World, world
 from tests.house import house
 from tests.support import older
-from tests.support.pooler import pooled_by
+from tests.support.pooler import pooled
 from tests.support.ports import free_port
 from tests.support.process import fubd
 from tests.support.tls import behind_tls
@@ -211,7 +211,7 @@ async def test_tls_is_told_as_it_is(healthy: World) -> None:
 )
 async def test_the_mode_of_a_pooler_is_found_out(healthy: World, mode: str, words: str, status: Status) -> None:
     """By what it does, not by its port; everything else can be examined through it."""
-    async with pooled_by(mode, healthy.settings["DATABASE_URL"]) as url:
+    async with pooled(healthy.settings["DATABASE_URL"], healthy.folder, mode=mode) as url:
         told = await found(healthy, {"DATABASE_URL": url})
         assert (told["pooler"].status, words in told["pooler"].found) == (status, True)
         assert (told["schema"].status, told["exposure"].status) == (Status.GOOD, Status.GOOD)

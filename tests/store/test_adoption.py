@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -20,7 +21,7 @@ from fubd.store.dsn import Dsn, parse
 from tests.recorder import read, recorder, webhook
 from tests.support import older
 from tests.support.databases import Databases, url_of
-from tests.support.pooler import pooled_by
+from tests.support.pooler import pooled as through_a_pooler
 from tests.support.waiting import eventually
 
 
@@ -139,9 +140,9 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, mode: str) -> None:
+async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, tmp_path: Path, mode: str) -> None:
     """All of it works where every transaction may be given another server."""
-    async with connected(empty_database) as connection, pooled_by(mode, empty_database) as url, pooled(url) as pool:
+    async with connected(empty_database) as connection, through_a_pooler(empty_database, tmp_path, mode=mode) as url, pooled(url) as pool:
         await older.make(connection, rows=100)
         await adopt(pool)
         async with recorder(url) as made:

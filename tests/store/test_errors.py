@@ -168,7 +168,7 @@ async def test_what_can_never_be_written_is_told_apart(database: str) -> None:
     with pytest.raises(Unavailable, match="in time"):
         async with pool.connection() as connection:
             await connection.execute("SELECT pg_sleep(10)", timeout=0.01)
-    with pytest.raises(Unavailable, match="lost|shutting down"):
+    with pytest.raises(Unavailable, match=r"lost|shutting down"):
         async with pool.connection() as connection:
             await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     async with pool.connection() as connection:

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before a test's database, as Supabase's port 6543 is: a connection is ours for one transaction only."""
+"""PgBouncer before a test's database. In transaction mode, as Supabase's port 6543 is, a connection is ours for one transaction only."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {users}
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = 8
 """
 
 
 @asynccontextmanager
-async def pooled(database: str, folder: Path) -> AsyncIterator[str]:
-    """Give the URL of the database through a transaction pooler, which runs until the block ends."""
+async def pooled(database: str, folder: Path, *, mode: str = "transaction") -> AsyncIterator[str]:
+    """Give the URL of the database through a pooler, which runs until the block ends. `mode`: session or transaction."""
     program, dsn, port = needs("pgbouncer"), parse(database), free_port()
     users, configuration = folder / "users", folder / "pgbouncer.ini"
     users.write_text(f'"{dsn.user}" ""\n')
-    configuration.write_text(_CONFIGURATION.format(host=dsn.host, server_port=dsn.port, port=port, users=users))
+    configuration.write_text(_CONFIGURATION.format(host=dsn.host, server_port=dsn.port, port=port, users=users, mode=mode))
     process = await asyncio.create_subprocess_exec(
         program,
         "-q",
