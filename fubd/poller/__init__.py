@@ -8,8 +8,8 @@ The rules, in the order in which they matter:
 - Calls are scarce: usually one a poll.
 
 One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest unverified), `hints` (those a webhook spoke of), `errand`
-(what all four share), `reader`, which runs errands until all is covered, `poller`, which decides when, and `blindness`, its account of
-the time in which nobody watched.
+(what all four share), `trash` (whether lists show it), `reader`, which runs errands until all is covered, `poller`, which decides when, and
+`blindness`, its account of the time in which nobody watched.
 """
 
 from fubd.poller.errand import PollPolicy, Progress

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
+from fubd.poller.trash import Trash
 from fubd.ports import Feed, Findings, Inbox, PeoplePage, PeopleQuery, Unavailable
 
 PAGE_SIZE = 100
@@ -73,7 +74,7 @@ class Errand:
     """One reading of people. Pages are handed in before the next are asked for, so that memory does not grow with the account.
 
     `covered`: what was covered before it (FUB's clock). `may_go_on` is asked before each call; `went_on` is told after each page.
-    `unproven`: why an errand that had no trouble still counts for nothing.
+    `unproven`: why an errand that had no trouble still counts for nothing. `trash`: what this process learnt of Trash on lists.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class Errand:
         covered: datetime | None,
         may_go_on: Callable[[], bool],
         went_on: Callable[[Tally], None] | None = None,
+        trash: Trash | None = None,
     ) -> None:
         self._feed = feed
         self._inbox = inbox
         self._may_go_on = may_go_on
         self._went_on = went_on
+        self._trash = trash or Trash()
         self.covered = covered
         self.tally = Tally()
         self.unproven: str | None = None
@@ -96,12 +99,20 @@ class Errand:
     async def page(self, query: PeopleQuery) -> PeoplePage:
         """Read a page. Raises Unavailable and Refused as the feed does, and Unavailable when told to stop."""
         self._count_call()
-        return await self._feed.people(query)
+        page = await self._feed.people(query)
+        self._trash.saw(page)
+        return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
-        """Read one person by id; None for a 404. Raises as `page` does."""
+        """Read one person by id; None for a 404. Raises as `page` does.
+
+        The first who is in Trash is asked for on a list too, once: that tells whether lists show Trash.
+        """
         self._count_call()
-        return await self._feed.person(person_id)
+        reading, read_at = await self._feed.person(person_id)
+        if reading is not None and self._trash.is_worth_asking(reading):
+            self._trash.missed(person_id, await self.page(PeopleQuery(limit=1, ids=(person_id,))))
+        return reading, read_at
 
     async def hand_in(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> Findings:
         """Record what was read; returns once it is committed. Raises Unavailable."""

@@ -18,6 +18,7 @@ from heapq import heapify, heappop, heappush
 
 from fubd.core.observation import Channel
 from fubd.poller.errand import PAGE_SIZE, Errand, PollPolicy
+from fubd.poller.trash import Trash
 from fubd.ports import Book, Clock, Feed, Inbox, Malformed, PendingHint, PeopleQuery, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")
@@ -42,6 +43,7 @@ class Hints:
         policy: PollPolicy,
         held: Callable[[], bool],
         hinted: asyncio.Event,
+        trash: Trash | None = None,
     ) -> None:
         self._feed = feed
         self._inbox = inbox
@@ -50,6 +52,7 @@ class Hints:
         self._policy = policy
         self._held = held
         self._hinted = hinted
+        self._trash = trash
         self._called_at: float | None = None
         self._just_read: dict[int, datetime] = {}
         self._due: list[float] = []
@@ -114,7 +117,7 @@ class Hints:
 
     async def _read(self, waiting: Sequence[PendingHint]) -> None:
         coverage = await self._book.coverage()
-        errand = Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held)
+        errand = Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held, trash=self._trash)
         self._called_at = now = self._clock.monotonic()
         self._due = [due_at for due_at in self._due if due_at > now]
         heapify(self._due)

@@ -17,6 +17,7 @@ from fubd.poller.blindness import Blindness
 from fubd.poller.errand import PollPolicy, Progress
 from fubd.poller.hints import Hints
 from fubd.poller.reader import TROUBLE, Reader
+from fubd.poller.trash import Trash
 from fubd.poller.walk import Walk
 from fubd.ports import Book, Clock, Feed, Inbox, ModeRecord, Unavailable
 
@@ -84,7 +85,8 @@ class Poller:
         self._held = held
         self._woken = woken
         self._announced = announced
-        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, policy=policy, held=held, hinted=hinted)
+        self._trash = Trash()
+        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, policy=policy, held=held, hinted=hinted, trash=self._trash)
         self._blindness = Blindness(metrics, policy.pacing)
         self._stop = asyncio.Event()
         self._walk = Walk()
@@ -172,6 +174,7 @@ class Poller:
             metrics=self._metrics,
             policy=self._policy,
             walk=self._walk,
+            trash=self._trash,
             may_go_on=may_go_on,
             progress=progress,
         )

@@ -11,6 +11,7 @@ from fubd.metrics import Metrics
 from fubd.poller.errand import Errand, PollPolicy, Progress, Tally
 from fubd.poller.scrub import Scrub, Scrubbed
 from fubd.poller.sweep import Sweep
+from fubd.poller.trash import Trash
 from fubd.poller.walk import Walk
 from fubd.ports import Book, Clock, Feed, Inbox, Malformed, Refused, Unavailable
 
@@ -22,8 +23,8 @@ TROUBLE = (Unavailable, Refused, Malformed)
 class Reader:
     """Runs errands, notes each in the book and in the metrics, and advances coverage when one is complete.
 
-    `sums` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` knows the account's ways, once
-    it has probed them, for all readers that share it.
+    `sums` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` and `trash` know the account's
+    ways, once they have probed them, for all readers that share them.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Reader:
         metrics: Metrics,
         policy: PollPolicy,
         walk: Walk,
+        trash: Trash,
         may_go_on: Callable[[], bool],
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class Reader:
         self._may_go_on = may_go_on
         self._progress = progress
         self._walk = walk
+        self._trash = trash
         self._scrub = Scrub(book, metrics)
         self.sums = Tally()
 
@@ -110,7 +113,7 @@ class Reader:
     async def _errand(self, kind: str, covered: datetime | None, report: _Report | None = None) -> AsyncIterator[Errand]:
         """Make an errand and note in the book and in the metrics how it went."""
         went_on = None if report is None else report.tell
-        errand = Errand(self._feed, self._inbox, covered=covered, may_go_on=self._may_go_on, went_on=went_on)
+        errand = Errand(self._feed, self._inbox, covered=covered, may_go_on=self._may_go_on, went_on=went_on, trash=self._trash)
         started = self._clock.monotonic()
         run_id = await self._book.start_run(kind, self._clock.now())
         try:

@@ -5,120 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from fubd.core.pacing import Policy
 from fubd.keeper import Keeper
-from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
-from fubd.ports import Subscription, Unavailable
-from fubd.simulator.dice import Dice
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, VirtualClock, live, true_time
+from fubd.ports import Unavailable
+from tests.poller.house import PUBLIC, House
+from tests.poller.world import EPOCH, live, true_time
 
-PUBLIC = "https://fubd.example.net"
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
-
-
-@dataclass
-class House:
-    """An account with its people, and a daemon's poller, hints and keeper over one memory. `delivering`: whether webhooks get through."""
-
-    people: int = 500
-    policy: PollPolicy = field(default_factory=PollPolicy)
-    clock: VirtualClock = field(default_factory=VirtualClock)
-    account: Account = field(default_factory=Account)
-    delivering: bool = True
-    held: bool = True
-    dice: Dice = field(default_factory=lambda: Dice(7))
-
-    def __post_init__(self) -> None:
-        for person_id in range(1, self.people + 1):
-            self.account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=person_id))
-        self.feed = AccountFeed(self.account)
-        self.memory = Memory(clock=self.clock, keep_snapshots=False)
-        self.stop = asyncio.Event()
-        self.woken = asyncio.Event()
-        self.tasks: list[asyncio.Task[None]] = []
-        self.subscribe()
-        self.start()
-
-    def subscribe(self, status: str = "Active") -> None:
-        for number, event in enumerate(SUBSCRIBED_EVENTS, start=1):
-            self.feed.registry[number] = Subscription(number, event, f"{PUBLIC}/webhook/fub", status)
-
-    def start(self) -> None:
-        """Build the parts anew over the same memory, as a restart does."""
-        self.metrics = Metrics(CollectorRegistry())
-        self.poller = Poller(
-            feed=self.feed,
-            inbox=self.memory,
-            book=self.memory,
-            clock=self.clock,
-            metrics=self.metrics,
-            policy=self.policy,
-            keeper=Keeper(self.feed, self.metrics, public_url=PUBLIC, manage=True),
-            jitter=self.dice.random,
-            held=lambda: self.held,
-            hinted=self.memory.hinted,
-            woken=self.woken,
-        )
-
-    def run(self) -> None:
-        self.stop = asyncio.Event()
-        self.tasks = [asyncio.create_task(self.poller.run(self.stop)), asyncio.create_task(self.poller.read_hints(self.stop))]
-
-    async def end(self) -> None:
-        self.stop.set()
-        await asyncio.gather(*self.tasks)
-
-    async def passes(self, seconds: float) -> None:
-        await self.clock.pause(seconds)
-
-    def move(self, stage: str | None = None, *, who: int | None = None) -> int:
-        """Let somebody enter another stage; FUB tells it when webhooks get through."""
-        person_id = who or self.dice.choice(self.account.ids)
-        present = self.account.people[person_id].stage
-        stage = stage or self.dice.choice([name for name in ("Lead", "Nurture", "Offer", "Closed") if name != present])
-        self.account.move(person_id, stage)
-        subscribed = any(hook.event == "peopleStageUpdated" and hook.status == "Active" for hook in self.feed.registry.values())
-        if self.delivering and subscribed:
-            self.memory.webhook(person_id, stage)
-        return person_id
-
-    async def lives(self, seconds: float, *, every: float) -> None:
-        """Let people move, one each `every` seconds."""
-        end = true_time() + timedelta(seconds=seconds)
-        while true_time() < end:
-            await self.passes(every)
-            self.move()
-
-    @property
-    def modes(self) -> list[str]:
-        return [record.mode for record in self.memory.modes]
-
-    @property
-    def coverage(self) -> datetime:
-        assert self.memory.cover.reached is not None
-        return self.memory.cover.reached
-
-    def uncovered(self) -> list[int]:
-        """Give people whose stage before coverage is not what was recorded: there must be none."""
-        latest = {person_id: (stage, at) for person_id, stage, at in self.account.moves if at < self.coverage}
-        return [
-            person_id for person_id, (_, at) in latest.items() if person_id not in self.account.deleted and not self._seen(person_id, at)
-        ]
-
-    def _seen(self, person_id: int, at: datetime) -> bool:
-        known = self.memory.known.get(person_id)
-        return known is not None and known.updated >= at.replace(microsecond=0)
-
-    def sample(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"fubd_{name}", labels) or 0.0
 
 
 def _story(story: Callable[[House], Awaitable[None]], *, people: int = 500, policy: PollPolicy | None = None, started: bool = True) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -121,7 +122,10 @@ class Person:
 
 
 class Account:
-    """People, ordered by id; who was ever deleted; and every move as it truly happened."""
+    """People, ordered by id; who was ever deleted; and every move as it truly happened.
+
+    `untouched_since`: nobody but those in `touched` changed later than this, so that who changed is found without looking at everybody.
+    """
 
     def __init__(self) -> None:
         self.people: dict[int, Person] = {}
@@ -129,9 +133,12 @@ class Account:
         self.deleted: set[int] = set()
         self.hidden: set[int] = set()
         self.moves: list[tuple[int, str, datetime]] = []
+        self.touched: set[int] = set()
+        self.untouched_since = datetime.min.replace(tzinfo=UTC)
 
     def add(self, person_id: int, *, stage: str = "Lead", updated: datetime | None = None) -> None:
         at = updated or true_time()
+        self.untouched_since = max(self.untouched_since, at)
         self.people[person_id] = Person(person_id, stage, at, at)
         insort(self.ids, person_id)
 
@@ -142,14 +149,17 @@ class Account:
 
     def move(self, person_id: int, stage: str) -> None:
         self.people[person_id] = replace(self.people[person_id], stage=stage, updated=true_time())
+        self.touched.add(person_id)
         self.moves.append((person_id, stage, true_time()))
 
     def touch(self, person_id: int) -> None:
         self.people[person_id] = replace(self.people[person_id], updated=true_time())
+        self.touched.add(person_id)
 
     def delete(self, person_id: int) -> None:
         del self.people[person_id]
         self.ids.remove(person_id)
+        self.touched.discard(person_id)
         self.deleted.add(person_id)
 
     def between(self, low: int | None, high: int | None) -> list[int]:
@@ -157,6 +167,17 @@ class Account:
         beyond = len(self.ids) if high is None else bisect_left(self.ids, high)
         found = self.ids[first:beyond]
         return [person_id for person_id in found if person_id not in self.hidden] if self.hidden else found
+
+    def changed_after(self, after: datetime, among: list[int]) -> list[int]:
+        """Give those whose `updated`, as shown in whole seconds, is later."""
+        if self.untouched_since <= after and len(among) > len(self.touched):
+            among = [person_id for person_id in sorted(self.touched) if _holds(among, person_id)]
+        return [person_id for person_id in among if self.people[person_id].updated.replace(microsecond=0) > after]
+
+
+def _holds(ascending: list[int], person_id: int) -> bool:
+    place = bisect_left(ascending, person_id)
+    return place < len(ascending) and ascending[place] == person_id
 
 
 def change_something(account: Account, dice: Dice) -> None:
@@ -177,11 +198,15 @@ def change_something(account: Account, dice: Dice) -> None:
 
 @dataclass
 class Ways:
-    """How this Follow Up Boss behaves. `filter`: works, lies or ignored. `ranges`: whether id ranges are honoured."""
+    """How this Follow Up Boss behaves.
+
+    `filter`: works, lies or ignored. `ranges`: whether id ranges are honoured. `lists_trash`: whether lists show people in Trash at all.
+    """
 
     filter: str = "works"
     ranges: bool = True
     honours_ids: bool = True
+    lists_trash: bool = True
     sorts: bool = True
     counts_filtered: bool = True
     latency_seconds: float = 0.0
@@ -217,6 +242,8 @@ class AccountFeed:
     async def people(self, query: PeopleQuery) -> PeoplePage:
         read_at = await self._answer("people", query)
         chosen = self._chosen(query)
+        if not self.ways.lists_trash:
+            chosen = [person_id for person_id in chosen if self.account.people[person_id].stage != "Trash"]
         total = len(chosen) if self.ways.counts_filtered else len(self.account.ids)
         token, shown = self._shown(query, chosen)
         readings = tuple(self.account.people[person_id].reading() for person_id in shown)
@@ -235,7 +262,7 @@ class AccountFeed:
         if after is not None and ways.filter == "lies":
             return []
         if after is not None and ways.filter == "works":
-            return [person_id for person_id in chosen if account.people[person_id].updated.replace(microsecond=0) > after]
+            return account.changed_after(after, chosen)
         return chosen
 
     def _shown(self, query: PeopleQuery, chosen: list[int]) -> tuple[str | None, list[int]]:
@@ -348,7 +375,7 @@ class Hinted:
 
 @dataclass
 class Memory:
-    """The database of the world: satisfies Book and Inbox. `outage` makes every call fail."""
+    """The database of the world: satisfies Book and Inbox. `outage` makes every call fail. `known` is in the order of verification."""
 
     clock: Clock = field(default_factory=VirtualClock)
     cover: Coverage = field(default_factory=lambda: Coverage(None, None, None, None))
@@ -414,6 +441,7 @@ class Memory:
                 self.unconfirmed[reading.person_id] = reading.updated
         known.updated = max(known.updated, reading.updated)
         known.verified, known.gone = self.verifications, False
+        self.known[reading.person_id] = self.known.pop(reading.person_id)
         return 0
 
     def webhook(self, person_id: int, stage: str | None) -> None:
@@ -488,14 +516,14 @@ class Memory:
 
     async def oldest_verified(self, limit: int) -> list[int]:
         self._reach_database()
-        present = [person_id for person_id, known in self.known.items() if not known.gone]
-        return sorted(present, key=lambda person_id: (self.known[person_id].verified, person_id))[:limit]
+        return list(islice((person_id for person_id, known in self.known.items() if not known.gone), limit))
 
     async def send_to_back(self, person_ids: Sequence[int]) -> None:
         self._reach_database()
         self.verifications += 1
         for person_id in person_ids:
             self.known[person_id].verified = self.verifications
+            self.known[person_id] = self.known.pop(person_id)
 
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
         self._reach_database()

@@ -1,0 +1,19 @@
+"""The economy promised, by the same measurement that prints the table."""
+
+from __future__ import annotations
+
+from tests.poller.economy import PEOPLE, measure, table
+
+
+def test_a_day_costs_what_was_promised() -> None:
+    """With 202,000 people a steady day takes at most 300 calls, one of failover at 30 s at most 4,000, a quiet one at most 800."""
+    steady, failover, quiet = measure(people=PEOPLE)
+    assert [day.mode for day in (steady, failover, quiet)] == ["steady", "failover", "watch"]
+    assert steady.running <= 300
+    assert failover.running <= 4000
+    assert steady.running < quiet.running <= 800
+    assert steady.changes >= 350
+    assert steady.changed <= steady.changes
+    assert failover.changes >= 350
+    assert failover.changed == quiet.changed == quiet.changes == 0
+    assert "97,000" in table([steady, failover, quiet])
