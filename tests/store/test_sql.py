@@ -1,0 +1,47 @@
+"""Each statement fits the schema that the migrations make, and each file that touches the product table fits an older one too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from fubd.store import Pool, adoption, migrate, statements
+from fubd.store.dsn import parse
+from fubd.store.table import read
+from tests.support import older
+
+COLUMNS = {"campaign_id": "customCampaignID"}
+# Not a statement to be prepared, but a block that runs after every migration.
+PREPARED = [name for name in statements.names() if name != "secure"]
+
+
+@pytest.fixture(params=["fresh", *older.VARIANTS])
+async def connection(request: pytest.FixtureRequest, empty_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Give a connection to a migrated database: a fresh one, and each older table once it is adopted."""
+    made = await asyncpg.connect(**parse(empty_database).connect_arguments())
+    if request.param == "fresh":
+        await migrate(made, columns=COLUMNS)
+    else:
+        await older.make(made, request.param)
+        pool = Pool(parse(empty_database), size=1)
+        plan = await adoption.look(pool, COLUMNS)
+        assert plan is not None
+        await adoption.adopt(pool, COLUMNS, shown=plan)
+        await pool.close()
+    yield made
+    await made.close()
+
+
+async def test_each_statement_is_one_that_the_server_understands(connection: asyncpg.Connection) -> None:
+    """Prepared as the daemon prepares it, with a column of FUBD_COLUMNS."""
+    table = await read(connection)
+    for name in PREPARED:
+        await connection.prepare(table.statement(name, COLUMNS))
+
+
+async def test_migrations_are_numbered_without_a_gap() -> None:
+    """From 1 on, each once, in the order in which they are applied."""
+    numbers = [number for number, _, _ in statements.migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
