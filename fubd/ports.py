@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from fubd.core.observation import Delivery, Reading, Snapshot
+from fubd.core.pacing import Hysteresis
 from fubd.core.rows import Corrected, Near, Recorded, Row
 
 
@@ -299,12 +300,16 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class ModeRecord:
-    """The mode last announced, with what is needed to go on from it after a restart. `since` is our clock's."""
+    """The mode last announced, with what is needed to go on from it after a restart. `since` is our clock's.
+
+    `hysteresis` is None where it was not kept, or is not asked for.
+    """
 
     mode: str
     reason: str
     delay_seconds: float
     since: datetime
+    hysteresis: Hysteresis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,14 +359,17 @@ class Book(Protocol):
     async def mode(self) -> ModeRecord | None:
         """Give the mode last announced; None on a fresh database."""
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
-        """Keep a change of mode with its evidence."""
+    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+        """Give the changes found by polling that are older than this, that no webhook has told since, and that were not counted yet.
 
-    async def keep_delay(self, delay_seconds: float) -> None:
-        """Keep the delay of the current mode, so that doubling goes on after a restart."""
+        They are counted by being handed to `announce` or `keep_pace`: whoever dies before leaves them to the next.
+        """
 
-    async def count_missed(self, *, fub_now: datetime, missed_after_seconds: float) -> int:
-        """Count, once each, the changes found by polling that are older than this and that no webhook has told since."""
+    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
+        """Keep a change of mode with its evidence, and count the missed changes that prove it."""
+
+    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+        """Keep how the current mode goes on, so that it goes on so after a restart, and count missed changes."""
 
     async def oldest_verified(self, limit: int) -> list[int]:
         """Give known people, longest unverified first, those who are gone left out."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
+from fubd.core.pacing import Hysteresis
 from fubd.ports import Findings, Receipt
 from tests.recorder import Recorder, Row, at, hint, read, recorder, webhook
 
@@ -206,14 +207,17 @@ async def test_someone_created_since_we_watch_enters_a_stage(database: str) -> N
 
 
 async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(database: str) -> None:
-    """A change found by polling counts as missed once, when it is old enough and no webhook has told it by then."""
+    """A change found by polling is missed when it is old enough and no webhook has told it by then, until that was counted."""
     async with recorder(database) as made:
         await made.told(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         await made.told(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
         await made.told(webhook("e1", "B", "10:11", (2,)))
-        assert await made.book.count_missed(fub_now=at("10:13"), missed_after_seconds=120) == 0
-        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 1
-        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 0
+        assert await made.book.missed(fub_now=at("10:13"), missed_after_seconds=120) == frozenset()
+        missed = await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120)
+        assert len(missed) == 1
+        assert await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
+        await made.book.keep_pace(30.0, Hysteresis(), missed=missed)
+        assert await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
 
 
 async def test_reading_a_found_change_again_does_not_narrow_its_bounds(database: str) -> None:
@@ -232,10 +236,11 @@ async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(databa
         await made.book.begin_sweep(at("09:00"), from_id=0)
         await made.told(KNOWN_A, read("B", "10:12", "10:13", "10:00", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records()] == [("polling", None)]
-        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 1
+        missed = await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120)
+        assert len(missed) == 1
         await made.told(read("Lead", "10:02", "10:03", "10:00", person=2, created="10:02", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records(2)] == [("webhook", None)]
-        assert await made.book.count_missed(fub_now=at("10:30"), missed_after_seconds=120) == 0
+        assert await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
 
 
 async def test_two_instances_record_the_same_evidence_once(database: str) -> None:

@@ -77,12 +77,24 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class Hysteresis:
+    """What keeps the mode from flapping. Instants are our clock's.
+
+    `proven_at`: the last proof that webhooks fail. `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when a stage
+    webhook was first seen in this failover. `relapses`: failovers in a row, each soon after the proof of the one before.
+    """
+
+    proven_at: datetime | None = None
+    missed: bool = False
+    heard_again_at: datetime | None = None
+    relapses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """What was decided: the mode and since when, why, and how long until the next poll.
 
-    `delay_seconds` is what is shown and doubled; `wait_seconds` is it less the jitter. `proven_at`: the last proof that webhooks fail.
-    `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when a stage webhook was first seen in this failover.
-    `relapses`: failovers in a row, each soon after the proof of the one before.
+    `delay_seconds` is what is shown and doubled; `wait_seconds` is it less the jitter.
     """
 
     mode: Mode
@@ -90,21 +102,21 @@ class Pace:
     wait_seconds: float
     reason: str
     since: datetime
-    proven_at: datetime | None = None
-    missed: bool = False
-    heard_again_at: datetime | None = None
-    relapses: int = 0
+    hysteresis: Hysteresis = Hysteresis()
 
 
-def resume(mode: str, reason: str, delay_seconds: float, since: datetime) -> Pace | None:
-    """Go on from what was announced before a restart; None when it names no mode we know.
+def resume(mode: str, reason: str, delay_seconds: float, since: datetime, hysteresis: Hysteresis | None) -> Pace | None:
+    """Go on from what was kept before a restart, as if it had not been; None when it names no mode we know.
 
-    Which proof a failover had is not kept: a miss is assumed, which only holds it longer.
+    `hysteresis` is None where an older version did not keep it: then a miss at the beginning of the mode is assumed, which only holds a
+    failover longer.
     """
     if mode not in set(Mode):
         return None
-    proven = mode in (Mode.FAILOVER, Mode.RECOVERING)
-    return Pace(Mode(mode), delay_seconds, delay_seconds, reason, since, proven_at=since if proven else None, missed=proven)
+    if hysteresis is None:
+        proven = mode in (Mode.FAILOVER, Mode.RECOVERING)
+        hysteresis = Hysteresis(proven_at=since if proven else None, missed=proven)
+    return Pace(Mode(mode), delay_seconds, delay_seconds, reason, since, hysteresis)
 
 
 def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, jitter: float) -> Pace:
@@ -143,44 +155,51 @@ def _proof(mode: Mode, fresh: Freshness) -> str | None:
 
 def _failover(before: Pace | None, fresh: Freshness, proof: str, now: datetime, policy: Policy) -> Pace:
     fell = _mode(Mode.FAILOVER, policy.failover_interval_seconds, proof, now)
-    fell = replace(fell, proven_at=now, missed=fresh.missed > 0)
+    return replace(fell, hysteresis=_proven(before, fresh, now, policy))
+
+
+def _proven(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Hysteresis:
+    proven = Hysteresis(proven_at=now, missed=fresh.missed > 0)
     if before is None:
-        return fell
+        return proven
+    past = before.hysteresis
     if before.mode is Mode.FAILOVER:
-        return replace(fell, missed=fell.missed or before.missed, relapses=before.relapses, heard_again_at=_heard_again(before, fresh, now))
+        return replace(past, proven_at=now, missed=proven.missed or past.missed, heard_again_at=_heard_again(before, fresh, now))
     soon = _RELAPSE_STALE_TIMES * policy.webhook_stale_after_seconds
-    relapsed = before.proven_at is not None and (now - before.proven_at).total_seconds() <= soon
-    return replace(fell, relapses=before.relapses + 1 if relapsed else 0)
+    relapsed = past.proven_at is not None and (now - past.proven_at).total_seconds() <= soon
+    return replace(proven, relapses=past.relapses + 1 if relapsed else 0)
 
 
 def _heard_again(before: Pace, fresh: Freshness, now: datetime) -> datetime | None:
-    if before.heard_again_at is None and fresh.stage_webhook_heard is not None and fresh.stage_webhook_heard > before.since:
+    past = before.hysteresis
+    if past.heard_again_at is None and fresh.stage_webhook_heard is not None and fresh.stage_webhook_heard > before.since:
         return now
-    return before.heard_again_at
+    return past.heard_again_at
 
 
 def _out_of_failover(before: Pace, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
-    proven_at = before.proven_at or before.since
+    past = before.hysteresis
+    proven_at = past.proven_at or before.since
     heard_again_at = _heard_again(before, fresh, now)
     if heard_again_at is not None:
         quiet_seconds = (now - max(heard_again_at, proven_at)).total_seconds()
-        if quiet_seconds >= _hold_seconds(before, policy):
+        if quiet_seconds >= _hold_seconds(past, policy):
             reason = "a stage webhook arrived again; polling slows down step by step while nothing is missed"
             found = _mode(Mode.RECOVERING, _bounded(policy.failover_interval_seconds, fresh, now, policy), reason, now)
-            return replace(found, relapses=before.relapses, proven_at=proven_at)
-    elif not before.missed and (now - proven_at).total_seconds() >= policy.webhook_stale_after_seconds:
+            return replace(found, hysteresis=Hysteresis(proven_at, relapses=past.relapses))
+    elif not past.missed and (now - proven_at).total_seconds() >= policy.webhook_stale_after_seconds:
         return _without_proof(before, fresh, now, policy)
-    delay = policy.failover_interval_seconds
-    return replace(before, delay_seconds=delay, heard_again_at=heard_again_at, proven_at=proven_at)
+    past = replace(past, heard_again_at=heard_again_at, proven_at=proven_at)
+    return replace(before, delay_seconds=policy.failover_interval_seconds, hysteresis=past)
 
 
-def _hold_seconds(before: Pace, policy: Policy) -> float:
+def _hold_seconds(past: Hysteresis, policy: Policy) -> float:
     """Give how long failover asks for polls without proof after a stage webhook arrived again."""
-    judged = policy.missed_after_seconds if before.missed else 0.0
-    if before.relapses == 0:
+    judged = policy.missed_after_seconds if past.missed else 0.0
+    if past.relapses == 0:
         return judged
     # Past some ten doublings every policy has met its cap; the exponent must not grow for ever.
-    doubled = policy.failover_interval_seconds * _FIRST_RELAPSE_INTERVALS * 2.0 ** min(before.relapses - 1, 64)
+    doubled = policy.failover_interval_seconds * _FIRST_RELAPSE_INTERVALS * 2.0 ** min(past.relapses - 1, 64)
     return max(judged, min(doubled, policy.webhook_stale_after_seconds))
 
 
@@ -204,7 +223,9 @@ def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy:
         silence = _duration(policy.webhook_stale_after_seconds)
         reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
         chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
-    return chosen if before is None else replace(chosen, proven_at=before.proven_at, relapses=before.relapses)
+    if before is None:
+        return chosen
+    return replace(chosen, hysteresis=Hysteresis(before.hysteresis.proven_at, relapses=before.hysteresis.relapses))
 
 
 def _bounded(delay_seconds: float, fresh: Freshness, now: datetime, policy: Policy) -> float:

@@ -217,7 +217,9 @@ class Poller:
         record = await self._book.mode()
         self._polls_in_mode = 0
         self._evidence = _Evidence()
-        restored = None if record is None else resume(record.mode, record.reason, record.delay_seconds, record.since)
+        restored = None
+        if record is not None:
+            restored = resume(record.mode, record.reason, record.delay_seconds, record.since, record.hysteresis)
         if restored is None:
             await self._decide()
         else:
@@ -326,15 +328,15 @@ class Poller:
             raise Unavailable("another instance polls now")
         policy = self._policy.pacing
         evidence, heard, coverage = self._evidence, await self._book.heard(), await self._book.coverage()
-        missed = await self._book.count_missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
-        self._metrics.missed_by_webhook.inc(missed)
-        evidence.missed += missed
+        missed = await self._book.missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
+        self._metrics.missed_by_webhook.inc(len(missed - evidence.missed))
+        evidence.missed |= missed
         now = self._clock.now()
         fresh = Freshness(
             covered=coverage.reached is not None and self._pace is not None,
             webhook_heard=heard.webhook_received,
             stage_webhook_heard=heard.stage_webhook_received,
-            missed=evidence.missed,
+            missed=len(evidence.missed),
             broken=evidence.found_broken or self._report.is_broken,
             repaired=self._report.is_broken is None,
             full_round=evidence.waited_out and evidence.polled_from is not None,
@@ -344,8 +346,8 @@ class Poller:
         self._blindness.account(heard, now, pace=before, polled_from=evidence.polled_from)
         if before is None or decided.mode is not before.mode:
             await self._announce(before, decided, fresh)
-        elif decided.delay_seconds != before.delay_seconds:
-            await self._book.keep_delay(decided.delay_seconds)
+        elif evidence.missed or (decided.delay_seconds, decided.hysteresis) != (before.delay_seconds, before.hysteresis):
+            await self._book.keep_pace(decided.delay_seconds, decided.hysteresis, missed=evidence.missed)
         self._pace = decided
         self._evidence = _Evidence()
         self._show(decided.mode.value, decided.reason, decided.delay_seconds)
@@ -360,8 +362,8 @@ class Poller:
             "webhook_heard": _text(fresh.webhook_heard),
             "stage_webhook_heard": _text(fresh.stage_webhook_heard),
         }
-        record = ModeRecord(decided.mode.value, decided.reason, decided.delay_seconds, decided.since)
-        await self._book.announce(record, evidence=evidence)
+        record = ModeRecord(decided.mode.value, decided.reason, decided.delay_seconds, decided.since, decided.hysteresis)
+        await self._book.announce(record, evidence=evidence, missed=self._evidence.missed)
         self._polls_in_mode = 0
         self._metrics.mode_changes.labels(decided.mode.value).inc()
         _log.info("Mode %s: %s. The next poll follows within %g s.", decided.mode.value, decided.reason, decided.delay_seconds)
@@ -382,7 +384,7 @@ class _Evidence:
     subscriptions found wrong, repaired since or not.
     """
 
-    missed: int = 0
+    missed: frozenset[int] = frozenset()
     found_broken: str | None = None
     polled_from: datetime | None = None
     waited_out: bool = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
+from fubd.core.pacing import Hysteresis
 from fubd.ports import Coverage, Heard, ModeRecord, PendingHint
 from fubd.store import statements
 from fubd.store.pool import Pool
@@ -94,11 +95,29 @@ class Book:
 
     async def mode(self) -> ModeRecord | None:
         """Give the mode last announced."""
-        row = await self._fetchrow("SELECT mode, reason, delay_seconds, at FROM fubd.mode_change ORDER BY id DESC LIMIT 1")
-        return None if row is None else ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"])
+        row = await self._fetchrow(
+            "SELECT mode, reason, delay_seconds, at, proven_at, missed, heard_again_at, relapses"
+            " FROM fubd.mode_change ORDER BY id DESC LIMIT 1"
+        )
+        if row is None:
+            return None
+        kept = None
+        if row["relapses"] is not None:
+            kept = Hysteresis(row["proven_at"], row["missed"], row["heard_again_at"], row["relapses"])
+        return ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"], kept)
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
-        """Keep a change of mode with its evidence, and the alert that tells of it."""
+    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+        """Give the unconfirmed changes found by polling that are old enough and were not counted yet."""
+        rows = await self._fetch(
+            "SELECT change_id FROM fubd.unconfirmed WHERE changed_at <= $1::timestamptz - make_interval(secs => $2)",
+            fub_now,
+            missed_after_seconds,
+        )
+        return frozenset(row["change_id"] for row in rows)
+
+    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
+        """Keep a change of mode with its evidence and the alert that tells of it, and count what proved it."""
+        kept = record.hysteresis or Hysteresis()
         alert = {
             "kind": "mode",
             "mode": record.mode,
@@ -113,26 +132,26 @@ class Book:
             record.mode,
             record.reason,
             record.delay_seconds,
+            kept.proven_at,
+            kept.missed,
+            kept.heard_again_at,
+            kept.relapses if record.hysteresis is not None else None,
             json.dumps(evidence, default=str),
             json.dumps(alert) if self._alerting else None,
+            sorted(missed),
         )
 
-    async def keep_delay(self, delay_seconds: float) -> None:
-        """Keep the delay of the current mode."""
+    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+        """Keep how the current mode goes on, and count missed changes."""
         await self._execute(
-            "UPDATE fubd.mode_change SET delay_seconds = $1 WHERE id = (SELECT max(id) FROM fubd.mode_change) AND delay_seconds <> $1",
+            statements.text("keep_pace"),
             delay_seconds,
+            hysteresis.proven_at,
+            hysteresis.missed,
+            hysteresis.heard_again_at,
+            hysteresis.relapses,
+            sorted(missed),
         )
-
-    async def count_missed(self, *, fub_now: datetime, missed_after_seconds: float) -> int:
-        """Count, once each, unconfirmed changes found by polling that are old enough."""
-        row = await self._fetchrow(
-            "WITH old AS (DELETE FROM fubd.unconfirmed WHERE changed_at <= $1::timestamptz - make_interval(secs => $2) RETURNING 1)"
-            " SELECT count(*) AS missed FROM old",
-            fub_now,
-            missed_after_seconds,
-        )
-        return int(row["missed"])
 
     async def oldest_verified(self, limit: int) -> list[int]:
         """Give known people, longest unverified first."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.pacing import Freshness, Mode, Pace, Policy, pace, resume
+from fubd.core.pacing import Freshness, Hysteresis, Mode, Pace, Policy, pace, resume
 from fubd.simulator.dice import Dice
 
 NOON = datetime(2031, 3, 3, 12, 0, tzinfo=UTC)
@@ -41,7 +41,7 @@ def fresh(
 def was(mode: Mode, delay: float = 30.0, *, since: datetime | None = None, missed: bool = False, relapses: int = 0) -> Pace:
     """Give a pace decided before."""
     since = since or ago(hours=2)
-    return Pace(mode, delay, delay, "as it was", since, proven_at=since, missed=missed, relapses=relapses)
+    return Pace(mode, delay, delay, "as it was", since, Hysteresis(proven_at=since, missed=missed, relapses=relapses))
 
 
 def decide(before: Pace | None, known: Freshness, now: datetime = NOON, policy: Policy = POLICY) -> tuple[Mode, float]:
@@ -130,15 +130,22 @@ def test_a_repair_that_lasts_and_no_change_at_all_ends_in_watch() -> None:
     assert modes == [Mode.FAILOVER] * 119 + [Mode.WATCH]
 
 
-def test_what_was_announced_is_gone_on_from_after_a_restart() -> None:
+def resumed(before: Pace) -> Pace:
+    """Give what a restart finds again."""
+    found = resume(before.mode.value, before.reason, before.delay_seconds, before.since, before.hysteresis)
+    assert found is not None
+    return found
+
+
+def test_what_an_older_version_announced_is_gone_on_from() -> None:
     """Mode, delay and since come back; a failover is assumed to have been proven by a miss; an unknown mode is nothing known."""
-    recovering = resume("recovering", "because", 240.0, ago(minutes=9))
+    recovering = resume("recovering", "because", 240.0, ago(minutes=9), None)
     assert recovering is not None
     assert decide(recovering, fresh(NOON, NOON)) == (Mode.RECOVERING, 480.0)
-    failover = resume("failover", "because", 30.0, ago(days=2))
+    failover = resume("failover", "because", 30.0, ago(days=2), None)
     assert failover is not None
     assert decide(failover, fresh(ago(days=2))) == (Mode.FAILOVER, 30.0)
-    assert resume("turbo", "because", 1.0, NOON) is None
+    assert resume("turbo", "because", 1.0, NOON, None) is None
 
 
 modes = st.sampled_from(list(Mode))
@@ -162,12 +169,15 @@ paces = st.none() | st.builds(
     wait_seconds=spans,
     reason=st.just("as it was"),
     since=instants.filter(lambda at: at is not None),
-    proven_at=instants,
-    missed=st.booleans(),
-    heard_again_at=instants,
-    relapses=st.integers(0, 10_000),
+    hysteresis=st.builds(Hysteresis, proven_at=instants, missed=st.booleans(), heard_again_at=instants, relapses=st.integers(0, 10_000)),
 )
 jitters = st.floats(0, 1, exclude_max=True)
+
+
+@given(paces.filter(lambda before: before is not None), knowledge, policies, jitters)
+def test_a_restart_changes_no_decision(before: Pace, known: Freshness, policy: Policy, jitter: float) -> None:
+    """Whatever was decided before, a daemon that was restarted since decides as one that was not."""
+    assert pace(resumed(before), known, NOON, policy, jitter) == pace(before, known, NOON, policy, jitter)
 
 
 @given(paces, knowledge, policies, jitters)
@@ -211,7 +221,7 @@ def test_recovering_is_entered_from_failover_alone(before: Pace | None, known: F
         assert before is not None
         assert before.mode is Mode.FAILOVER
         arrived = known.stage_webhook_heard is not None and known.stage_webhook_heard > before.since
-        assert arrived or before.heard_again_at is not None
+        assert arrived or before.hysteresis.heard_again_at is not None
 
 
 @given(paces, knowledge, policies, jitters)
@@ -233,11 +243,12 @@ class Day:
     """An account and its webhooks over time, polled as pacing says. Times are seconds from `NOON`; `changes` ascend.
 
     A change is told at once when webhooks work at that moment; else a poll finds it, and it counts as missed by the first poll from
-    `missed_after` on.
+    `missed_after` on. `restarts`: the daemon is a new one at each poll.
     """
 
     changes: list[float]
     works: Callable[[float], bool]
+    restarts: bool = False
     switches: list[Mode] = field(default_factory=list)
     polls: int = 0
     failover_at: list[float] = field(default_factory=list)
@@ -245,7 +256,7 @@ class Day:
     def run(self, seconds: float) -> None:
         told = [at for at in self.changes if self.works(at)]
         untold = [at for at in self.changes if not self.works(at)]
-        now, decided, counted = 0.0, replace(was(Mode.STEADY, 1800.0), since=NOON, proven_at=None), 0
+        now, decided, counted = 0.0, replace(was(Mode.STEADY, 1800.0), since=NOON, hysteresis=Hysteresis()), 0
         while now < seconds:
             self.polls += 1
             late = bisect_right(untold, now - POLICY.missed_after_seconds)
@@ -257,17 +268,18 @@ class Day:
                 self.switches.append(following.mode)
                 if following.mode is Mode.FAILOVER:
                     self.failover_at.append(now)
-            decided = following
+            decided = resumed(following) if self.restarts else following
             now += decided.wait_seconds
 
 
 _DAY = 86400.0
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["one process", "restarts"])
 @pytest.mark.parametrize("every_seconds", [20, 60, 97, 240, 550, 1700])
-def test_webhooks_that_flap_every_five_minutes_cause_a_bounded_number_of_switches(every_seconds: int) -> None:
-    """Five minutes on, five minutes off, for a day: at most 24 switches, however often people move."""
-    day = Day([at + 0.5 for at in range(0, int(_DAY), every_seconds)], works=lambda at: at % 600 < 300)
+def test_webhooks_that_flap_every_five_minutes_cause_a_bounded_number_of_switches(every_seconds: int, *, restarts: bool) -> None:
+    """Five minutes on, five minutes off, for a day: at most 24 switches, however often people move or the daemon is restarted."""
+    day = Day([at + 0.5 for at in range(0, int(_DAY), every_seconds)], works=lambda at: at % 600 < 300, restarts=restarts)
     day.run(_DAY)
     assert 1 <= len(day.switches) <= 24
 

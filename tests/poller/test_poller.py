@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from fubd.core.pacing import Policy
+from fubd.core.pacing import Hysteresis, Policy
 from fubd.keeper import Keeper
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Unavailable
@@ -247,7 +247,7 @@ def test_a_restart_goes_on_in_the_mode_it_was_in(mode: str) -> None:
         house.delivering = mode == "recovering"
         await house.lives(900, every=100)
         assert house.modes[-1] == mode
-        before, delay = len(house.modes), house.memory.delay
+        before, kept = len(house.modes), house.memory.kept
         await house.end()
         polled = house.memory.polling_received
         house.start()
@@ -255,10 +255,38 @@ def test_a_restart_goes_on_in_the_mode_it_was_in(mode: str) -> None:
         await house.passes(1)
         assert house.memory.polling_received != polled
         assert len(house.modes) == before
-        assert house.memory.delay == delay
+        assert house.memory.kept == kept
         assert house.sample("mode", mode=mode) == 1
 
     _story(story)
+
+
+def test_restarts_amid_flapping_change_nothing() -> None:
+    """Webhooks fail every other quarter of an hour for six hours: with a restart each 20 minutes the relapses are counted on as without."""
+
+    def flapping(*, restarts: bool) -> tuple[list[str], Hysteresis | None]:
+        told: list[tuple[list[str], Hysteresis | None]] = []
+
+        async def story(house: House) -> None:
+            await house.lives(_HOUR, every=100)
+            for quarter in range(24):
+                house.delivering = quarter % 2 == 1
+                await house.lives(900, every=100)
+                if restarts and house.modes[-1] in ("failover", "recovering"):
+                    await house.end()
+                    house.start()
+                    house.run()
+            told.append((house.modes, house.memory.kept[1]))
+
+        _story(story)
+        return told[0]
+
+    through, kept = flapping(restarts=False)
+    again, kept_again = flapping(restarts=True)
+    assert again == through
+    assert kept is not None
+    assert kept_again is not None
+    assert kept_again.relapses == kept.relapses >= 2
 
 
 def test_an_instance_without_the_lease_follows() -> None:

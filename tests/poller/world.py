@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
+from fubd.core.pacing import Hysteresis
 from fubd.ports import (
     Clock,
     Coverage,
@@ -396,7 +397,7 @@ class Memory:
     commit: Callable[[], Awaitable[None]] | None = None
     observing: int = 0
     most_observing: int = 0
-    delay: float = 0.0
+    kept: tuple[float, Hysteresis | None] = (0.0, None)
     verifications: int = 0
 
     def _reach_database(self) -> None:
@@ -495,24 +496,28 @@ class Memory:
 
     async def mode(self) -> ModeRecord | None:
         self._reach_database()
-        return replace(self.modes[-1], delay_seconds=self.delay) if self.modes else None
+        delay_seconds, hysteresis = self.kept
+        return replace(self.modes[-1], delay_seconds=delay_seconds, hysteresis=hysteresis) if self.modes else None
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object]) -> None:
+    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+        self._reach_database()
+        return frozenset(who for who, at in self.unconfirmed.items() if (fub_now - at).total_seconds() >= missed_after_seconds)
+
+    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
         self._reach_database()
         self.modes.append(record)
         self.evidence.append(evidence)
-        self.delay = record.delay_seconds
+        self.kept = (record.delay_seconds, record.hysteresis)
+        self._count(missed)
 
-    async def keep_delay(self, delay_seconds: float) -> None:
+    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         self._reach_database()
-        self.delay = delay_seconds
+        self.kept = (delay_seconds, hysteresis)
+        self._count(missed)
 
-    async def count_missed(self, *, fub_now: datetime, missed_after_seconds: float) -> int:
-        self._reach_database()
-        old = [who for who, at in self.unconfirmed.items() if (fub_now - at).total_seconds() >= missed_after_seconds]
-        for who in old:
-            del self.unconfirmed[who]
-        return len(old)
+    def _count(self, missed: Collection[int]) -> None:
+        for who in missed:
+            self.unconfirmed.pop(who, None)
 
     async def oldest_verified(self, limit: int) -> list[int]:
         self._reach_database()
