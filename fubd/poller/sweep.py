@@ -12,8 +12,8 @@ The certificate, without which a sweep counts for nothing:
    deleted meanwhile lower the second number and were perhaps read. One in a thousand may be missing (people who were hidden from us and
    appear during the sweep), never less than one.
 
-An interrupted sweep goes on from the frontier, and began when its first part began. Where an account ignores id ranges, the sweep
-follows the `next` cursor one page at a time, with the same certificate, and starts over when interrupted.
+An interrupted sweep goes on from the frontier, and began when its first part began. Where an account ignores id ranges or the order by
+id, the sweep follows the `next` cursor one page at a time, with the same certificate, and starts over when interrupted.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ _RANGES_PER_WORKER = 4
 _WORTH_SPLITTING = 2 * PAGE_SIZE
 _PAGES_PER_NOTE = 50
 _TOLERATED_SHARE = 1000
+# Two show the order. A count over a survey made in another order would be of a part, and vouch for nothing.
+_SHOW_ORDER = 2
 
 
 class _NoRanges(Exception):
-    """The account does not honour id ranges."""
+    """The account does not honour id ranges, or the order by id."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,7 +86,7 @@ class Sweep:
         Raises Unavailable when the certificate cannot be given, and Refused.
         """
         first_id = from_id or 0 if began else 0
-        newest = await self._errand.page(PeopleQuery(limit=1, sort="-id"))
+        newest = await self._errand.page(PeopleQuery(limit=_SHOW_ORDER, sort="-id"))
         began = began or newest.read_at
         await self._book.begin_sweep(began, from_id=first_id)
         try:
@@ -98,13 +100,13 @@ class Sweep:
         return began
 
     async def _survey(self, newest: PeoplePage, first_id: int) -> _Survey | None:
-        oldest = await self._errand.page(PeopleQuery(limit=1, sort="id", id_greater_than=first_id - 1))
+        oldest = await self._errand.page(PeopleQuery(limit=_SHOW_ORDER, sort="id", id_greater_than=first_id - 1))
         if not newest.ids or not oldest.ids:
             if first_id == 0 and (newest.ids or oldest.ids or newest.total):
                 raise Unavailable("Follow Up Boss counts people whom it does not list")
             return None
         low, top = oldest.ids[0], newest.ids[0]
-        if not first_id <= low <= top:
+        if not first_id <= low <= top or not _rises(oldest.ids) or not _rises(newest.ids[::-1]):
             raise _NoRanges
         # A part's count that equals the account's may not be the part's at all.
         return _Survey(low, top, oldest.total, counted=first_id == 0 or oldest.total != newest.total)
@@ -226,5 +228,8 @@ class Sweep:
 
 
 def _ascends(ids: tuple[int, ...], low: int, high: int) -> bool:
-    bounds = (low, *ids, high)
-    return all(lower < higher for lower, higher in pairwise(bounds))
+    return _rises((low, *ids, high))
+
+
+def _rises(ids: tuple[int, ...]) -> bool:
+    return all(lower < higher for lower, higher in pairwise(ids))

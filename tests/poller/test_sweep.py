@@ -39,13 +39,17 @@ async def _sweep(feed: AccountFeed, memory: Memory) -> Errand:
     [range(0), range(7, 8), range(1, 101), range(1, 102), range(5_000_000, 5_003_333), [1, 2, 3, 900_000_000], range(3, 60_000, 17)],
     ids=["nobody", "one", "a page", "a page and one", "far ids", "a gap", "sparse"],
 )
-@pytest.mark.parametrize("ranges", [True, False], ids=["by ranges", "by cursor"])
-def test_everybody_is_read(ids: range | list[int], *, ranges: bool) -> None:
-    """Whatever the ids, and whether id ranges are honoured or ignored, each person is read and the notes of the sweep are cleared."""
+@pytest.mark.parametrize(
+    "ways",
+    [Ways(), Ways(ranges=False), Ways(sorts=False), Ways(ranges=False, sorts=False)],
+    ids=["by ranges", "ranges ignored", "order ignored", "both ignored"],
+)
+def test_everybody_is_read(ids: range | list[int], *, ways: Ways) -> None:
+    """Whatever the ids, and whether id ranges and order are honoured or ignored, each is read and the notes of the sweep are cleared."""
 
     async def story() -> None:
         memory = Memory()
-        await _sweep(AccountFeed(_account(ids), Ways(ranges=ranges)), memory)
+        await _sweep(AccountFeed(_account(ids), ways), memory)
         assert set(memory.known) == set(ids)
         assert memory.cover.sweep_began is None
         assert memory.cover.began == memory.cover.reached == EPOCH
