@@ -219,6 +219,7 @@ class _Line:
         if last is not None and last.stage.same(move.stage):
             again = last.head is None or _second(last.head.at if isinstance(last.head, Entry) else last.at) != _second(move.at)
             (last.repeats if again else last.told).append(move.seq)
+            last.held.append(move.at)
             if move.seq < 0:
                 # That row stays where it is, so what follows stands after it.
                 last.at = max(last.at, move.at)

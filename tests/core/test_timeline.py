@@ -97,6 +97,10 @@ EXAMPLES = {
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:40")],
         [row("A", "B", "10:00")],
     ),
+    "a stage told again bounds what came after": (
+        [KNOWN_A, webhook(2, "A", "10:20"), read(3, "C", "10:25", "10:30", "10:00")],
+        [row("A", "C", "10:25", "10:20")],
+    ),
     "a first sight is no change": ([KNOWN_A], []),
     "a webhook of somebody unknown": ([webhook(1, "B", "10:00")], [row(None, "B", "10:00")]),
     "the event is dated a little after the read that showed it": (
