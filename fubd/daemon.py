@@ -263,7 +263,7 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             loops = [
                 self._start(group, "panel", self.panel.look, stop),
-                self._start(group, "stream", self._tell, stop),
+                self._start(group, "stream", self.server.follow, stop),
                 self._start(group, "lease", self._lease, stop),
                 self._start(group, "poller", self.poller.run, stop),
                 self._start(group, "hints", self.poller.read_hints, stop),
@@ -291,9 +291,6 @@ class Daemon:
 
         return group.create_task(guarded(), name=name)
 
-    async def _tell(self, stop: asyncio.Event) -> None:
-        await self.panel.tell(stop, self.server.publish)
-
     async def _lease(self, stop: asyncio.Event) -> None:
         """Hold the lease while we can: whoever has it polls and keeps the webhooks."""
         parts = self._parts
@@ -319,11 +316,9 @@ class Daemon:
     def _holds(self) -> bool:
         return self._parts.clock.monotonic() < self._held_until
 
-    def _changed(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
-        if not self.server.streams:
-            return
-        self.panel.changed("recorded", [made.row.id for _, made in recorded if made.row.id])
-        self.panel.changed("corrected", [item.now.id for _, item in corrected])
+    def _changed(self, _recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+        # What was healed is noted in the database, where those who listen at another instance find it too.
+        self.server.changed(item.now.id for _, item in corrected if not item.healed)
 
     def _answered(self) -> Answered:
         door = self.server.door

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fubd.metrics import Metrics
-from fubd.ports import Clock, ModeRecord, Unavailable
+from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
 from fubd.server import ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
 
 if TYPE_CHECKING:
@@ -45,14 +45,23 @@ class Reports(Protocol):
     async def broken_links(self) -> int:
         """Count rows that do not follow from the row before."""
 
-    async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Give rows by id."""
+    async def settled(self) -> int:
+        """Give up to which id no row can appear any more."""
 
-    async def by_ids(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+    async def page(self, after: int, limit: int) -> list[ShownRow]:
+        """Give rows by id, none above the settled."""
+
+    async def rows(self, ids: Sequence[int]) -> list[ShownRow]:
         """Give these rows."""
 
-    async def recent(self, limit: int) -> list[dict[str, Any]]:
+    async def last(self, limit: int) -> list[ShownRow]:
         """Give the last rows, newest first."""
+
+    async def last_correction(self) -> int:
+        """Give the highest number of a correction."""
+
+    async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
+        """Give corrections by number, each with its row."""
 
     async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
         """Count rows by source and bucket."""
@@ -142,8 +151,6 @@ class Panel:
         self._pruned = 0
         self._started_at = clock.now()
         self._not_ready: str | None = "the database has not answered yet"
-        self._fresh: list[tuple[str, int]] = []
-        self._wake = asyncio.Event()
         self._look_now = asyncio.Event()
         self._failure_ratio = _FailureRatio()
 
@@ -156,12 +163,6 @@ class Panel:
     def glance(self) -> None:
         """Look at the database soon: something changed that people wait to see."""
         self._look_now.set()
-
-    def changed(self, kind: str, ids: Sequence[int]) -> None:
-        """Note rows that were `recorded` or `corrected`, to be told to those who listen."""
-        self._fresh += [(kind, row_id) for row_id in ids]
-        del self._fresh[:-1_000]
-        self._wake.set()
 
     # --- loops ---
 
@@ -190,22 +191,6 @@ class Panel:
             await self._clock.pause(_LOOK_SECONDS, stop, self._look_now)
             if stop.is_set():
                 return
-
-    async def tell(self, stop: asyncio.Event, publish: Callable[[str, Mapping[str, object]], None]) -> None:
-        """Hand recorded and corrected rows to `publish`, as they stand in the table."""
-        while not stop.is_set():
-            self._wake.clear()
-            fresh, self._fresh = self._fresh, []
-            if fresh:
-                try:
-                    rows = {row["id"]: row for row in await self._reports.by_ids([row_id for _, row_id in fresh])}
-                except Unavailable:
-                    # Those who listen read on from the last id they saw.
-                    rows = {}
-                for kind, row_id in fresh:
-                    if row_id in rows:
-                        publish(kind, rows[row_id])
-            await self._clock.pause(3600.0, self._wake, stop)
 
     def _show(self, known: Known) -> None:
         self._known = known
@@ -277,6 +262,7 @@ class Panel:
         edge = now.timestamp() // _BUCKET_SECONDS * _BUCKET_SECONDS
         start = datetime.fromtimestamp(edge - (_BUCKETS - 1) * _BUCKET_SECONDS, tz=now.tzinfo)
         modes = await self._reports.modes(start)
+        settled = await self._reports.settled()
         known = self._known
         return Overview(
             now=now,
@@ -287,9 +273,26 @@ class Panel:
             api=self._api(),
             pending=known.hints if known else 0,
             quarantined=known.quarantined if known else 0,
-            recent=await self._reports.recent(20),
+            settled=settled,
+            recent=await self._reports.last(20),
         )
 
-    async def changes(self, after: int, limit: int) -> Sequence[Mapping[str, object]]:
+    async def settled(self) -> int:
+        """Give up to which id no row can appear any more. Raises Unavailable."""
+        return await self._reports.settled()
+
+    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
         """Give rows by id. Raises Unavailable."""
-        return await self._reports.changes(after, limit)
+        return await self._reports.page(after, limit)
+
+    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """Give these rows. Raises Unavailable."""
+        return await self._reports.rows(ids)
+
+    async def last_correction(self) -> int:
+        """Give the highest number of a correction. Raises Unavailable."""
+        return await self._reports.last_correction()
+
+    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Give corrections by number, each with its row. Raises Unavailable."""
+        return await self._reports.corrections(after, limit)

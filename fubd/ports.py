@@ -260,6 +260,13 @@ class Recording(Protocol):
         """Write the difference."""
 
 
+class ShownRow(NamedTuple):
+    """A row of stage_changes as readers are shown it: its id, and all its columns but the evidence as a JSON object."""
+
+    id: int
+    json: str
+
+
 class Journal(Protocol):
     """Where ingest records."""
 

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -22,12 +22,10 @@ from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.door import Door
 from fubd.server.limits import Limits
 from fubd.server.pages import Pages
-from fubd.server.stream import CORRECTED, RECORDED, Stream
-from fubd.server.view import ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
+from fubd.server.stream import Stream
+from fubd.server.view import ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
 
 __all__ = [
-    "CORRECTED",
-    "RECORDED",
     "WEBHOOK_PATHS",
     "ApiBudget",
     "Captures",
@@ -71,8 +69,9 @@ class Server:
     ) -> None:
         self._limits = limits or Limits()
         self.door = Door(inbox=inbox, keys=keys, metrics=metrics, clock=clock, fub_now=fub_now, limits=self._limits)
-        self._stream = Stream(view, self._limits)
-        self._pages = Pages(view=view, stream=self._stream, registry=metrics.registry, token=token, limits=self._limits).routes()
+        bounded = BoundedView(view, self._limits)
+        self._stream = Stream(bounded, clock, self._limits)
+        self._pages = Pages(view=bounded, stream=self._stream, registry=metrics.registry, token=token, limits=self._limits).routes()
         self._connections: Connections | None = None
         self._listeners: list[asyncio.Server] = []
 
@@ -110,9 +109,13 @@ class Server:
             _logger.warning("stopped with requests unanswered: the time to finish them is over")
         await connections.close()
 
-    def publish(self, kind: str, row: Mapping[str, object]) -> None:
-        """Tell those who listen live of a committed row, `recorded` or `corrected`. Never waits, never raises for a listener's sake."""
-        self._stream.publish(kind, row)
+    def changed(self, row_ids: Iterable[int] = ()) -> None:
+        """Tell those who listen live that something was committed, and which standing rows it changed without noting a correction."""
+        self._stream.changed(row_ids)
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Follow the table for those who listen live, until told to stop."""
+        await self._stream.follow(stop)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)

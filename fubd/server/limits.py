@@ -26,10 +26,18 @@ class Limits:
     answer_seconds: float = 60.0
 
     view_seconds: float = 10.0
+    # Connections to the database are few, and the door needs them: so many readers ask it at a time, the others wait for their turn.
+    views: int = 2
     page_rows: int = 100
     max_page_rows: int = 1000
 
     streams: int = 50
-    stream_queue: int = 1000
+    stream_log: int = 2000
+    stream_page_rows: int = 200
+    stream_begin_seconds: float = 2.0
+    # How long it may take to notice what another process recorded.
+    stream_look_seconds: float = 1.0
+    # Longer than any transaction lasts.
+    stream_settle_seconds: float = 60.0
     stream_write_seconds: float = 10.0
     heartbeat_seconds: float = 15.0

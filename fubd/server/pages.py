@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
+import json
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fubd.ports import Unavailable
+from fubd.ports import ShownRow, Unavailable
 from fubd.server.limits import Limits
 from fubd.server.stream import HEADERS as STREAM_HEADERS
-from fubd.server.stream import Stream, to_json
+from fubd.server.stream import Stream
 from fubd.server.view import View
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -76,7 +77,7 @@ class Pages:
                 return await handler(request)
             except BadQuestion as fault:
                 return _json({"error": str(fault)}, status=400)
-            except (Unavailable, TimeoutError):
+            except Unavailable:
                 response = _json({"error": "the database does not answer"}, status=503)
                 response.headers[hdrs.RETRY_AFTER] = "5"
                 return response
@@ -115,14 +116,14 @@ class Pages:
     async def _changes(self, request: web.BaseRequest) -> web.StreamResponse:
         after = _number(request, "after", least=0, default=0)
         limit = min(_number(request, "limit", least=1, default=self._limits.page_rows), self._limits.max_page_rows)
-        async with asyncio.timeout(self._limits.view_seconds):
-            rows = await self._view.changes(after, limit)
-        return _json({"changes": rows, "next_after": rows[-1]["id"] if rows else after})
+        rows = await self._view.changes(after, limit)
+        return _document(f'{{"changes":{_listed(rows)},"next_after":{rows[-1].id if rows else after}}}')
 
     async def _overview(self, _request: web.BaseRequest) -> web.StreamResponse:
-        async with asyncio.timeout(self._limits.view_seconds):
-            overview = await self._view.overview()
-        return _json(asdict(overview))
+        overview = await self._view.overview()
+        told = asdict(overview)
+        del told["recent"]
+        return _document(f'{_to_json(told)[:-1]},"recent":{_listed(overview.recent)}}}')
 
     async def _live(self, request: web.BaseRequest) -> web.StreamResponse:
         after = _number(request, "after", least=0, default=0) if "after" in request.query else None
@@ -162,5 +163,24 @@ def _text(text: str, status: int = 200) -> web.Response:
     return web.Response(status=status, text=text, headers=_PLAIN_HEADERS)
 
 
-def _json(document: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, text=to_json(document), headers={hdrs.CONTENT_TYPE: "application/json"} | _PLAIN_HEADERS)
+def _json(value: object, status: int = 200) -> web.Response:
+    return _document(_to_json(value), status)
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, default=_instant, separators=(",", ":"))
+
+
+def _instant(value: object) -> str:
+    """Write an instant as ISO 8601 in UTC."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    raise TypeError(f"{type(value).__name__} is not for readers")
+
+
+def _listed(rows: Sequence[ShownRow]) -> str:
+    return f"[{','.join(row.json for row in rows)}]"
+
+
+def _document(text: str, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=text, headers={hdrs.CONTENT_TYPE: "application/json"} | _PLAIN_HEADERS)

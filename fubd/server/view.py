@@ -5,10 +5,17 @@ Every instant is aware; which clock it is on is said where it matters. The route
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from fubd.ports import ShownRow, Unavailable
+from fubd.server.limits import Limits
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class ApiBudget:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the status page shows beyond `/health`. `recent` are rows as `View.changes` gives them, newest first.
+    """What the status page shows beyond `/health`. `recent` are the last changes, newest first; none with an id up to `settled` is to come.
 
     `modes` ascend; the first may lie before the window: it is the mode in force when the window began. `calls` and `started_at` are this
     process's own.
@@ -91,11 +98,12 @@ class Overview:
     api: ApiBudget
     pending: int
     quarantined: int
-    recent: Sequence[Mapping[str, object]]
+    settled: int
+    recent: Sequence[ShownRow]
 
 
 class View(Protocol):
-    """What is known, for those who only look."""
+    """What is known, for those who only look. Every coroutine raises Unavailable."""
 
     def unready(self) -> str | None:
         """Give why the daemon cannot record yet, in words; None once the database answered and its schema is right."""
@@ -104,10 +112,64 @@ class View(Protocol):
         """Give the health document, from memory: it is there while the database is not."""
 
     async def overview(self) -> Overview:
-        """Give what the status page shows. Raises Unavailable."""
+        """Give what the status page shows."""
 
-    async def changes(self, after: int, limit: int) -> Sequence[Mapping[str, object]]:
-        """Give at most `limit` rows with an id above `after`, ascending: column to value, `raw_payload` left out. Raises Unavailable.
+    async def settled(self) -> int:
+        """Give up to which id no row can appear any more; it never goes back."""
 
-        A row that will become visible only later has an id above every row given, or a reader who pages by id would never see it.
+    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
+        """Give at most `limit` rows with an id above `after`, ascending, none of them above `settled`.
+
+        So a row that will become visible only later has an id above every row given, and a reader who pages by id sees it.
         """
+
+    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """Give these rows, as far as they stand."""
+
+    async def last_correction(self) -> int:
+        """Give the highest number under which a correction is noted, 0 for none."""
+
+    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Give at most `limit` corrections noted under numbers above `after`, ascending: the number, and the id of the row."""
+
+
+class BoundedView:
+    """A view that only so many ask at a time, and each only for so long; raises Unavailable when the time is over."""
+
+    def __init__(self, view: View, limits: Limits) -> None:
+        self.unready = view.unready
+        self.health = view.health
+        self._view = view
+        self._seconds = limits.view_seconds
+        self._turns = asyncio.Semaphore(limits.views)
+
+    async def overview(self) -> Overview:
+        """See View."""
+        return await self._ask(self._view.overview)
+
+    async def settled(self) -> int:
+        """See View."""
+        return await self._ask(self._view.settled)
+
+    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
+        """See View."""
+        return await self._ask(self._view.changes, after, limit)
+
+    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """See View."""
+        return await self._ask(self._view.rows, ids)
+
+    async def last_correction(self) -> int:
+        """See View."""
+        return await self._ask(self._view.last_correction)
+
+    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """See View."""
+        return await self._ask(self._view.corrections, after, limit)
+
+    async def _ask(self, question: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(self._seconds), self._turns:
+                return await question(*arguments, **named)
+        except TimeoutError:
+            raise Unavailable("the database did not answer in time") from None

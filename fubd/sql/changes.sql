@@ -1,10 +1,6 @@
--- Rows by id, for readers who page.
-SELECT to_jsonb(c) - 'raw_payload' || jsonb_build_object(
-    -- An older table's instants have no zone; they are UTC.
-    'changed_at', fubd.instant(c.changed_at), 'changed_after', fubd.instant(c.changed_after), 'received_at', fubd.instant(c.received_at),
-    'confirmed_at', fubd.instant(c.confirmed_at)
-) AS change
+-- Rows by id, for readers who page: those after $1, up to $2 (settled.sql).
+SELECT c.id, {shown} AS json
 FROM public.stage_changes c
-WHERE c.id > $1
+WHERE c.id > $1::bigint AND c.id <= $2::bigint
 ORDER BY c.id
-LIMIT $2
+LIMIT $3

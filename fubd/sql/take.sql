@@ -18,6 +18,11 @@ WITH delivered AS (
     WHERE p.id = ANY($8::bigint[]) AND (SELECT count(*) FROM born) >= 0
     ORDER BY p.id
     FOR NO KEY UPDATE
+), said AS MATERIALIZED (
+    -- From where on the ids lie that this transaction draws, before it draws any: who pages by id waits for them (settled.sql).
+    -- The key of an advisory lock is 32 bits and has a sign.
+    SELECT pg_advisory_xact_lock_shared(1718968937, ((d.id % 4294967296 + 2147483648) % 4294967296 - 2147483648)::integer)::text AS lock
+    FROM (SELECT coalesce(pg_sequence_last_value($21::text::regclass), 0) AS id WHERE (SELECT count(*) FROM locked) >= 0) d
 ), claimed AS (
     INSERT INTO fubd.claim AS k
         (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
@@ -26,7 +31,7 @@ WITH delivered AS (
         $9::bigint[], $10::timestamptz[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::timestamptz[],
         $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::boolean[]
     ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
-    WHERE (SELECT count(*) FROM locked) >= 0
+    WHERE (SELECT count(said.lock) FROM said) >= 0
     -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer; but coverage at a later read says nothing of
     -- when the stage before was left, for the earlier read had shown the new one already: the lowest stays, and unknown is lowest of all.
     ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE

@@ -78,6 +78,7 @@ class OneRecording:
             *_columns(kept, 6),
             sorted(people),
             *_columns(list(claims), _CLAIM_FIELDS),
+            self._table.sequence,
         )
         if row["locked"] != len(people):
             # Someone else has just made one of these people: our snapshot is older than their row, so it could not be locked.

@@ -40,7 +40,10 @@ _BEGIN = (
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
 )
 
-_BEGIN_READING = "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL jit = off"
+# Each statement sees what was committed before it, and not only what was before the first.
+_BEGIN_READING = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL jit = off"
+)
 
 
 class Pool:

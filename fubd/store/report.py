@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fubd.ports import ModeRecord
-from fubd.store import statements
+import asyncpg
+
+from fubd.ports import ModeRecord, ShownRow
+from fubd.store import statements, table
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.pool import Pool
-
-# A row without its evidence. An older table's instants have no zone; they are UTC.
-_CHANGE = (
-    "to_jsonb(c) - 'raw_payload' || jsonb_build_object('changed_at', fubd.instant(c.changed_at), 'changed_after',"
-    " fubd.instant(c.changed_after), 'received_at', fubd.instant(c.received_at), 'confirmed_at', fubd.instant(c.confirmed_at)) AS change"
-)
+from fubd.store.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,8 @@ class Report:
         self._pool = pool
         self._instance = instance
         self._first_delivery: int | None = None
+        self._table: Table | None = None
+        self._settled = 0
 
     async def known(self) -> Known:
         """Give one look at the whole. Raises Unavailable."""
@@ -75,30 +75,64 @@ class Report:
         async with self._pool.transaction() as connection:
             return await count_foreign(connection)
 
-    async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Give rows by id, ascending, without their evidence. Raises Unavailable."""
-        async with self._pool.reading() as connection:
-            rows = await connection.fetch(statements.text("changes"), after, limit)
-            return [json.loads(row["change"]) for row in rows]
+    async def settled(self) -> int:
+        """Give up to which id no row can appear any more. Raises Unavailable."""
+        async with self._showing() as (connection, product):
+            return await self._settle(connection, product)
 
-    async def by_ids(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Give these rows, without their evidence. Raises Unavailable."""
-        async with self._pool.reading() as connection:
-            rows = await connection.fetch(
-                f"SELECT {_CHANGE} FROM public.stage_changes c WHERE c.id = ANY($1::bigint[]) ORDER BY c.id",
-                list(ids),
-            )
-            return [json.loads(row["change"]) for row in rows]
+    async def page(self, after: int, limit: int) -> list[ShownRow]:
+        """Give rows by id, ascending, as far as no row can appear between them any more. Raises Unavailable."""
+        async with self._showing() as (connection, product):
+            settled = await self._settle(connection, product)
+            if settled <= after:
+                return []
+            return _shown(await connection.fetch(product.statement("changes"), after, settled, limit))
+
+    async def rows(self, ids: Sequence[int]) -> list[ShownRow]:
+        """Give these rows. Raises Unavailable."""
+        async with self._showing() as (connection, product):
+            return _shown(await connection.fetch(product.statement("rows"), list(ids)))
+
+    async def last(self, limit: int) -> list[ShownRow]:
+        """Give the last rows, newest first. Raises Unavailable."""
+        async with self._showing() as (connection, product):
+            return _shown(await connection.fetch(product.statement("recent"), limit))
+
+    async def last_correction(self) -> int:
+        """Give the highest number under which a correction is noted, 0 for none. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.correction"))
+
+    async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
+        """Give corrections noted under numbers above `after`, ascending: the number, and the id of the row. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("corrections"), after, limit)]
+
+    async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Give what `page` gives as values, for commands. Raises Unavailable."""
+        return [json.loads(row.json) for row in await self.page(after, limit)]
 
     async def recent(self, limit: int) -> list[dict[str, Any]]:
-        """Give the last rows, newest first. Raises Unavailable."""
-        async with self._pool.reading() as connection:
-            rows = await connection.fetch(
-                f"SELECT {_CHANGE} FROM public.stage_changes c WHERE c.changed_at < '9000-01-01'"
-                " ORDER BY c.changed_at DESC, c.id DESC LIMIT $1",
-                limit,
-            )
-            return [json.loads(row["change"]) for row in rows]
+        """Give what `last` gives as values, for commands. Raises Unavailable."""
+        return [json.loads(row.json) for row in await self.last(limit)]
+
+    @asynccontextmanager
+    async def _showing(self) -> AsyncIterator[tuple[asyncpg.Connection, Table]]:
+        """Open a look at the rows, with how the table is made."""
+        try:
+            async with self._pool.reading() as connection:
+                self._table = self._table or await table.read(connection)
+                yield connection, self._table
+        except BaseException:
+            # Whatever failed, somebody may have altered the table: it is looked at anew.
+            self._table = None
+            raise
+
+    async def _settle(self, connection: asyncpg.Connection, product: Table) -> int:
+        """Find out up to which id rows are settled. What was once stays so, though a new writer may say a lower id than it draws."""
+        settled = await connection.fetchval(statements.text("settled"), product.sequence)
+        self._settled = max(self._settled, settled)
+        return self._settled
 
     async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
         """Count rows received since `start`, by source and bucket. Raises Unavailable."""
@@ -143,3 +177,7 @@ class Report:
                 self._instance,
             )
             return Pruned(gone["removed"], gone["own"])
+
+
+def _shown(records: Iterable[asyncpg.Record]) -> list[ShownRow]:
+    return [ShownRow(record["id"], record["json"]) for record in records]

@@ -51,6 +51,12 @@ class Column:
         """Tell whether it holds instants."""
         return not self.domain and self.type in _INSTANTS
 
+    @property
+    def shown(self) -> str:
+        """Write the column (of alias c) for readers. An instant without a zone, in a table of older scripts, is UTC."""
+        quoted = self.name.replace('"', '""')
+        return f'c."{quoted}" AT TIME ZONE \'UTC\' AS "{quoted}"' if self.type == "timestamp without time zone" else f'c."{quoted}"'
+
     def takes(self, value: str) -> str:
         """Write a value (SQL, of the type that a table of fubd's own has there) so that this column takes it."""
         if self.is_instant:
@@ -90,9 +96,15 @@ class Table:
         taken = column.takes(value)
         return f"coalesce({taken}, {column.otherwise})" if new and column.required and column.otherwise else taken
 
-    def statement(self, name: str, columns: Mapping[str, str]) -> str:
+    @property
+    def shown(self) -> str:
+        """Write a row (alias c) as JSON text for readers: every column but the evidence, instants in UTC."""
+        columns = ", ".join(column.shown for column in self.columns.values() if column.name != "raw_payload")
+        return f"(SELECT row_to_json(shown)::text FROM (SELECT {columns}) shown)"
+
+    def statement(self, name: str, columns: Mapping[str, str] | None = None) -> str:
         """Give a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""
-        return statements.with_columns(statements.text(name), columns, self.fitted)
+        return statements.with_columns(statements.text(name), columns or {}, self.fitted).replace("{shown}", self.shown)
 
 
 async def read(connection: asyncpg.Connection) -> Table:

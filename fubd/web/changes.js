@@ -58,11 +58,6 @@ export class Changes {
     this.#announcer = announcer;
   }
 
-  /** The highest id shown: where the stream goes on. */
-  get last() {
-    return Math.max(0, ...this.#rows.keys());
-  }
-
   /** Show these rows, newest first, in place of all. */
   replace(rows, now) {
     const kept = this.#rows;

@@ -134,7 +134,11 @@ function showModes(modes) {
   at("mode-changes").replaceChildren(...items);
 }
 
+// Up to where the list is whole: the stream goes on from there.
+let settled = 0;
+
 function showOverview(overview) {
+  settled = overview.settled;
   timeline.show(overview);
   changes.replace(overview.recent, now());
   showModes(overview.modes);
@@ -207,7 +211,7 @@ function link(state, words) {
 }
 
 function listen() {
-  const stream = new EventSource(address(`/api/stream?after=${changes.last}`));
+  const stream = new EventSource(address(`/api/stream?after=${settled}`));
   const told = (how) => (event) => {
     changes[how](JSON.parse(event.data), now());
     askOverviewSoon();

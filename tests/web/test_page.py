@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from fubd.server import CORRECTED, RECORDED, ModeChange
+from fubd.server import ModeChange
+from tests.server.parts import BUCKETS, NOW, House, MemoryView, row, running
 from tests.web.browser import Browser, Page, browsing
-from tests.web.parts import BUCKETS, NOW, House, MemoryView, row, running
 
 LIVE = "document.querySelector('#link').dataset.state === 'live'"
 # What happens when the tab is turned to again: the page asks at once what it would ask within seconds.
@@ -43,7 +43,7 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 async def house() -> AsyncIterator[House]:
     """Give a running server with some changes to show."""
     async with running() as made:
-        made.view.rows = [row(each) for each in range(1, 31)]
+        made.view.table = [row(each) for each in range(1, 31)]
         yield made
 
 
@@ -101,13 +101,12 @@ async def test_a_change_appears_without_reload(page: Page, house: House) -> None
     new = row(
         31, first_name="Noor", last_name="Voorbeeld", stage_from="Contacted", stage_to="Closed", source="polling", confirmed_by="webhook"
     )
-    house.view.rows.append(new)
-    house.server.publish(RECORDED, new)
+    house.record(new)
     await page.until("document.querySelector('.change').dataset.id === '31'")
     first = await page.text(".change")
     for told in ("Noor Voorbeeld", "person 1031", "Contacted → to Closed", "polling + webhook"):
         assert told in " ".join(first.split())
-    house.server.publish(CORRECTED, new | {"stage_from": "Appointment Set"})
+    house.correct(new | {"stage_from": "Appointment Set"})
     await page.until("document.querySelector('.change').textContent.includes('Appointment Set → ')")
     assert "corrected" in await page.text(".change")
     assert await page.value("document.querySelectorAll('.change').length") == 20
@@ -142,11 +141,11 @@ HOSTILE = [
 async def test_a_script_in_a_name_does_not_run(page: Page, house: House) -> None:
     """Whatever names, stages and reasons hold is shown as the text it is, at once and live."""
     for at, hostile in enumerate(HOSTILE):
-        house.view.rows[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
+        house.view.table[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
     house.view.shown = dataclasses.replace(house.view.shown, reason=HOSTILE[0], mode=HOSTILE[1], subscriptions={HOSTILE[2]: HOSTILE[0]})
     house.view.day = dataclasses.replace(house.view.day, modes=[ModeChange(HOSTILE[0], HOSTILE[1], NOW - timedelta(hours=9))])
     await show(page, house)
-    house.server.publish(RECORDED, row(31, first_name=HOSTILE[0], last_name=HOSTILE[1], stage_to=HOSTILE[2]))
+    house.record(row(31, first_name=HOSTILE[0], last_name=HOSTILE[1], stage_to=HOSTILE[2]))
     await page.until("document.querySelector('.change').dataset.id === '31'")
     shown = await page.text("body")
     for hostile in HOSTILE:
@@ -196,7 +195,7 @@ async def test_the_keyboard_reaches_everything_in_order(page: Page, house: House
 async def test_it_is_legible_at_every_width_and_in_the_dark(page: Page, house: House, width: int, dark: bool) -> None:
     """Nothing is wider than the window, and every text stands out from its ground by 4.5 to 1."""
     long = "Appointment with a stage name of quite some length, " * 3
-    house.view.rows[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
+    house.view.table[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
     fail_over(house.view)
     await show(page, house, width=width, dark=dark)
     assert await page.value("document.documentElement.scrollWidth") == width
@@ -257,12 +256,12 @@ async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None
     """The page says that it is cut off, comes back by itself, and shows what it missed, each row once."""
     async with browser.tab() as page:
         async with running() as before:
-            before.view.rows = [row(each) for each in range(1, 4)]
+            before.view.table = [row(each) for each in range(1, 4)]
             port = before.server.port
             await show(page, before)
         await page.until("document.querySelector('#link').dataset.state === 'lost'")
         async with running(port=port) as after:
-            after.view.rows = [row(each) for each in range(1, 6)]
+            after.view.table = [row(each) for each in range(1, 6)]
             await page.until(f"{LIVE} && document.querySelectorAll('.change').length === 5")
             ids = await page.value("[...document.querySelectorAll('.change')].map((each) => each.dataset.id)")
             assert ids == ["5", "4", "3", "2", "1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import hmac
 import json
 import time
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from fubd.core.observation import Delivery, Snapshot
 from fubd.metrics import Metrics
-from fubd.ports import Findings, Receipt, Unavailable
+from fubd.ports import Findings, Receipt, ShownRow, Unavailable
 from fubd.server import (
     ApiBudget,
     Captures,
@@ -164,6 +165,7 @@ def story() -> Overview:
         api=ApiBudget(limit=250, remaining=231, window_seconds=10.0, share=0.8, calls=2718),
         pending=2,
         quarantined=1,
+        settled=0,
         recent=[],
     )
 
@@ -172,7 +174,9 @@ class MemoryView:
     """Shows what a test puts into it. While `database_up` is false only what needs no database; while `gate` is clear, nothing."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
+        self.table: list[dict[str, object]] = []
+        self.noted: list[tuple[int, int]] = []
+        self.asked = 0
         self.database_up = True
         self.gate = asyncio.Event()
         self.gate.set()
@@ -202,19 +206,49 @@ class MemoryView:
     async def overview(self) -> Overview:
         """Give the day, with the newest rows."""
         await self._answer()
-        day = self.day
-        recent = self.rows[:-51:-1]
-        return Overview(day.now, day.started_at, day.version, day.captures, day.modes, day.api, day.pending, day.quarantined, recent)
+        return dataclasses.replace(self.day, settled=self._last(), recent=[_shown(each) for each in self.table[:-51:-1]])
 
-    async def changes(self, after: int, limit: int) -> Sequence[Mapping[str, object]]:
+    async def settled(self) -> int:
+        """Give the last id: here nobody is ever at work."""
+        await self._answer()
+        return self._last()
+
+    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
         """Give rows above that id."""
         await self._answer()
-        return [each for each in self.rows if int(str(each["id"])) > after][:limit]
+        return [_shown(each) for each in self.table if _id(each) > after][:limit]
+
+    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """Give these rows."""
+        await self._answer()
+        return [_shown(each) for each in self.table if _id(each) in ids]
+
+    async def last_correction(self) -> int:
+        """Give the number of the last."""
+        await self._answer()
+        return max((number for number, _ in self.noted), default=0)
+
+    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Give corrections above that number."""
+        await self._answer()
+        return sorted(noted for noted in self.noted if noted[0] > after)[:limit]
+
+    def _last(self) -> int:
+        return max((_id(each) for each in self.table), default=0)
 
     async def _answer(self) -> None:
+        self.asked += 1
         await self.gate.wait()
         if not self.database_up:
             raise Unavailable("no database here")
+
+
+def _id(row: Mapping[str, object]) -> int:
+    return int(str(row["id"]))
+
+
+def _shown(row: Mapping[str, object]) -> ShownRow:
+    return ShownRow(_id(row), json.dumps(row, default=str))
 
 
 class House:
@@ -240,6 +274,19 @@ class House:
         """Where it listens."""
         return f"http://127.0.0.1:{self.server.port}"
 
+    def record(self, row: dict[str, object]) -> None:
+        """Commit a row, as this process does."""
+        self.view.table.append(row)
+        self.server.changed()
+
+    def correct(self, row: dict[str, object], *, noted: bool = True) -> None:
+        """Commit another form of a row that stands."""
+        at = next(at for at, each in enumerate(self.view.table) if each["id"] == row["id"])
+        self.view.table[at] = row
+        if noted:
+            self.view.noted.append((len(self.view.noted) + 1, _id(row)))
+        self.server.changed([] if noted else [_id(row)])
+
     def counted(self, outcome: str) -> float:
         """Give how many deliveries the metrics count under an outcome."""
         return self.metrics.registry.get_sample_value("fubd_webhook_deliveries_total", {"outcome": outcome}) or 0.0
@@ -256,7 +303,11 @@ async def running(
     """Run a server on loopback."""
     house = House(token=token, limits=limits, keys=keys)
     await house.server.start(port=port, host="127.0.0.1")
-    try:
-        yield house
-    finally:
-        await house.server.stop(within_seconds=1)
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(house.server.follow(over))
+        try:
+            yield house
+        finally:
+            over.set()
+            await house.server.stop(within_seconds=1)

@@ -1,0 +1,72 @@
+"""Recorded changes, by page."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import aiohttp
+import pytest
+
+from fubd.server import Limits
+from tests.server.parts import row, running
+
+
+async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str, object]]:
+    """Get a JSON document."""
+    async with web.get(url) as response:
+        assert response.content_type == "application/json"
+        return response.status, cast("dict[str, object]", await response.json())
+
+
+async def test_changes_are_paged_by_id(web: aiohttp.ClientSession) -> None:
+    """A reader who follows `next_after` sees every row once, ascending, and keeps its place at the end."""
+    async with running() as house:
+        house.view.table = [row(each) for each in range(1, 251)]
+        seen: list[object] = []
+        after: object = 0
+        pages: list[int] = []
+        while not pages or pages[-1]:
+            status, page = await read_json(web, f"{house.url}/api/changes?after={after}")
+            assert status == 200
+            rows = cast("list[dict[str, object]]", page["changes"])
+            pages.append(len(rows))
+            seen += [each["id"] for each in rows]
+            after = page["next_after"]
+        assert seen == list(range(1, 251))
+        assert (pages, after) == ([100, 100, 50, 0], 250)
+
+
+@pytest.mark.parametrize("limit", [1, 1000, 1001, 10**9])
+async def test_a_page_has_at_most_a_thousand_rows(web: aiohttp.ClientSession, limit: int) -> None:
+    """A larger wish is cut, not refused."""
+    async with running() as house:
+        house.view.table = [row(each) for each in range(1, 1101)]
+        _, page = await read_json(web, f"{house.url}/api/changes?limit={limit}")
+        assert len(cast("list[object]", page["changes"])) == min(limit, 1000)
+
+
+@pytest.mark.parametrize(
+    "query", ["after=", "after=-1", "after=x", "after=1.5", "after=%D9%A3", f"after={2**63}", "limit=0", "limit=", "limit=x"]
+)
+@pytest.mark.parametrize("path", ["/api/changes", "/api/stream"])
+async def test_a_bad_number_is_told(web: aiohttp.ClientSession, path: str, query: str) -> None:
+    """400, with a JSON error that says what is wanted."""
+    if path == "/api/stream" and query.startswith("limit"):
+        path = "/api/changes"
+    async with running() as house:
+        status, answer = await read_json(web, f"{house.url}{path}?{query}")
+        assert status == 400
+        assert "must be a whole number" in str(answer["error"])
+
+
+async def test_a_database_that_is_away_is_told(web: aiohttp.ClientSession) -> None:
+    """503 for what needs it, also when it says nothing at all for too long."""
+    async with running(limits=Limits(view_seconds=0.05)) as house:
+        house.view.database_up = False
+        for path in ("/api/changes", "/api/overview"):
+            status, answer = await read_json(web, f"{house.url}{path}")
+            assert (status, answer) == (503, {"error": "the database does not answer"})
+        house.view.database_up = True
+        house.view.gate.clear()
+        for path in ("/api/changes", "/api/overview"):
+            assert (await read_json(web, f"{house.url}{path}"))[0] == 503

@@ -1,0 +1,325 @@
+"""The door over real sockets, under every kind of sender."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+
+import aiohttp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from yarl import URL
+
+from fubd.core.observation import StageEvent
+from fubd.ports import Unavailable
+from fubd.server import WEBHOOK_PATHS, Limits
+from tests.server.parts import KEY, running, sign, stage_event
+from tests.server.senders import MIB, PATIENCE_SECONDS, balanced, connect, exchange, head, post, rest_of, until
+from tests.support.waiting import eventually
+
+
+@pytest.mark.parametrize("path", [*WEBHOOK_PATHS, f"{WEBHOOK_PATHS[0]}?account=7", "/webhook/%66ub"])
+async def test_a_genuine_delivery_is_answered_200_once_kept(web: aiohttp.ClientSession, path: str) -> None:
+    """Both routes take it, also with a query or an odd spelling, and it is decoded and counted."""
+    async with running() as house:
+        body = stage_event()
+        target = URL(f"{house.url}{path}", encoded=True)
+        async with web.post(target, data=body, headers={"FUB-Signature": sign(body)}) as response:
+            assert (response.status, await response.text()) == (200, "accepted")
+        assert [type(each.told) for each in house.inbox.kept] == [StageEvent]
+        assert house.inbox.kept[0].body == body
+        assert (house.server.door.answered_200, house.counted("accepted")) == (1, 1)
+        assert balanced(house)
+
+
+async def test_each_outcome_is_counted_under_its_name(web: aiohttp.ClientSession) -> None:
+    """A duplicate and a quarantined delivery are answered 200 like a new one, and told apart in the counts."""
+    async with running() as house:
+        for body in (stage_event(), stage_event(), b"not JSON"):
+            assert (await post(web, house, body)).status == 200
+        assert [house.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
+        assert house.server.door.answered_200 == 3
+        assert balanced(house)
+
+
+@pytest.mark.parametrize("signature", [None, "", "0" * 64, sign(b"another body"), "ключ", sign(stage_event()).upper()])
+async def test_a_forged_delivery_is_answered_401_and_kept_nowhere(
+    web: aiohttp.ClientSession, signature: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the right signature nothing reaches the inbox or the log; it is only counted."""
+    with caplog.at_level(logging.DEBUG, "fubd"):
+        async with running() as house:
+            headers = {} if signature is None else {"FUB-Signature": signature}
+            async with web.post(f"{house.url}{WEBHOOK_PATHS[0]}", data=stage_event(), headers=headers) as response:
+                assert response.status == 401
+            assert house.inbox.kept == []
+            assert house.counted("forged") == 1
+            assert balanced(house)
+    assert caplog.records == []
+
+
+async def test_both_keys_open_the_door_while_rotating(web: aiohttp.ClientSession) -> None:
+    """A delivery signed with the previous key is genuine as well."""
+    async with running(keys=[b"newer", KEY]) as house:
+        assert (await post(web, house, stage_event())).status == 200
+        assert (await post(web, house, stage_event(7), FUB_Signature=sign(stage_event(7), b"newer"))).status == 200
+
+
+async def test_a_body_of_the_largest_size_is_taken(web: aiohttp.ClientSession) -> None:
+    """Exactly 1 MiB is not over 1 MiB."""
+    async with running() as house:
+        assert (await post(web, house, b" " * MIB)).status == 200
+        assert (await post(web, house, b" " * (MIB + 1))).status == 413
+        assert balanced(house)
+
+
+async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes() -> None:
+    """The answer comes though no byte of the body was sent."""
+    async with running() as house:
+        reader, writer = await connect(house)
+        writer.write(head(b"", length=MIB + 1))
+        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+        assert house.counted("too_large") == 1
+        assert balanced(house)
+
+
+async def test_a_body_without_declared_length_is_refused_once_it_is_too_long() -> None:
+    """Reading a chunked body stops at the limit, signed or not."""
+    async with running() as house:
+        reader, writer = await connect(house)
+        writer.write(head(b"", "Transfer-Encoding: chunked"))
+        for _ in range(5):
+            writer.write(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
+        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+        assert house.counted("too_large") == 1
+
+
+async def test_a_body_that_comes_in_pieces_is_taken() -> None:
+    """Head, and the body in two chunks, each on its own."""
+    async with running() as house:
+        body = stage_event()
+        reader, writer = await connect(house)
+        for part in (
+            head(body, "Transfer-Encoding: chunked"),
+            b"5\r\n" + body[:5] + b"\r\n",
+            b"%x\r\n" % (len(body) - 5) + body[5:] + b"\r\n",
+        ):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(b"0\r\n\r\n")
+        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        assert len(house.inbox.kept) == 1
+
+
+async def test_a_body_that_does_not_come_is_answered_408() -> None:
+    """The sender has so many seconds for the whole body, then the connection ends."""
+    async with running(limits=Limits(body_seconds=0.05, linger_seconds=0.05)) as house:
+        reader, writer = await connect(house)
+        writer.write(head(b"{}", length=2) + b"{")
+        answer = await rest_of(reader)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        assert house.counted("too_slow") == 1
+        assert balanced(house)
+
+
+async def test_a_body_that_breaks_off_is_counted_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """A sender that hangs up in the middle leaves no trace, and the next one is served."""
+    async with running() as house:
+        _, writer = await connect(house)
+        writer.write(head(b"{}", length=2) + b"{")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        body = stage_event()
+        answer = await exchange(house, head(body, "Connection: close", length=len(body)) + body)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert (len(house.inbox.kept), house.server.door.answered) == (1, 1)
+        assert balanced(house)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        head(b"", "Transfer-Encoding: chunked") + b"zz\r\n",
+        head(b"", "Transfer-Encoding: chunked") + b"-1\r\nx\r\n",
+        head(b"", "Transfer-Encoding: chunked") + b"1\r\nxx\r\n0\r\n\r\n",
+        head(b"", "Transfer-Encoding: gibberish", length=3) + b"abc",
+        head(b"", "Content-Length: -1"),
+        head(b"", "Content-Length: 1", "Content-Length: 2") + b"ab",
+        head(b"", "Content-Length: many"),
+        b"POST /webhook/fub HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST " + b"/" * 9000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    ],
+)
+async def test_what_is_not_http_is_a_bad_request(framing: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken framing and floods of headers are answered 400, in silence, and are no delivery."""
+    async with running(limits=Limits(linger_seconds=0.05)) as house:
+        answer = await exchange(house, framing)
+        assert answer.startswith(b"HTTP/1.0 400 ")
+        assert house.server.door.answered == 0
+    assert caplog.records == []
+
+
+async def test_an_unavailable_inbox_is_answered_503(web: aiohttp.ClientSession) -> None:
+    """The sender is asked to come again: at a moment the inbox wishes, or at a usual one."""
+    async with running() as house:
+        house.inbox.failure = Unavailable("the database is away")
+        response = await post(web, house, stage_event())
+        assert (response.status, response.headers["Retry-After"]) == (503, "30")
+        house.inbox.failure = Unavailable("the database is away", retry_after=6.2)
+        assert (await post(web, house, stage_event())).headers["Retry-After"] == "7"
+        assert house.counted("unavailable") == 2
+        assert balanced(house)
+
+
+async def test_a_silent_inbox_is_answered_503_and_goes_on(web: aiohttp.ClientSession) -> None:
+    """The sender does not wait longer than promised, and the delivery is kept all the same once the inbox can."""
+    async with running(limits=Limits(deliver_seconds=0.05)) as house:
+        house.inbox.gate.clear()
+        assert (await post(web, house, stage_event())).status == 503
+        assert house.inbox.kept == []
+        house.inbox.gate.set()
+        await eventually(lambda: len(house.inbox.kept) == 1)
+
+
+async def test_a_bug_behind_the_door_is_told_in_the_log_and_answered_503(
+    web: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was committed, so the sender must come again; the sender is never told 500."""
+    async with running() as house:
+        house.inbox.failure = ZeroDivisionError("a bug")
+        assert (await post(web, house, stage_event())).status == 503
+        assert [record.getMessage() for record in caplog.records] == ["a delivery could not be recorded"]
+        assert balanced(house)
+
+
+async def test_a_delivery_whose_sender_hung_up_is_still_kept() -> None:
+    """Once the whole body is here, nobody has to wait for it to be recorded."""
+    async with running() as house:
+        house.inbox.gate.clear()
+        body = stage_event()
+        _, writer = await connect(house)
+        writer.write(head(body, length=len(body)) + body)
+        await house.inbox.reached.wait()
+        writer.transport.abort()
+        house.inbox.gate.set()
+        await house.server.stop(within_seconds=PATIENCE_SECONDS)
+        assert len(house.inbox.kept) == 1
+        assert balanced(house)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "nonsense", "gzip, gzip"])
+@pytest.mark.parametrize("packed", [True, False])
+async def test_a_body_is_taken_as_it_came(web: aiohttp.ClientSession, encoding: str, packed: bool) -> None:
+    """Whatever its encoding claims, the received bytes are what is verified and kept."""
+    async with running() as house:
+        body = gzip.compress(stage_event()) if packed else stage_event()
+        assert (await post(web, house, body, Content_Encoding=encoding)).status == 200
+        assert [each.body for each in house.inbox.kept] == [body]
+
+
+@pytest.mark.parametrize("kind", ["", "text/html", "application/x-www-form-urlencoded", "multipart/form-data", "a/b; charset=x", ";;=,"])
+async def test_the_content_type_does_not_matter(web: aiohttp.ClientSession, kind: str) -> None:
+    """Only the body's bytes count."""
+    async with running() as house:
+        assert (await post(web, house, stage_event(), Content_Type=kind, Accept="image/png")).status == 200
+
+
+async def test_a_sender_who_asks_first_is_told_to_go_on() -> None:
+    """`Expect: 100-continue` is answered before the body, and the answer follows."""
+    async with running() as house:
+        body = stage_event()
+        reader, writer = await connect(house)
+        writer.write(head(body, "Expect: 100-Continue", length=len(body)))
+        assert await until(reader, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("expectation", ["100-continue", "a miracle", "", "100-continue, 100-continue"])
+async def test_an_odd_expectation_is_no_error(expectation: str) -> None:
+    """What else is expected is not our business: no 417."""
+    async with running() as house:
+        body = stage_event()
+        answer = await exchange(house, head(body, f"Expect: {expectation}", "Connection: close", length=len(body)) + body)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize("path", WEBHOOK_PATHS)
+async def test_the_door_takes_only_post(method: str, path: str) -> None:
+    """Another method is 405 with the right one named, and is no delivery."""
+    async with running() as house:
+        answer = await exchange(house, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert b"\r\nAllow: POST\r\n" in answer
+        assert house.server.door.answered == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/webhook", "/webhook/fub/", "//webhook/fub", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
+)
+async def test_an_unknown_path_is_404(path: str) -> None:
+    """For any method, in plain text."""
+    async with running() as house:
+        for method in ("GET", "POST", "OPTIONS"):
+            answer = await exchange(house, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+            assert answer.startswith(b"HTTP/1.1 404 ")
+            assert b"text/plain" in answer
+
+
+TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
+LINES = st.tuples(
+    st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "CONNECT", "PUT"]) | TOKENS,
+    st.sampled_from(["/", "*", "/webhook/fub", "/health", "/metrics", "/api/changes?after=x", "http://a/webhook/fub", "//", "/%zz", "a:1"])
+    | TOKENS,
+)
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["Accept", "Content-Length", "Transfer-Encoding", "Expect", "Connection", "Upgrade", "Range", "FUB-Signature"])
+        | TOKENS,
+        st.sampled_from(["chunked", "close", "upgrade", "websocket", "100-continue", "0", "3", "text/none", "gzip"])
+        | st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=12),
+    ),
+    max_size=5,
+)
+REQUESTS = st.builds(
+    lambda line, headers, body: (
+        (
+            f"{line[0]} {line[1]} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers) + "Connection: close\r\n\r\n"
+        ).encode("latin-1")
+        + body
+    ),
+    LINES,
+    HEADERS,
+    st.binary(max_size=20) | st.just(b"3\r\nabc\r\n0\r\n\r\n"),
+)
+
+
+async def test_no_sender_can_cause_a_server_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Any request at all is answered below 500 or not at all, never 406 or 410, and nothing is logged for it."""
+    loop = asyncio.get_running_loop()
+    async with running(limits=Limits(body_seconds=0.02, head_seconds=0.02, linger_seconds=0.02)) as house:
+
+        @settings(max_examples=150, deadline=None)
+        @given(REQUESTS | st.binary(max_size=200))
+        def check(sent: bytes) -> None:
+            answer = asyncio.run_coroutine_threadsafe(exchange(house, sent), loop).result(PATIENCE_SECONDS)
+            statuses = [int(line.split()[1]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+            assert all(status < 500 and status not in {406, 410} for status in statuses)
+
+        await asyncio.to_thread(check)
+        assert balanced(house)
+    assert caplog.records == []

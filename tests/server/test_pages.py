@@ -1,0 +1,119 @@
+"""The probes, the health document, the metrics, the token, and the page's own files."""
+
+from __future__ import annotations
+
+import base64
+
+import aiohttp
+import pytest
+
+from tests.server.parts import running, stage_event
+from tests.server.senders import post
+
+
+async def test_the_probes_tell_life_from_readiness(web: aiohttp.ClientSession) -> None:
+    """It is alive at once, and ready when nothing speaks against it, else with the reason."""
+    async with running() as house:
+        for reason, status, text in (
+            (None, 200, "ready\n"),
+            ("the schema is from a newer version", 503, "the schema is from a newer version\n"),
+        ):
+            house.view.reason_unready = reason
+            async with web.get(f"{house.url}/healthz") as response:
+                assert response.status == 200
+            async with web.get(f"{house.url}/readyz", headers={"Host": "healthcheck.railway.app"}) as response:
+                assert (response.status, await response.text()) == (status, text)
+
+
+async def test_the_health_document_has_its_shape(web: aiohttp.ClientSession) -> None:
+    """Every key of it is there, instants in UTC or null, whether or not the database answers."""
+    async with running() as house:
+        house.view.database_up = False
+        async with web.get(f"{house.url}/health") as response:
+            assert (response.status, response.content_type) == (200, "application/json")
+            document = await response.json()
+        assert document == {
+            "mode": "steady",
+            "reason": "a webhook arrived 12 s ago, and the last poll found nothing missed",
+            "poll_interval_seconds": 1800.0,
+            "coverage": "2026-03-01T12:00:30Z",
+            "sources": {
+                "webhook": {
+                    "status": "HEALTHY",
+                    "last_heard": "2026-03-01T12:07:18Z",
+                    "last_change": "2026-03-01T12:07:16Z",
+                    "records_today": 31,
+                },
+                "polling": {"status": "HEALTHY", "last_heard": "2026-03-01T12:00:30Z", "last_change": None, "records_today": 2},
+            },
+            "subscriptions": {"peopleStageUpdated": "Active", "peopleCreated": "Active", "peopleDeleted": "Active"},
+            "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
+        }
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/none", "application/openmetrics-text; version=1.0.0", ""])
+async def test_the_metrics_have_one_form_for_every_reader(web: aiohttp.ClientSession, accept: str) -> None:
+    """Nothing that a scraper asks for makes a 406."""
+    async with running() as house:
+        await post(web, house, stage_event())
+        async with web.get(f"{house.url}/metrics", headers={"Accept": accept}) as response:
+            assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+            assert 'fubd_webhook_deliveries_total{outcome="accepted"} 1.0\n' in await response.text()
+
+
+GUARDED = ["/", "/health", "/metrics", "/api/changes", "/api/overview", "/api/stream", "/web/status.js", "/web/status.css"]
+TOKEN = "invented:tökén"
+
+
+def basic(credentials: str) -> str:
+    """Write a Basic authorization."""
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_the_token_guards_what_shows_data(web: aiohttp.ClientSession, path: str) -> None:
+    """As a bearer token or as a password it opens; anything else is 401, and a browser is made to ask."""
+    async with running(token=TOKEN) as house:
+        for authorization, status in (
+            (f"Bearer {TOKEN}", 200),
+            (f"bearer {TOKEN}", 200),
+            (basic(f":{TOKEN}"), 200),
+            (basic(f"anyone:{TOKEN}"), 200),
+            (None, 401),
+            ("", 401),
+            ("Bearer", 401),
+            ("Bearer invented", 401),
+            (f"Digest {TOKEN}", 401),
+            (basic(TOKEN[:-1]), 401),
+            ("Basic \xff", 401),
+            ("Basic not base64", 401),
+            (basic("anyone"), 401),
+        ):
+            headers = {} if authorization is None else {"Authorization": authorization}
+            async with web.head(f"{house.url}{path}", headers=headers) as response:
+                assert (authorization, response.status) == (authorization, status)
+                assert status == 200 or response.headers["WWW-Authenticate"].startswith("Basic realm=")
+
+
+async def test_the_token_does_not_guard_probes_and_the_door(web: aiohttp.ClientSession) -> None:
+    """The platform and Follow Up Boss do not know it."""
+    async with running(token=TOKEN) as house:
+        for path in ("/healthz", "/readyz"):
+            async with web.get(f"{house.url}{path}") as response:
+                assert response.status == 200
+        assert (await post(web, house, stage_event())).status == 200
+
+
+async def test_the_page_may_load_only_its_own(web: aiohttp.ClientSession) -> None:
+    """Its policy allows no inline script and no foreign host, and the files it names are there with their types."""
+    async with running() as house:
+        async with web.get(f"{house.url}/") as response:
+            assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+            policy = response.headers["Content-Security-Policy"]
+            assert (policy.split(";")[0], "unsafe" in policy) == ("default-src 'none'", False)
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            text = await response.text()
+        for name, kind in (("status.js", "text/javascript"), ("status.css", "text/css"), ("icon.svg", "image/svg+xml")):
+            assert f'"/web/{name}"' in text
+            async with web.get(f"{house.url}/web/{name}") as response:
+                assert (response.status, response.content_type) == (200, kind)

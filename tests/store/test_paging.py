@@ -1,0 +1,152 @@
+"""Who pages by id misses no row, however many write at once: an id is drawn before its row is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import pytest
+
+from fubd.core.observation import Delivery
+from fubd.ports import NewClaim, Unavailable
+from fubd.store import Journal, Pool, Report
+from fubd.store.dsn import parse
+from tests.recorder import at, recorder, webhook
+
+
+async def _ids(report: Report, after: int = 0, limit: int = 100) -> list[int]:
+    return [row["id"] for row in await report.changes(after, limit)]
+
+
+def _claim(delivery: Delivery, person: int) -> NewClaim:
+    return NewClaim(person, at("9:00"), "entry", "webhook", str(delivery.event_id), "Lead", None, at("9:00"), None, None, None, False)
+
+
+async def test_a_row_is_shown_only_once_none_below_it_can_appear(database: str) -> None:
+    """While another writer holds an id that it drew and has not committed, the rows above it wait; then all are there, in order."""
+    slow = Pool(parse(database), size=1)
+    async with recorder(database) as quick, AsyncExitStack() as under_way:
+        report = Report(quick.pool, instance="reader")
+        await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)))
+        first = await _ids(report)
+        assert len(first) == 1
+        recording = await under_way.enter_async_context(Journal(slow, instance="slow", columns={}).recording())
+        await recording.take([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
+        await quick.told(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
+        assert await _ids(report, after=first[0]) == []
+        await under_way.aclose()
+        assert len(await _ids(report, after=first[0])) == 2
+    await slow.close()
+
+
+async def test_what_was_shown_once_stays(database: str) -> None:
+    """A writer who begins later draws later ids: it hides nothing, and its own row comes last."""
+    slow = Pool(parse(database), size=1)
+    async with recorder(database) as quick, AsyncExitStack() as under_way:
+        report = Report(quick.pool, instance="reader")
+        await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
+        shown = await _ids(report)
+        recording = await under_way.enter_async_context(Journal(slow, instance="slow", columns={}).recording())
+        await recording.take([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
+        assert await _ids(report) == shown
+        assert await _ids(report, limit=1) == shown[:1]
+    await slow.close()
+
+
+@pytest.mark.parametrize("statement", ["SELECT pg_current_xact_id()", "INSERT INTO unrelated VALUES (1)"])
+async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: str, statement: str) -> None:
+    """A backup or a report under way for hours concerns no reader of ours."""
+    other = Pool(parse(database), size=1)
+    async with recorder(database) as quick, other.connection() as connection:
+        await connection.execute("CREATE TABLE unrelated (one int)")
+        async with connection.transaction():
+            await connection.execute(statement)
+            await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)))
+            assert len(await _ids(Report(quick.pool, instance="reader"))) == 1
+    await other.close()
+
+
+async def test_a_reader_beside_many_writers_misses_nothing(database: str) -> None:
+    """Four processes record at once; who follows the highest id seen has every row in the end, each once and in order."""
+    async with AsyncExitStack() as running:
+        writers = [await running.enter_async_context(recorder(database, instance=f"writer-{number}")) for number in range(4)]
+        report = Report(writers[0].pool, instance="reader")
+        over = asyncio.Event()
+        seen: list[int] = []
+
+        async def follow() -> None:
+            while True:
+                last = over.is_set()
+                while page := await _ids(report, after=seen[-1] if seen else 0):
+                    seen.extend(page)
+                if last:
+                    return
+
+        following = asyncio.create_task(follow())
+        await asyncio.gather(
+            *(
+                writer.told(*(webhook(f"e-{number}-{each}", "Lead", "10:00", people=(100 * each + number + 1,)) for each in range(40)))
+                for number, writer in enumerate(writers)
+            )
+        )
+        over.set()
+        await following
+        async with writers[0].pool.connection() as connection:
+            made = [row["id"] for row in await connection.fetch("SELECT id FROM public.stage_changes ORDER BY id")]
+        assert len(made) == 160
+        assert seen == made
+
+
+ODD = {
+    "money": ("numeric", "'12345678901234567890.123'", "12345678901234567890.123"),
+    "huge": ("numeric", "('1e5000')::numeric", "1" + "0" * 5000),
+    "nothing": ("numeric", "'NaN'", '"NaN"'),
+    "endless": ("float8", "'-Infinity'", '"-Infinity"'),
+    "made_at": ("timestamp", "'2026-01-05 10:00:00.5'", '"2026-01-05T10:00:00.5+00:00"'),
+    "seen_at": ("timestamptz", "'2026-01-05 12:00+02'", '"2026-01-05T10:00:00+00:00"'),
+    "ever": ("timestamp", "'infinity'", '"infinity"'),
+    'Day of "it" {x: y}': ("date", "'2026-01-05'", '"2026-01-05"'),
+    "told": ("json", r"""'{"nul": "\u0000"}'""", r'{"nul": "\u0000"}'),
+    "kept": ("jsonb", """'{"a": 1}'""", '{"a": 1}'),
+    "tags": ("text[]", "ARRAY['a', NULL]", '["a",null]'),
+    "bytes": ("bytea", r"'\x00ff'", r'"\\x00ff"'),
+    "took": ("interval", "'1 day 2 hours'", '"1 day 02:00:00"'),
+    "sure": ("boolean", "true", "true"),
+    "unset": ("text", "NULL", "null"),
+}
+
+
+async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
+    """Numbers to the last digit, instants in UTC whether or not the column has a zone, what JSON has no word for as text."""
+    async with recorder(database) as made:
+        async with made.pool.connection() as connection:
+            for name, (kind, _, _) in ODD.items():
+                quoted = name.replace('"', '""')
+                await connection.execute(f'ALTER TABLE public.stage_changes ADD COLUMN "{quoted}" {kind}')
+        await made.told(webhook("e-1", "Lead", "10:00"))
+        async with made.pool.connection() as connection:
+            for name, (_, value, _) in ODD.items():
+                quoted = name.replace('"', '""')
+                await connection.execute(f'UPDATE public.stage_changes SET "{quoted}" = {value}')
+        (shown,) = await Report(made.pool, instance="reader").page(0, 10)
+        for name, (_, _, text) in ODD.items():
+            assert f"{json.dumps(name)}:{text}" in shown.json
+        assert "raw_payload" not in shown.json
+        assert '"changed_at":"2026-01-05T10:00:00+00:00"' in shown.json
+        assert '"changed_after":null' in shown.json
+
+
+async def test_a_column_that_comes_or_goes_is_no_trouble_for_long(database: str) -> None:
+    """Somebody alters the table under a running daemon: the next look or the one after shows it as it is."""
+    async with recorder(database) as made:
+        report = Report(made.pool, instance="reader")
+        async with made.pool.connection() as connection:
+            await connection.execute("ALTER TABLE public.stage_changes ADD COLUMN extra text")
+        await made.told(webhook("e-1", "Lead", "10:00"))
+        assert "extra" in (await report.changes(0, 10))[0]
+        async with made.pool.connection() as connection:
+            await connection.execute("ALTER TABLE public.stage_changes DROP COLUMN extra")
+        with pytest.raises(Unavailable):
+            await report.changes(0, 10)
+        assert "extra" not in (await report.changes(0, 10))[0]
