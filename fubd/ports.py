@@ -391,7 +391,10 @@ class Book(Protocol):
         """Mark a person gone as of FUB's instant `at`: FUB answered 404 for them. Never makes a row. Drops their hint."""
 
     async def hints(self, limit: int) -> list[PendingHint]:
-        """Give people to be read because a webhook spoke of them, longest waiting first, those put off left out."""
+        """Give people to be read because a webhook spoke of them, those put off left out.
+
+        Those never asked for come first, longest waiting first, then those of the fewest attempts; the deleted who were not there last.
+        """
 
     async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         """Put off hints whose people could not be read yet, counting the attempt."""

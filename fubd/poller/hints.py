@@ -3,9 +3,13 @@
 Gathered: the first hint after a quiet minute waits only a moment for others; those that follow wait until a minute has passed or a hundred
 are waiting, and go in one call. The junction itself drops a hint once a reading that began after it is committed.
 
-Someone who is not there may have been created a moment ago (FUB shows them late), be out of the key's sight, or be deleted. They are
-read again within seconds, then ever more seldom; after some attempts, or at once when FUB said that they were deleted, they are asked for
-by id, and only a 404 makes them gone.
+Someone who is not there may have been created a moment ago (FUB shows them late), be out of the key's sight, in Trash where lists leave
+it out, or be deleted. They are read again within seconds, then ever more seldom; after some attempts, or at once when FUB said that they
+were deleted, they are asked for by id, and only a 404 makes them gone.
+
+What it costs: a call that does not read a hundred people for the first time draws on an allowance of one call a minute, of which some are
+saved up for retries and questions. So there are never more calls than one for each minute and one for each hundred people, whatever the
+webhooks say and whatever FUB hides. Where both wait, lists and questions by id take turns.
 """
 
 from __future__ import annotations
@@ -25,9 +29,32 @@ _log = logging.getLogger("fubd.poller")
 
 _PROMPT_ATTEMPTS = 3
 _CONFIRMED_FROM = 5
-_CONFIRMED_AT_ONCE = 20
 _GIVEN_UP_AT = 10
 _LONGEST_RETRY_SECONDS = 600.0
+_MOST_SAVED_CALLS = 20
+# Accrued in parts, the last call of a minute must not wait for a rounding error.
+_A_HAIR = 1e-6
+
+
+class _Allowance:
+    """One call for each `per_seconds`, saved up to a few."""
+
+    def __init__(self, clock: Clock, *, per_seconds: float) -> None:
+        self._clock = clock
+        self._per_seconds = per_seconds
+        self._saved = float(_MOST_SAVED_CALLS)
+        self._at = clock.monotonic()
+
+    def seconds_until_next(self) -> float:
+        """Give the seconds until a call may be spent; 0 when one may be now."""
+        now = self._clock.monotonic()
+        self._saved = min(float(_MOST_SAVED_CALLS), self._saved + (now - self._at) / self._per_seconds)
+        self._at = now
+        return 0.0 if self._saved >= 1 - _A_HAIR else (1 - self._saved) * self._per_seconds
+
+    def spend(self) -> None:
+        """Take note of a call."""
+        self._saved -= 1
 
 
 class Hints:
@@ -52,8 +79,10 @@ class Hints:
         self._policy = policy
         self._held = held
         self._hinted = hinted
-        self._trash = trash
+        self._trash = trash or Trash()
+        self._allowance = _Allowance(clock, per_seconds=policy.gather_seconds)
         self._called_at: float | None = None
+        self._listed_last = False
         self._just_read: dict[int, datetime] = {}
         self._due: list[float] = []
         self._failures = 0
@@ -73,23 +102,27 @@ class Hints:
                 await self._clock.pause(wait, stop, self._hinted)
 
     async def _turn(self, stop: asyncio.Event) -> float:
-        """Read what is due; give the seconds until the next look."""
+        """Make the one call that is due; give the seconds until the next look."""
         if not self._held():
             return self._policy.idle_seconds
         waiting = await self._book.hints(PAGE_SIZE)
         if not waiting:
             return self._until_due()
-        wait = self._wait_before(waiting)
-        if wait > 0:
-            return wait
-        if self._is_first(waiting):
-            await self._clock.pause(self._policy.settle_seconds, stop)
-            if stop.is_set():
-                return 0.0
-            waiting = await self._book.hints(PAGE_SIZE)
-        if waiting:
-            await self._read(waiting)
-        return 0.0
+        alone = [hint for hint in waiting if self._is_asked_for_alone(hint)]
+        together = [hint for hint in waiting if not self._is_asked_for_alone(hint)]
+        until_listed = self._wait_before_list(together)
+        until_asked = self._allowance.seconds_until_next() if alone else self._policy.gather_seconds
+        if alone and until_asked == 0 and (until_listed > 0 or self._listed_last):
+            await self._ask(alone[0])
+            return 0.0
+        if until_listed == 0:
+            return await self._read(stop, together)
+        return min(until_listed, until_asked)
+
+    def _is_asked_for_alone(self, hint: PendingHint) -> bool:
+        """Tell whether a list will not show them: asked for by id, they may be settled."""
+        hidden = hint.attempts > 0 and (hint.deleted or self._trash.listed is False)
+        return hidden or hint.attempts >= _CONFIRMED_FROM
 
     def _until_due(self) -> float:
         """Hints that were put off become due without a word; those put off before a restart are found by an idle look."""
@@ -102,61 +135,91 @@ class Hints:
             return self._policy.hint_retry_seconds
         return min(self._due[0] - now if self._due else self._policy.gather_seconds, self._policy.gather_seconds)
 
-    def _wait_before(self, waiting: Sequence[PendingHint]) -> float:
+    def _wait_before_list(self, waiting: Sequence[PendingHint]) -> float:
         """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
-        if self._called_at is None:
+        if not waiting:
+            return self._policy.gather_seconds
+        if self._fills_a_call(waiting):
             return 0.0
-        left = self._called_at + self._policy.gather_seconds - self._clock.monotonic()
         unread = [hint for hint in waiting if self._just_read.get(hint.person_id) != hint.since]
-        if left <= 0 or len(unread) >= PAGE_SIZE or any(0 < hint.attempts <= _PROMPT_ATTEMPTS for hint in unread):
-            return 0.0
-        return left
+        rested = 0.0 if self._called_at is None else self._called_at + self._policy.gather_seconds - self._clock.monotonic()
+        if any(0 < hint.attempts <= _PROMPT_ATTEMPTS for hint in unread):
+            rested = 0.0
+        return max(0.0, rested, self._allowance.seconds_until_next())
+
+    def _fills_a_call(self, waiting: Sequence[PendingHint]) -> bool:
+        """Tell whether a hundred wait who were never asked for."""
+        return sum(not hint.attempts and self._just_read.get(hint.person_id) != hint.since for hint in waiting) >= PAGE_SIZE
 
     def _is_first(self, waiting: Sequence[PendingHint]) -> bool:
         return len(waiting) < PAGE_SIZE and not any(hint.attempts for hint in waiting)
 
-    async def _read(self, waiting: Sequence[PendingHint]) -> None:
-        coverage = await self._book.coverage()
-        errand = Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held, trash=self._trash)
-        self._called_at = now = self._clock.monotonic()
-        self._due = [due_at for due_at in self._due if due_at > now]
-        heapify(self._due)
+    async def _read(self, stop: asyncio.Event, waiting: Sequence[PendingHint]) -> float:
+        """Read them in one call; those who hint first wait a moment for others."""
+        if self._is_first(waiting):
+            await self._clock.pause(self._policy.settle_seconds, stop)
+            if stop.is_set():
+                return 0.0
+            waiting = [hint for hint in await self._book.hints(PAGE_SIZE) if not self._is_asked_for_alone(hint)]
+        if waiting:
+            await self._list(waiting)
+        return 0.0
+
+    async def _list(self, waiting: Sequence[PendingHint]) -> None:
+        errand = await self._errand(full=self._fills_a_call(waiting))
+        self._called_at = self._clock.monotonic()
+        self._listed_last = True
         asked = {hint.person_id: hint for hint in waiting}
         page = await errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
         present = [reading for reading in page.readings if reading.person_id in asked]
         await errand.hand_in(present, page.read_at, Channel.WEBHOOK)
         seen = {reading.person_id for reading in present}
         self._just_read = {person_id: asked[person_id].since for person_id in seen}
-        await self._settle_absent(errand, [hint for hint in waiting if hint.person_id not in seen])
+        await self._put_off([hint for hint in waiting if hint.person_id not in seen])
 
-    async def _settle_absent(self, errand: Errand, absent: Sequence[PendingHint]) -> None:
+    async def _ask(self, hint: PendingHint) -> None:
+        """Ask for one person by id, and settle where they are."""
+        errand = await self._errand(full=False)
+        self._listed_last = False
+        try:
+            reading, read_at = await errand.person(hint.person_id)
+        except (Refused, Malformed):
+            await self._put_off([hint])
+            return
+        if reading is not None:
+            await errand.hand_in([reading], read_at, Channel.WEBHOOK)
+            self._just_read[hint.person_id] = hint.since
+        elif hint.deleted or hint.attempts >= _CONFIRMED_FROM:
+            await self._book.gone(hint.person_id, read_at)
+        else:
+            # Created a moment ago, perhaps.
+            await self._put_off([hint])
+
+    async def _errand(self, *, full: bool) -> Errand:
+        """Make an errand of one call; one for a hundred people is not drawn from the allowance."""
+        coverage = await self._book.coverage()
+        if not full:
+            self._allowance.spend()
+        now = self._clock.monotonic()
+        self._due = [due_at for due_at in self._due if due_at > now]
+        heapify(self._due)
+        return Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held, trash=self._trash)
+
+    async def _put_off(self, absent: Sequence[PendingHint]) -> None:
+        """Try again later, ever more seldom, and give up in the end."""
         given_up = [hint.person_id for hint in absent if hint.attempts >= _GIVEN_UP_AT]
-        doubtful = [hint for hint in absent if hint.deleted or _CONFIRMED_FROM <= hint.attempts < _GIVEN_UP_AT]
-        settled = {hint.person_id for hint in doubtful[:_CONFIRMED_AT_ONCE] if await self._confirm(errand, hint)}
-        later: dict[int, list[int]] = {}
+        later: dict[float, list[int]] = {}
         for hint in absent:
-            if hint.person_id not in settled and hint.attempts < _GIVEN_UP_AT:
-                later.setdefault(hint.attempts, []).append(hint.person_id)
-        for attempts, people in later.items():
-            delay = min(self._policy.hint_retry_seconds * 2.0**attempts, _LONGEST_RETRY_SECONDS)
+            if hint.attempts < _GIVEN_UP_AT:
+                at_once = hint.deleted and hint.attempts == 0
+                delay = 0.0 if at_once else min(self._policy.hint_retry_seconds * 2.0**hint.attempts, _LONGEST_RETRY_SECONDS)
+                later.setdefault(delay, []).append(hint.person_id)
+        for delay, people in later.items():
             await self._book.postpone(people, delay_seconds=delay)
             heappush(self._due, self._clock.monotonic() + delay)
         if given_up:
             await self._book.drop_hints(given_up)
             _log.warning("Gave up reading %d people a webhook spoke of: Follow Up Boss does not show them.", len(given_up))
-
-    async def _confirm(self, errand: Errand, hint: PendingHint) -> bool:
-        """Ask for one person by id; tell whether it is settled where they are."""
-        try:
-            reading, read_at = await errand.person(hint.person_id)
-        except (Refused, Malformed):
-            return False
-        if reading is None:
-            await self._book.gone(hint.person_id, read_at)
-            return True
-        await errand.hand_in([reading], read_at, Channel.WEBHOOK)
-        self._just_read[hint.person_id] = hint.since
-        return True
 
     def _after_failure(self, error: Exception) -> float:
         if str(error) != self._said:

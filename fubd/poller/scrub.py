@@ -1,8 +1,12 @@
 """The scrub: the people verified longest ago are read again, by id, so that in time everybody is.
 
-It finds what both sources missed. People who do not come back are asked for one by one, a bounded number each time, and only those for
-whom FUB answers 404 are gone. When a great part of those asked for is absent, it is far likelier that the key lost sight of them than that
-they were all deleted: nobody is marked, and they go to the end of the queue.
+It finds what both sources missed. People who do not come back are asked for one by one, and only those for whom FUB answers 404 are gone.
+When a great part of those asked for is absent, it is far likelier that the key lost sight of them than that they were all deleted: nobody
+is marked, and they go to the end of the queue. So does, and is not asked for again, who is there by id and yet on no list (in Trash, where
+lists leave it out) and for whom FUB refuses to answer: should they come back, `updated` moves and the walk meets them.
+
+A scrub makes no more calls than the owner allows it batches, whatever it meets: questions by id come out of the same number, and those for
+which nothing was left come first the next time, up to half of the calls.
 
 Now and then it also looks at the newest people. FUB may show someone only long after they were created, and `updated` then lies before
 what is covered: neither the walk nor a scrub of the known would ever meet them.
@@ -20,14 +24,13 @@ from fubd.ports import Book, Malformed, PeopleQuery, Refused
 
 _log = logging.getLogger("fubd.poller")
 
-_CONFIRMED_AT_ONCE = 20
 # More absent people than this, and more than one in ten, are a key that lost sight of them. Not marking the deleted costs little;
 # marking the hidden would take them out of the scrub.
 _PLAUSIBLY_DELETED = 5
 _ONE_IN = 10
 _MOST_REMEMBERED = 100_000
-# One call in eight scrubs is six a day.
-_SCRUBS_PER_LOOK = 8
+# One call in twelve scrubs is four a day.
+_SCRUBS_PER_LOOK = 12
 _MOST_LOOKS = 20
 
 
@@ -42,22 +45,30 @@ class Scrubbed:
 
 
 class Scrub:
-    """Re-verifies people. It remembers whom the key lost sight of, and how often it ran."""
+    """Re-verifies people. It remembers whom no list shows, who is still to be asked for by id, and how often it ran."""
 
     def __init__(self, book: Book, metrics: Metrics) -> None:
         self._book = book
         self._metrics = metrics
         self._out_of_sight: set[int] = set()
+        self._doubtful: dict[int, None] = {}
         self._scrubs = 0
 
     async def run(self, errand: Errand, *, batches: int) -> Scrubbed:
-        """Read up to `batches` times 100 people again. Raises Unavailable and Refused."""
+        """Read up to `batches` times 100 people again, in as many calls. Raises Unavailable and Refused."""
         scrubbed = Scrubbed()
-        people = await self._book.oldest_verified(PAGE_SIZE * batches)
+        # Half of them, and of one batch every other time.
+        asked = await self._confirm_doubtful(errand, (batches + self._scrubs % 2) // 2, scrubbed)
+        people = await self._book.oldest_verified(PAGE_SIZE * (batches - asked))
         absent: list[int] = []
         for first in range(0, len(people), PAGE_SIZE):
             absent += await self._read(errand, people[first : first + PAGE_SIZE], scrubbed)
-        await self._settle_absent(errand, absent, len(people), scrubbed)
+            asked += 1
+        if absent:
+            self._doubt(absent, len(people))
+            # Whoever is found by id or gone leaves the queue by that.
+            await self._book.send_to_back(absent)
+        await self._confirm_doubtful(errand, batches - asked, scrubbed)
         if self._scrubs % _SCRUBS_PER_LOOK == 0:
             await self._look_at_newest(errand)
         self._scrubs += 1
@@ -94,28 +105,42 @@ class Scrub:
         self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
         await self._book.note_scrub(matched=right, mismatched=len(wrong))
 
-    async def _settle_absent(self, errand: Errand, absent: list[int], asked: int, scrubbed: Scrubbed) -> None:
-        crowd = len(absent) > _PLAUSIBLY_DELETED and _ONE_IN * len(absent) > asked
+    def _doubt(self, absent: list[int], asked: int) -> None:
+        # Those in doubt come round together, at the end of the queue, and are no new crowd.
+        newly = [person_id for person_id in absent if person_id not in self._doubtful]
+        crowd = len(newly) > _PLAUSIBLY_DELETED and _ONE_IN * len(newly) > asked
         if crowd and not self._out_of_sight:
-            _log.warning("%d of %d people re-read are out of the key's sight; none of them is taken for deleted.", len(absent), asked)
-        if crowd and len(self._out_of_sight) < _MOST_REMEMBERED:
-            self._out_of_sight.update(absent)
-        doubtful = [person_id for person_id in absent if not crowd and person_id not in self._out_of_sight][:_CONFIRMED_AT_ONCE]
-        settled = {person_id for person_id in doubtful if await self._confirm(errand, person_id, scrubbed)}
-        unsettled = [person_id for person_id in absent if person_id not in settled]
-        if unsettled:
-            await self._book.send_to_back(unsettled)
+            _log.warning("%d of %d people re-read are out of the key's sight; none of them is taken for deleted.", len(newly), asked)
+        if crowd:
+            self._lose_sight(*newly)
+        room = _MOST_REMEMBERED - len(self._doubtful)
+        self._doubtful.update(dict.fromkeys([person_id for person_id in newly if person_id not in self._out_of_sight][:room]))
 
-    async def _confirm(self, errand: Errand, person_id: int, scrubbed: Scrubbed) -> bool:
-        """Ask for one person by id; tell whether it is settled where they are."""
+    def _lose_sight(self, *person_ids: int) -> None:
+        for person_id in person_ids:
+            self._doubtful.pop(person_id, None)
+        if len(self._out_of_sight) < _MOST_REMEMBERED:
+            self._out_of_sight.update(person_ids)
+
+    async def _confirm_doubtful(self, errand: Errand, at_most: int, scrubbed: Scrubbed) -> int:
+        """Ask for some by id; give how many."""
+        people = list(self._doubtful)[: max(0, at_most)]
+        for person_id in people:
+            await self._confirm(errand, person_id, scrubbed)
+            self._doubtful.pop(person_id, None)
+        return len(people)
+
+    async def _confirm(self, errand: Errand, person_id: int, scrubbed: Scrubbed) -> None:
+        """Ask for one person by id, and settle where they are."""
         try:
             reading, read_at = await errand.person(person_id)
         except (Refused, Malformed):
-            return False
+            self._lose_sight(person_id)
+            return
         if reading is None:
             await self._book.gone(person_id, read_at)
             scrubbed.gone += 1
-            return True
+            return
         findings = await errand.hand_in([reading], read_at)
         await self._note(errand, [reading], findings.mismatched, scrubbed)
-        return True
+        self._lose_sight(person_id)

@@ -191,9 +191,10 @@ class Book:
             await connection.execute("DELETE FROM fubd.hint WHERE person_id = $1", person_id)
 
     async def hints(self, limit: int) -> list[PendingHint]:
-        """Give people to be read, longest waiting first."""
+        """Give people to be read: those never asked for before those who were not there, of whom the deleted come last."""
         rows = await self._fetch(
-            "SELECT person_id, since, attempts, deleted FROM fubd.hint WHERE not_before <= now() ORDER BY asked_at, person_id LIMIT $1",
+            "SELECT person_id, since, attempts, deleted FROM fubd.hint WHERE not_before <= now()"
+            " ORDER BY deleted AND attempts > 0, attempts, asked_at, person_id LIMIT $1",
             limit,
         )
         return [PendingHint(row["person_id"], row["since"], row["attempts"], row["deleted"]) for row in rows]

@@ -13,7 +13,7 @@ from fubd.core.observation import Channel
 from fubd.poller.errand import PollPolicy
 from fubd.poller.hints import Hints
 from fubd.ports import PeopleQuery, Refused, Unavailable
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, VirtualClock, Ways, live
+from tests.poller.world import EPOCH, Account, AccountFeed, Known, Memory, VirtualClock, Ways, live
 
 _POLICY = PollPolicy()
 
@@ -216,3 +216,59 @@ def test_an_unfiltered_answer_is_not_taken_for_the_people_asked() -> None:
         assert set(world.memory.known) <= {3}
 
     _story(lambda: _World(150), story)
+
+
+def test_people_whom_a_list_never_shows_stay_within_the_budget() -> None:
+    """Half of the people out of the key's sight: at most a call a minute and one for each hundred people, beside twenty saved ones."""
+
+    async def story(world: _World) -> None:
+        world.feed.account.hidden = set(range(1, 251))
+        world.feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
+        hinted = 0
+        for minute in range(600):
+            people = range(1, 301) if minute == 60 else [1 + (7 * minute) % 500, 1 + (11 * minute) % 500]
+            world.hint(*people)
+            hinted += len(people)
+            await world.passes(60)
+        assert set(range(251, 501)) <= set(world.memory.known)
+        assert len(world.feed.calls) <= 600 + hinted // 100 + 20
+
+    _story(lambda: _World(500), story)
+
+
+def test_a_mass_deletion_is_confirmed_within_the_budget_and_hides_nobody() -> None:
+    """Of 150 deleted together some are confirmed at once, the others one a minute; who changes meanwhile is read within two."""
+
+    async def story(world: _World) -> None:
+        for person_id in range(1, 151):
+            world.memory.known[person_id] = Known("Lead", EPOCH, 0)
+            world.feed.account.delete(person_id)
+            world.memory.webhook(person_id, None, deleted=True)
+        await world.passes(10)
+        assert sum(known.gone for known in world.memory.known.values()) >= 10
+        for person_id in range(151, 181):
+            world.hint(person_id)
+            await world.passes(125)
+            assert person_id in world.memory.known
+        await world.passes(3 * 3600)
+        assert sum(known.gone for known in world.memory.known.values()) == 150
+        assert world.memory.pending == {}
+        assert len(world.feed.calls) <= 4 * 60 + 2 + 20
+
+    _story(lambda: _World(500), story)
+
+
+def test_where_lists_hide_trash_who_is_moved_there_costs_two_calls() -> None:
+    """Once that is known, who is not on the list is asked for by id at once: 30 moves to Trash, six minutes apart, are 60 calls."""
+
+    async def story(world: _World) -> None:
+        world.feed.ways = Ways(lists_trash=False)
+        for person_id in range(1, 31):
+            world.feed.account.move(person_id, "Trash")
+            world.hint(person_id)
+            await world.passes(360)
+        assert [world.memory.known[person_id].stage for person_id in range(1, 31)] == ["Trash"] * 30
+        # The first one taught it: asked for on the list five times, by id, and on the list again.
+        assert len(world.feed.calls) <= 7 + 29 * 2
+
+    _story(lambda: _World(500), story)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from fubd.metrics import Metrics
 from fubd.poller.errand import Errand
 from fubd.poller.scrub import Scrub, Scrubbed
+from fubd.poller.trash import Trash
 from fubd.ports import Refused
 from tests.poller.world import EPOCH, Account, AccountFeed, Known, Memory, live
 
@@ -27,9 +28,9 @@ def _world(people: int) -> tuple[AccountFeed, Memory, Metrics]:
 
 
 async def _scrub(feed: AccountFeed, memory: Memory, metrics: Metrics, *, batches: int = 4, rounds: int = 1) -> Scrubbed:
-    scrub, last = Scrub(memory, metrics), Scrubbed()
+    scrub, last, trash = Scrub(memory, metrics), Scrubbed(), Trash()
     for _ in range(rounds):
-        errand = Errand(feed, memory, covered=EPOCH, may_go_on=lambda: True)
+        errand = Errand(feed, memory, covered=EPOCH, may_go_on=lambda: True, trash=trash)
         last = await scrub.run(errand, batches=batches)
     return last
 
@@ -110,15 +111,39 @@ def test_a_key_that_lost_sight_of_hundreds_marks_nobody(caplog: pytest.LogCaptur
 
 
 def test_a_mass_deletion_among_the_present_is_confirmed_a_few_at_a_time() -> None:
-    """Of 35 deleted among 400, twenty are confirmed with each scrub; the others wait at the end of the queue."""
+    """Of 35 deleted among 400, two are confirmed with each scrub, within its four calls; the others wait at the end of the queue."""
 
     async def story() -> None:
         feed, memory, metrics = _world(400)
         for person_id in range(1, 36):
             feed.account.delete(person_id)
-        assert (await _scrub(feed, memory, metrics)).gone == 20
-        await _scrub(feed, memory, metrics, rounds=2)
+        await _scrub(feed, memory, metrics, rounds=19)
         assert sum(known.gone for known in memory.known.values()) == 35
+        assert feed.calls_made() <= 4 * 19 + 3
+
+    live(story())
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4])
+@pytest.mark.parametrize("hidden", ["trash", "refused", "denied", "crowd"])
+def test_whatever_fub_hides_the_scrub_keeps_its_budget(batches: int, hidden: str) -> None:
+    """With one in twelve on no list, 48 scrubs are 48 times the batches, four looks and a call to learn of Trash; the rest is verified."""
+
+    async def story() -> None:
+        feed, memory, metrics = _world(1200)
+        unseen = set(range(12, 1201, 5 if hidden == "crowd" else 12))
+        if hidden == "trash":
+            feed.ways.lists_trash = False
+            for person_id in unseen:
+                feed.account.move(person_id, "Trash")
+        else:
+            feed.account.hidden = unseen
+        if hidden == "refused":
+            feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
+        await _scrub(feed, memory, metrics, batches=batches, rounds=48)
+        assert feed.calls_made() <= 48 * batches + 4 + 1
+        verified = {person_id for person_id, known in memory.known.items() if known.verified}
+        assert len(verified - unseen) >= min(1200 - len(unseen), 48 * batches * 40)
 
     live(story())
 

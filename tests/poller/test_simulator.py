@@ -176,13 +176,16 @@ async def test_an_agents_key_marks_nobody_gone() -> None:
 
 
 async def test_someone_readable_only_later_is_found() -> None:
-    """FUB shows a new person only after five minutes, and the webhook is lost: the scrub's look at the newest finds them."""
-    async with _world(people=300, lags=Lags(readable=300.0), speed=6000.0) as world:
+    """FUB shows a new person only after an hour, and the webhook is lost: the scrub's look at the newest, four a day, finds them."""
+    async with _world(people=300, lags=Lags(readable=3600.0), speed=6000.0) as world:
         await world.poller.catch_up()
         created = world.account.create()
+        await world.account.clock.pause(60)
+        # Or the newest person known would still be older than the one created, and every walk would begin before both.
+        world.account.edit(world.account.ids[0], price=7)
         stop = asyncio.Event()
         polling = asyncio.create_task(world.poller.run(stop))
-        await world.account.clock.pause(4.5 * 3600)
+        await world.account.clock.pause(6.5 * 3600)
         stop.set()
         await polling
         assert created in world.memory.known

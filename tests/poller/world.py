@@ -372,6 +372,7 @@ class Hinted:
     since: datetime
     not_before: float = 0.0
     attempts: int = 0
+    deleted: bool = False
 
 
 @dataclass
@@ -445,11 +446,11 @@ class Memory:
         self.known[reading.person_id] = self.known.pop(reading.person_id)
         return 0
 
-    def webhook(self, person_id: int, stage: str | None) -> None:
+    def webhook(self, person_id: int, stage: str | None, *, deleted: bool = False) -> None:
         """Take a delivery of FUB: a stage event, or with None a hint."""
         self.webhook_received = self.clock.now()
         if stage is None:
-            self.pending[person_id] = Hinted(true_time())
+            self.pending[person_id] = Hinted(true_time(), deleted=deleted)
             self.hinted.set()
             return
         self.stage_webhook_received = self.clock.now()
@@ -544,8 +545,8 @@ class Memory:
     async def hints(self, limit: int) -> list[PendingHint]:
         self._reach_database()
         now = self.clock.monotonic()
-        due = [PendingHint(who, hint.since, hint.attempts) for who, hint in self.pending.items() if hint.not_before <= now]
-        return sorted(due, key=lambda hint: (hint.since, hint.person_id))[:limit]
+        due = [PendingHint(who, hint.since, hint.attempts, hint.deleted) for who, hint in self.pending.items() if hint.not_before <= now]
+        return sorted(due, key=lambda hint: (hint.deleted and hint.attempts > 0, hint.attempts, hint.since, hint.person_id))[:limit]
 
     async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         self._reach_database()
