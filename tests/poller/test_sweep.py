@@ -148,7 +148,7 @@ def test_a_sweep_that_read_fewer_than_are_counted_has_no_certificate() -> None:
 
 
 @given(seed=st.integers(0, 2**32), liveliness=st.integers(0, 20), ranges=st.booleans(), counts_filtered=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whoever_stays_is_read_while_others_come_and_go(*, seed: int, liveliness: int, ranges: bool, counts_filtered: bool) -> None:
     """While people are created, deleted and moved between pages, all who were there before and stayed are read as they were or later."""
 

@@ -84,7 +84,7 @@ def test_an_empty_account_is_walked() -> None:
     liveliness=st.integers(0, 30),
     unordered=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_nothing_that_changed_before_the_walk_began_is_missed(
     *, seed: int, way: str, changed: int, spread_seconds: int, liveliness: int, unordered: bool
 ) -> None:

@@ -313,7 +313,7 @@ async def test_no_sender_can_cause_a_server_error(caplog: pytest.LogCaptureFixtu
     loop = asyncio.get_running_loop()
     async with running(limits=Limits(body_seconds=0.02, head_seconds=0.02, linger_seconds=0.02)) as house:
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=150)
         @given(REQUESTS | st.binary(max_size=200))
         def check(sent: bytes) -> None:
             answer = asyncio.run_coroutine_threadsafe(exchange(house, sent), loop).result(PATIENCE_SECONDS)
