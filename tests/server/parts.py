@@ -274,6 +274,11 @@ class House:
         """Where it listens."""
         return f"http://127.0.0.1:{self.server.port}"
 
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self.server.port
+
     def record(self, row: dict[str, object]) -> None:
         """Commit a row, as this process does."""
         self.view.table.append(row)

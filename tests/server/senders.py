@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from typing import Protocol
 
 import aiohttp
 
@@ -22,9 +23,17 @@ async def post(web: aiohttp.ClientSession, house: House, body: bytes, **headers:
         return response
 
 
-async def connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class Reached(Protocol):
+    """Something that listens on loopback."""
+
+    @property
+    def port(self) -> int:
+        """Where."""
+
+
+async def connect(house: Reached) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a bare connection."""
-    return await asyncio.open_connection("127.0.0.1", house.server.port)
+    return await asyncio.open_connection("127.0.0.1", house.port)
 
 
 def head(body: bytes, *more: str, length: int | None = None, path: str = WEBHOOK_PATHS[0]) -> bytes:
@@ -35,10 +44,10 @@ def head(body: bytes, *more: str, length: int | None = None, path: str = WEBHOOK
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def rest_of(reader: asyncio.StreamReader) -> bytes:
+async def rest_of(reader: asyncio.StreamReader, *, within_seconds: float = PATIENCE_SECONDS) -> bytes:
     """Read until the other side closes, however it does so."""
     read = b""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(within_seconds):
         try:
             while part := await reader.read(65536):
                 read += part
@@ -47,7 +56,7 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
     return read
 
 
-async def exchange(house: House, sent: bytes) -> bytes:
+async def exchange(house: Reached, sent: bytes) -> bytes:
     """Send bytes, stop sending, and give what comes back."""
     reader, writer = await connect(house)
     writer.write(sent)
