@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,6 +46,10 @@ _MOST_DOUBLINGS = 10
 _LONGEST_WISH_SECONDS = 600.0
 _GIVEN_UP_AFTER_DAYS = 3.0
 _LONGEST_NAME = 80
+_TAME = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)", "\uff20": "(at)", "[": "(", "]": ")", "`": "'"})
+# What chats turn into links by themselves: what follows a scheme, and a dot between letters.
+_SCHEME, _RATIO = re.compile(r":(?=//)"), "\u2236"
+_DOT_OF_AN_ADDRESS, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
 
 # Of the 4xx these say that it is busy, not that it does not want this one.
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -223,12 +228,13 @@ def _when(told: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Give a name as a chat shows it and does nothing else with it: no markup, no mention of everybody, nothing invisible.
+    """Give a name as a chat shows it and does nothing else with it: no mention of everybody, no link, nothing invisible.
 
-    A lead types their own name, and a chat may read `<!channel>` or `@all` as an order.
+    A lead types their own name, and a chat may read `<!channel>` or `@all` as an order, and `[you won](example.org)` or a bare address as a
+    link that seems to come from us. Each sign of those is replaced by one that looks alike.
     """
     printable = "".join(character if character.isprintable() else " " for character in text)
-    tame = printable.replace("<", "\u2039").replace(">", "\u203a").replace("@", "(at)")
+    tame = _SCHEME.sub(_RATIO, _DOT_OF_AN_ADDRESS.sub(_ONE_DOT_LEADER, printable.translate(_TAME)))
     short = " ".join(tame.split())
     return short if len(short) <= _LONGEST_NAME else short[:_LONGEST_NAME] + "\u2026"
 

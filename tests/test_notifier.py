@@ -197,6 +197,19 @@ async def test_tells_only_what_was_committed(database: str) -> None:
             assert await home.waiting() == 0
 
 
+async def test_tells_nothing_of_a_row_that_is_no_more(database: str) -> None:
+    """What turns out not to have happened is withdrawn while it waits; the row that stays is told of."""
+    async with house(database) as home, receiving() as receiver:
+        await home.told(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
+        assert await home.waiting() == 2
+        # A read settles the order within that second: B came last, and C was where they stood before.
+        await home.told(read("B", "10:00", "10:01"))
+        async with notifying(database, receiver.url) as metrics:
+            await all_sent(metrics, 1)
+            await eventually(home.is_empty)
+        assert stages(receiver.taken) == ["B"]
+
+
 STAGE = Alert(
     7,
     {
@@ -225,7 +238,11 @@ def test_says_what_is_not_known() -> None:
     [
         ("<!channel>", "\u2039!channel\u203a"),
         ("@all", "(at)all"),
-        ("Ada\n\x1b[31m Red\u202e", "Ada [31m Red"),
+        ("Ada\n\x1b[31m Red\u202e", "Ada (31m Red"),
+        ("[you won](https://won.example)", "(you won)(https\u2236//won\u2024example)"),
+        ("Ada www.won.example", "Ada www\u2024won\u2024example"),
+        ("Dr. J. R. Example", "Dr. J. R. Example"),
+        ("`Ada`", "'Ada'"),
         ("x" * 200, "x" * 80 + "\u2026"),
     ],
 )

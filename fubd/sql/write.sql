@@ -19,6 +19,11 @@ WITH joined AS (
 ), noted AS (
     INSERT INTO fubd.correction (change_id, person_id, corrected_at, was, became)
     SELECT * FROM unnest($13::bigint[], $14::bigint[], $15::timestamptz[], $16::jsonb[], $17::jsonb[])
+), withdrawn AS (
+    -- Of a row that was joined to another nothing is told any more: the other has its own alert.
+    DELETE FROM fubd.alert a
+    USING unnest($13::bigint[], $14::bigint[], $17::jsonb[]) AS n(change_id, person_id, became)
+    WHERE n.became IS NULL AND a.subject = n.person_id AND (a.told->>'change_id')::bigint = n.change_id
 ), made AS (
     SELECT * FROM unnest(
         $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[], $25::text[],
