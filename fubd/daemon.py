@@ -143,6 +143,7 @@ async def open_database(parts: Parts, stop: asyncio.Event, *, told: Callable[[st
                     "poll_stale_after_seconds": parts.settings.poll_stale_after_seconds,
                 }
             )
+            await parts.report.begin()
         except Unavailable as error:
             reason = str(error)
             told(reason)
@@ -206,6 +207,7 @@ class Daemon:
             subscriptions=self.keeper.statuses,
         )
         parts.ingest.tell = self._changed
+        parts.ingest.arrived = self.panel.arrived
         keys = [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
         self.server = Server(
             inbox=parts.ingest,

@@ -87,7 +87,7 @@ class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
     `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `tell`, when
-    set, is called with the rows of each committed batch.
+    set, is called with the rows of each committed batch, `arrived` with when the event of each new delivery was created (our clock).
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class Ingest:
         self._skew_seconds = skew_seconds
         self._hinted = hinted or asyncio.Event()
         self.tell: Callable[[list[tuple[int, Recorded]], list[tuple[int, Corrected]]], None] | None = None
+        self.arrived: Callable[[datetime], None] | None = None
         self._queue: deque[_Item] = deque()
         self._queued_bytes = 0
         self._batch: list[_Item] = []
@@ -383,8 +384,9 @@ class Ingest:
                 self._by_key.pop(item.what.key, None)
                 answer: Receipt | Findings = _receipt(item.what, new=item.what.key in fresh)
                 fresh.discard(item.what.key)
-                if item.answer.done() and answer is not Receipt.DUPLICATE:
-                    self.stored_unanswered += 1
+                if answer is not Receipt.DUPLICATE:
+                    self.stored_unanswered += item.answer.done()
+                    self._tell_arrival(item.what)
                 for again in item.again:
                     if not again.done():
                         again.set_result(Receipt.DUPLICATE)
@@ -392,6 +394,11 @@ class Ingest:
                 answer = _findings(item.what, moved, done.known)
             if not item.answer.done():
                 item.answer.set_result(answer)
+
+    def _tell_arrival(self, delivery: Delivery) -> None:
+        if self.arrived is not None and delivery.told is not None:
+            # An event of the year 1 cannot be moved any earlier.
+            self.arrived(max(delivery.told.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
 
     def _count(self, done: _Done) -> None:
         metrics, skew = self._metrics, self._skew_seconds()

@@ -126,6 +126,7 @@ class Metrics:
         self.lease_held = gauge("lease_held", "1 while this instance polls and keeps the webhooks.")
         self.ledger_imbalance = gauge("ledger_imbalance", "Answers that do not add up with outcomes and rows: must be 0.")
         self.chain_violations = gauge("chain_violations", "Rows whose stage_from is not the row before: must be 0.")
+        self.show_mode("starting")
         # A ratio that nobody has measured is not 0.
         self.completeness_ratio.set(float("nan"))
 

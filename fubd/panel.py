@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from fubd.core.attempts import Hour, Others, Tally, attempts_within
 from fubd.metrics import Metrics
 from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
 from fubd.server import ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
@@ -24,10 +24,12 @@ _log = logging.getLogger("fubd.panel")
 
 _LOOK_SECONDS = 5.0
 _CHAIN_SECONDS = 60.0
+# In a very large table a look at the whole chain takes its time: it is to cost the database one part in fifty at most.
+_CHAIN_SHARE = 0.02
+_HERE_SECONDS = 60.0
+_EARLY_KEPT = 100_000
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
-_HOUR_SECONDS = 3600.0
-_FUB_WINDOW_SECONDS = 48 * 3600.0
 _BUCKET_SECONDS = 900
 _BUCKETS = 97
 _STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
@@ -69,6 +71,9 @@ class Reports(Protocol):
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Give the modes since then."""
 
+    async def keep_answers(self, hours: Sequence[Hour], now: datetime) -> Others:
+        """Keep how our answers went, as counted at `now`; gives how those of other processes went."""
+
     async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
         """Remove old raw deliveries."""
 
@@ -93,23 +98,6 @@ class Answered:
     new: int
     failures: int
     taken: int
-
-
-class _FailureRatio:
-    """Our failures as FUB sees them over its window of 48 hours (it disables a webhook above one half). Kept by the hour."""
-
-    def __init__(self) -> None:
-        self._marks: deque[tuple[float, int, int]] = deque([(float("-inf"), 0, 0)])
-
-    def of(self, door: Answered, now: float) -> float:
-        """Give the ratio at this moment of a steady clock; 0 while nothing was answered."""
-        if now - self._marks[-1][0] >= _HOUR_SECONDS:
-            self._marks.append((now, door.failures, door.taken))
-        while len(self._marks) > 1 and self._marks[1][0] < now - _FUB_WINDOW_SECONDS:
-            self._marks.popleft()
-        _, failures, taken = self._marks[0]
-        failed, answered = door.failures - failures, door.failures - failures + door.taken - taken
-        return failed / answered if answered else 0.0
 
 
 class Panel:
@@ -152,7 +140,13 @@ class Panel:
         self._started_at = clock.now()
         self._not_ready: str | None = "the database has not answered yet"
         self._look_now = asyncio.Event()
-        self._failure_ratio = _FailureRatio()
+        self._chain_due = self._prune_due = self._here_due = clock.monotonic()
+        self._chain_said = False
+        self._tally = Tally()
+        self._tallied = Answered(0, 0, 0, 0, 0)
+        self._others: Others | None = None
+        self._early: list[datetime] = []
+        self._nobody_here_since: datetime | None = None
 
     # --- what the root tells ---
 
@@ -164,33 +158,82 @@ class Panel:
         """Look at the database soon: something changed that people wait to see."""
         self._look_now.set()
 
+    def arrived(self, created: datetime) -> None:
+        """Note that a delivery of an event of `created` (our clock) arrived for the first time."""
+        if created < self._started_at and len(self._early) < _EARLY_KEPT:
+            self._early.append(created)
+
     # --- loops ---
 
     async def look(self, stop: asyncio.Event) -> None:
         """Look at the database every few seconds, at the chain every minute, at what is too old every hour."""
-        chain_due = prune_due = self._clock.monotonic()
         while True:
-            now = self._clock.monotonic()
             self._look_now.clear()
             try:
                 before = self._answered()
                 self._show(await self._reports.known())
                 self._balance(before)
+                await self._keep_answers()
                 self._metrics.foreign_rows.inc(await self._reports.count_foreign())
-                if now >= chain_due:
-                    self._metrics.chain_violations.set(await self._reports.broken_links())
-                    chain_due = now + _CHAIN_SECONDS
-                if now >= prune_due:
-                    pruned = await self._reports.prune(older_than_days=self._keep_days, limit=_PRUNE_BATCH)
-                    self._pruned += pruned.own
-                    prune_due = now + (_LOOK_SECONDS if pruned.removed == _PRUNE_BATCH else _PRUNE_SECONDS)
+                await self._prune()
             except Unavailable:
                 self._metrics.db_up.set(0)
+            else:
+                await self._check_chain()
             self._show_freshness()
-            self._metrics.webhook_failure_ratio.set(self._failure_ratio.of(self._answered(), now))
+            self._show_failures()
             await self._clock.pause(_LOOK_SECONDS, stop, self._look_now)
             if stop.is_set():
                 return
+
+    async def _prune(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._prune_due:
+            pruned = await self._reports.prune(older_than_days=self._keep_days, limit=_PRUNE_BATCH)
+            self._pruned += pruned.own
+            self._prune_due = now + (_LOOK_SECONDS if pruned.removed == _PRUNE_BATCH else _PRUNE_SECONDS)
+
+    async def _check_chain(self) -> None:
+        """Look at the whole chain; that it takes too long for the database's limits is no outage, but it is said."""
+        began = self._clock.monotonic()
+        if began < self._chain_due:
+            return
+        try:
+            self._metrics.chain_violations.set(await self._reports.broken_links())
+            self._chain_said = False
+        except Unavailable as error:
+            if not self._chain_said:
+                _log.warning("Whether each row follows from the row before could not be checked: %s", error)
+            self._chain_said = True
+        took = self._clock.monotonic() - began
+        self._chain_due = began + max(_CHAIN_SECONDS, took / _CHAIN_SHARE)
+
+    async def _keep_answers(self) -> None:
+        """Keep how Follow Up Boss's attempts went, whenever that changed and every minute, by which others see that we were here."""
+        self._count_answers()
+        now = self._clock.monotonic()
+        if self._others is None or self._tally.changed() or now >= self._here_due:
+            hours = self._tally.unkept(self._clock.now())
+            others = await self._reports.keep_answers(hours, self._clock.now())
+            self._tally.kept(hours)
+            self._here_due = now + _HERE_SECONDS
+            if self._others is None:
+                self._nobody_here_since = others.until
+            self._others = others
+        early, self._early = self._early, []
+        if self._nobody_here_since is not None:
+            for created in early:
+                for attempt in attempts_within(created, self._nobody_here_since, self._started_at):
+                    self._tally.add(attempt, failed=1)
+
+    def _count_answers(self) -> None:
+        door, before = self._answered(), self._tallied
+        self._tally.add(self._clock.now(), failed=door.failures - before.failures, taken=door.taken - before.taken)
+        self._tallied = door
+
+    def _show_failures(self) -> None:
+        self._count_answers()
+        self._metrics.webhook_failure_ratio.set(self._tally.ratio(self._clock.now(), self._others or Others(0, 0, None)))
 
     def _show(self, known: Known) -> None:
         self._known = known
@@ -207,6 +250,7 @@ class Panel:
         for source, change in (("webhook", known.webhook_change), ("polling", known.polling_change)):
             if change is not None:
                 metrics.source_last_change.labels(source).set(change.timestamp())
+        self._show_freshness()
 
     def _balance(self, before: Answered) -> None:
         """Hold answers against outcomes and rows, at a moment when none was under way."""
@@ -224,7 +268,9 @@ class Panel:
     # --- the view ---
 
     def unready(self) -> str | None:
-        """Give why we cannot record yet."""
+        """Give why we cannot record yet, or do not know yet what the gauges are to show."""
+        if self._not_ready is None and self._known is None:
+            return "the database has not been read yet"
         return self._not_ready
 
     def health(self) -> Health:

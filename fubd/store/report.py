@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from fubd.core.attempts import Hour, Others, window_begins
 from fubd.ports import ModeRecord, ShownRow
 from fubd.store import statements, table
 from fubd.store.adoption.foreign import count_foreign
@@ -51,17 +52,18 @@ class Report:
     def __init__(self, pool: Pool, *, instance: str) -> None:
         self._pool = pool
         self._instance = instance
-        self._first_delivery: int | None = None
+        self._first_delivery = 0
         self._table: Table | None = None
         self._settled = 0
+
+    async def begin(self) -> None:
+        """Note from where on our own deliveries can stand; to be called before the first of them is stored. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            self._first_delivery = await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.delivery")
 
     async def known(self) -> Known:
         """Give one look at the whole. Raises Unavailable."""
         async with self._pool.reading() as connection:
-            if self._first_delivery is None:
-                self._first_delivery = await connection.fetchval(
-                    "SELECT coalesce(max(id), 0) FROM fubd.delivery WHERE instance <> $1", self._instance
-                )
             row = await connection.fetchrow(statements.text("known"), self._instance, self._first_delivery)
             return Known(**dict(row))
 
@@ -163,11 +165,29 @@ class Report:
                 list(values.values()),
             )
 
+    async def keep_answers(self, hours: Sequence[Hour], now: datetime) -> Others:
+        """Keep how our answers went, as counted at `now`; gives how those of other processes went. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(
+                statements.text("tally"),
+                self._instance,
+                now,
+                [hour.hour for hour in hours],
+                [hour.failed for hour in hours],
+                [hour.taken for hour in hours],
+                window_begins(now),
+            )
+            return Others(row["failed"], row["taken"], row["until"])
+
     async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
-        """Remove raw deliveries older than this, at most `limit`; the newest of each kind we go by stays. Raises Unavailable."""
+        """Remove raw deliveries older than this, at most `limit`; the newest of each kind we go by stays. Raises Unavailable.
+
+        Those of another process stay a day longer: while it lives it removes them itself, and its books count on them until then.
+        """
         async with self._pool.transaction() as connection:
             gone = await connection.fetchrow(
                 "WITH old AS (SELECT id FROM fubd.delivery WHERE received_at < now() - make_interval(secs => $1 * 86400)"
+                " AND (instance = $3 OR received_at < now() - make_interval(secs => ($1 + 1) * 86400))"
                 " AND id < (SELECT max(id) FROM fubd.delivery)"
                 " AND id <> coalesce((SELECT max(id) FROM fubd.delivery WHERE event = 'peopleStageUpdated'), 0) ORDER BY id LIMIT $2),"
                 " gone AS (DELETE FROM fubd.delivery d USING old WHERE d.id = old.id RETURNING d.instance)"

@@ -25,11 +25,17 @@ class Ended:
         return f"ended with {self.code}\n{self.out}{self.error}"
 
 
-async def run(*command: str, folder: Path = CHECKOUT, environ: Mapping[str, str] | None = None, within_seconds: float = 120.0) -> Ended:
-    """Run a program. `environ`: its whole environment, ours when None."""
+async def run(
+    *command: str,
+    folder: Path = CHECKOUT,
+    environ: Mapping[str, str] | None = None,
+    given: bytes | None = None,
+    within_seconds: float = 120.0,
+) -> Ended:
+    """Run a program. `environ`: its whole environment, ours when None; `given`: what it reads from its stdin, nothing when None."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
@@ -37,7 +43,7 @@ async def run(*command: str, folder: Path = CHECKOUT, environ: Mapping[str, str]
     )
     try:
         async with asyncio.timeout(within_seconds):
-            out, error = await process.communicate()
+            out, error = await process.communicate(given)
     finally:
         if process.returncode is None:
             process.kill()

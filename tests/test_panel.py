@@ -1,0 +1,219 @@
+"""What is known right now, by the real daemon and the real database: a restart forgets nothing, and the books show what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fubd.metrics import Metrics
+from fubd.store import Pool, Report
+from fubd.store.dsn import parse
+from tests.deploy.programs import run
+from tests.house import House, event, house
+from tests.recorder import recorder, webhook
+from tests.support.programs import needs
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
+REMEMBERED = (
+    "fubd_source_last_heard_timestamp_seconds{source=webhook}",
+    "fubd_source_last_heard_timestamp_seconds{source=polling}",
+    "fubd_source_last_change_timestamp_seconds{source=webhook}",
+    "fubd_source_last_change_timestamp_seconds{source=polling}",
+    "fubd_coverage_timestamp_seconds",
+    "fubd_scrub_oldest_timestamp_seconds",
+    "fubd_completeness_ratio",
+)
+
+
+def told(number: int, built: House, *, ago_seconds: float = 0.0) -> bytes:
+    """Write the webhook of a move that long ago."""
+    at = datetime.now(UTC) - timedelta(seconds=ago_seconds)
+    return event(f"00000000-0000-4000-8000-{number:012}", "Nurture", at, [built.account.ids[number]])
+
+
+async def shows(built: House, name: str, wanted: float) -> bool:
+    """Tell whether a metric has this value now."""
+    found = (await built.metrics())[name]
+    assert found == pytest.approx(wanted), f"{name} is {found}, not {wanted}"
+    return True
+
+
+async def test_a_restart_forgets_nothing(database: str, tmp_path: Path) -> None:
+    """As soon as it is ready again, every timestamp and the completeness are the database's, and one mode is shown, from the very first."""
+    async with house(database, tmp_path) as built:
+        async with built.ready():
+            person = built.account.ids[0]
+            built.account.move(person, "Nurture")
+            built.simulator.deliveries.kill()
+            built.account.move(built.account.ids[1], "Nurture")
+            await eventually(lambda: shows(built, "fubd_stage_changes_total{source=polling}", 1), 30.0)
+            built.simulator.deliveries.revive()
+        # Polling goes no further while FUB refuses the key, so nothing moves on from what the database says.
+        async with built.daemon(FUB_API_KEY="another-invented-key") as process:
+            first = await first_answer(built)
+            await process.answers(f"{built.url}/readyz")
+            found = await built.metrics()
+        for metrics in (first, found):
+            assert sum(value for name, value in metrics.items() if name.startswith("fubd_mode{")) == 1
+        (row,) = await built.fetch(
+            "SELECT (SELECT max(received_at) FROM fubd.delivery) AS webhook_heard,"
+            " (SELECT max(finished_at) FROM fubd.poll_run WHERE outcome = 'ok' AND kind <> 'scrub') AS polling_heard,"
+            " (SELECT max(changed_at) FROM stage_changes WHERE source = 'webhook') AS webhook_change,"
+            " (SELECT max(changed_at) FROM stage_changes WHERE source = 'polling') AS polling_change,"
+            " (SELECT reached FROM fubd.coverage) AS coverage,"
+            " (SELECT min(verified_at) FROM fubd.person WHERE gone_at IS NULL) AS oldest, 1.0 AS completeness"
+        )
+        kept = [value.timestamp() if isinstance(value, datetime) else float(value) for value in row]
+        assert [found[name] for name in REMEMBERED] == pytest.approx(kept, abs=0.001)
+
+
+async def first_answer(built: House) -> dict[str, float]:
+    """Give the metrics as soon as anything answers."""
+
+    async def answered() -> dict[str, float] | None:
+        try:
+            return await built.metrics()
+        except OSError:
+            return None
+
+    return await eventually(answered, 30.0)
+
+
+async def test_failures_survive_a_restart(database: str, tmp_path: Path) -> None:
+    """What was refused counts after a restart as before it, and the ratio grows on from there."""
+    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
+        async with built.ready():
+            for number in range(3):
+                assert (await built.post(told(number, built)))[0] == 200
+            await proxy.refuse()
+            await proxy.cut()
+            refused = told(3, built)
+            assert (await built.post(refused))[0] == 503
+            await proxy.accept()
+            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 4), 30.0)
+
+            async def kept() -> bool:
+                return bool(await built.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(failed) = 1 AND sum(taken) = 3"))
+
+            await eventually(kept, 30.0)
+        async with built.daemon() as process:
+            await process.answers(f"{built.url}/readyz")
+            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 4))
+            # FUB's own retry is taken, as a duplicate.
+            assert (await built.post(refused))[0] == 200
+            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 5), 30.0)
+
+
+async def test_attempts_while_nobody_was_there_count_as_failed(database: str, tmp_path: Path) -> None:
+    """A delivery whose first attempts fell into a time without any fubd tells of them when a retry arrives; one that was taken does not."""
+    async with house(database, tmp_path) as built:
+        async with built.ready():
+            taken = told(1, built, ago_seconds=100)
+            assert (await built.post(taken))[0] == 200
+            await eventually(lambda: built.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 15.0)
+            assert (await built.metrics())["fubd_webhook_failure_ratio"] == 0
+        # As if it had been away for ten minutes.
+        await built.fetch("UPDATE fubd.door_hour SET kept_at = kept_at - interval '10 minutes'")
+        async with built.daemon() as process:
+            await process.answers(f"{built.url}/readyz")
+            # Taken before, whenever that was: a duplicate, and no failure.
+            assert (await built.post(taken))[0] == 200
+            # First tried 100 s ago and again 40 s ago, both while nobody was there; the third try, this one, arrives.
+            assert (await built.post(told(2, built, ago_seconds=100)))[0] == 200
+            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
+
+
+async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(database: str, tmp_path: Path) -> None:
+    """Both read 0 while all is well; a delivery that vanishes unbalances the one, a row changed by hand the other."""
+    async with house(database, tmp_path) as built:
+        async with built.ready():
+            person = built.account.ids[0]
+            for stage in ("Nurture", "Lead", "ACQ - Qualified"):
+                built.account.move(person, stage)
+                await built.simulator.deliveries.drained()
+            await built.settled()
+            metrics = await built.metrics()
+            assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
+            await built.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
+            await eventually(lambda: shows(built, "fubd_ledger_imbalance", 1), 15.0)
+            await built.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
+        # The chain is looked at every minute, and first of all at the start.
+        async with built.daemon() as process:
+            await process.answers(f"{built.url}/readyz")
+            await eventually(lambda: shows(built, "fubd_chain_violations", 1), 30.0)
+
+
+@asynccontextmanager
+async def reporting(url: str, instance: str) -> AsyncIterator[Report]:
+    """Give the reports of one instance."""
+    pool = Pool(parse(url))
+    yield Report(pool, instance=instance)
+    await pool.close()
+
+
+async def test_the_books_of_two_instances_are_each_its_own(database: str) -> None:
+    """However their deliveries are mixed, and whichever looks when, each counts its own."""
+    async with (
+        recorder(database, instance="one") as one,
+        recorder(database, instance="two") as two,
+        reporting(database, "one") as of_one,
+        reporting(database, "two") as of_two,
+    ):
+        await one.told(webhook("e0", "A", "10:00"))
+        await of_two.begin()
+        await two.told(webhook("e1", "B", "10:01"))
+        await one.told(webhook("e2", "C", "10:02"))
+        await two.told(webhook("e1", "B", "10:01"))
+        assert ((await of_one.known()).own_deliveries, (await of_two.known()).own_deliveries) == (2, 1)
+
+
+async def test_nobody_removes_what_another_counts_on(database: str) -> None:
+    """Old deliveries are removed by whoever stored them, and a day later by anybody: till then the books of the other still need them."""
+    async with recorder(database, instance="one") as one, reporting(database, "one") as of_one, reporting(database, "two") as of_two:
+        await one.told(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
+        await one.told(webhook("last", "E", "10:10"))
+        async with one.pool.connection() as connection:
+            await connection.execute("UPDATE fubd.delivery SET received_at = now() - interval '2.5 days' WHERE event_id <> 'last'")
+            await connection.execute("UPDATE fubd.delivery SET received_at = now() - interval '3.5 days' WHERE event_id = 'e0'")
+        assert (await of_two.prune(older_than_days=2, limit=100)).removed == 1
+        pruned = await of_one.prune(older_than_days=2, limit=100)
+        assert (pruned.removed, pruned.own) == (3, 3)
+        assert (await of_one.known()).own_deliveries == 1
+
+
+async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> None:
+    """After a day's work promtool finds nothing to say; every series is of a kind that is known, and there are fewer than 500."""
+    async with house(database, tmp_path) as built, built.ready():
+        for number, person in enumerate(built.account.ids):
+            built.account.move(person, "Nurture" if number % 2 else "ACQ - Qualified")
+        await built.post(b"x" * 2_000_000)
+        await built.post(b"{}", signature="forged")
+        await built.post(b"{}")
+        built.simulator.script("people", "server_error", "throttled", "hang", "reset", "wrong_type", "truncated")
+        await built.simulator.deliveries.drained()
+        await built.settled()
+        found, page = await built.metrics(), await exposed(built)
+        ended = await run(needs("promtool"), "check", "metrics", given=page.encode())
+        assert (ended.code, ended.out + ended.error) == (0, "")
+        assert len(found) < 500
+        fresh = generate_latest(Metrics(CollectorRegistry()).registry).decode()
+        assert names(page) == names(fresh) | {"fubd_build_info"}
+        assert not any(name.endswith("_created") for name in found)
+
+
+async def exposed(built: House) -> str:
+    """Give the metrics as they are served."""
+    async with aiohttp.ClientSession() as session, session.get(f"{built.url}/metrics") as answer:
+        return await answer.text()
+
+
+def names(page: str) -> set[str]:
+    """Give the names of all series of a page."""
+    return {line.partition("{")[0].partition(" ")[0] for line in page.splitlines() if line and not line.startswith("#")}
