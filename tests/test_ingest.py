@@ -69,7 +69,7 @@ async def test_examples_hold_in_every_order_and_batching(database: str, evidence
     """Whatever order the evidence comes in, one by one or in one transaction, and told twice, the rows are the same."""
     async with recorder(database) as made:
         for person, order in enumerate(itertools.permutations(evidence), start=10):
-            moved = [_of(person, item) for item in order]
+            moved = [about(person, item) for item in order]
             if person % 2:
                 await made.told_at_once(*moved)
             else:
@@ -78,7 +78,7 @@ async def test_examples_hold_in_every_order_and_batching(database: str, evidence
             assert await made.rows(person) == expected, [_short(item) for item in order]
 
 
-def _of(person: int, item: Delivery | Snapshot) -> Delivery | Snapshot:
+def about(person: int, item: Delivery | Snapshot) -> Delivery | Snapshot:
     """The same evidence about somebody else."""
     if isinstance(item, Snapshot):
         (reading,) = item.readings

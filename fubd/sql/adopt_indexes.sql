@@ -1,4 +1,5 @@
--- The indexes of the product table. `keys` are columns, null for an expression; `held_by` is what else leans on the index.
+-- The indexes of the product table. `keys` are columns, null for an expression. Statements: `freeing` frees the index of what leans on it,
+-- `remarks` give a new one of its name what was said of it.
 SELECT
     c.relname::text AS name,
     pg_get_indexdef(i.indexrelid) AS definition,
@@ -17,10 +18,21 @@ SELECT
         ORDER BY k.place
     ) AS keys,
     ARRAY(
-        SELECT 'the foreign key ' || x.conname FROM pg_constraint x WHERE x.conindid = i.indexrelid AND x.contype = 'f'
+        SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', x.conrelid::regclass, x.conname)
+        FROM pg_constraint x WHERE x.conindid = i.indexrelid AND x.contype = 'f'
         UNION ALL
-        SELECT 'replication' WHERE i.indisreplident
-    ) AS held_by
+        SELECT 'ALTER TABLE public.stage_changes REPLICA IDENTITY DEFAULT' WHERE i.indisreplident
+    ) AS freeing,
+    ARRAY(
+        SELECT format('COMMENT ON INDEX public.%I IS %L', c.relname, d.description)
+        FROM pg_description d WHERE d.objoid = i.indexrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
+        UNION ALL
+        SELECT format('COMMENT ON CONSTRAINT %I ON public.stage_changes IS %L', x.conname, d.description)
+        FROM pg_constraint x JOIN pg_description d ON d.objoid = x.oid AND d.classoid = 'pg_constraint'::regclass
+        WHERE x.conindid = i.indexrelid AND x.contype IN ('u', 'p', 'x')
+        UNION ALL
+        SELECT format('ALTER TABLE public.stage_changes CLUSTER ON %I', c.relname) WHERE i.indisclustered
+    ) AS remarks
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_am a ON a.oid = c.relam

@@ -1,7 +1,10 @@
--- What stands at public.stage_changes, and whether we may and can take it over. $1: the names that fubd's own views need. No row: nothing there.
+-- What stands at public.stage_changes, and whether we may and can take it over. $1: the names that fubd's own views need, $2: others that it
+-- may need there. No row: nothing there.
 SELECT
     c.relkind::text AS kind,
-    pg_get_userbyid(c.relowner)::text AS owner,
+    quote_ident(pg_get_userbyid(c.relowner)) AS owner,
+    quote_ident(current_user) AS ourselves,
+    quote_ident(current_database()) AS database,
     pg_has_role(c.relowner, 'USAGE') AS may_change,
     row_security_active(c.oid) AS rows_hidden,
     EXISTS (SELECT FROM pg_inherits h WHERE c.oid IN (h.inhparent, h.inhrelid)) AS inherits,
@@ -10,8 +13,11 @@ SELECT
     coalesce(has_schema_privilege(to_regnamespace('fubd'), 'CREATE'), true) AS may_use_schema,
     current_setting('server_version_num')::int / 10000 AS version,
     to_regclass('fubd.migration') IS NOT NULL AS fubd_was_here,
+    EXISTS (SELECT FROM pg_class o WHERE o.relnamespace = to_regnamespace('fubd'))
+        OR EXISTS (SELECT FROM pg_proc o WHERE o.pronamespace = to_regnamespace('fubd')) AS schema_filled,
     ARRAY(SELECT x.conname::text FROM pg_constraint x WHERE x.conrelid = c.oid AND x.contype = 'x' ORDER BY 1) AS exclusions,
     ARRAY(SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY 1) AS triggers,
+    ARRAY(SELECT r.rulename::text FROM pg_rewrite r WHERE r.ev_class = c.oid ORDER BY 1) AS rules,
     ARRAY(
         SELECT v.relname::text FROM pg_class v
         WHERE v.relnamespace = 'public'::regnamespace AND v.relname = ANY($1::text[]) AND v.relkind = 'v' ORDER BY 1
@@ -20,22 +26,31 @@ SELECT
         SELECT v.relname::text FROM pg_class v
         WHERE v.relnamespace = 'public'::regnamespace AND v.relname = ANY($1::text[]) AND v.relkind <> 'v' ORDER BY 1
     ) AS names_taken,
-    -- The sequence of `id`: of an identity column it belongs to the column, of any other the default asks it.
-    (
-        SELECT d.sequence::regclass::text
-        FROM pg_attribute a
-        CROSS JOIN LATERAL (
-            SELECT i.objid AS sequence FROM pg_depend i
-            WHERE i.classid = 'pg_class'::regclass AND i.refclassid = 'pg_class'::regclass AND i.refobjid = c.oid
-                AND i.refobjsubid = a.attnum AND i.deptype = 'i'
-            UNION ALL
-            SELECT i.refobjid FROM pg_attrdef f
-            JOIN pg_depend i ON i.classid = 'pg_attrdef'::regclass AND i.objid = f.oid AND i.refclassid = 'pg_class'::regclass
-            WHERE f.adrelid = c.oid AND f.adnum = a.attnum
-        ) d
-        JOIN pg_class s ON s.oid = d.sequence AND s.relkind = 'S'
-        WHERE a.attrelid = c.oid AND a.attname = 'id' AND NOT a.attisdropped
-        LIMIT 1
-    ) AS sequence
+    ARRAY(SELECT o.relname::text FROM pg_class o WHERE o.relnamespace = 'public'::regnamespace AND o.relname = ANY($2::text[]) ORDER BY 1) AS also_taken,
+    q.sequence::regclass::text AS sequence,
+    coalesce(has_sequence_privilege(q.sequence, 'USAGE') AND has_sequence_privilege(q.sequence, 'UPDATE'), false) AS may_draw,
+    p.seqincrement AS step,
+    -- How many numbers are left, by the sequence and the type of `id`.
+    least(p.seqmax, CASE q.type WHEN 'int4'::regtype THEN 2147483647 ELSE p.seqmax END) - CASE
+        WHEN has_sequence_privilege(q.sequence, 'USAGE') THEN coalesce(pg_sequence_last_value(q.sequence), p.seqstart) ELSE 0
+    END AS numbers_left
 FROM pg_class c
+-- The sequence of `id`: of an identity column it belongs to the column, of any other the default asks it.
+LEFT JOIN LATERAL (
+    SELECT d.sequence, a.atttypid AS type
+    FROM pg_attribute a
+    CROSS JOIN LATERAL (
+        SELECT i.objid AS sequence FROM pg_depend i
+        WHERE i.classid = 'pg_class'::regclass AND i.refclassid = 'pg_class'::regclass AND i.refobjid = c.oid
+            AND i.refobjsubid = a.attnum AND i.deptype = 'i'
+        UNION ALL
+        SELECT i.refobjid FROM pg_attrdef f
+        JOIN pg_depend i ON i.classid = 'pg_attrdef'::regclass AND i.objid = f.oid AND i.refclassid = 'pg_class'::regclass
+        WHERE f.adrelid = c.oid AND f.adnum = a.attnum
+    ) d
+    JOIN pg_class s ON s.oid = d.sequence AND s.relkind = 'S'
+    WHERE a.attrelid = c.oid AND a.attname = 'id' AND NOT a.attisdropped
+    LIMIT 1
+) q ON true
+LEFT JOIN pg_sequence p ON p.seqrelid = q.sequence
 WHERE c.oid = to_regclass('public.stage_changes')

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import sys
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -16,7 +17,7 @@ from fubd.store.dsn import parse
 from tests.commands.world import Ended
 from tests.house import House, house
 from tests.support import older
-from tests.support.process import fubd
+from tests.support.process import Process, fubd
 from tests.support.waiting import eventually
 
 # What the older scripts' service has in its environment.
@@ -72,6 +73,39 @@ async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp
     assert (nothing.code, nothing.lines) == (1, [])
     assert nothing.errors == ["fubd: public.stage_changes was not taken over here, so there is nothing to give back"]
     await connection.close()
+
+
+async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path: Path) -> None:
+    """SIGKILL while it is at any part of the work: all of it has happened or nothing, and the next run ends well."""
+    connection = await connect(empty_database)
+    await older.make(connection, rows=3_000)
+    shape, reports = await older.shape(connection), await older.reports(connection)
+    environ, undone = {"SUPABASE_DB_URL": empty_database, "FUBD_COLUMNS": COLUMNS}, 0
+    for part in ("counting and hashing 3,000", "copying", "replace", "trying", "committing"):
+        async with fubd("adopt", "--yes", environ=environ, folder=tmp_path) as process:
+            await eventually(partial(_tells, process, part), 30.0)
+            process.kill()
+            await process.ended()
+        await eventually(lambda: _nobody_else(connection), 30.0)
+        if await connection.fetchval("SELECT to_regclass('fubd.adoption') IS NULL"):
+            undone += 1
+            assert await older.shape(connection) == shape
+        else:
+            assert (await adopt(empty_database, tmp_path, "--undo", "--yes")).code == 0
+    assert undone > 0
+    ended = await adopt(empty_database, tmp_path, "--yes")
+    assert (ended.code, "Adopted: 3,000 rows, none lost, none changed." in ended.lines) == (0, True), ended.errors
+    assert await older.reports(connection) == reports
+    await connection.close()
+
+
+def _tells(process: Process, words: str) -> bool:
+    return any(words in line for line in process.errors)
+
+
+async def _nobody_else(connection: asyncpg.Connection) -> bool:
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    return bool(await connection.fetchval(others) == 1)
 
 
 async def test_where_there_is_nothing_to_adopt(empty_database: str, database: str, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from fubd.core.observation import Channel, Delivery, Reading, Snapshot
+from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.store import Pool, Report, adoption
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, at, read, recorder, webhook
 from tests.support import older
+from tests.test_ingest import EXAMPLES, about
 
 Row = tuple[str | None, str | None, datetime | None, datetime | None]
 
@@ -215,31 +216,35 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
 
 @pytest.mark.parametrize("variant", older.VARIANTS)
 async def test_the_promises_hold_on_every_variant(empty_database: str, variant: str) -> None:
-    """In whatever order and batches the evidence comes, the rows are those of a fresh table; the older columns of a new row are filled."""
-    evidence: list[Delivery | Snapshot] = [
-        read("A", "08:00", "09:00"),
-        read("B", "10:12", "10:30", "10:00"),
-        webhook("e1", "B", "10:05"),
-        webhook("e2", "C", "10:08"),
-        webhook("e3", "B", "10:12"),
-        person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"),
-    ]
-    expected = [("A", "B", at("10:05"), None), ("B", "C", at("10:08"), None), ("C", "B", at("10:12"), None)]
+    """Every example of the contract, one piece of evidence after the other, all of it at once, and backwards: the rows of a fresh table."""
     async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
-        await made.told(*evidence)
-        await made.told_at_once(*evidence)
-        assert await rows_of(made) == expected
-        row = (await made.records())[1]
-        assert (row["campaign_id"], row["who_pushed_lead"], row["lead_source_tag"], row["first_name"]) == (
-            "C5",
-            "Grace",
-            "Smarter Contact",
-            "Ada",
-        )
+        for number, (evidence, _) in enumerate(EXAMPLES.values(), start=10):
+            one, other, third = ([about(person, item) for item in evidence] for person in (number, number + 100, number + 200))
+            await made.told(*one, *one)
+            await made.told_at_once(*other)
+            await made.told(*reversed(third))
+        for number, (_, expected) in enumerate(EXAMPLES.values(), start=10):
+            for person in (number, number + 100, number + 200):
+                assert await rows_of(made, person) == expected
         async with made.pool.reading() as connection:
             ids = [record["id"] for record in await connection.fetch("SELECT id FROM stage_changes ORDER BY id")]
             assert ids[0] == 1
             assert min(ids[1:]) > 1
+            ordered = (
+                "SELECT count(*) FROM (SELECT changed_at - lag(changed_at) OVER (PARTITION BY person_id ORDER BY changed_at, id) AS gap"
+            )
+            assert await connection.fetchval(f"{ordered} FROM stage_changes) g WHERE g.gap <= interval '0'") == 0
+
+
+@pytest.mark.parametrize("variant", older.VARIANTS)
+async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, variant: str) -> None:
+    """With the fields of FUBD_COLUMNS, the tag of FUBD_LEAD_SOURCE_TAGS, names and agent."""
+    async with adopted(empty_database, variant=variant) as made:
+        await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:12"))
+        await made.told(person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"))
+        (row,) = await made.records()
+        assert (row["campaign_id"], row["who_pushed_lead"], row["lead_source_tag"]) == ("C5", "Grace", "Smarter Contact")
+        assert (row["first_name"], str(row["assigned_user_id"]), row["assigned_user_name"]) == ("Ada", "7", "Ada")
 
 
 # --- A script that goes on writing -------------------------------------------------------------------------------------

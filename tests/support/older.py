@@ -71,6 +71,28 @@ VARIANTS = {
         "ALTER TABLE stage_changes ADD CONSTRAINT stage_changes_event_id_unique UNIQUE (event_id)",
         "ALTER TABLE stage_changes ADD CONSTRAINT one_row UNIQUE (person_id, stage_from, stage_to, changed_at) DEFERRABLE",
     ),
+    "columns that are quoted": _ONE
+    + 'ALTER TABLE stage_changes ADD COLUMN "Campaign ""ID"" {x} %s" text, ADD COLUMN "UPPER" integer NOT NULL DEFAULT 4;',
+    "a column that is generated": _ONE + "ALTER TABLE stage_changes ADD COLUMN full_name text NOT NULL"
+    " GENERATED ALWAYS AS (coalesce(first_name, '') || ' ' || coalesce(last_name, '')) STORED;",
+    "columns of other types": _reports(_ONE)
+    .replace("event_id                       varchar(200)", "event_id uuid")
+    .replace("last_name                      text", "last_name jsonb")
+    .replace("deal_id                        text", "deal_id text[]")
+    .replace("assigned_user_id               text", "assigned_user_id bigint"),
+    "a sequence of an odd name": 'CREATE SEQUENCE "Odd Seq\'s" INCREMENT 5 CACHE 20;'
+    + _ONE.replace("bigserial PRIMARY KEY", "bigint PRIMARY KEY DEFAULT nextval('\"Odd Seq''s\"')"),
+    "a sequence elsewhere": "CREATE SCHEMA other; CREATE SEQUENCE other.ids;"
+    + _ONE.replace("bigserial PRIMARY KEY", "integer PRIMARY KEY DEFAULT nextval('other.ids')"),
+    "what was said of its indexes": _ONE + "COMMENT ON CONSTRAINT stage_changes_event_id_unique ON stage_changes IS 'one event, one row';"
+    "COMMENT ON INDEX idx_no_duplicate_stage_changes IS 'do not remove';"
+    "ALTER TABLE stage_changes CLUSTER ON stage_changes_event_id_unique;",
+    "leaned on by others": _ONE + "CREATE TABLE note (change_id integer REFERENCES stage_changes (id));"
+    "CREATE MATERIALIZED VIEW kept AS SELECT person_id, stage_to FROM stage_changes; CREATE VIEW all_of_it AS SELECT * FROM stage_changes;",
+    "a table of the same name elsewhere": "CREATE SCHEMA other; CREATE TABLE other.stage_changes (id text, stage_to integer);" + _ONE,
+    "another key": _ONE.replace("PRIMARY KEY", "UNIQUE NOT NULL")
+    .replace("ALTER TABLE", "ALTER TABLE stage_changes ADD PRIMARY KEY (id, source);\nALTER TABLE", 1)
+    .replace("source                         varchar(100)", "source varchar(20) DEFAULT 'polling'"),
     "indexed already": _ONE
     + "CREATE INDEX by_time ON stage_changes (changed_at DESC); CREATE INDEX by_receipt ON stage_changes (received_at, id);",
     "older views of fubd's names": _ONE + "CREATE VIEW source_health AS SELECT source, count(*) AS records FROM stage_changes GROUP BY 1;"
@@ -83,6 +105,15 @@ _MUST = {
     "stage_to": "'Lead'",
     "changed_at": "timestamp '2026-01-01' + n.n * interval '1 second'",
     "first_name": "'Unknown'",
+    "source": "'polling'",
+}
+# A value of the reconstructed table's type, as a column of another type takes it.
+_AS = {
+    "json": "{}::text::json",
+    "text": "{}::text",
+    "varchar": "{}::text",
+    "uuid": "md5({})::uuid",
+    "jsonb": "to_jsonb({})",
 }
 
 
@@ -97,15 +128,14 @@ async def fill(connection: asyncpg.Connection, rows: int) -> None:
     columns = {
         row["column_name"]: row
         for row in await connection.fetch(
-            "SELECT column_name, is_nullable, data_type FROM information_schema.columns WHERE table_name = 'stage_changes'"
+            "SELECT column_name, is_nullable, udt_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND table_name = 'stage_changes' AND is_generated = 'NEVER'"
         )
     }
     values = []
     names = [name for name in re.findall(r" AS (\w+)", _ROWS) if name in columns]
     for name in names:
-        value = f"r.{name}"
-        if columns[name]["data_type"] in {"json", "text"} and name == "raw_payload":
-            value += f"::{columns[name]['data_type']}"
+        value = _AS.get(columns[name]["udt_name"], "{}").format(f"r.{name}")
         if columns[name]["is_nullable"] == "NO":
             value = f"coalesce({value}, {_MUST[name].replace('n.n', 'row_number() OVER ()')})"
         values.append(value)
@@ -122,7 +152,8 @@ async def reports(connection: asyncpg.Connection) -> dict[int, list[str]]:
     for number, query in enumerate(query for query in queries if query.strip()):
         with suppress(asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError):
             async with connection.transaction():
-                answers[number] = [str(tuple(row)) for row in await connection.fetch(query)]
+                # As text of the server's: not every instant that stands there is one to Python.
+                answers[number] = [row["told"] for row in await connection.fetch(f"SELECT r::text AS told FROM ({query}) r")]
     return answers
 
 

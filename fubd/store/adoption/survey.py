@@ -12,7 +12,14 @@ from fubd.store.table import Column, read_columns
 
 # The views of `fubd/sql/migrations`, by whose names older installations may have views of their own.
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
-
+# Where those are put aside.
+ASIDE = {name: f"{name}_before_fubd" for name in VIEWS}
+# The indexes that fubd's statements need, each where no other serves.
+INDEXES = {
+    "fubd_stage_changes_person": ("person_id", "changed_at"),
+    "fubd_stage_changes_time": ("changed_at",),
+    "fubd_stage_changes_received": ("received_at",),
+}
 
 STAGES = "stages"
 
@@ -21,7 +28,8 @@ STAGES = "stages"
 class Index:
     """An index. `keys`: its columns in order, None for an expression. `constraint_definition`: of the constraint it serves, if any.
 
-    `sorted`: valid and of the kind that ranges are read from. `nulls_equal`: two nulls count as the same. `held_by`: what leans on it.
+    `sorted`: valid and of the kind that ranges are read from. `nulls_equal`: two nulls count as the same. Statements: `freeing` frees it of
+    what leans on it, `remarks` say of a new one what was said of it.
     """
 
     name: str
@@ -33,7 +41,8 @@ class Index:
     sorted: bool
     nulls_equal: bool
     keys: Sequence[str | None]
-    held_by: Sequence[str]
+    freeing: Sequence[str]
+    remarks: Sequence[str]
 
     def leads_with(self, *names: str) -> bool:
         """Tell whether rows can be looked up by these columns, in this order."""
@@ -58,13 +67,16 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The table itself. `kind` is pg_class's relkind; `sequence` is what `id` is drawn from.
+    """The table itself. `kind` is pg_class's relkind; `owner`, `ourselves` and `database` are names, quoted where they must be.
 
-    `older_views` bear names that fubd's views need; so do `names_taken`, which are no views.
+    `schema_filled`: something stands in a schema fubd. `older_views` bear names that fubd's views need; so do `names_taken`, which are no
+    views; of ASIDE and INDEXES `also_taken` are not free. `sequence` is what `id` is drawn from, in steps of `step`, with `numbers_left`.
     """
 
     kind: str
     owner: str
+    ourselves: str
+    database: str
     may_change: bool
     rows_hidden: bool
     inherits: bool
@@ -73,11 +85,17 @@ class Facts:
     may_use_schema: bool
     version: int
     fubd_was_here: bool
+    schema_filled: bool
     exclusions: Sequence[str]
     triggers: Sequence[str]
+    rules: Sequence[str]
     older_views: Sequence[str]
     names_taken: Sequence[str]
+    also_taken: Sequence[str]
     sequence: str | None
+    may_draw: bool
+    step: int | None
+    numbers_left: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +116,7 @@ class Survey:
 
 async def survey(connection: asyncpg.Connection, *, timeout_seconds: float) -> Survey | None:
     """Look at the table; None when there is none."""
-    row = await connection.fetchrow(statements.text("adopt_table"), list(VIEWS))
+    row = await connection.fetchrow(statements.text("adopt_table"), list(VIEWS), [*ASIDE.values(), *INDEXES])
     if row is None:
         return None
     columns = await read_columns(connection)

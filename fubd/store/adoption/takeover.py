@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from fubd.store.adoption import plan as planning
 from fubd.store.adoption import trial
 from fubd.store.adoption.plan import BACKUP, Plan
 from fubd.store.adoption.proof import Fingerprint, fingerprint
-from fubd.store.adoption.survey import VIEWS, survey
+from fubd.store.adoption.survey import VIEWS, Facts, survey
 from fubd.store.pool import Pool
 
 _TABLE = "public.stage_changes"
@@ -28,7 +29,9 @@ _BEGIN = (
     f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_LONGEST_SECONDS:.0f}s';"
     " SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL client_min_messages = warning;"
     " SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres';"
-    " SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'"
+    " SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';"
+    # So that the server ends a long statement, and lets the table go, when we were killed. Some systems do not know it.
+    " DO $$BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN others THEN NULL; END$$"
 )
 
 Told = Callable[[str], None]
@@ -39,6 +42,10 @@ class AdoptionRefused(Refused):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0)
+
+
+class _Crowded(AdoptionRefused):
+    """Others hold the table, perhaps because we do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +87,41 @@ async def state(pool: Pool) -> str:
 async def adopt(pool: Pool, columns: Mapping[str, str], *, shown: Plan, told: Told = lambda _: None) -> Adopted:
     """Take the table over as planned. `told` is called before each part of the work.
 
-    Raises AdoptionRefused, and Unavailable when the connection is lost; then, too, nothing has changed, or all has and is proved.
+    Others can read the table until the last part of it. Raises AdoptionRefused, and Unavailable when the connection is lost; then, too,
+    nothing has changed, or all has and is proved.
     """
+    try:
+        return await _adopt(pool, columns, shown, told, mode="SHARE")
+    except _Crowded:
+        # Who has read, and now waits for us to let it write, would wait for ever for us to wait for it.
+        told("others are at the table: nothing was changed; once more, with the table to ourselves from the beginning")
+        return await _adopt(pool, columns, shown, told, mode="ACCESS EXCLUSIVE")
+
+
+async def _adopt(pool: Pool, columns: Mapping[str, str], shown: Plan, told: Told, *, mode: str) -> Adopted:
     async with _transaction(pool) as connection:
         told("waiting for the table to be free")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", migrations.LOCK)
-        await connection.execute(f"LOCK TABLE {_TABLE} IN ACCESS EXCLUSIVE MODE", timeout=_LOCK_SECONDS * 2)
+        await _lock(connection, mode)
         found = await survey(connection, timeout_seconds=_LONGEST_SECONDS)
         if found is None or found.facts.fubd_was_here:
             raise AdoptionRefused("somebody else has just taken the table over, or removed it: run this again")
-        plan = planning.make(found, columns)
-        if (plan.steps, plan.obstacles) != (shown.steps, shown.obstacles):
-            raise AdoptionRefused("the table is no longer as the plan was made for: run this again")
-        if plan.obstacles:
-            raise AdoptionRefused("the table cannot be taken over as it is: " + "; ".join(obstacle.why for obstacle in plan.obstacles))
+        plan = _still_right(planning.make(found, columns), shown)
         told(f"counting and hashing {plan.rows:,} rows")
         before = await _fingerprint(connection, plan)
         told(f"copying {plan.rows:,} rows to {BACKUP}")
         await connection.execute("CREATE SCHEMA IF NOT EXISTS fubd")
         await connection.execute(f"CREATE TABLE {BACKUP} AS TABLE {_TABLE}", timeout=_LONGEST_SECONDS)
         copy = await _fingerprint(connection, plan, BACKUP)
-        for step in plan.steps:
-            told(step.what)
-            for statement in step.forward:
-                await connection.execute(statement, timeout=_LONGEST_SECONDS)
+        await _carry_out(connection, [(step.what, step.ahead) for step in plan.steps], told)
+        told("waiting for readers to be done")
+        await _lock(connection, "ACCESS EXCLUSIVE")
+        await _carry_out(connection, [(step.what, step.forward) for step in plan.steps], told)
         told("making the schema fubd")
         await _make_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
         told("trying what the daemon will do, and taking it back")
-        await trial.attempt(connection, columns)
+        if not await trial.attempt(connection, columns):
+            raise AdoptionRefused(_meddled(found.facts))
         told("counting and hashing again")
         after = await _fingerprint(connection, plan)
         if not before == copy == after:
@@ -115,6 +129,36 @@ async def adopt(pool: Pool, columns: Mapping[str, str], *, shown: Plan, told: To
         await connection.execute(statements.text("secure"))
         told("committing")
     return Adopted(before, copy, after, len(plan.steps))
+
+
+async def _lock(connection: asyncpg.Connection, mode: str) -> None:
+    await connection.execute(f"LOCK TABLE {_TABLE} IN {mode} MODE", timeout=_LOCK_SECONDS * 2)
+
+
+def _still_right(plan: Plan, shown: Plan) -> Plan:
+    if (plan.steps, plan.obstacles) != (shown.steps, shown.obstacles):
+        raise AdoptionRefused("the table is no longer as the plan was made for: run this again")
+    if plan.obstacles:
+        raise AdoptionRefused("the table cannot be taken over as it is: " + "; ".join(obstacle.why for obstacle in plan.obstacles))
+    return plan
+
+
+async def _carry_out(connection: asyncpg.Connection, steps: Sequence[tuple[str, Sequence[str]]], told: Told) -> None:
+    for what, doing in steps:
+        if doing:
+            told(what)
+        for statement in doing:
+            await connection.execute(statement, timeout=_LONGEST_SECONDS)
+
+
+def _meddled(facts: Facts) -> str:
+    """Say that rows did not come to stand as they were written."""
+    off = [f"ALTER TABLE {_TABLE} DISABLE TRIGGER {_quoted(name)}" for name in facts.triggers]
+    off += [f"DROP RULE {_quoted(name)} ON {_TABLE}" for name in facts.rules]
+    return (
+        "a trigger or a rule of the table drops or alters rows that fubd writes; nothing was changed. Run this again after: "
+        + "; ".join(off)
+    )
 
 
 async def undo(pool: Pool, *, told: Told = lambda _: None) -> GivenBack:
@@ -152,22 +196,37 @@ async def _transaction(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
                 yield connection
         except asyncpg.PostgresConnectionError:
             raise
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            raise _Crowded(
+                "somebody else holds the table; nothing was changed: stop the older scripts for a moment, and run this again"
+            ) from None
         except asyncpg.PostgresError as error:
             raise AdoptionRefused(_said(error)) from None
 
 
 def _said(error: asyncpg.PostgresError) -> str:
-    if isinstance(error, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
-        return "somebody else holds the table; nothing was changed: stop the older scripts for a moment, and run this again"
     if isinstance(error, asyncpg.UniqueViolationError):
         # The detail would hold the row.
-        return (
-            f"rows that were added since are refused by {error.constraint_name or 'a unique index'}; nothing was changed: remove them first"
-        )
+        return f"rows are refused by {error.constraint_name or 'a unique index'}; nothing was changed: remove those that are alike first"
     words = f"{error.args[0]}" + (
         f": {error.detail}" if isinstance(error, asyncpg.DependentObjectsStillExistError) and error.detail else ""
     )
-    return f"Postgres refused, and nothing was changed: {words} ({error.sqlstate})"
+    return f"Postgres refused, and nothing was changed: {words} ({error.sqlstate}){_remedy(error)}"
+
+
+def _remedy(error: asyncpg.PostgresError) -> str:
+    """What lets in the rows that fubd writes, where a constraint of the table refuses them."""
+    if error.table_name != "stage_changes" or error.schema_name != "public":
+        return ""
+    if isinstance(error, asyncpg.CheckViolationError | asyncpg.ForeignKeyViolationError) and error.constraint_name:
+        return f". It would let them in without it: ALTER TABLE {_TABLE} DROP CONSTRAINT {_quoted(error.constraint_name)}"
+    if isinstance(error, asyncpg.NotNullViolationError) and error.column_name:
+        return f". It would let them in after: ALTER TABLE {_TABLE} ALTER COLUMN {_quoted(error.column_name)} DROP NOT NULL"
+    return ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 async def _fingerprint(connection: asyncpg.Connection, plan: Plan, relation: str = _TABLE) -> Fingerprint:
@@ -221,14 +280,11 @@ async def _refuse_written(connection: asyncpg.Connection, added: list[str]) -> N
 
 
 async def _remove_schema(connection: asyncpg.Connection) -> None:
-    """Remove what is fubd's, thing by thing: with CASCADE, what others have built on it would go without a word."""
+    """Remove what fubd made, by name: with CASCADE, or all that is in the schema, what others have built there would go without a word."""
+    made = "\n".join(text for _, _, text in statements.migrations())
+    tables = ["fubd.migration", BACKUP, *re.findall(r"^CREATE TABLE (fubd\.\w+)", made, re.MULTILINE)]
+    functions = re.findall(r"^CREATE FUNCTION (fubd\.\w+\([^)]*\))", made, re.MULTILINE)
     await connection.execute("DROP VIEW " + ", ".join(f"public.{name}" for name in VIEWS))
-    tables = await connection.fetchval(
-        "SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE c.relnamespace = 'fubd'::regnamespace AND c.relkind = 'r'"
-    )
-    functions = await connection.fetchval(
-        "SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p WHERE p.pronamespace = 'fubd'::regnamespace"
-    )
-    await connection.execute(f"DROP TABLE {tables}")
-    await connection.execute(f"DROP FUNCTION {functions}")
+    await connection.execute(f"DROP TABLE IF EXISTS {', '.join(tables)}")
+    await connection.execute(f"DROP FUNCTION {', '.join(functions)}")
     await connection.execute("DROP SCHEMA fubd")

@@ -21,20 +21,47 @@ _WINDOW = timedelta(minutes=5)
 _LONG = 600
 
 
-async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
+async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) -> bool:
     """Record and correct rows of a person who does not exist, with nothing known and with values of any length, and take it all back.
 
-    Raises asyncpg.PostgresError when the table refuses. `columns` is FUBD_COLUMNS.
+    Tells whether the rows stood there as they were written, and went when they were removed. Raises asyncpg.PostgresError when the table
+    refuses. `columns` is FUBD_COLUMNS.
     """
     taking_back = connection.transaction()
     await taking_back.start()
     try:
-        recording = OneRecording(connection, await table.read(connection), "adopt", columns, [])
+        product = await table.read(connection)
+        recording = OneRecording(connection, product, "adopt", columns, [])
         await _record(recording, _entry("first", 1), None)
         await _record(recording, _state("third " + "x" * _LONG, 3), _facts(columns))
         await _record(recording, _entry("second " + "x" * _LONG, 2), None)
+        stood = await _rows(connection)
+        # What is checked at the end of a transaction is checked now.
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await connection.execute("DELETE FROM public.stage_changes WHERE person_id = $1::text", str(_NOBODY))
+        return stood == _expected(product.stage_length) and not await _rows(connection)
     finally:
         await taking_back.rollback()
+
+
+async def _rows(connection: asyncpg.Connection) -> list[tuple[str | None, str, datetime, str]]:
+    """Give the rows that bear the number of a claim, as ours must."""
+    found = await connection.fetch(
+        "SELECT c.stage_from, c.stage_to, fubd.instant(c.changed_at), fubd.source_of(c.source) FROM public.stage_changes c"
+        " JOIN fubd.claim k ON k.seq = c.id AND k.person_id = $1 WHERE c.person_id = $1::bigint::text ORDER BY c.changed_at",
+        _NOBODY,
+    )
+    return [tuple(row) for row in found]
+
+
+def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
+    first, second, third = "first", ("second " + "x" * _LONG)[:stage_length], ("third " + "x" * _LONG)[:stage_length]
+    hours = [_DAY + timedelta(hours=hour) for hour in (1, 2, 3)]
+    return [
+        (None, first, hours[0], "webhook"),
+        (first, second, hours[1], "webhook"),
+        (second, third, hours[2], "polling"),
+    ]
 
 
 async def _record(recording: OneRecording, claim: NewClaim, facts: Facts | None) -> None:

@@ -1,6 +1,10 @@
--- What scripts of several years left behind: placeholders, nulls, test people, one second twice, one stage twice. $1: how many.
+-- What scripts of several years left behind: placeholders, nulls, test people, ids that are none, instants beyond all time, one second twice,
+-- one stage twice. $1: how many.
 SELECT
-    CASE n % 40 WHEN 0 THEN NULL WHEN 1 THEN 'test-' || n WHEN 2 THEN '00' || n ELSE (1000 + n % ($1 / 3 + 1))::text END AS person_id,
+    CASE n % 40
+        WHEN 0 THEN NULL WHEN 1 THEN 'test-' || n WHEN 2 THEN '00' || n WHEN 3 THEN ' ' || n || ' ' WHEN 4 THEN '99999999999999999' || n WHEN 5 THEN ''
+        ELSE (1000 + n % ($1 / 3 + 1))::text
+    END AS person_id,
     CASE n % 7 WHEN 0 THEN 'Unknown' ELSE 'Ada' END AS first_name,
     'Example' AS last_name,
     CASE n % 6
@@ -10,11 +14,12 @@ SELECT
         WHEN 0 THEN NULL WHEN 1 THEN 'Unknown' WHEN 2 THEN 'ACQ - Dead / DNC' WHEN 3 THEN 'ACQ - Under Contract' ELSE 'ACQ - Offers Made'
     END AS stage_to,
     CASE n % 50
-        WHEN 0 THEN NULL
+        WHEN 0 THEN NULL WHEN 1 THEN 'infinity' WHEN 2 THEN '-infinity' WHEN 3 THEN '9999-12-31 23:59:59' WHEN 4 THEN '0044-03-15 BC'
         ELSE date_trunc('day', now() AT TIME ZONE 'UTC') - interval '50 days' + (n / 2 * 2)::float8 / $1 * interval '40 days'
     END AS changed_at,
     CASE n % 11
-        WHEN 0 THEN NULL ELSE date_trunc('day', now() AT TIME ZONE 'UTC') - interval '50 days' + n::float8 / $1 * interval '40 days'
+        WHEN 0 THEN NULL WHEN 1 THEN CASE n % 3 WHEN 0 THEN 'infinity' WHEN 1 THEN '-infinity' ELSE '0044-03-15 BC' END::timestamp
+        ELSE date_trunc('day', now() AT TIME ZONE 'UTC') - interval '50 days' + n::float8 / $1 * interval '40 days'
     END AS received_at,
     CASE n % 4
         WHEN 0 THEN NULL ELSE jsonb_build_object('id', n, 'assignedTo', 'Grace Example', 'note', repeat('x', n % 300))

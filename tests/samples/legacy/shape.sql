@@ -10,5 +10,11 @@ SELECT format('%s %s', viewname, definition) FROM pg_views WHERE schemaname = 'p
 UNION ALL
 SELECT format('%s %s', relname, relacl) FROM pg_class WHERE relnamespace = 'public'::regnamespace
 UNION ALL
+SELECT format('%s %s %s', objoid::regclass, objsubid, description) FROM pg_description WHERE classoid = 'pg_class'::regclass
+UNION ALL
+SELECT format('%s %s', c.conname, d.description) FROM pg_description d JOIN pg_constraint c ON c.oid = d.objoid WHERE d.classoid = 'pg_constraint'::regclass
+UNION ALL
+SELECT format('%s clustered', indexrelid::regclass) FROM pg_index WHERE indisclustered
+UNION ALL
 SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_'
 ORDER BY 1
