@@ -46,11 +46,14 @@ function when(row, now) {
   return time;
 }
 
+/** Whether the change itself is another, not only better known. */
+const isAnother = (row, before) => ["stage_from", "stage_to", "changed_at", "changed_after"].some((each) => row[each] !== before[each]);
+
 export class Changes {
   #list;
   #none;
   #announcer;
-  #rows = new Map();
+  #shown = new Map(); // id -> { row, item }
 
   constructor(list, none, announcer) {
     this.#list = list;
@@ -58,55 +61,58 @@ export class Changes {
     this.#announcer = announcer;
   }
 
-  /** Show these rows, newest first, in place of all. */
+  /** Show these rows, newest first, in place of all. What stands already is not touched, so that it keeps its marks and its place. */
   replace(rows, now) {
-    const kept = this.#rows;
-    this.#rows = new Map();
-    for (const row of rows.slice(0, MOST)) {
-      const item = this.#item(row, now);
-      // A mark that a row has got since it came stays with it.
-      for (const mark of ["fresh", "corrected"]) if (kept.get(row.id)?.classList.contains(mark)) this.#mark(item, mark);
-      this.#rows.set(row.id, item);
+    const before = this.#shown;
+    this.#shown = new Map();
+    for (const row of rows.slice(0, MOST)) this.#shown.set(row.id, this.#renewed(before.get(row.id), row, now));
+    let next = this.#list.firstElementChild;
+    for (const { item } of this.#shown.values()) {
+      if (item === next) next = next.nextElementSibling;
+      else this.#list.insertBefore(item, next);
     }
-    this.#list.replaceChildren(...this.#rows.values());
-    this.#none.hidden = this.#rows.size > 0;
+    while (next) {
+      const gone = next;
+      next = next.nextElementSibling;
+      gone.remove();
+    }
+    this.#none.hidden = this.#shown.size > 0;
   }
 
   recorded(row, now) {
-    const item = this.#item(row, now);
-    this.#mark(item, "fresh");
-    const old = this.#rows.get(row.id);
-    if (old) old.replaceWith(item);
-    else this.#list.prepend(item);
-    this.#rows.set(row.id, item);
-    if (this.#rows.size > MOST) this.#forget(Math.min(...this.#rows.keys()));
+    const before = this.#shown.get(row.id);
+    const shown = this.#renewed(before, row, now);
+    this.#shown.set(row.id, shown);
+    if (before) return;
+    shown.item.classList.add("fresh");
+    this.#list.prepend(shown.item);
+    if (this.#shown.size > MOST) this.#forget(this.#list.lastElementChild);
     this.#none.hidden = true;
-    this.#announcer.textContent = `New: ${item.textContent}`;
+    this.#announcer.textContent = `New: ${shown.item.textContent}`;
   }
 
   corrected(row, now) {
-    const old = this.#rows.get(row.id);
-    if (!old) return;
-    const item = this.#item(row, now);
-    this.#mark(item, "fresh");
-    this.#mark(item, "corrected");
-    old.replaceWith(item);
-    this.#rows.set(row.id, item);
+    const before = this.#shown.get(row.id);
+    if (before) this.#shown.set(row.id, this.#renewed(before, row, now));
   }
 
-  #item(row, now) {
+  #renewed(before, row, now) {
+    if (before && JSON.stringify(before.row) === JSON.stringify(row)) return before;
     const item = element("li", "change", when(row, now), " ", person(row), " ", move(row), " ", seenBy(row));
     item.dataset.id = row.id;
-    return item;
+    if (before) {
+      if (before.item.classList.contains("corrected") || isAnother(row, before.row)) {
+        item.classList.add("corrected");
+        item.querySelector(".move").append(element("span", "note", " corrected"));
+      }
+      if (isAnother(row, before.row)) item.classList.add("fresh");
+      before.item.replaceWith(item);
+    }
+    return { row, item };
   }
 
-  #mark(item, mark) {
-    item.classList.add(mark);
-    if (mark === "corrected") item.querySelector(".move").append(element("span", "note", " corrected"));
-  }
-
-  #forget(id) {
-    this.#rows.get(id).remove();
-    this.#rows.delete(id);
+  #forget(item) {
+    item.remove();
+    this.#shown.delete(Number(item.dataset.id));
   }
 }

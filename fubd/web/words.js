@@ -15,6 +15,20 @@ export const MODES = {
   recovering: { glyph: "↻", name: "Recovering" },
 };
 
+// What the keeper found of our webhook for an event; without a right it cannot tell.
+const SUBSCRIPTIONS = {
+  active: { glyph: "✓", text: "active" },
+  missing: { glyph: "✗", text: "missing" },
+  disabled: { glyph: "✗", text: "disabled" },
+  elsewhere: { glyph: "✗", text: "points elsewhere" },
+  slots_taken: { glyph: "✗", text: "places taken by others" },
+  not_owner: { glyph: "?", text: "not the owner's key" },
+  unmanaged: { glyph: "?", text: "no PUBLIC_URL" },
+  unknown: { glyph: "?", text: "not known" },
+};
+
+export const subscription = (status) => SUBSCRIPTIONS[status] ?? { glyph: "?", text: status };
+
 export const zone = () => new Intl.DateTimeFormat(LOCALE).resolvedOptions().timeZone;
 export const count = (number) => whole.format(number);
 export const exact = (instant) => full.format(new Date(instant));

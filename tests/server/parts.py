@@ -190,7 +190,7 @@ class MemoryView:
                 "webhook": SourceHealth("HEALTHY", NOW - timedelta(seconds=12), NOW - timedelta(seconds=14), 31),
                 "polling": SourceHealth("HEALTHY", NOW - timedelta(minutes=7), None, 2),
             },
-            subscriptions={"peopleStageUpdated": "Active", "peopleCreated": "Active", "peopleDeleted": "Active"},
+            subscriptions={"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
             completeness=Completeness(0.99987, 202_113, NOW - timedelta(hours=31)),
         )
         self.day = story()

@@ -46,7 +46,7 @@ async def test_the_health_document_has_its_shape(web: aiohttp.ClientSession) -> 
                 },
                 "polling": {"status": "HEALTHY", "last_heard": "2026-03-01T12:00:30Z", "last_change": None, "records_today": 2},
             },
-            "subscriptions": {"peopleStageUpdated": "Active", "peopleCreated": "Active", "peopleDeleted": "Active"},
+            "subscriptions": {"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
             "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
         }
 

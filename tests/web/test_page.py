@@ -64,7 +64,7 @@ def fail_over(view: MemoryView) -> None:
         reason="a poll found 3 changes that no webhook had told",
         poll_interval_seconds=30.0,
         sources={**view.shown.sources, "webhook": webhook},
-        subscriptions={**view.shown.subscriptions, "peopleStageUpdated": "Disabled"},
+        subscriptions={**view.shown.subscriptions, "peopleStageUpdated": "disabled"},
     )
     change = ModeChange("failover", "a poll found 3 changes that no webhook had told", NOW)
     view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
@@ -85,7 +85,7 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: H
     for told in (
         "99.987 %",
         "202,113 people",
-        "peopleStageUpdated ✓ Active",
+        "peopleStageUpdated ✓ active",
         "231 of 250 calls left in 10 s",
         "at most 80 %",
         "in quarantine 1",
@@ -124,7 +124,7 @@ async def test_a_failover_shows_by_itself(page: Page, house: House) -> None:
         assert told in mode
     assert "Stale: check webhook server" in await page.text("#source-webhook")
     assert "1 h 12 min ago" in await page.text("#source-webhook")
-    assert "peopleStageUpdated\n✗ Disabled" in await page.text("#subscriptions")
+    assert "peopleStageUpdated\n✗ disabled" in await page.text("#subscriptions")
     assert str(await page.value("document.title")).startswith("▲ Failover · stale")
 
 
