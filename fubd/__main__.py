@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
+
+from typing_extensions import override
 
 from fubd import __version__
 from fubd.ports import Refused, Unavailable
@@ -23,6 +27,8 @@ _FAILED = 1
 _BAD_CONFIGURATION = 2
 _INTERRUPTED = 130
 _ENDED = 143
+
+_LONGEST_NUMBER = 100
 
 _DAEMON = "serve"
 _RECOVERY = "recover"
@@ -38,6 +44,10 @@ _WITHOUT_A_COMMAND = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code. Each is a module of `fubd.commands` with `run(args) -> int`."""
     parsed = _parsed(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding does not know is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     with _ending_well() as ended:
         try:
             run: Callable[[argparse.Namespace], int] = importlib.import_module(f"fubd.commands.{parsed.module}").run
@@ -81,6 +91,14 @@ def _ending_well() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line in one line."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        self.exit(_BAD_CONFIGURATION, f"fubd: {message}; see {self.prog} --help\n")
+
+
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     parsed = parser.parse_args(arguments)
@@ -97,7 +115,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fubd", description=_ABOUT, epilog=_WITHOUT_A_COMMAND, allow_abbrev=False)
+    parser = _Parser(prog="fubd", description=_ABOUT, epilog=_WITHOUT_A_COMMAND, allow_abbrev=False)
     parser.set_defaults(module=_DAEMON)
     parser.add_argument("--version", action="version", version=f"fubd {__version__}")
     recovery = parser.add_argument_group("recovery run")
@@ -138,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 

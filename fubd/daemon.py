@@ -49,8 +49,6 @@ _FIRST_RETRY_SECONDS = 0.25
 # Ten refused log-ins within 150 s lock a client out of a pooler, so waiting soon slows down to this.
 _LAST_RETRY_SECONDS = 20.0
 _STALL_SECONDS = 30
-# Thirty years: what instants of Python can be moved by.
-_LONGEST_WINDOW_SECONDS = 1e9
 _STALLED = 70
 
 
@@ -96,7 +94,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: r
         journal,
         clock,
         metrics,
-        window=timedelta(seconds=min(settings.dedup_window_seconds, _LONGEST_WINDOW_SECONDS)),
+        window=timedelta(seconds=settings.dedup_window_seconds),
         ignored_stages=settings.ignore_stages,
         lead_source_tags=settings.lead_source_tags,
         skew_seconds=client.skew_seconds,

@@ -41,6 +41,9 @@ _FUB_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _YES_OR_NO = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _HIGHEST_PORT = 65535
+# Thirty years. Longer is for ever all the same, and no instant can be moved by more than a few thousand.
+_LONGEST_SECONDS = 1e9
+_DAY_SECONDS = 86_400
 _SHOWN_LENGTH = 60
 
 
@@ -76,10 +79,14 @@ def _shown(value: object) -> str:
 
 
 def _number(value: object) -> float:
+    text = str(value)
     try:
-        number = float(str(value))
+        # Python alone reads 1_000, and the digits of every script.
+        number = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
-        raise _Bad(f"{_shown(value)} is not a number") from None
+        number = math.nan
+    if math.isnan(number):
+        raise _Bad(f"{_shown(value)} is not a number")
     if not math.isfinite(number):
         raise _Bad(f"{_shown(value)} is not a finite number")
     return number
@@ -90,6 +97,14 @@ def _positive(value: object) -> float:
     if number <= 0:
         raise _Bad(f"{_shown(value)} is not greater than 0")
     return number
+
+
+def _seconds(value: object) -> float:
+    return min(_positive(value), _LONGEST_SECONDS)
+
+
+def _days(value: object) -> float:
+    return min(_positive(value), _LONGEST_SECONDS / _DAY_SECONDS)
 
 
 def _share(value: object) -> float:
@@ -241,7 +256,7 @@ _NAMES = 'a JSON list of names, such as ["Lead", "Under Contract"]'
 _Text = Annotated[str, AfterValidator(_plain)]
 _Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 _Url = Annotated[str, AfterValidator(_base_url)]
-_Seconds = Annotated[float, BeforeValidator(_positive)]
+_Seconds = Annotated[float, BeforeValidator(_seconds)]
 _Whole = Annotated[int, BeforeValidator(_whole)]
 _Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
@@ -249,7 +264,7 @@ _Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 class Settings(BaseSettings):
     """Everything that can be set; `load` makes it. Each field names its variable, then its aliases, and says what is accepted.
 
-    Fields that end in `_seconds` are seconds, `_days` days. A secret shows its value to `get_secret_value()` only.
+    Fields that end in `_seconds` are seconds, `_days` days, thirty years at most. A secret shows its value to `get_secret_value()` only.
     None means, for `database_url`: the embedded Postgres; `host`: every address; `public_url`: FUB cannot reach us; `log_format`: as the
     terminal asks.
     """
@@ -310,7 +325,7 @@ class Settings(BaseSettings):
     )
     lead_source_tags: _Names = Field((), validation_alias=AliasChoices("FUBD_LEAD_SOURCE_TAGS"), description=_NAMES)
     ignore_stages: _Names = Field((), validation_alias=AliasChoices("FUBD_IGNORE_STAGES"), description=_NAMES)
-    keep_deliveries_days: Annotated[float, BeforeValidator(_positive)] = Field(
+    keep_deliveries_days: Annotated[float, BeforeValidator(_days)] = Field(
         90.0, validation_alias=AliasChoices("FUBD_KEEP_DELIVERIES_DAYS"), description="a positive number of days"
     )
     alert_url: Annotated[SecretStr, BeforeValidator(_secret_url)] | None = Field(
@@ -350,12 +365,14 @@ def load(
     *,
     need: Collection[str] = frozenset(),
     checks: Mapping[str, Callable[[str], object]] | None = None,
+    stand_ins: Mapping[str, Callable[[], object]] | None = None,
     env_file: Path | None = Path(".env"),
 ) -> Settings:
     """Read the settings. `environ` defaults to the process's own.
 
     `need`: variables that must be set. `checks`: for a variable, another reader of its text that raises SettingsError
-    (`fubd.store.dsn.parse` for DATABASE_URL). Raises SettingsError with every problem at once.
+    (`fubd.store.dsn.parse` for DATABASE_URL). `stand_ins`: for a variable, what takes its place when it is not set; raises SettingsError
+    where that is missing too. Raises SettingsError with every problem at once.
     """
     problems: list[Problem] = []
     given = {**_from_file(env_file, problems), **_set(os.environ if environ is None else environ)}
@@ -374,6 +391,12 @@ def load(
                 check(values[name])
             except SettingsError as error:
                 problems += [Problem(told_as[name], problem.problem, problem.accepted) for problem in error.problems]
+    for name, stand_in in (stand_ins or {}).items():
+        if name not in values:
+            try:
+                stand_in()
+            except SettingsError as error:
+                problems += error.problems
     problems += [Problem(name, "is not set", _accepted(name)) for name in sorted(need) if name not in values]
     if problems or settings is None:
         raise SettingsError(*problems)
@@ -404,7 +427,8 @@ def _resolve(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         used = next((choice for choice in (name, *aliases) if choice in given), None)
         if used is not None:
             told_as[name] = used
-            values[name] = f"https://{given[used]}" if used == "RAILWAY_PUBLIC_DOMAIN" else given[used]
+            bare = used == "RAILWAY_PUBLIC_DOMAIN" and "://" not in given[used]
+            values[name] = f"https://{given[used]}" if bare else given[used]
     return values, told_as
 
 

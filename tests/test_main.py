@@ -35,6 +35,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("nonsense", "invalid choice"),
         ("explain", "PERSON_ID"),
         ("explain 0", "not a whole number of 1 or more"),
+        ("explain " + "9" * 5000, "not a whole number of 1 or more"),
         ("explain abc", "not a whole number of 1 or more"),
         ("audit --sample -3", "--sample"),
         ("audit --min 2", "not a number from 0 to 1"),
@@ -44,12 +45,14 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_wrong_command_line(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that means nothing ends with 2, and its last line says why."""
+    """A command line that means nothing ends with 2, and one line says why."""
     with pytest.raises(SystemExit) as ended:
         main(arguments.split())
     told = capsys.readouterr()
     assert ended.value.code == 2
-    assert said in told.err.splitlines()[-1]
+    (line,) = told.err.splitlines()
+    assert line.startswith("fubd: ")
+    assert said in line
     assert told.out == ""
 
 

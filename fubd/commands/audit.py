@@ -7,19 +7,20 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from fubd.commands.comparing import Comparison, Result
+from fubd.commands.database import configured
 from fubd.commands.recording import opened, recording
+from fubd.commands.remaining import timed
 from fubd.commands.screen import Screen, counted, duration, instant, share, stopping, until_stopped
 from fubd.daemon import Parts
 from fubd.ports import Inbox, Unavailable
-from fubd.settings import FOR_FUB, Settings, load
-from fubd.store.dsn import parse
+from fubd.settings import FOR_FUB, Settings
 
 _SHOWN = 50
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare; 0 when the share of people who stand alike is at or above `--min`, 1 below."""
-    settings = load(need=FOR_FUB, checks={"DATABASE_URL": parse})
+    settings = configured(FOR_FUB)
     return asyncio.run(_audit(settings, args, Screen()))
 
 
@@ -52,7 +53,7 @@ async def _compare(parts: Parts, sample: int | None, fix: Inbox | None, screen: 
             ignored_stages=parts.settings.ignore_stages,
             covered=covered,
             fix=fix,
-            progress=progress,
+            progress=timed(progress, parts),
             stop=stop,
         )
         try:

@@ -117,7 +117,6 @@ class Comparison:
         self._doubted: set[int] = set()
         self._confirmed = 0
         self._total: Callable[[], int | None] = lambda: None
-        self._started = clock.monotonic()
         self._errand = Errand(feed, _FirstLook(self), covered=covered, may_go_on=lambda: not stop.is_set(), went_on=self._tell)
         self.result = Result()
 
@@ -173,10 +172,7 @@ class Comparison:
         return Difference(reading.person_id, kind, standing.stage.name if standing else None, reading.stage, reading.updated)
 
     def _tell(self, tally: Tally) -> None:
-        total = self._total()
-        elapsed = self._clock.monotonic() - self._started
-        left = elapsed * max(0, total - tally.people) / tally.people if total and tally.people else None
-        self._progress(Progress("audit", tally.people, total, len(self._doubted), tally.calls, left))
+        self._progress(Progress("audit", tally.people, self._total(), len(self._doubted), tally.calls, None))
 
     # --- looking again ---
 

@@ -1,22 +1,19 @@
-"""Which database a command works on: the one of DATABASE_URL, or the embedded one."""
+"""What a command begins with: its settings, and the database they lead to: the one of DATABASE_URL, or the embedded one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 
-from pydantic import SecretStr
-
-from fubd.settings import Settings
+from fubd.settings import Settings, load
 from fubd.store.dsn import Dsn, parse
-from fubd.store.embedded import running
+from fubd.store.embedded import installed, running
 
 
-def secrets_of(settings: Settings) -> frozenset[str]:
-    """Give every secret that is set, for the log to leave out."""
-    values = (getattr(settings, name) for name in type(settings).model_fields)
-    return frozenset(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+def configured(need: Collection[str] = frozenset()) -> Settings:
+    """Read the settings; `need` names those that must be there. Raises SettingsError with all that is wrong, no database included."""
+    return load(need=need, checks={"DATABASE_URL": parse}, stand_ins={"DATABASE_URL": installed})
 
 
 @asynccontextmanager

@@ -11,27 +11,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from fubd.commands.database import configured
 from fubd.commands.recording import reading
-from fubd.commands.screen import Screen, duration, instant
+from fubd.commands.screen import Screen, duration, instant, named
 from fubd.core.rows import Claim, Near, Row, derive, paired
 from fubd.core.timeline import Change, History
 from fubd.ports import Unavailable
-from fubd.settings import Settings, load
+from fubd.settings import Settings
 from fubd.store import Book, Pool
-from fubd.store.dsn import parse
 from fubd.store.inquiry import Correction, Ignored, Inquiry, Known
 
+# Beyond it no database column and no id of Follow Up Boss goes.
+_HIGHEST_ID = 2**63 - 1
 _COMPARED = ("stage_from", "stage_to", "changed_at", "changed_after")
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain a person; 0, or 1 when they are unknown."""
-    settings = load(checks={"DATABASE_URL": parse})
+    settings = configured()
     return asyncio.run(_explain(settings, args, Screen()))
 
 
 async def _explain(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     person_id = int(args.person_id)
+    if person_id > _HIGHEST_ID:
+        raise Unavailable(f"person {person_id} is unknown here")
     async with reading(settings) as pool:
         story = await gather(pool, person_id, window=timedelta(seconds=settings.dedup_window_seconds))
     if story is None:
@@ -90,7 +94,10 @@ async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | No
     person = await inquiry.person(person_id)
     near = await inquiry.everything(person_id)
     if person is None or near is None:
-        return None
+        older = await inquiry.older(person_id)
+        if older is None:
+            return None
+        person, near = older
     history = derive(near, window=window, began=(await Book(pool).coverage()).began)
     ignored = await inquiry.ignored(person_id)
     claims: dict[int, Claim | Ignored] = {claim.seq: claim for claim in near.claims}
@@ -158,51 +165,58 @@ def _causes(correction: Correction, claims: Iterable[Claim | Ignored]) -> tuple[
 
 def _tell(story: Story, screen: Screen) -> None:
     person = story.person
-    name = " ".join(part for part in (person.first_name, person.last_name) if part)
-    screen.say(f"person {person.id}{', ' + name if name else ''}", style="bold")
-    screen.say(f"  stands in {story.stage or 'a stage nobody told yet'}; last read as of {instant(person.verified_at)}")
+    name = named(person.first_name, person.last_name)
+    screen.tell(f"person {person.id}{', ' + name if name else ''}", "bold")
+    screen.tell(f"stands in {story.stage or 'a stage nobody told yet'}; {_read(person)}", indent=2)
     if person.gone_at is not None:
-        screen.say(f"  deleted in Follow Up Boss, noticed {instant(person.gone_at)}")
+        screen.tell(f"deleted in Follow Up Boss, noticed {instant(person.gone_at)}", indent=2)
     if person.asked_for:
-        screen.say("  a webhook asks for them to be read, which is still to come")
+        screen.tell("a webhook asks for them to be read, which is still to come", indent=2)
     for chapter in story.chapters:
         screen.say()
         _tell_chapter(chapter, screen)
     if story.rest:
         screen.say()
-        screen.say("told, and no row of its own", style="bold")
+        screen.tell("told, and no row of its own", "bold")
         for one in story.rest:
-            screen.say(f"  {_claim(one.claim)}", style="dim")
-            screen.say(f"    {one.role}")
+            _tell_evidence(one, screen)
     if story.joined:
         screen.say()
-        screen.say("rows that turned out to be part of another", style="bold")
+        screen.tell("rows that turned out to be part of another", "bold")
         for corrected in story.joined:
             was = corrected.correction.was
-            screen.say(f"  row {corrected.correction.change_id}: {was['stage_from'] or 'nothing known'} -> {was['stage_to']}")
-            screen.say(f"    {_when_corrected(corrected)}")
+            screen.tell(f"row {corrected.correction.change_id}: {was['stage_from'] or 'nothing known'} -> {was['stage_to']}", indent=2)
+            screen.tell(_when_corrected(corrected), indent=4)
+
+
+def _read(person: Known) -> str:
+    return "never read yet" if person.verified_at is None else f"last read as of {instant(person.verified_at)}"
 
 
 def _tell_chapter(chapter: _Chapter, screen: Screen) -> None:
     row, change = chapter.row, chapter.change
     if row is not None:
         bounds = _bounds(row.changed_at, row.changed_after)
-        screen.say(f"row {row.id}  {row.stage_from or '(nothing known)'} -> {row.stage.name}  {bounds}", style="bold cyan")
+        screen.tell(f"row {row.id}  {row.stage_from or '(nothing known)'} -> {row.stage.name}  {bounds}", "bold cyan")
         for line in _seen(row):
-            screen.say(f"  {line}")
-        if change is None:
-            screen.say("  no claim stands behind it any more; it is left as it is")
+            screen.tell(line, indent=2)
+        if change is None and not row.foreign:
+            screen.tell("no claim stands behind it any more; it is left as it is", indent=2)
     elif change is not None:
         bounds = _bounds(change.changed_at, change.changed_after)
-        screen.say(f"no row yet  {change.stage_from or '(nothing known)'} -> {change.stage.name}  {bounds}", style="bold red")
-        screen.say("  the evidence tells of it; the next read of this person brings it in (`audit --fix` reads them now)")
+        screen.tell(f"no row yet  {change.stage_from or '(nothing known)'} -> {change.stage.name}  {bounds}", "bold red")
+        screen.tell("the evidence tells of it; the next read of this person brings it in (`audit --fix` reads them now)", indent=2)
     for one in chapter.evidence:
-        screen.say(f"  {_claim(one.claim)}", style="dim")
-        screen.say(f"    {one.role}")
+        _tell_evidence(one, screen)
     for corrected in chapter.corrections:
-        screen.say(f"  {_when_corrected(corrected)}", style="yellow")
+        screen.tell(_when_corrected(corrected), "yellow", indent=2)
         for name, was, became in _differences(corrected.correction):
-            screen.say(f"    {name} was {was}, became {became}")
+            screen.tell(f"{name} was {was}, became {became}", indent=4)
+
+
+def _tell_evidence(one: _Evidence, screen: Screen) -> None:
+    screen.tell(_claim(one.claim), "dim", indent=2)
+    screen.tell(one.role, indent=4)
 
 
 def _bounds(at: datetime, after: datetime | None) -> str:
@@ -211,7 +225,8 @@ def _bounds(at: datetime, after: datetime | None) -> str:
 
 def _seen(row: Row) -> list[str]:
     if row.foreign:
-        return ["written by another program; fubd takes it as it is and never touches it"]
+        told = f" and event {row.event_id}" if row.event_id else ""
+        return [f"written by another program with source {row.source}{told}; fubd takes it as it is and never touches it"]
     other = "polling" if row.source == "webhook" else "webhook"
     first = f"seen first by {row.source}, received {instant(row.received_at)}"
     if row.confirmed_by is None or row.confirmed_at is None:

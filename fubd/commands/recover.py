@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
 from fubd.commands.screen import Screen, counted, duration, instant, plain, stopping, until_stopped
 from fubd.daemon import Parts, policy_of
@@ -18,8 +19,7 @@ from fubd.keeper import Keeper
 from fubd.notifier import Notifier
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Unavailable
-from fubd.settings import FOR_FUB, Settings, load
-from fubd.store.dsn import parse
+from fubd.settings import FOR_FUB, Settings
 from fubd.store.inquiry import Inquiry
 from fubd.store.outbox import Outbox
 
@@ -28,7 +28,7 @@ _SHOWN = 20
 
 def run(args: argparse.Namespace) -> int:
     """Catch up; 0 caught up, 1 not. With `--forever` 0 when told to stop."""
-    settings = load(need=FOR_FUB, checks={"DATABASE_URL": parse})
+    settings = configured(FOR_FUB)
     return asyncio.run(_recover(settings, args, Screen()))
 
 

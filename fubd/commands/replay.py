@@ -7,14 +7,14 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
 from fubd.commands.screen import Screen, counted
 from fubd.core.event import decode
 from fubd.core.observation import Hint, StageEvent
 from fubd.core.rows import Corrected, Recorded
 from fubd.daemon import Parts
-from fubd.settings import Settings, load
-from fubd.store.dsn import parse
+from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
 
 # A delivery may be a mebibyte.
@@ -23,7 +23,7 @@ _AT_ONCE = 20
 
 def run(_args: argparse.Namespace) -> int:
     """Process the quarantined deliveries again; 0 when none remains, 1 when some do."""
-    settings = load(checks={"DATABASE_URL": parse})
+    settings = configured()
     return asyncio.run(_replay(settings, Screen()))
 
 

@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from math import floor
 from typing import Any, TextIO, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
@@ -31,6 +33,11 @@ _GRACE_SECONDS = 3.0
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 _WHOLE_SECONDS_FROM = 10.0
 _SIX_DIGITS = 1_000_000
+_LONGEST_NAME = 40
+_GAP = 2
+# On a narrower terminal the columns of a table that does not fit would be a few letters wide.
+_NARROW = 80
+_UNBROKEN = 20
 
 _PLURALS = {"person": "people", "delivery": "deliveries"}
 _READING = {"incremental": "reading who changed", "sweep": "reading everybody", "audit": "comparing"}
@@ -65,6 +72,18 @@ def duration(seconds: float) -> str:
 def ago(at: datetime | None, now: datetime) -> str:
     """Give how long ago an instant was."""
     return "never" if at is None else f"{duration(max(0.0, (now - at).total_seconds()))} ago"
+
+
+def moment(at: datetime, now: datetime) -> str:
+    """Give an instant in UTC to the second, without the year when that is the present one."""
+    then = at.astimezone(UTC)
+    return f"{then:%m-%d %H:%M:%S}" if then.year == now.astimezone(UTC).year else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def named(*parts: object) -> str:
+    """Give a person's name on one line of readable length; empty when there is none."""
+    name = " ".join(plain(part).strip() for part in parts if part)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def counted(number: int, noun: str) -> str:
@@ -103,10 +122,17 @@ class Screen:
             self._out.write(plain(text) + "\n")
             self._out.flush()
 
+    def tell(self, text: str, style: str = "", *, indent: int = 0) -> None:
+        """Print a line of the result, so far from the margin; on a terminal it is broken between words, below where it begins."""
+        if self.terminal:
+            self._result.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent)))
+        else:
+            self.say(" " * indent + text)
+
     def note(self, text: str) -> None:
         """Print a line that is no result."""
         if self._err.isatty():
-            self._aside.print(Text(plain(text), style="yellow"), soft_wrap=True)
+            self._aside.print(Text(plain(text), style="yellow"))
         else:
             self._err.write(plain(text) + "\n")
             self._err.flush()
@@ -128,17 +154,19 @@ class Screen:
         self._result.print(grid)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table; in a pipe its cells are separated by two spaces and none is cut."""
-        cells = [[plain(cell) for cell in row] for row in rows]
-        if self.terminal:
-            drawn = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="dim")
-            for row in cells:
-                drawn.add_row(*(Text(cell) for cell in row))
-            self._result.print(drawn)
-            return
-        widths = [max(len(cell) for cell in column) for column in zip(columns, *cells, strict=True)]
-        for row in (list(columns), *cells):
-            self._out.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+        """Print a table; no cell is ever cut. In a pipe, and on a narrow terminal that it does not fit, each row is a line of its own."""
+        lines = [list(columns), *([plain(cell) for cell in row] for row in rows)]
+        widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        fits = sum(widths) + _GAP * (len(widths) - 1) <= self._result.width
+        if not self.terminal:
+            self._out.writelines(_aligned(line, widths) + "\n" for line in lines)
+        elif fits or self._result.width >= _NARROW:
+            self._result.print(_drawn(lines, widths))
+        else:
+            for number, line in enumerate(lines):
+                text = Text((" " * _GAP).join(line), style="" if number else "dim")
+                for below, part in enumerate(text.wrap(self._result, self._result.width - _GAP)):
+                    self._result.print(Padding(part, (0, 0, 0, _GAP if below else 0)))
 
     # --- on the way ---
 
@@ -148,17 +176,16 @@ class Screen:
         if silent:
             yield lambda _: None
         elif self._err.isatty():
-            with Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"),
-                console=self._aside, transient=True,
+            with _Bar(
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(),
+                console=self._aside, transient=True, expand=True,
             ) as bar:  # fmt: skip
-                task = bar.add_task("starting", total=None, figures="")
-                yield lambda reached: bar.update(
-                    task,
-                    description=_READING.get(reached.kind, reached.kind),
-                    completed=reached.people,
-                    total=None if reached.total is None else max(reached.total, reached.people),
-                    figures=_figures(reached),
+                bar.show("starting", 0, None, "")
+                yield lambda reached: bar.show(
+                    _READING.get(reached.kind, reached.kind),
+                    reached.people,
+                    None if reached.total is None else max(reached.total, reached.people),
+                    _figures(reached),
                 )
         else:
             yield self._lines()
@@ -187,6 +214,24 @@ class Screen:
             ours.removeHandler(handler)
 
 
+class _Bar(Progress):
+    """A bar, and the figures on a line below, where a narrow terminal has room for them."""
+
+    _figures = Text()
+
+    def show(self, doing: str, done: int, total: int | None, figures: str) -> None:
+        """Draw this from now on."""
+        if not self.tasks:
+            self.add_task(doing, total=total)
+        self._figures = Text(figures, style="dim")
+        self.update(self.task_ids[0], description=doing, completed=done, total=total)
+
+    @override
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Padding(self._figures, (0, 0, 0, _GAP))
+
+
 class _Warnings(logging.Handler):
     def __init__(self, screen: Screen) -> None:
         super().__init__(logging.WARNING)
@@ -205,6 +250,19 @@ def _figures(reached: Reached) -> str:
     found = "differences" if reached.kind == "audit" else "changes"
     left = "" if reached.seconds_left is None else f", about {duration(round(reached.seconds_left))} left"
     return f"{people}, {reached.changes:,} {found} found, {counted(reached.calls, 'call')}{left}"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return (" " * _GAP).join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _drawn(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
+    drawn = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+    for name, width in zip(lines[0], widths, strict=True):
+        drawn.add_column(name, overflow="fold", no_wrap=width <= _UNBROKEN)
+    for line in lines[1:]:
+        drawn.add_row(*map(Text, line))
+    return drawn
 
 
 def _as_json(value: object) -> str:

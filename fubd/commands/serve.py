@@ -10,19 +10,18 @@ import signal
 import sys
 
 from fubd import logs
-from fubd.commands.database import database, secrets_of
+from fubd.commands.database import configured, database
 from fubd.daemon import Daemon, build
-from fubd.settings import FOR_THE_DAEMON, Settings, load
+from fubd.settings import FOR_THE_DAEMON, Settings
 from fubd.store import SchemaRefused
-from fubd.store.dsn import parse
 
 _log = logging.getLogger("fubd")
 
 
 def run(_args: argparse.Namespace) -> int:
     """Run the daemon; 0 when told to stop, 1 when it cannot run at all."""
-    settings = load(need=FOR_THE_DAEMON, checks={"DATABASE_URL": parse})
-    with logs.running(settings.log_format, secrets=secrets_of(settings)):
+    settings = configured(FOR_THE_DAEMON)
+    with logs.running(settings.log_format, secrets=settings.secrets()):
         return asyncio.run(_serve(settings))
 
 

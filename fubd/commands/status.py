@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fubd.commands.database import configured
 from fubd.commands.recording import reading
-from fubd.commands.screen import Screen, ago, counted, duration, instant, share
+from fubd.commands.screen import Screen, ago, counted, duration, instant, moment, named, share
 from fubd.core.freshness import HEALTHY, polling_status, webhook_status
 from fubd.ports import ModeRecord
-from fubd.settings import Settings, load
+from fubd.settings import Settings
 from fubd.store import Book, Pool, Report
-from fubd.store.dsn import parse
-from fubd.store.inquiry import Inquiry, State
+from fubd.store.inquiry import Inquiry, NothingYet, State
 from fubd.store.report import Known
 
 _LAST_CHANGES = 10
@@ -23,13 +23,17 @@ _LAST_CHANGES = 10
 
 def run(args: argparse.Namespace) -> int:
     """Show the state; 0 when both sources are healthy, 1 when one is stale."""
-    settings = load(checks={"DATABASE_URL": parse})
+    settings = configured()
     return asyncio.run(_status(settings, args, Screen()))
 
 
 async def _status(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
-    async with reading(settings) as pool:
-        status = await _look(pool)
+    try:
+        async with reading(settings) as pool:
+            status = await _look(pool)
+    except NothingYet as nothing:
+        screen.note(f"fubd: {nothing}")
+        status = _nothing_yet(settings)
     if args.json:
         screen.json(status.document())
     else:
@@ -123,9 +127,16 @@ async def _look(pool: Pool) -> _Status:
     )
 
 
+def _nothing_yet(settings: Settings) -> _Status:
+    """Give what there is to see before anything of fubd ever ran: nothing is known, so both sources are stale."""
+    state = State(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
+    known = Known(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
+    return _Status(known=known, state=state, mode=None, blind_seconds=None, changes=[])
+
+
 def _show(status: _Status, screen: Screen) -> None:
     known, now = status.known, status.state.now
-    screen.say(status.sentence(), style="bold green" if status.healthy else "bold yellow")
+    screen.tell(status.sentence(), "bold green" if status.healthy else "bold yellow")
     screen.say()
     words = status.statuses
     screen.table(
@@ -143,8 +154,8 @@ def _show(status: _Status, screen: Screen) -> None:
             ("row", "person", "from", "to", "changed at", "seen by", "confirmed by"),
             [
                 (
-                    row["id"], _who(row), row["stage_from"] or "-", row["stage_to"], str(row["changed_at"])[:19].replace("T", " "),
-                    row["source"], row["confirmed_by"] or "-",
+                    row["id"], f"{row['person_id']} {named(row['first_name'], row['last_name'])}".strip(), row["stage_from"] or "-",
+                    row["stage_to"], moment(datetime.fromisoformat(row["changed_at"]), now), row["source"], row["confirmed_by"] or "-",
                 )
                 for row in status.changes
             ],
@@ -158,7 +169,7 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
     else:
         facts = [
             ("mode", f"{mode.mode} for {duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
-            ("polled", f"every {duration(round(mode.delay_seconds))}" if mode.delay_seconds else "at once"),
+            ("polled", f"every {duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),
         ]
     facts.append(("polled by", _who_polls(status, now)))
     facts.append(("coverage", f"all that changed before {instant(known.coverage)} is recorded" if known.coverage else "nothing yet"))
@@ -166,7 +177,7 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         facts.append(("completeness", "not measured yet"))
     else:
         oldest = "" if known.oldest is None else f", the longest unverified was read {ago(known.oldest, now)}"
-        facts.append(("completeness", f"{share(known.completeness)} of {counted(known.people, 'person')}{oldest}"))
+        facts.append(("completeness", f"{share(known.completeness)}, measured over {counted(known.people, 'person')}{oldest}"))
     facts.append(("subscriptions", "not known to the database: `python -m fubd check` asks Follow Up Boss"))
     facts.append(("still to be read", counted(known.hints, "person")))
     facts.append(("quarantined", counted(known.quarantined, "delivery") + (": see `python -m fubd replay`" if known.quarantined else "")))
@@ -178,8 +189,3 @@ def _who_polls(status: _Status, now: datetime) -> str:
         return "an instance at work"
     until = status.state.polled_until
     return "no instance now" if until is None else f"no instance now, the last one until {ago(until, now)}"
-
-
-def _who(row: dict[str, Any]) -> str:
-    name = " ".join(str(row[part]) for part in ("first_name", "last_name") if row[part])
-    return f"{row['person_id']} {name}".strip()

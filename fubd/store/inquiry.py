@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.core.rows import Near
+from fubd.core.rows import Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Unavailable
 from fubd.store import statements
@@ -17,6 +17,7 @@ from fubd.store.migrations import unready
 from fubd.store.pool import Pool
 
 _MOST = 10_000
+_MOST_LIMIT = 2**63 - 1
 # Earlier than this no row and no claim can be dated (`fubd.core.event`, `load.sql`).
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
@@ -78,6 +79,10 @@ class Correction:
     became: dict[str, Any] | None
 
 
+class NothingYet(Unavailable):
+    """Nobody has made anything in this database."""
+
+
 class Inquiry:
     """Reads through the pool. Every method raises Unavailable."""
 
@@ -85,11 +90,13 @@ class Inquiry:
         self._pool = pool
 
     async def must_be_ready(self) -> None:
-        """Raise Unavailable, saying what to do, unless the schema is this version's."""
+        """Raise Unavailable, saying what to do, unless the schema is this version's; NothingYet where there is none of anybody's."""
         async with self._pool.connection() as connection:
             reason = await unready(connection)
-        if reason is not None:
-            raise Unavailable(f"{reason}: start the daemon once, or run `python -m fubd --poll-only`")
+            if reason is None:
+                return
+            made = "to_regclass('fubd.migration') IS NOT NULL OR to_regclass('public.stage_changes') IS NOT NULL"
+            raise Unavailable(reason) if await connection.fetchval(f"SELECT {made}") else NothingYet(reason)
 
     async def state(self) -> State:
         """Give what `status` judges by."""
@@ -112,7 +119,7 @@ class Inquiry:
 
     async def sample(self, number: int) -> list[int]:
         """Give so many known people, chosen at random."""
-        return [row["id"] for row in await self._rows("inquiry_sample", number)]
+        return [row["id"] for row in await self._rows("inquiry_sample", min(number, _MOST_LIMIT))]
 
     async def last_change_id(self) -> int:
         """Give the highest id of a row, 0 for none."""
@@ -141,6 +148,21 @@ class Inquiry:
         async with Journal(self._pool, instance="", columns={}).recording() as recording:
             found = await recording.load({person_id: _BEFORE_ALL})
         return found[0] if found else None
+
+    async def older(self, person_id: int) -> tuple[Known, Near] | None:
+        """Give the rows of a person whom only an older script knew; None when there are none."""
+        found = await self._rows("inquiry_older", person_id, _MOST)
+        if not found:
+            return None
+        rows = tuple(
+            Row(
+                row["id"], row["stage_from"], Stage(row["stage"], None), row["changed_at"], row["changed_after"], row["source"],
+                row["received_at"], row["confirmed_by"], row["confirmed_at"], row["event_id"], foreign=True,
+            )
+            for row in found
+        )  # fmt: skip
+        person = Known(person_id, found[-1]["first_name"], found[-1]["last_name"], None, None, None, None, None, asked_for=False)
+        return person, Near(person_id, None, rows, ())
 
     async def _rows(self, name: str, *values: object) -> list[Any]:
         async with self._pool.reading() as connection:

@@ -71,12 +71,17 @@ def digest(text: str) -> str:
 
 
 async def unready(connection: asyncpg.Connection) -> str | None:
-    """Say why the schema is not this version's, or None when it is."""
+    """Say why the schema is not this version's and what to do, or None when it is."""
     applied = await _applied(connection)
     known = {number: digest(text) for number, _, text in statements.migrations()}
     if applied == known:
         return None
-    return "the schema is not made yet" if set(applied) < set(known) else "the schema belongs to another version of fubd"
+    if not applied and await connection.fetchval("SELECT to_regclass('public.stage_changes') IS NOT NULL"):
+        return _NOT_OURS
+    if set(applied) < set(known):
+        state = "older than this fubd" if applied else "not made yet"
+        return f"the schema is {state}: start the daemon once, or run `python -m fubd --poll-only`"
+    return "the schema belongs to another version of fubd: run that one"
 
 
 async def examine_applied(connection: asyncpg.Connection) -> int:

@@ -11,8 +11,11 @@ import pytest
 
 from fubd.commands.explain import document, gather
 from fubd.core.observation import Channel, Delivery, Snapshot
+from fubd.store import Pool, adoption
+from fubd.store.dsn import parse
 from tests.commands.world import Ended
 from tests.recorder import Recorder, at, hint, read, recorder, webhook
+from tests.support import older
 from tests.support.process import fubd
 
 WINDOW = timedelta(seconds=300)
@@ -75,9 +78,30 @@ async def test_answers_programs(database: str, tmp_path: Path) -> None:
 
 
 async def test_does_not_know_everybody(database: str, tmp_path: Path) -> None:
-    """Of somebody nobody told of it says so, and exits 1."""
-    shown = await explained(database, tmp_path, "77")
-    assert (shown.code, shown.lines, shown.errors) == (1, [], ["fubd: person 77 is unknown here"])
+    """Of somebody nobody told of it says so, and exits 1, however large the id."""
+    for person in ("77", "9" * 19, "9" * 40):
+        shown = await explained(database, tmp_path, person)
+        assert (shown.code, shown.lines, shown.errors) == (1, [], [f"fubd: person {person} is unknown here"])
+
+
+async def test_explains_whom_only_an_older_script_knew(empty_database: str, tmp_path: Path) -> None:
+    """Rows of an adopted table are told with their source, also of somebody whom Follow Up Boss has no more."""
+    pool = Pool(parse(empty_database))
+    async with pool.connection() as connection:
+        await older.make(connection)
+        await connection.execute(
+            "INSERT INTO stage_changes (person_id, first_name, stage_from, stage_to, changed_at, source, event_id)"
+            " VALUES ('5', 'Ada', NULL, 'Lead', '2026-01-05 10:00', 'wh_old', 'e-5'),"
+            " ('5', 'Ada', 'Lead', 'B', '2026-01-05 11:00', 'x', NULL)"
+        )
+    plan = await adoption.look(pool, {})
+    assert plan is not None
+    await adoption.adopt(pool, {}, shown=plan)
+    await pool.close()
+    shown = await explained(empty_database, tmp_path, "5")
+    assert (shown.code, shown.lines[:2]) == (0, ["person 5, Ada", "  stands in B; never read yet"])
+    assert "  written by another program with source webhook and event e-5; fubd takes it as it is and never touches it" in shown.lines
+    assert len([line for line in shown.lines if line.startswith("row ")]) == 2
 
 
 async def test_says_why_something_is_no_row(database: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from typing_extensions import override
 
-from fubd.commands.screen import Screen, ago, counted, duration, instant, plain, share
+from fubd.commands.screen import Screen, ago, counted, duration, instant, moment, named, plain, share
 from fubd.poller import Progress
 
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)
@@ -73,6 +74,39 @@ def test_a_table_in_a_pipe_is_whole() -> None:
     out = io.StringIO()
     Screen(out, io.StringIO()).table(("person", "stage"), [(1, "x" * 200), (1234567, "Lead")])
     assert out.getvalue().splitlines() == ["person   stage", "1        " + "x" * 200, "1234567  Lead"]
+
+
+def test_columns_stand_under_each_other_by_what_is_seen() -> None:
+    """Wide letters take two places, and letters that stand above others take none."""
+    out = io.StringIO()
+    Screen(out, io.StringIO()).table(("name", "stage"), [("\u6f22\u5b57", "Lead"), ("Zoe\u0308", "Lead")])
+    assert out.getvalue().splitlines() == ["name  stage", "\u6f22\u5b57  Lead", "Zoe\u0308   Lead"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_on_a_terminal_nothing_is_cut(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow it is, every cell is there to its end, and no line is longer than the terminal is wide."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = Terminal()
+    screen = Screen(out, io.StringIO())
+    cells = ("1636", "1001 Edda Brackwater", "ACQ - Price Motivated", "2026-11-25 16:01:02", "x" * 70)
+    screen.table(("row", "person", "from", "changed at", "to"), [cells])
+    screen.tell("word " * 30, indent=4)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert "\u2026" not in shown
+    assert shown.count("x") == 70
+    assert "2026-11-25 16:01:02" in re.sub(r"\s+", " ", shown)
+    assert sum(line.startswith("    word") for line in shown.splitlines()) == len([line for line in shown.splitlines() if "word" in line])
+
+
+def test_a_name_has_a_readable_length() -> None:
+    """A name is one line of at most 40 letters; whoever has none has none."""
+    assert named("Ada", None) == "Ada"
+    assert named(None, "") == ""
+    assert named("x" * 1000, "y") == "x" * 39 + "\u2026"
+    assert moment(NOON, NOON) == "03-03 12:00:00"
+    assert moment(NOON, NOON + timedelta(days=400)) == "2031-03-03 12:00:00"
 
 
 def test_json_is_one_line_with_instants_that_programs_read() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fubd.ports import ModeRecord
-from fubd.store import Book, Pool
+from fubd.store import Book, Pool, migrate
 from fubd.store.dsn import parse
 from fubd.store.inquiry import Inquiry
 from tests.commands.world import Ended
@@ -114,13 +114,50 @@ async def test_judges_by_the_settings_of_the_daemon(database: str, tmp_path: Pat
     assert (await status(database, tmp_path)).code == 1
 
 
+async def test_answers_before_anything_ran(empty_database: str, tmp_path: Path) -> None:
+    """On a database in which there is nothing yet, nothing is known, both sources are stale, and a line says what to do."""
+    shown = await status(empty_database, tmp_path)
+    assert shown.code == 1
+    assert shown.lines[0] == "Today: 0 changes, 0 by webhook, 0 by polling, never polled yet"
+    assert shown.errors == ["fubd: the schema is not made yet: start the daemon once, or run `python -m fubd --poll-only`"]
+    told = (await status(empty_database, tmp_path, "--json")).json
+    assert (told["healthy"], told["coverage"], told["changes"]) == (False, None, [])
+    assert [source["status"] for source in told["sources"].values()] == ["STALE - Check webhook server", "STALE - Check polling"]
+
+
 async def test_needs_a_database_of_this_version(empty_database: str, tmp_path: Path) -> None:
-    """Without a schema, or out of reach, it says what to do in one line."""
-    unmade = await status(empty_database, tmp_path)
-    assert (unmade.code, unmade.lines, len(unmade.errors)) == (1, [], 1)
-    assert "the schema is not made yet" in unmade.errors[0]
+    """Out of reach, of another version, or with the table of an older script, it says what to do in one line."""
     away = await status("postgresql://somebody@127.0.0.1:9/nothing", tmp_path)
     assert (away.code, away.lines, len(away.errors)) == (1, [], 1)
+    pool = Pool(parse(empty_database))
+    async with pool.connection() as connection:
+        await connection.execute("CREATE TABLE public.stage_changes (id bigint)")
+        theirs = await status(empty_database, tmp_path)
+        assert (theirs.code, theirs.lines, len(theirs.errors)) == (1, [], 1)
+        assert "run `python -m fubd adopt`" in theirs.errors[0]
+        await connection.execute("DROP TABLE public.stage_changes")
+        await migrate(connection)
+        for statement, words in (
+            ("DELETE FROM fubd.migration WHERE number = (SELECT max(number) FROM fubd.migration)", "older than this fubd"),
+            ("INSERT INTO fubd.migration (number, name, sha256) VALUES (9999, 'later', '')", "another version of fubd"),
+        ):
+            await connection.execute(statement)
+            other = await status(empty_database, tmp_path)
+            assert (other.code, other.lines, len(other.errors)) == (1, [], 1)
+            assert words in other.errors[0]
+    await pool.close()
+
+
+async def test_long_names_and_short_intervals(database: str, tmp_path: Path) -> None:
+    """A name of a thousand letters is cut, and the interval of a quick poller is told as it is."""
+    async with recorder(database) as made, past(database) as written:
+        await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+        await written.decided("failover", datetime.now(UTC), 0.5)
+        async with made.pool.connection() as connection:
+            await connection.execute("UPDATE public.stage_changes SET first_name = repeat('x', 1000)")
+    shown = await status(database, tmp_path)
+    assert max(map(len, shown.lines)) < 160
+    assert "polled: every 0.5 s" in shown.lines
 
 
 # --- Blind time -----------------------------------------------------------------------------------------------------
