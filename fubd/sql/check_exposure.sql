@@ -1,6 +1,6 @@
 -- What of fubd's, or of the product table and the views on it, is open to the roles that a web client of the database bears.
 -- A table under row level security is open where a policy lets one of them in; a view that reads with its owner's rights is open to whom it
--- is granted. `holders` are those to take the privilege from.
+-- is granted. `holders` are those to take the privilege from; where there are none, the roles are members of the owner.
 WITH RECURSIVE standing AS (
     SELECT c.oid FROM pg_class c WHERE c.oid = to_regclass('public.stage_changes')
     UNION
@@ -23,11 +23,18 @@ SELECT
     format('%I.%I', t.schema_name, t.relname) AS name,
     CASE t.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
     array_agg(DISTINCT w.rolname::text ORDER BY w.rolname::text) AS roles,
-    (
-        SELECT array_agg(DISTINCT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
-        FROM aclexplode(coalesce(t.relacl, acldefault(CASE t.relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END, t.relowner))) g
+    ARRAY(
+        SELECT DISTINCT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+        FROM (
+            SELECT x.grantee
+            FROM aclexplode(coalesce(t.relacl, acldefault(CASE t.relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END, t.relowner))) x
+            UNION ALL
+            SELECT x.grantee FROM pg_attribute a CROSS JOIN LATERAL aclexplode(a.attacl) x WHERE a.attrelid = t.oid AND NOT a.attisdropped
+        ) g
         WHERE g.grantee = 0 OR (g.grantee <> t.relowner AND EXISTS (SELECT FROM web x WHERE pg_has_role(x.oid, g.grantee, 'USAGE')))
-    ) AS holders
+        ORDER BY 1
+    ) AS holders,
+    quote_ident(pg_get_userbyid(t.relowner)) AS owner
 FROM thing t CROSS JOIN web w
 WHERE has_schema_privilege(w.oid, t.schema, 'USAGE')
     AND CASE t.relkind

@@ -38,16 +38,22 @@ class Schema(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Something that web clients can reach: a table, view or sequence; `roles` that reach it, `holders` whose privileges let them."""
+    """Something that web clients can reach: a table, view or sequence; `roles` that reach it, `holders` whose privileges let them.
+
+    Without a holder the roles are members of the `owner`.
+    """
 
     name: str
     kind: str
     roles: Sequence[str]
     holders: Sequence[str]
+    owner: str
 
     @property
     def closing(self) -> str:
         """Give the statement that closes it."""
+        if not self.holders:
+            return f"REVOKE {self.owner} FROM {', '.join(self.roles)}"
         return f"REVOKE ALL ON {'SEQUENCE' if self.kind == 'sequence' else 'TABLE'} {self.name} FROM {', '.join(self.holders)}"
 
 

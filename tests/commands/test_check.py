@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +33,13 @@ async def healthy(database: str, tmp_path: Path) -> AsyncIterator[World]:
     """Give a world in which everything is good; something answers at the public address, and the webhooks lead there."""
     app = web.Application()
     app.router.add_get("/healthz", _alive)
+    app.router.add_post("/webhook/fub", _refused)
     app.router.add_get("/moved/healthz", _moved)
+    app.router.add_get("/{status:\\d+}/healthz", _alive)
+    app.router.add_post("/{status:\\d+}/webhook/fub", _answered)
+    app.router.add_get("/forged/healthz", _alive)
+    app.router.add_post("/forged/webhook/fub", _refused)
+    app.router.add_get("/forged/metrics", _counted)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -49,6 +57,22 @@ async def _alive(_request: web.Request) -> web.Response:
 
 async def _moved(_request: web.Request) -> web.Response:
     return web.Response(status=301, headers={"Location": "/healthz"})
+
+
+async def _refused(request: web.Request) -> web.Response:
+    return web.Response(status=401 if "FUB-Signature" not in request.headers else 200)
+
+
+async def _answered(request: web.Request) -> web.Response:
+    return web.Response(status=int(request.match_info["status"]), headers={"Location": "/"})
+
+
+async def _counted(request: web.Request) -> web.Response:
+    asked = request.headers.get("Authorization") == "Bearer invented-token"
+    accepted = 0 if asked else 1
+    return web.Response(
+        text=f'fubd_webhook_deliveries_total{{outcome="accepted"}} {accepted}.0\nfubd_webhook_deliveries_total{{outcome="forged"}} 1024.0\n'
+    )
 
 
 async def found(made: World, settings: Mapping[str, str] | None = None) -> dict[str, Finding]:
@@ -165,11 +189,60 @@ async def test_a_public_address_at_which_fubd_does_not_answer(healthy: World) ->
         (f"{public}/other", "something else than fubd answers"),
         (f"{public}/moved", "leads elsewhere (301)"),
         ("https://nowhere.invalid", "cannot be reached"),
+        (f"{public}/200", "would be taken as delivered, and lost"),
+        (f"{public}/204", "would be taken as delivered, and lost"),
+        (f"{public}/308", "leads elsewhere (308)"),
+        (f"{public}/403", "answered 403, and not by fubd"),
+        (f"{public}/406", "Follow Up Boss deletes a webhook"),
+        (f"{public}/410", "Follow Up Boss deletes a webhook"),
+        (f"{public}/502", "answered 502, and not by fubd"),
         ("", "PUBLIC_URL is not set"),
     ):
         assert words in (await wrong(healthy, {"PUBLIC_URL": url}))["public url"].found
     alone = await found(healthy, {"PUBLIC_URL": "", "FUBD_MANAGE_WEBHOOKS": "false"})
     assert (alone["public url"].status, alone["webhooks"].status) == (Status.NOTE, Status.NOTE)
+
+
+async def test_a_key_that_signs_nothing_of_what_comes(healthy: World) -> None:
+    """The daemon at the public address has refused every request so far, and more of them than come of looking."""
+    forged = {"PUBLIC_URL": f"{healthy.settings['PUBLIC_URL']}/forged"}
+    told = (await wrong(healthy, {**forged, "FUBD_METRICS_TOKEN": "invented-token"}))["public url"]
+    assert "not one of 1,024 requests since its start had a good signature" in told.found
+    assert "FUB_SYSTEM_KEY" in told.fix
+    assert "public url" not in await wrong(healthy, forged)
+
+
+async def test_what_hangs_is_waited_for_only_so_long(healthy: World) -> None:
+    """Database, Follow Up Boss and public address that accept and never answer: told within half a minute, with what to do."""
+    # The system takes the connections, and nobody ever reads from them.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = {
+            "DATABASE_URL": f"postgresql://me:x@127.0.0.1:{port}/x",
+            "FUB_API_URL": f"http://127.0.0.1:{port}/v1",
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        }
+        async with asyncio.timeout(30):
+            assert set(await wrong(healthy, settings)) == {"database", "api key", "public url"}
+
+
+async def test_nothing_is_said_beside_the_lines(healthy: World) -> None:
+    """Webhooks that lead elsewhere are told on their line alone."""
+    ended = await healthy.run("check", PUBLIC_URL="http://127.0.0.1:9")
+    assert (ended.code, ended.errors) == (1, [])
+    assert any("peopleStageUpdated is elsewhere" in line for line in ended.lines)
+
+
+async def test_looking_changes_nothing(healthy: World) -> None:
+    """No table, no row and no webhook is another afterwards."""
+    contents = "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1"
+    connection = await asyncpg.connect(**parse(healthy.settings["DATABASE_URL"]).connect_arguments())
+    before, hooks = await connection.fetch(contents), list(healthy.simulator.registry.all())
+    await found(healthy)
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    assert await connection.fetch(contents) == before
+    assert list(healthy.simulator.registry.all()) == hooks
+    await connection.close()
 
 
 # --- The database -----------------------------------------------------------------------------------------------------
@@ -268,6 +341,32 @@ async def test_a_table_that_is_open_to_web_clients(healthy: World) -> None:
     finally:
         for role in made_roles:
             await _execute(healthy, f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "GRANT SELECT (stage_to) ON stage_changes TO anon; CREATE POLICY open ON stage_changes USING (true)",
+        "CREATE VIEW mine AS SELECT * FROM stage_changes; GRANT SELECT ON mine TO authenticated",
+        "CREATE MATERIALIZED VIEW mine AS SELECT * FROM stage_changes; GRANT SELECT ON mine TO PUBLIC",
+        "GRANT USAGE ON SEQUENCE stage_changes_id_seq TO anon",
+        "GRANT USAGE ON SCHEMA fubd TO anon; GRANT SELECT ON fubd.person TO anon; CREATE POLICY open ON fubd.person TO anon USING (true)",
+        "CREATE ROLE {0}; ALTER TABLE stage_changes OWNER TO {0}; GRANT {0} TO anon",
+    ],
+)
+async def test_each_way_in_for_web_clients_is_closed_by_what_is_told(healthy: World, opening: str) -> None:
+    """By a column, a view, a copy, a sequence, the schema, or as a member of the owner."""
+    made_roles = await _roles(healthy)
+    owner = f"{parse(healthy.settings['DATABASE_URL']).database}_owner"
+    try:
+        await _execute(healthy, "GRANT USAGE ON SCHEMA public TO anon, authenticated;" + opening.format(owner))
+        told = (await wrong(healthy))["exposure"]
+        await _execute(healthy, told.fix.removeprefix("run: "))
+        assert "exposure" not in await wrong(healthy)
+    finally:
+        await _execute(healthy, f"ALTER TABLE stage_changes OWNER TO CURRENT_USER; DROP ROLE IF EXISTS {owner}")
+        for role in made_roles:
+            await _execute(healthy, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def _roles(made: World) -> list[str]:
