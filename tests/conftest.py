@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from fubd.store import embedded
 from tests.house import House, house
 from tests.support.databases import Databases
+from tests.support.pooler import pooled
 
 # How fast the machine is says nothing of the code.
 settings.register_profile("any speed", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -52,8 +53,18 @@ async def empty_database(databases: Databases) -> AsyncIterator[str]:
         yield url
 
 
+@pytest.fixture(params=["direct", "transaction pooler"])
+async def through(request: pytest.FixtureRequest, database: str) -> AsyncIterator[str]:
+    """Give the URL that fubd itself uses for `database`: the same, and once more that of a transaction pooler before it."""
+    if request.param == "direct":
+        yield database
+    else:
+        async with pooled(database) as pooler:
+            yield pooler.url
+
+
 @pytest.fixture
-async def shared(database: str, tmp_path: Path) -> AsyncIterator[House]:
+async def shared(database: str, through: str, tmp_path: Path) -> AsyncIterator[House]:
     """Give a house whose daemon is ready."""
-    async with house(database, tmp_path) as built, built.ready():
+    async with house(database, tmp_path, through=through) as built, built.ready():
         yield built

@@ -92,7 +92,7 @@ class Recorder:
 
     async def records(self, person: int = 1) -> list[asyncpg.Record]:
         """Give a person's rows in order."""
-        async with self.pool.connection() as connection:
+        async with self.pool.reading() as connection:
             found: list[asyncpg.Record] = await connection.fetch(
                 "SELECT * FROM public.stage_changes WHERE person_id = $1 ORDER BY changed_at", str(person)
             )

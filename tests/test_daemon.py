@@ -34,9 +34,9 @@ def assert_clean(found: Score) -> None:
     assert found.perfect, found.findings[:5]
 
 
-async def test_every_change_is_recorded_once_and_the_books_balance(database: str, tmp_path: Path) -> None:
+async def test_every_change_is_recorded_once_and_the_books_balance(database: str, through: str, tmp_path: Path) -> None:
     """Quick moves, a bulk edit of 100 and newcomers: every change a row, exact in time, names filled, ledger and chain at 0."""
-    async with house(database, tmp_path) as built, built.ready() as process:
+    async with house(database, tmp_path, through=through) as built, built.ready() as process:
         chance = Random(1)
         move_some(built, chance, 150)
         built.account.bulk_move(list(built.account.ids)[:100], "Nurture")
@@ -64,9 +64,9 @@ async def test_every_change_is_recorded_once_and_the_books_balance(database: str
         assert process.errors == []
 
 
-async def test_webhooks_die_polling_takes_over_and_gives_back(database: str, tmp_path: Path) -> None:
+async def test_webhooks_die_polling_takes_over_and_gives_back(database: str, through: str, tmp_path: Path) -> None:
     """Failover within a watch poll of the first miss, every change caught, recovery when webhooks return, steady in the end."""
-    async with house(database, tmp_path) as built, built.ready():
+    async with house(database, tmp_path, through=through) as built, built.ready():
         chance = Random(2)
         move_some(built, chance, 10)
         await eventually(lambda: _mode(built, "steady"), 30.0)
@@ -88,9 +88,9 @@ async def _mode(built: House, wanted: str) -> bool:
     return bool((await built.get("/health"))["mode"] == wanted)
 
 
-async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, tmp_path: Path) -> None:
+async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, through: str, tmp_path: Path) -> None:
     """SIGKILL three times while changes pour in: FUB's retries and the next polls complete the table, each change once."""
-    async with house(database, tmp_path) as built:
+    async with house(database, tmp_path, through=through) as built:
         chance = Random(3)
         people = list(built.account.ids)
         async with built.ready():
@@ -128,9 +128,9 @@ async def _pour(built: House, chance: Random, people: list[int]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_database_outage_costs_nothing(database: str, tmp_path: Path) -> None:
+async def test_a_database_outage_costs_nothing(database: str, through: str, tmp_path: Path) -> None:
     """503 with Retry-After within 5 s while it is away, what was refused is kept, and FUB's own retry is then a duplicate."""
-    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
+    async with Proxy(through) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
         person = built.account.ids[0]
         body = event("11111111-0000-4000-8000-000000000001", "Nurture", datetime.now(UTC), [person])
         await proxy.refuse()
@@ -158,9 +158,9 @@ async def test_a_database_outage_costs_nothing(database: str, tmp_path: Path) ->
         await eventually(balanced, 15.0)
 
 
-async def test_a_lost_reply_to_commit_doubles_nothing(database: str, tmp_path: Path) -> None:
+async def test_a_lost_reply_to_commit_doubles_nothing(database: str, through: str, tmp_path: Path) -> None:
     """The transaction is done again; its keys make that harmless, and the delivery counts as new, not as a duplicate."""
-    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
+    async with Proxy(through) as proxy, house(database, tmp_path, through=proxy.dsn) as built, built.ready():
         person = built.account.ids[0]
         proxy.lost_commit_replies = 1
         body = event("22222222-0000-4000-8000-000000000001", "Nurture", datetime.now(UTC), [person])
@@ -174,9 +174,9 @@ async def test_a_lost_reply_to_commit_doubles_nothing(database: str, tmp_path: P
         await eventually(balanced, 15.0)
 
 
-async def test_two_instances_share_the_work_and_record_once(database: str, tmp_path: Path) -> None:
+async def test_two_instances_share_the_work_and_record_once(database: str, through: str, tmp_path: Path) -> None:
     """Both take webhooks; one polls; when it dies the other takes over within 15 s, and no change is recorded twice."""
-    async with house(database, tmp_path) as one, one.ready() as first:
+    async with house(database, tmp_path, through=through) as one, one.ready() as first:
         two = House(one.account, one.simulator, one.port + 1 if one.port < 65_000 else one.port - 1, dict(one.environ), database, tmp_path)
         two.environ |= {"PORT": str(two.port), "FUBD_MANAGE_WEBHOOKS": "false"}
         async with two.daemon() as second:
@@ -204,9 +204,9 @@ async def test_two_instances_share_the_work_and_record_once(database: str, tmp_p
             await eventually(taken_over, 20.0)
 
 
-async def test_it_listens_before_the_database_answers(database: str, tmp_path: Path) -> None:
+async def test_it_listens_before_the_database_answers(database: str, through: str, tmp_path: Path) -> None:
     """A database that is down ends nothing: alive, not ready with the reason, and ready once it is there."""
-    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
+    async with Proxy(through) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
         await proxy.refuse()
         async with built.daemon() as process:
             await process.answers(f"{built.url}/healthz")
@@ -216,9 +216,9 @@ async def test_it_listens_before_the_database_answers(database: str, tmp_path: P
             await process.answers(f"{built.url}/readyz", within_seconds=40.0)
 
 
-async def test_a_stop_under_load_answers_everything_it_accepted(database: str, tmp_path: Path) -> None:
+async def test_a_stop_under_load_answers_everything_it_accepted(database: str, through: str, tmp_path: Path) -> None:
     """SIGTERM drains within 10 s: no accepted delivery is lost or answered 5xx, and the process ends with 0."""
-    async with house(database, tmp_path) as built, built.ready() as process:
+    async with house(database, tmp_path, through=through) as built, built.ready() as process:
         bodies = [
             event(
                 f"44444444-0000-4000-8000-{number:012}",
@@ -291,19 +291,19 @@ async def test_ids_as_text_repeated_and_partly_bad_are_recorded_for_the_good(sha
     assert kept["quarantine"]
 
 
-async def test_both_keys_are_tried_while_rotating(database: str, tmp_path: Path) -> None:
+async def test_both_keys_are_tried_while_rotating(database: str, through: str, tmp_path: Path) -> None:
     """A delivery signed with the previous key is genuine while both are set."""
     async with (
-        house(database, tmp_path) as built,
+        house(database, tmp_path, through=through) as built,
         built.daemon(FUB_SYSTEM_KEY="the-new-key-of-ours", FUB_SYSTEM_KEY_PREVIOUS=built.environ["FUB_SYSTEM_KEY"]) as process,
     ):
         await process.answers(f"{built.url}/readyz")
         assert (await built.post(event("h-1", "Lead", datetime.now(UTC), [1])))[0] == 200
 
 
-async def test_a_wrong_key_is_said_once_and_the_daemon_stays(database: str, tmp_path: Path) -> None:
+async def test_a_wrong_key_is_said_once_and_the_daemon_stays(database: str, through: str, tmp_path: Path) -> None:
     """FUB refuses the key: webhooks are still taken, the log says so in one line, nothing ends."""
-    async with house(database, tmp_path) as built, built.daemon(FUB_API_KEY="not-the-key-at-all") as process:
+    async with house(database, tmp_path, through=through) as built, built.daemon(FUB_API_KEY="not-the-key-at-all") as process:
         await process.answers(f"{built.url}/readyz")
         said = await process.line("401")
         assert "not-the-key-at-all" not in said

@@ -65,9 +65,9 @@ EXAMPLES: dict[str, tuple[list[Delivery | Snapshot], list[Row]]] = {
 
 
 @pytest.mark.parametrize(("evidence", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
-async def test_examples_hold_in_every_order_and_batching(database: str, evidence: list[Delivery | Snapshot], expected: list[Row]) -> None:
+async def test_examples_hold_in_every_order_and_batching(through: str, evidence: list[Delivery | Snapshot], expected: list[Row]) -> None:
     """Whatever order the evidence comes in, one by one or in one transaction, and told twice, the rows are the same."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         for person, order in enumerate(itertools.permutations(evidence), start=10):
             moved = [about(person, item) for item in order]
             if person % 2:
@@ -94,9 +94,9 @@ def _short(item: Delivery | Snapshot) -> str:
     return item.readings[0].stage if isinstance(item, Snapshot) else str(item.event_id)
 
 
-async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(database: str) -> None:
+async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(through: str) -> None:
     """Polling first and a webhook later, and the reverse; the row keeps its id and its first source."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         (before,) = await made.records()
         await made.told(webhook("e1", "B", "10:07"))
@@ -109,23 +109,23 @@ async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(database: str) 
         assert (last["source"], last["confirmed_by"]) == ("webhook", "polling")
 
 
-async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(database: str) -> None:
+async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(through: str) -> None:
     """The row behind it has its stage_from corrected, the correction is noted, and the healing is counted."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e3", "D", "10:20"))
         ids = [row["id"] for row in await made.records()]
         await made.told(webhook("e2", "C", "10:10"))
         rows = await made.records()
         assert [(row["stage_from"], row["stage_to"]) for row in rows] == [("A", "B"), ("B", "C"), ("C", "D")]
         assert [rows[0]["id"], rows[2]["id"]] == ids
-        async with made.pool.connection() as connection:
+        async with made.pool.reading() as connection:
             assert await connection.fetchval("SELECT was->>'stage_from' FROM fubd.correction WHERE change_id = $1", ids[1]) == "B"
         assert made.metrics.registry.get_sample_value("fubd_healed_total") == 1
 
 
-async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(database: str) -> None:
+async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(through: str) -> None:
     """Five times the same delivery: one accepted, four duplicates, one row, one person to be read."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         first = webhook("e1", "B", "10:00")
         assert await made.told(first, first, first) == [Receipt.ACCEPTED, Receipt.DUPLICATE, Receipt.DUPLICATE]
         assert sorted(map(str, await made.told_at_once(first, first))) == ["duplicate", "duplicate"]
@@ -133,18 +133,18 @@ async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(database: str) -
         assert [pending.person_id for pending in await made.book.hints(10)] == [1]
 
 
-async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(database: str) -> None:
+async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(through: str) -> None:
     """One delivery with 10,000 ids is recorded whole, each row with evidence of its own person only."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         assert await made.told(webhook("e1", "B", "10:00", tuple(range(1, 10_001)))) == [Receipt.ACCEPTED]
-        async with made.pool.connection() as connection:
+        async with made.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 10_000
             assert await connection.fetchval("SELECT max(length(raw_payload::text)) FROM public.stage_changes") < 300
 
 
-async def test_a_read_fills_what_the_webhook_did_not_tell(database: str) -> None:
+async def test_a_read_fills_what_the_webhook_did_not_tell(through: str) -> None:
     """A row from a webhook gets its names from the read that follows; the person is then no longer to be read."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(webhook("e1", "B", "10:00:00"))
         (bare,) = await made.records()
         assert bare["first_name"] is None
@@ -154,9 +154,9 @@ async def test_a_read_fills_what_the_webhook_did_not_tell(database: str) -> None
         assert await made.book.hints(10) == []
 
 
-async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(database: str) -> None:
+async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(through: str) -> None:
     """The person is to be confirmed by id as soon as a list does not show them, whatever else is told of them meanwhile."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(
             hint("e1", "peopleUpdated", "10:00:10"), hint("e2", "peopleDeleted", "10:00:20"), hint("e3", "peopleUpdated", "10:00:30")
         )
@@ -164,9 +164,9 @@ async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(
         assert (pending.deleted, pending.since) == (True, at("10:00:30"))
 
 
-async def test_custom_columns_are_filled_from_what_is_known_and_then_from_a_fresh_read(database: str) -> None:
+async def test_custom_columns_are_filled_from_what_is_known_and_then_from_a_fresh_read(through: str) -> None:
     """A row begins with the person as last read, and has the value of the read that follows the change."""
-    async with recorder(database, columns={"campaign_id": "customCampaignID"}) as made:
+    async with recorder(through, columns={"campaign_id": "customCampaignID"}) as made:
         known = _with_field(KNOWN_A, "Spring")
         await made.told(known, webhook("e1", "B", "10:00:00"))
         assert [(row["campaign_id"], row["first_name"]) for row in await made.records()] == [("Spring", "Ada")]
@@ -181,23 +181,23 @@ def _with_field(snapshot: Snapshot, value: str) -> Snapshot:
     return replace(snapshot, readings=(replace(reading, fields={"customCampaignID": value}),))
 
 
-async def test_a_read_made_before_the_event_does_not_answer_its_hint(database: str) -> None:
+async def test_a_read_made_before_the_event_does_not_answer_its_hint(through: str) -> None:
     """The person is read again when the read cannot have seen what the webhook spoke of."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(hint("e1", "peopleUpdated", "10:00:10"), read("A", "09:00", "10:00:05", channel=Channel.WEBHOOK))
         assert [pending.person_id for pending in await made.book.hints(10)] == [1]
 
 
-async def test_moves_into_an_ignored_stage_make_no_row(database: str) -> None:
+async def test_moves_into_an_ignored_stage_make_no_row(through: str) -> None:
     """The move is kept as a claim, the chain goes on as if the stage did not exist."""
-    async with recorder(database, ignored_stages=("Contact Upload",)) as made:
+    async with recorder(through, ignored_stages=("Contact Upload",)) as made:
         await made.told(KNOWN_A, webhook("e1", "Contact Upload", "10:00"), webhook("e2", "B", "10:05"))
         assert await made.rows() == [("A", "B", at("10:05"), None)]
 
 
-async def test_someone_created_since_we_watch_enters_a_stage(database: str) -> None:
+async def test_someone_created_since_we_watch_enters_a_stage(through: str) -> None:
     """A person created after the first baseline began is a change from nothing; one created before only stands there."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.book.begin_sweep(at("09:00"), from_id=0)
         found = await made.told(read("Lead", "10:02", "10:03", "10:00", created="10:00"))
         await made.told(read("Lead", "10:02", "10:03", "10:00", person=2, created="08:00"))
@@ -206,9 +206,9 @@ async def test_someone_created_since_we_watch_enters_a_stage(database: str) -> N
         assert found == [Findings(changes=1, mismatched=frozenset(), first_seen=1)]
 
 
-async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(database: str) -> None:
+async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(through: str) -> None:
     """A change found by polling is missed when it is old enough and no webhook has told it by then, until that was counted."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         await made.told(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
         await made.told(webhook("e1", "B", "10:11", (2,)))
@@ -220,9 +220,9 @@ async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(database
         assert await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
 
 
-async def test_reading_a_found_change_again_does_not_narrow_its_bounds(database: str) -> None:
+async def test_reading_a_found_change_again_does_not_narrow_its_bounds(through: str) -> None:
     """Coverage at a later read says nothing of when the change was: the earlier read had shown it already."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.told(KNOWN_A, read("B", "10:12", "10:13", "10:00"), read("B", "10:12", "10:14", "10:10"))
         assert await made.rows() == [("A", "B", at("10:12"), at("10:00"))]
         await made.told_at_once(read("A", "08:00", "09:00", person=2))
@@ -230,9 +230,9 @@ async def test_reading_a_found_change_again_does_not_narrow_its_bounds(database:
         assert await made.rows(2) == [("A", "B", at("10:12"), at("10:00"))]
 
 
-async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(database: str) -> None:
+async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(through: str) -> None:
     """Found while filling names, it is polling's, and counts as missed in time; a newcomer that a webhook announced is the webhook's."""
-    async with recorder(database) as made:
+    async with recorder(through) as made:
         await made.book.begin_sweep(at("09:00"), from_id=0)
         await made.told(KNOWN_A, read("B", "10:12", "10:13", "10:00", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records()] == [("polling", None)]
@@ -243,7 +243,7 @@ async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(databa
         assert await made.book.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
 
 
-async def test_two_instances_record_the_same_evidence_once(database: str) -> None:
+async def test_two_instances_record_the_same_evidence_once(through: str) -> None:
     """During a deploy both instances hear and read everything: the rows are those of one."""
     chance = random.Random(11)
     evidence: list[Delivery | Snapshot] = []
@@ -252,7 +252,7 @@ async def test_two_instances_record_the_same_evidence_once(database: str) -> Non
         for step, stage in enumerate(("B", "C", "A", "B")):
             evidence.append(webhook(f"e{person}-{step}", stage, f"10:{step:02}:00", (person,)))
         evidence.append(read("B", "10:03:00", "10:30", "10:00", person=person))
-    async with recorder(database, instance="one") as one, recorder(database, instance="two") as two:
+    async with recorder(through, instance="one") as one, recorder(through, instance="two") as two:
         orders = [chance.sample(evidence, len(evidence)) for _ in range(2)]
         async with asyncio.TaskGroup() as group:
             for made, order in zip((one, two), orders, strict=True):

@@ -25,16 +25,16 @@ class Book:
         self._alerting = alerting
 
     async def _fetchrow(self, statement: str, *values: object) -> asyncpg.Record:
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction() as connection:
             return await connection.fetchrow(statement, *values)
 
     async def _fetch(self, statement: str, *values: object) -> list[Any]:
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction() as connection:
             rows: list[Any] = await connection.fetch(statement, *values)
             return rows
 
     async def _execute(self, statement: str, *values: object) -> None:
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction() as connection:
             await connection.execute(statement, *values)
 
     async def coverage(self) -> Coverage:

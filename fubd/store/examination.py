@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import asyncpg
 
@@ -12,18 +13,11 @@ from fubd.store import statements
 from fubd.store.dsn import Dsn
 from fubd.store.errors import SortedErrors
 from fubd.store.migrations import SchemaRefused, examine_applied
+from fubd.store.pooling import Pooling, find_pooling
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
-
-
-class Pooling(StrEnum):
-    """What stands between us and the server."""
-
-    NONE = "none"
-    SESSION = "session"
-    TRANSACTION = "transaction"
 
 
 class Schema(StrEnum):
@@ -83,24 +77,12 @@ async def examine(dsn: Dsn) -> Examination:
     with SortedErrors():
         connection = await asyncpg.connect(**arguments)
         try:
-            pooling = await _pooling(connection, arguments)
+            pooling = await find_pooling(connection, partial(asyncpg.connect, **arguments))
             # In one transaction, so that a pooler gives us one server for all of it.
             async with connection.transaction(readonly=True):
                 return await _look(connection, pooling)
         finally:
             await connection.close(timeout=_CLOSE_SECONDS)
-
-
-async def _pooling(connection: asyncpg.Connection, arguments: dict[str, object]) -> Pooling:
-    """Tell by the server process: a pooler names another than the one that answers, and in transaction mode gives it to two clients."""
-    process = await connection.fetchval("SELECT pg_backend_pid()")
-    if process == connection.get_server_pid():
-        return Pooling.NONE
-    second = await asyncpg.connect(**arguments)
-    try:
-        return Pooling.TRANSACTION if await second.fetchval("SELECT pg_backend_pid()") == process else Pooling.SESSION
-    finally:
-        await second.close(timeout=_CLOSE_SECONDS)
 
 
 async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination:

@@ -91,7 +91,7 @@ class Inquiry:
 
     async def must_be_ready(self) -> None:
         """Raise Unavailable, saying what to do, unless the schema is this version's; NothingYet where there is none of anybody's."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             reason = await unready(connection)
             if reason is None:
                 return

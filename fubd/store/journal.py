@@ -47,7 +47,7 @@ class Journal:
 
     async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which deliveries this process stored since `received_at`."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             rows = await connection.fetch(
                 "SELECT key FROM fubd.delivery WHERE key = ANY($1::bytea[]) AND instance = $2 AND received_at >= $3",
                 list(keys),

@@ -16,6 +16,7 @@ import asyncpg
 
 from fubd.ports import Unavailable
 from fubd.store.errors import LoginRefused, SortedErrors
+from fubd.store.pooling import Pooling, find_pooling
 
 if TYPE_CHECKING:
     from fubd.store.dsn import Dsn
@@ -26,17 +27,25 @@ _log = logging.getLogger("fubd.store")
 _POOL_SIZE = 4
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 # Four log-ins of this instance, and four of one beside it, in 150 s: ten are too many for some poolers.
 _FIRST_HOLD_SECONDS = 15.0
 _LAST_HOLD_SECONDS = 60.0
 
-_BROKEN = (OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+_STATEMENTS_KEPT = 100
 
+_BROKEN = (
+    *(OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError),
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# What says that another client has been given the server on which a statement was prepared.
+_SHARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+
+# A role's own default may be another level, at which a lock would be waited for and what its holder wrote not be seen.
 # The planner of an empty table chooses to read it whole, and a prepared statement may keep that choice while the table grows.
 _BEGIN = (
-    "BEGIN; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL lock_timeout = '5s'; "
-    "SET LOCAL idle_in_transaction_session_timeout = '30s'; "
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL lock_timeout = '5s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '10s'; "
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
 )
 
@@ -57,6 +66,7 @@ class Pool:
         self._hold_seconds = _FIRST_HOLD_SECONDS
         self._size = size
         self._pool: asyncpg.Pool | None = None
+        self._pooling: Pooling | None = None
         self._opening = asyncio.Lock()
 
     async def _opened(self) -> asyncpg.Pool:
@@ -64,14 +74,14 @@ class Pool:
         async with self._opening:
             if self._pool is None:
                 self._wait_before_knocking()
-                cache = await self._statement_cache()
+                self._pooling = self._pooling or await self._find_pooling()
                 with SortedErrors():
                     self._pool = await asyncpg.create_pool(
                         min_size=0,
                         max_size=self._size,
                         max_inactive_connection_lifetime=240.0,
                         command_timeout=_COMMAND_SECONDS,
-                        statement_cache_size=cache,
+                        statement_cache_size=0 if self._pooling is Pooling.TRANSACTION else _STATEMENTS_KEPT,
                         reset=_leave_as_is,
                         **self._arguments(),
                     )
@@ -80,36 +90,34 @@ class Pool:
     def _arguments(self) -> dict[str, Any]:
         return {**self._dsn.connect_arguments(), "timeout": _CONNECT_SECONDS}
 
-    async def _statement_cache(self) -> int:
-        """Find out whether a server connection is ours for longer than one transaction; only then may statements stay prepared.
+    async def _find_pooling(self) -> Pooling:
+        async def connect() -> asyncpg.Connection:
+            return await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
 
-        Two clients of a transaction pooler are given the same server connection in turn; direct and session connections never are.
-        """
         with SortedErrors():
-            first = await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
+            first = await connect()
             try:
-                own = await first.fetchval("SELECT pg_backend_pid()")
-                if own == first.get_server_pid():
-                    return 100
-                second = await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
-                try:
-                    shared = await second.fetchval("SELECT pg_backend_pid()") == own
-                finally:
-                    await second.close(timeout=_CLOSE_SECONDS)
-                return 0 if shared else 100
+                return await find_pooling(first, connect)
             finally:
                 await first.close(timeout=_CLOSE_SECONDS)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection. Raises Unavailable or Malformed, never a driver's error."""
+        """Lend a connection, to whoever makes a transaction of their own on it. Raises Unavailable or Malformed, never a driver's error."""
         pool, connection = await self._acquired()
         with SortedErrors():
             try:
                 yield connection
             except _BROKEN:
-                # What is on this connection's wire is unknown; the pool must not lend it again.
+                # What is on this connection's wire is unknown, or it leads to a server that has become a standby: it is not lent again.
                 connection.terminate()
+                raise
+            except _SHARED:
+                # A pooler lends its servers by the transaction after all, or has begun to: from now on nothing stays prepared.
+                self._pooling = Pooling.TRANSACTION
+                if self._pool is pool:
+                    self._pool = None
+                pool.terminate()
                 raise
             finally:
                 await pool.release(connection, timeout=_CLOSE_SECONDS)

@@ -58,7 +58,7 @@ class Report:
 
     async def begin(self) -> None:
         """Note from where on our own deliveries can stand; to be called before the first of them is stored. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             self._first_delivery = await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.delivery")
 
     async def known(self) -> Known:
@@ -102,12 +102,12 @@ class Report:
 
     async def last_correction(self) -> int:
         """Give the highest number under which a correction is noted, 0 for none. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.correction"))
 
     async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
         """Give corrections noted under numbers above `after`, ascending: the number, and the id of the row. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("corrections"), after, limit)]
 
     async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ class Report:
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Give the modes announced since then, and the one in force before. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.reading() as connection:
             rows = await connection.fetch(
                 "SELECT mode, reason, delay_seconds, at FROM fubd.mode_change WHERE id >= coalesce("
                 " (SELECT max(id) FROM fubd.mode_change WHERE at <= $1), 0) ORDER BY id DESC LIMIT 500",
@@ -157,7 +157,7 @@ class Report:
 
     async def keep_settings(self, values: dict[str, float]) -> None:
         """Let the views know the settings they judge by. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction() as connection:
             await connection.execute(
                 "INSERT INTO fubd.setting AS s (name, value) SELECT * FROM unnest($1::text[], $2::float8[])"
                 " ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value",
@@ -167,7 +167,7 @@ class Report:
 
     async def keep_answers(self, hours: Sequence[Hour], now: datetime) -> Others:
         """Keep how our answers went, as counted at `now`; gives how those of other processes went. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        async with self._pool.transaction() as connection:
             row = await connection.fetchrow(
                 statements.text("tally"),
                 self._instance,

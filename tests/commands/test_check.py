@@ -284,8 +284,8 @@ async def test_tls_is_told_as_it_is(healthy: World) -> None:
 )
 async def test_the_mode_of_a_pooler_is_found_out(healthy: World, mode: str, words: str, status: Status) -> None:
     """By what it does, not by its port; everything else can be examined through it."""
-    async with pooled(healthy.settings["DATABASE_URL"], healthy.folder, mode=mode) as url:
-        told = await found(healthy, {"DATABASE_URL": url})
+    async with pooled(healthy.settings["DATABASE_URL"], mode=mode) as pooler:
+        told = await found(healthy, {"DATABASE_URL": pooler.url})
         assert (told["pooler"].status, words in told["pooler"].found) == (status, True)
         assert (told["schema"].status, told["exposure"].status) == (Status.GOOD, Status.GOOD)
 

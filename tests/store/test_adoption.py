@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,7 +20,7 @@ from fubd.store.dsn import Dsn, parse
 from tests.recorder import read, recorder, webhook
 from tests.support import older
 from tests.support.databases import Databases, url_of
-from tests.support.pooler import pooled as through_a_pooler
+from tests.support.pooler import pooled as behind_a_pooler
 from tests.support.waiting import eventually
 
 
@@ -141,12 +140,16 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, tmp_path: Path, mode: str) -> None:
+async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, mode: str) -> None:
     """All of it works where every transaction may be given another server."""
-    async with connected(empty_database) as connection, through_a_pooler(empty_database, tmp_path, mode=mode) as url, pooled(url) as pool:
+    async with (
+        connected(empty_database) as connection,
+        behind_a_pooler(empty_database, mode=mode) as pooler,
+        pooled(pooler.url) as pool,
+    ):
         await older.make(connection, rows=100)
         await adopt(pool)
-        async with recorder(url) as made:
+        async with recorder(pooler.url) as made:
             await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
             assert [row["stage_to"] for row in await made.records()] == ["B"]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +17,7 @@ from tests.support.ports import free_port
 from tests.support.programs import needs
 from tests.support.waiting import eventually
 
+# In turn, not the server given back last: then a client hardly ever meets the same one twice, which is the harder case.
 _CONFIGURATION = """
 [databases]
 * = host={host} port={server_port}
@@ -25,32 +29,97 @@ auth_type = trust
 auth_file = {users}
 pool_mode = {mode}
 default_pool_size = 8
+max_client_conn = 500
+server_round_robin = {in_turn}
+server_login_retry = 1
 """
 
 
+class Pooler:
+    """A PgBouncer before the server of one database; `url` is that database through it."""
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self._server = parse(database)
+        self._folder = folder
+        self._port = free_port()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of the database through the pooler."""
+        return url_of(self._server, host="127.0.0.1", port=self._port) + "&pgbouncer=true"
+
+    async def start(self, mode: str, *, in_turn: bool) -> None:
+        """Start it, and wait until it listens."""
+        program = needs("pgbouncer")
+        (self._folder / "users").write_text(f'"{self._server.user}" ""\n')
+        self._configure(mode, in_turn=in_turn)
+        user = _unprivileged(self._server.host)
+        self._process = await asyncio.create_subprocess_exec(
+            program,
+            "-q",
+            *(() if user is None else ("-u", user)),
+            str(self._folder / "pgbouncer.ini"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await eventually(self._listens)
+
+    def change(self, mode: str) -> None:
+        """Go over to another mode; connections under way go on in it."""
+        self._configure(mode, in_turn=True)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+
+    async def stop(self) -> None:
+        """End it, and wait for that."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    def _configure(self, mode: str, *, in_turn: bool) -> None:
+        text = _CONFIGURATION.format(
+            host=self._server.host,
+            server_port=self._server.port,
+            port=self._port,
+            users=self._folder / "users",
+            mode=mode,
+            in_turn=int(in_turn),
+        )
+        (self._folder / "pgbouncer.ini").write_text(text)
+
+    async def _listens(self) -> bool:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return False
+
+
 @asynccontextmanager
-async def pooled(database: str, folder: Path, *, mode: str = "transaction") -> AsyncIterator[str]:
-    """Give the URL of the database through a pooler, which runs until the block ends. `mode`: session or transaction."""
-    program, dsn, port = needs("pgbouncer"), parse(database), free_port()
-    users, configuration = folder / "users", folder / "pgbouncer.ini"
-    users.write_text(f'"{dsn.user}" ""\n')
-    configuration.write_text(_CONFIGURATION.format(host=dsn.host, server_port=dsn.port, port=port, users=users, mode=mode))
-    process = await asyncio.create_subprocess_exec(
-        program,
-        "-q",
-        *(() if (user := _unprivileged(dsn.host)) is None else ("-u", user)),
-        str(configuration),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def pooled(database: str, *, mode: str = "transaction", in_turn: bool = True) -> AsyncIterator[Pooler]:
+    """Run a pooler before a database until the block ends. `mode`: session or transaction.
+
+    `in_turn`: it lends its servers each in its turn, else the one given back last.
+    """
+    folder = _new_folder()
+    pooler = Pooler(database, folder)
     try:
-        await eventually(lambda: _listens(port))
-        yield url_of(dsn, host="127.0.0.1", port=port) + "&pgbouncer=true"
+        await pooler.start(mode, in_turn=in_turn)
+        yield pooler
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        await pooler.stop()
+        shutil.rmtree(folder)
+
+
+def _new_folder() -> Path:
+    """Make a folder that whoever it runs as can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="fubd-pooler-"))
+    folder.chmod(0o755)
+    return folder
 
 
 def _unprivileged(host: str) -> str | None:
@@ -59,12 +128,3 @@ def _unprivileged(host: str) -> str | None:
         return None
     socket_folder = Path(host)
     return socket_folder.owner() if socket_folder.is_dir() else "nobody"
-
-
-async def _listens(port: int) -> bool:
-    with suppress(OSError):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()
-        await writer.wait_closed()
-        return True
-    return False
