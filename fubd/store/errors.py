@@ -6,6 +6,8 @@ No text of theirs is repeated: it may hold names of users and hosts.
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 
@@ -81,6 +83,8 @@ _CODES = {
     "57P02": _STARTING,
     "57P03": _STARTING,
 }
+# What no later try can change: a value that its type, a constraint or an index does not take.
+_UNFIT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 # What poolers use for whatever it is: internal error, protocol violation, connection exception.
 _VAGUE = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
 
@@ -93,7 +97,7 @@ class SortedErrors:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Raise the error by remedy in place of the driver's."""
-        if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
+        if isinstance(error, _UNFIT):
             raise Malformed(f"the database cannot hold this: {type(error).__name__}") from None
         if isinstance(error, asyncpg.PostgresError):
             raise _of_server(error).error() from None
@@ -124,4 +128,13 @@ def _of_network(error: OSError) -> str:
         return "the database speaks no TLS that we do"
     if isinstance(error, ConnectionError) and "rejected SSL" in str(error):
         return "the database speaks no TLS, which is required"
-    return f"the database cannot be reached ({error.strerror or type(error).__name__})"
+    return f"the database cannot be reached ({_cause(error)})"
+
+
+def _cause(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "its host's name is not known, or no name server answers"
+    if error.errno is None:
+        return "the connection was cut" if isinstance(error, ConnectionError) else "none of its addresses answers"
+    # The system's own words for the number: what asyncio adds to them names the address.
+    return os.strerror(error.errno)
