@@ -268,7 +268,8 @@ class Connection:
         words = parse_error(answer.body) or "no reason given"
         for secret in self._secrets:
             words = words.replace(secret, "***")
-        raise Refused(f"Follow Up Boss refused with {status}: {words}", status=status)
+        which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
+        raise Refused(f"Follow Up Boss refused with {status}{which}: {words}", status=status)
 
 
 async def _once(

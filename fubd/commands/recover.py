@@ -1,24 +1,30 @@
 """`python -m fubd --poll-only`: catch up by polling alone, beside a running daemon or in its place.
 
-It listens to nobody, and neither waits for the lease nor takes it: what two readers find at once is recorded once. With `--forever` it goes
-on at the interval for failing webhooks, for nobody takes webhooks here; modes and subscriptions stay the daemon's.
+It listens to nobody, and neither waits for the lease nor takes it: what two readers find at once is recorded once. Where no daemon is at
+work it also reads the people whom a webhook spoke of before the daemon died. With `--forever` it stands in for the daemon: it polls at the
+interval for failing webhooks, since nobody takes webhooks here, verifies people again at the pace of the daemon and sends its alerts;
+modes and subscriptions stay the daemon's.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 
 from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
-from fubd.commands.screen import Screen, counted, duration, instant, plain, stopping, until_stopped
+from fubd.commands.remaining import timed
+from fubd.commands.screen import Screen, counted, duration, instant, moment, named, stopping, until_stopped
+from fubd.core.rows import Corrected, Recorded
 from fubd.daemon import Parts, policy_of
 from fubd.keeper import Keeper
 from fubd.notifier import Notifier
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
-from fubd.ports import Unavailable
+from fubd.ports import Malformed, Refused, Unavailable
 from fubd.settings import FOR_FUB, Settings
 from fubd.store.inquiry import Inquiry
 from fubd.store.outbox import Outbox
@@ -40,25 +46,20 @@ async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen)
             caught = await recovery.catch_up(full=args.full)
             await recovery.show(caught)
             if args.forever:
-                async with _alerts_too(parts):
-                    await recovery.go_on()
+                await _stand_in(recovery, parts, stop)
                 return 0
     return 0 if caught.caught_up else 1
 
 
-@asynccontextmanager
-async def _alerts_too(parts: Parts) -> AsyncIterator[None]:
-    """Send the alerts that the daemon would send."""
-    url = parts.settings.alert_url
-    if url is None:
-        yield
-        return
-    stop = asyncio.Event()
-    notifier = Notifier(Outbox(parts.pool), parts.clock, parts.metrics, url=url.get_secret_value())
+async def _stand_in(recovery: _Recovery, parts: Parts, stop: asyncio.Event) -> None:
+    """Do until told to stop what the daemon would do without its listener; of what it does, only modes and subscriptions stay its own."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(notifier.run(stop))
+        group.create_task(recovery.poller.read_hints(stop))
+        url = parts.settings.alert_url
+        if url is not None:
+            group.create_task(Notifier(Outbox(parts.pool), parts.clock, parts.metrics, url=url.get_secret_value()).run(stop))
         try:
-            yield
+            await recovery.go_on()
         finally:
             stop.set()
 
@@ -73,50 +74,68 @@ class _Recovery:
         self._stop = stop
         self._as_json = as_json
         self._inquiry = Inquiry(parts.pool)
-        self._before = 0
         self._furthest: dict[str, Progress] = {}
-        self._poller = Poller(
+        self._recorded: list[int] = []
+        # Whether nobody else is at work: then people a webhook spoke of are read here, and people are verified again.
+        self._alone = True
+        parts.ingest.tell = self._take_note
+        self.poller = Poller(
             feed=parts.client,
             inbox=inbox,
             book=parts.book,
             clock=parts.clock,
             metrics=parts.metrics,
-            policy=PollPolicy(pacing=policy_of(settings)),
+            policy=PollPolicy(pacing=policy_of(settings), scrub_batches=settings.scrub_batches),
             keeper=Keeper(parts.client, parts.metrics, public_url=None, manage=False),
             jitter=lambda: 0.0,
-            held=lambda: True,
-            hinted=asyncio.Event(),
+            held=lambda: self._alone,
+            hinted=parts.hinted,
             woken=asyncio.Event(),
         )
 
-    async def catch_up(self, *, full: bool, silent: bool = False) -> CatchUp:
-        """Read until everything is covered, or until told to stop."""
-        began = self._parts.clock.monotonic()
-        self._before = await self._inquiry.last_change_id()
+    def _take_note(self, recorded: list[tuple[int, Recorded]], _corrected: list[tuple[int, Corrected]]) -> None:
+        self._recorded += [made.row.id for _, made in recorded]
+
+    async def catch_up(self, *, full: bool = False, forever: bool = False) -> CatchUp:
+        """Read until everything is covered, or until told to stop; of a round of many nothing is shown on the way."""
+        began, calls = self._parts.clock.monotonic(), self._parts.client.calls_made()
         self._furthest.clear()
-        with self._screen.progress(silent=silent) as show:
+        with self._screen.progress(silent=forever) as show:
+            watch = timed(show, self._parts)
 
             def reached(progress: Progress) -> None:
                 self._furthest[progress.kind] = progress
-                show(progress)
+                watch(progress)
 
-            caught = await until_stopped(self._poller.catch_up(full=full, progress=reached, stop=self._stop), self._stop)
-        if caught is not None:
-            return caught
-        # A call was under way that would not end: what was recorded so far is known from the last page.
-        coverage = await self._parts.book.coverage()
-        return CatchUp(
-            caught_up=False,
-            recovered=sum(progress.changes for progress in self._furthest.values()),
-            people_read=sum(progress.people for progress in self._furthest.values()),
-            api_calls=self._parts.client.calls_made(),
-            coverage=coverage.reached,
+            caught = await until_stopped(self._read(reached, full=full, verify=forever), self._stop)
+        if caught is None:
+            # A call was under way that would not end: what was read so far is known from the last page.
+            people = sum(progress.people for progress in self._furthest.values())
+            caught = CatchUp(False, 0, people, 0, (await self._parts.book.coverage()).reached, 0.0, "interrupted")
+        return replace(
+            caught,
+            recovered=len(self._recorded),
+            api_calls=self._parts.client.calls_made() - calls,
             seconds=self._parts.clock.monotonic() - began,
-            why="interrupted",
         )
+
+    async def _read(self, reached: Callable[[Progress], None], *, full: bool, verify: bool) -> CatchUp:
+        self._alone = not await self._inquiry.somebody_polls()
+        caught = await self.poller.catch_up(full=full, progress=reached, stop=self._stop)
+        if not caught.caught_up or not self._alone:
+            return caught
+        try:
+            if verify:
+                await self.poller.scrub_some()
+            else:
+                await self.poller.read_waiting()
+        except (Unavailable, Refused, Malformed) as error:
+            return replace(caught, caught_up=False, why=str(error))
+        return caught
 
     async def show(self, caught: CatchUp) -> None:
         """Print what it came to; the last line says how much was recovered."""
+        rows, self._recorded = self._recorded, []
         if not caught.caught_up:
             await self._say_why(caught)
         if self._as_json:
@@ -131,13 +150,14 @@ class _Recovery:
                 }
             )
             return
-        await self._list(caught.recovered)
+        with suppress(Unavailable):
+            await self._list(rows)
         self._screen.facts(
             (
                 ("caught up", "yes" if caught.caught_up else "no"),
                 ("people read", f"{caught.people_read:,}"),
                 ("calls used", f"{caught.api_calls:,}"),
-                ("coverage", instant(caught.coverage)),
+                ("coverage", "nothing yet" if caught.coverage is None else instant(caught.coverage)),
                 ("took", duration(caught.seconds)),
             )
         )
@@ -147,32 +167,35 @@ class _Recovery:
         if not self._stop.is_set():
             self._screen.note(f"fubd: not caught up: {caught.why}")
             return
-        coverage = await self._parts.book.coverage()
-        reached = "nothing is covered yet" if coverage.reached is None else f"covered is everything until {instant(coverage.reached)}"
+        reached = "nothing is covered yet" if caught.coverage is None else f"covered is everything until {instant(caught.coverage)}"
         further = ""
-        if coverage.sweep_began is not None and coverage.sweep_from_id:
-            further = f", and everybody with an id below {coverage.sweep_from_id} has been read since {instant(coverage.sweep_began)}"
+        with suppress(Unavailable):
+            coverage = await self._parts.book.coverage()
+            if coverage.sweep_began is not None and coverage.sweep_from_id:
+                began = instant(coverage.sweep_began)
+                further = f", and everybody with an id below {coverage.sweep_from_id} has been read since {began}"
         self._screen.note(f"fubd: interrupted: {reached}{further}; a second run goes on from there")
 
-    async def _list(self, recovered: int) -> None:
-        if not recovered:
+    async def _list(self, rows: Sequence[int]) -> None:
+        """Show the first of these rows. Raises Unavailable."""
+        if not rows:
             return
-        rows = [row for row in await self._parts.report.changes(self._before, 1_000) if row["source"] == "polling"]
+        now = self._parts.clock.now()
         self._screen.table(
             ("person", "name", "from", "to", "changed at, at the latest"),
             [
                 (
                     row["person_id"],
-                    " ".join(plain(row[part]) for part in ("first_name", "last_name") if row[part]),
+                    named(row["first_name"], row["last_name"]),
                     row["stage_from"] or "-",
                     row["stage_to"],
-                    row["changed_at"][:19].replace("T", " "),
+                    moment(datetime.fromisoformat(row["changed_at"]), now),
                 )
-                for row in rows[:_SHOWN]
+                for row in await self._parts.report.chosen(rows[:_SHOWN])
             ],
         )
-        if recovered > _SHOWN:
-            self._screen.say(f"and {counted(recovered - _SHOWN, 'other change')}")
+        if len(rows) > _SHOWN:
+            self._screen.say(f"and {counted(len(rows) - _SHOWN, 'other change')}")
         self._screen.say()
 
     async def go_on(self) -> None:
@@ -183,8 +206,9 @@ class _Recovery:
         wait = shortest
         self._screen.note(f"polling every {duration(shortest)} until told to stop")
         while not await self._parts.clock.pause(wait, self._stop):
+            alone = self._alone
             try:
-                caught = await self.catch_up(full=False, silent=True)
+                caught = await self.catch_up(forever=True)
                 if not self._stop.is_set() and (caught.recovered or not caught.caught_up):
                     await self.show(caught)
             except Unavailable as error:
@@ -192,3 +216,5 @@ class _Recovery:
                 wait = min(2 * wait, longest)
             else:
                 wait = shortest if caught.caught_up else min(2 * wait, longest)
+            if alone and not self._alone:
+                self._screen.note("a daemon is at work: polling beside it goes on, the rest is left to it")

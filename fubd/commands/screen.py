@@ -180,7 +180,7 @@ class Screen:
                 SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(),
                 console=self._aside, transient=True, expand=True,
             ) as bar:  # fmt: skip
-                bar.show("starting", 0, None, "")
+                bar.show("asking Follow Up Boss", 0, None, "")
                 yield lambda reached: bar.show(
                     _READING.get(reached.kind, reached.kind),
                     reached.people,

@@ -101,6 +101,25 @@ class Hints:
                 self._failures, self._said = 0, None
                 await self._clock.pause(wait, stop, self._hinted)
 
+    async def read_waiting(self) -> None:
+        """Read those who are due now, without waiting for others, and return; of those to be asked for alone a hundred at most.
+
+        Whoever is not there yet is put off. Raises Unavailable, Refused, Malformed.
+        """
+        asked: set[PendingHint] = set()
+        alone = 0
+        while waiting := [hint for hint in await self._book.hints(PAGE_SIZE) if hint not in asked]:
+            together = [hint for hint in waiting if not self._is_asked_for_alone(hint)]
+            if together:
+                asked.update(together)
+                await self._list(together)
+            elif alone < PAGE_SIZE:
+                asked.add(waiting[0])
+                alone += 1
+                await self._ask(waiting[0])
+            else:
+                return
+
     async def _turn(self, stop: asyncio.Event) -> float:
         """Make the one call that is due; give the seconds until the next look."""
         if not self._held():

@@ -134,6 +134,10 @@ class Poller:
         """Read the people webhooks spoke of, until `stop`."""
         await self._hints.run(stop)
 
+    async def read_waiting(self) -> None:
+        """Read the people webhooks spoke of who are due now, and return. Raises Unavailable, Refused, Malformed."""
+        await self._hints.read_waiting()
+
     async def catch_up(
         self,
         *,
@@ -196,7 +200,7 @@ class Poller:
             await self._restore()
             await self._look()
             await self._poll()
-            await self._scrub_some()
+            await self.scrub_some()
         except TROUBLE as error:
             failure = error
         try:
@@ -245,8 +249,8 @@ class Poller:
         if self._reader.sums.changes > changes:
             self._reckon_soon()
 
-    async def _scrub_some(self) -> None:
-        """Re-verify some people: with every poll of steady, and no more often than those would."""
+    async def scrub_some(self) -> None:
+        """Re-verify some people: with every poll of steady, and no more often than those would. Raises Unavailable, Refused, Malformed."""
         now = self._clock.monotonic()
         spacing = self._policy.pacing.poll_interval_seconds * _ALMOST
         if self._policy.scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing):

@@ -121,10 +121,10 @@ class Inquiry:
         """Give so many known people, chosen at random."""
         return [row["id"] for row in await self._rows("inquiry_sample", min(number, _MOST_LIMIT))]
 
-    async def last_change_id(self) -> int:
-        """Give the highest id of a row, 0 for none."""
+    async def somebody_polls(self) -> bool:
+        """Tell whether an instance holds the lease."""
         async with self._pool.reading() as connection:
-            return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM public.stage_changes"))
+            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.lease WHERE expires_at > now())"))
 
     async def person(self, person_id: int) -> Known | None:
         """Give a person as last read; None when nothing was ever told of them."""

@@ -114,6 +114,10 @@ class Report:
         """Give what `page` gives as values, for commands. Raises Unavailable."""
         return [json.loads(row.json) for row in await self.page(after, limit)]
 
+    async def chosen(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Give what `rows` gives as values, for commands. Raises Unavailable."""
+        return [json.loads(row.json) for row in await self.rows(ids)]
+
     async def recent(self, limit: int) -> list[dict[str, Any]]:
         """Give what `last` gives as values, for commands. Raises Unavailable."""
         return [json.loads(row.json) for row in await self.last(limit)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -90,3 +91,66 @@ async def test_keeps_polling_until_told_to_stop(database: str, tmp_path: Path) -
         await process.line("recovered 1 changes")
         process.terminate()
         assert await process.ended() == 0
+
+
+async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Path) -> None:
+    """Hints left behind are read, though their people did not change since, and who is deleted is marked so; beside a daemon none is."""
+    async with world(database, tmp_path, people=20) as here:
+        assert (await here.run("--poll-only")).code == 0
+        here.pass_by(600.0)
+        assert (await here.run("--poll-only")).code == 0
+        there, deleted = here.account.ids[:2]
+        here.account.delete(deleted)
+        pool = Pool(parse(database))
+        book = Book(pool)
+        async with pool.connection() as connection:
+            for person, gone in ((there, False), (deleted, True)):
+                await connection.execute(
+                    "INSERT INTO fubd.hint (person_id, since, asked_at, deleted) VALUES ($1, now() - interval '1 hour', now(), $2)",
+                    person,
+                    gone,
+                )
+        await book.acquire_lease("the daemon", ttl_seconds=600)
+        assert (await here.run("--poll-only")).code == 0
+        assert len(await book.hints(10)) == 2
+        await book.release_lease("the daemon")
+        done = await here.run("--poll-only", "--json")
+        assert (done.code, done.json["caught_up"], done.json["recovered"]) == (0, True, 0)
+        assert await book.hints(10) == []
+        async with pool.connection() as connection:
+            assert await connection.fetchval("SELECT gone_at IS NOT NULL FROM fubd.person WHERE id = $1", deleted)
+        await pool.close()
+
+
+async def test_stands_in_for_a_daemon_that_is_down(database: str, tmp_path: Path) -> None:
+    """With --forever it also reads hints that come up, and verifies people again as often as the daemon would; SIGINT ends it with 0."""
+    async with (
+        world(database, tmp_path, people=20) as here,
+        here.running(
+            "--poll-only", "--forever", "--json", FUBD_POLL_INTERVAL_FAILOVER="0.1", FUBD_POLL_INTERVAL="0.5", FUBD_SCRUB_BATCHES="1"
+        ) as process,
+    ):
+        await process.line("caught_up")
+        pool = Pool(parse(database))
+
+        async def verified_again() -> bool:
+            async with pool.connection() as connection:
+                runs = await connection.fetchval(
+                    "SELECT count(*) FROM fubd.poll_run WHERE kind = 'scrub' AND outcome = 'ok' AND people > 0"
+                )
+            return int(runs) >= 2
+
+        await eventually(verified_again, 30.0)
+        async with pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO fubd.hint (person_id, since, asked_at) VALUES ($1, now() - interval '1 hour', now())", here.account.ids[0]
+            )
+
+        async def read() -> bool:
+            return await Book(pool).hints(10) == []
+
+        await eventually(read, 30.0)
+        await pool.close()
+        process.signal(signal.SIGINT)
+        assert await process.ended() == 0
+        assert all(set(json.loads(line)) == KEYS for line in process.lines)
