@@ -32,6 +32,7 @@ _CONFIRMED_FROM = 5
 _GIVEN_UP_AT = 10
 _LONGEST_RETRY_SECONDS = 600.0
 _MOST_SAVED_CALLS = 20
+_ANSWERABLE_AFTER_SECONDS = 2.0
 # Accrued in parts, the last call of a minute must not wait for a rounding error.
 _A_HAIR = 1e-6
 
@@ -170,13 +171,23 @@ class Hints:
         """Tell whether a hundred wait who were never asked for."""
         return sum(not hint.attempts and self._just_read.get(hint.person_id) != hint.since for hint in waiting) >= PAGE_SIZE
 
+    def _unanswerable_seconds(self, waiting: Sequence[PendingHint]) -> float:
+        """Give how long a read would still be too early.
+
+        FUB dates by whole seconds, and its clock is known no better: what it answers in the second of the event may be from before it.
+        """
+        newest = max(hint.since for hint in waiting)
+        age_seconds = (self._feed.fub_now() - newest).total_seconds()
+        return max(0.0, min(_ANSWERABLE_AFTER_SECONDS, _ANSWERABLE_AFTER_SECONDS - age_seconds))
+
     def _is_first(self, waiting: Sequence[PendingHint]) -> bool:
         return len(waiting) < PAGE_SIZE and not any(hint.attempts for hint in waiting)
 
     async def _read(self, stop: asyncio.Event, waiting: Sequence[PendingHint]) -> float:
-        """Read them in one call; those who hint first wait a moment for others."""
-        if self._is_first(waiting):
-            await self._clock.pause(self._policy.settle_seconds, stop)
+        """Read them in one call; those who hint first wait a moment for others, and all until a read can answer them."""
+        settle_seconds = max(self._policy.settle_seconds if self._is_first(waiting) else 0.0, self._unanswerable_seconds(waiting))
+        if settle_seconds > 0:
+            await self._clock.pause(settle_seconds, stop)
             if stop.is_set():
                 return 0.0
             waiting = [hint for hint in await self._book.hints(PAGE_SIZE) if not self._is_asked_for_alone(hint)]

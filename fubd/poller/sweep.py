@@ -34,7 +34,7 @@ _MOST_IN_RANGE = 1000
 _FEWEST_IN_RANGE = 300
 _RANGES_PER_WORKER = 4
 _WORTH_SPLITTING = 2 * PAGE_SIZE
-_PAGES_PER_NOTE = 50
+_PAGES_PER_NOTE = 20
 _TOLERATED_SHARE = 1000
 # Two show the order. A count over a survey made in another order would be of a part, and vouch for nothing.
 _SHOW_ORDER = 2

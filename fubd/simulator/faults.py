@@ -63,6 +63,8 @@ class Behaviour:
     """Go on retrying hourly up to eight hours after the documented table of five."""
     loopback_http: bool = True
     """Take callbacks by plain http on loopback addresses; everywhere else https is demanded."""
+    answer_seconds: float = 0.0
+    """How long the API takes for each answer, its reading done at once; simulated seconds."""
     limit_per_key: bool = False
     """Count the rate limit per API key instead of per account."""
     delivery_timeout_real_seconds: float = 10.0

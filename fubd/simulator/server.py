@@ -133,6 +133,8 @@ class Server:
             base = f"{request.scheme}://{request.host}/v1"
             asked = Asked(caller, request.query, dict(request.match_info), base, read_json(raw))
             answer = route.handler(asked)
+            if self._behaviour.answer_seconds:
+                await self._clock.sleep(self._behaviour.answer_seconds)
         except Refusal as refusal:
             headers |= refusal.headers
             answer = Answer({"errorMessage": str(refusal)}, status=refusal.status)

@@ -272,3 +272,18 @@ def test_where_lists_hide_trash_who_is_moved_there_costs_two_calls() -> None:
         assert len(world.feed.calls) <= 7 + 29 * 2
 
     _story(lambda: _World(500), story)
+
+
+@pytest.mark.parametrize("people", [1, 450, 1000])
+def test_a_read_in_the_second_of_the_event_is_not_made_in_vain(people: int) -> None:
+    """FUB dates by whole seconds, so who is read at once must be read again: a bulk edit is read a moment later, each hundred once."""
+
+    async def story(world: _World) -> None:
+        world.feed.ways = Ways(latency_seconds=0.1)
+        await world.passes(600.2)
+        world.hint(*range(1, people + 1))
+        await world.passes(70)
+        assert len(world.asked) == -(-people // 100)
+        assert world.memory.pending == {}
+
+    _story(lambda: _World(1000), story)

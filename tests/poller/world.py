@@ -319,7 +319,8 @@ class AccountFeed:
         self.calls.append((endpoint, asked))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        read_at = true_time().replace(microsecond=0)
+        # As the client dates it: the whole second of the answer, less the time that the question took.
+        read_at = true_time().replace(microsecond=0) - timedelta(seconds=self.ways.latency_seconds)
         try:
             self.meanwhile()
             if self.ways.latency_seconds:

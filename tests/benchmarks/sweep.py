@@ -1,0 +1,156 @@
+"""How fast the whole daemon reads a whole account, how much memory that takes, and what a kill in the middle costs.
+
+`python -m tests.benchmarks.sweep [--people 202000] [--latency-ms 250]` starts a simulated account whose every answer takes so long, an
+embedded Postgres and `python -m fubd`, twice: once undisturbed, once killed half-way and started again. The yardstick is the limit itself:
+the seconds in which the calls can be made at the share of it that is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from fubd.simulator import Behaviour
+from fubd.store.embedded import temporary
+from tests.house import House, house
+from tests.poller.economy import PEOPLE
+from tests.support.process import Process
+from tests.support.waiting import eventually
+
+LIMIT, SHARE, WINDOW_SECONDS, PAGE_SIZE = 250, 0.8, 10.0, 100
+# One instance's intervals are the usual ones: what counts is the sweep.
+_USUAL = {
+    "FUBD_POLL_INTERVAL": "1800",
+    "FUBD_POLL_INTERVAL_WATCH": "300",
+    "FUBD_POLL_INTERVAL_FAILOVER": "30",
+    "FUBD_WEBHOOK_STALE_AFTER": "3600",
+    "FUBD_POLL_STALE_AFTER": "2700",
+    "FUBD_MISSED_AFTER": "120",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One baseline. `rss_mib`: the process's memory a fifth read, and at the end; `peak`: calls in the fullest window."""
+
+    people: int
+    seconds: float
+    calls: int
+    refused: int
+    peak: int
+    rss_mib: tuple[float, float]
+    went_on_from: int | None
+
+    @property
+    def minimum_seconds(self) -> float:
+        """The seconds that the limit asks for: each window but the first is waited for."""
+        return max(0.0, self.people / PAGE_SIZE / (SHARE * LIMIT) - 1) * WINDOW_SECONDS
+
+    @property
+    def share_of_memory(self) -> float:
+        """Memory at the end over memory at a fifth."""
+        return self.rss_mib[1] / self.rss_mib[0]
+
+
+async def sweep(database: str, folder: Path, *, people: int, latency_seconds: float, killed: bool) -> Swept:
+    """Let a daemon read the account for the first time; `killed`: it is ended by SIGKILL half-way and started again."""
+    behaviour = Behaviour(answer_seconds=latency_seconds)
+    async with house(database, folder, people=people, behaviour=behaviour) as built:
+        run = _Run(built, people)
+        went_on_from: int | None = None
+        if killed:
+            async with built.daemon(**_USUAL) as process:
+                await run.reads(0.5)
+                process.kill()
+                await process.ended()
+            (row,) = await built.fetch("SELECT sweep_from_id FROM fubd.coverage")
+            went_on_from = int(row["sweep_from_id"])
+        async with built.daemon(**_USUAL) as process:
+            early = 0.0
+            if not killed:
+                await run.reads(0.2)
+                early = _rss_mib(process)
+            await run.covered()
+            late = _rss_mib(process)
+        return Swept(
+            people, await run.seconds(), run.calls(), run.refused(), built.simulator.limits.peak(), (early or late, late), went_on_from
+        )
+
+
+class _Run:
+    """Watches a baseline from outside."""
+
+    def __init__(self, built: House, people: int) -> None:
+        self._built = built
+        self._people = people
+        self._within_seconds = 120.0 + people / 400
+
+    async def reads(self, share: float) -> None:
+        """Wait until this share of the people is recorded."""
+
+        async def read() -> bool:
+            (there,) = await self._built.fetch("SELECT to_regclass('fubd.person') IS NOT NULL AS is_there")
+            if not there["is_there"]:
+                return False
+            (row,) = await self._built.fetch("SELECT count(*) AS people FROM fubd.person")
+            return int(row["people"]) >= share * self._people
+
+        await eventually(read, self._within_seconds)
+
+    async def covered(self) -> None:
+        """Wait for the first complete sweep."""
+
+        async def complete() -> bool:
+            rows = await self._built.fetch("SELECT FROM fubd.poll_run WHERE kind = 'sweep' AND outcome = 'ok'")
+            return bool(rows)
+
+        await eventually(complete, self._within_seconds)
+
+    async def seconds(self) -> float:
+        """Give how long the last sweep took."""
+        (row,) = await self._built.fetch(
+            "SELECT extract(epoch FROM finished_at - started_at)::float8 AS seconds FROM fubd.poll_run"
+            " WHERE kind = 'sweep' AND outcome = 'ok' ORDER BY id DESC LIMIT 1"
+        )
+        return float(row["seconds"])
+
+    def calls(self) -> int:
+        """Give how many pages of people were asked for, by all processes."""
+        return sum(count for (_, endpoint, _), count in self._built.simulator.calls.items() if endpoint == "people")
+
+    def refused(self) -> int:
+        """Give how many requests were answered 429."""
+        return sum(count for (_, _, status), count in self._built.simulator.calls.items() if status == 429)
+
+
+def _rss_mib(process: Process) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(kib) / 1024
+
+
+async def _measure(people: int, latency_seconds: float) -> None:
+    for killed in (False, True):
+        with temporary() as database, tempfile.TemporaryDirectory() as folder:
+            swept = await sweep(database, Path(folder), people=people, latency_seconds=latency_seconds, killed=killed)
+        whole = f"{swept.seconds:.1f} s, {swept.seconds / max(swept.minimum_seconds, 0.1):.3f} of the least that the limit allows"
+        memory = f"{swept.rss_mib[0]:.0f} MiB with a fifth read, {swept.rss_mib[1]:.0f} MiB at the end"
+        sys.stdout.write(
+            f"{people:,} people, {latency_seconds * 1000:g} ms an answer{', killed half-way' if killed else ''}:\n"
+            f"  {f'went on from id {swept.went_on_from}; the rest took {swept.seconds:.1f} s' if killed else f'{whole}; {memory}'}\n"
+            f"  {swept.calls:,} calls for {people / PAGE_SIZE:,.0f} pages,"
+            f" at most {swept.peak} in a window of {LIMIT}, {swept.refused} answered 429\n"
+        )
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sweep", description="How fast the daemon reads a whole account.")
+    parser.add_argument("--people", type=int, default=PEOPLE, help=f"how many people the account holds (default {PEOPLE})")
+    parser.add_argument("--latency-ms", type=float, default=250.0, help="how long each answer takes (default 250)")
+    told = parser.parse_args()
+    asyncio.run(_measure(told.people, told.latency_ms / 1000))
