@@ -204,6 +204,7 @@ class Daemon:
             answered=self._answered,
             stored_unanswered=lambda: parts.ingest.stored_unanswered,
             pending=lambda: parts.ingest.pending,
+            failing=lambda: parts.ingest.failing,
             mode=self.poller.shown,
             subscriptions=self.keeper.statuses,
         )

@@ -119,6 +119,8 @@ class Ingest:
         self._arrived = asyncio.Event()
         self._closing = False
         self.stored_unanswered = 0
+        # The last try to record failed for the time being.
+        self.failing = False
 
     # --- the doors' side ---
 
@@ -220,19 +222,23 @@ class Ingest:
                 self._metrics.db_up.set(0)
                 for item in batch:
                     item.tried = True
-                if delay == _FIRST_RETRY_SECONDS:
+                if not self.failing:
+                    self.failing = True
                     _log.warning("not recording for now: %s", error)
                 if stop.is_set() and delay > 1.0:
                     return False
                 await self._clock.pause(delay)
                 delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                # Too much at once may be the cause, as for a statement that took too long, and then it would be for ever.
+                batches[0:1] = _halves(batch)
                 continue
             except Malformed as error:
                 batches[0:1] = self._isolated(batch, str(error))
                 continue
-            if delay > _FIRST_RETRY_SECONDS:
+            if self.failing:
+                self.failing = False
                 _log.info("recording again")
-                delay = _FIRST_RETRY_SECONDS
+            delay = _FIRST_RETRY_SECONDS
             self._metrics.db_up.set(1)
             batches.pop(0)
         self._batch = []
@@ -241,8 +247,7 @@ class Ingest:
     def _isolated(self, batch: list[_Item], problem: str) -> list[list[_Item]]:
         """Something in this batch can never be held: find it by halves; a single delivery is quarantined, a single snapshot is a bug."""
         if len(batch) > 1:
-            half = len(batch) // 2
-            return [batch[:half], batch[half:]]
+            return _halves(batch)
         item = batch[0]
         if isinstance(item.what, Snapshot) or item.what.told is None:
             raise RuntimeError(f"a cleaned value could not be stored: {problem}")
@@ -416,6 +421,12 @@ class Ingest:
             metrics.confirmations.labels(source).inc()
         metrics.healed.inc(sum(item.healed for _, item in done.corrected) + len(done.joined))
         metrics.hidden_steps.inc(done.repeats)
+
+
+def _halves(batch: list[_Item]) -> list[list[_Item]]:
+    """Part a batch in two, in its order; one item stays as it is."""
+    half = (len(batch) + 1) // 2
+    return [part for part in (batch[:half], batch[half:]) if part]
 
 
 def _plain(tag: str) -> str:

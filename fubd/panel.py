@@ -104,7 +104,7 @@ class Panel:
     """Knows the state of the house; satisfies `fubd.server.View`.
 
     `answered` gives the door's counts, `stored_unanswered` how many deliveries were stored after their sender had been refused.
-    `keep_days`: FUBD_KEEP_DELIVERIES_DAYS.
+    `failing`: whether nothing can be recorded now. `keep_days`: FUBD_KEEP_DELIVERIES_DAYS.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Panel:
         answered: Callable[[], Answered],
         stored_unanswered: Callable[[], int],
         pending: Callable[[], int],
+        failing: Callable[[], bool],
         mode: Callable[[], tuple[str, str, float | None]],
         subscriptions: Callable[[], Mapping[str, str]],
     ) -> None:
@@ -133,6 +134,7 @@ class Panel:
         self._answered = answered
         self._stored_unanswered = stored_unanswered
         self._pending = pending
+        self._failing = failing
         self._mode = mode
         self._subscriptions = subscriptions
         self._known: Known | None = None
@@ -238,7 +240,8 @@ class Panel:
     def _show(self, known: Known) -> None:
         self._known = known
         metrics = self._metrics
-        metrics.db_up.set(1)
+        # A database that is full or a standby can be read, and takes nothing.
+        metrics.db_up.set(0 if self._failing() else 1)
         metrics.inbox_pending.set(known.hints)
         metrics.quarantined.set(known.quarantined)
         if known.coverage is not None:

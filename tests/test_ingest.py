@@ -8,11 +8,13 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
 from fubd.core.pacing import Hysteresis
 from fubd.ports import Findings, Receipt
+from fubd.store.dsn import parse
 from tests.recorder import Recorder, Row, at, hint, read, recorder, webhook
 
 KNOWN_A = read("A", "08:00", "09:00")
@@ -267,3 +269,41 @@ async def _in_handfuls(made: Recorder, order: list[Delivery | Snapshot], chance:
         size = chance.randrange(1, 20)
         await made.told_at_once(*order[:size])
         del order[:size]
+
+
+async def test_what_no_index_can_hold_is_put_aside(through: str) -> None:
+    """A stage and an event id at the limit of what is read can be too much for an index: quarantined, and the rest of the batch goes on."""
+    chance = random.Random(5)
+    endless = "".join(chr(chance.randrange(0x20000, 0x2A6D0)) for _ in range(700))
+    async with recorder(through) as made:
+        receipts = await made.told_at_once(
+            webhook("e1", "B", "10:00"), webhook(endless[:200], endless[200:], "10:01", (2,)), webhook("e3", "B", "10:02", (3,))
+        )
+        assert receipts == [Receipt.ACCEPTED, Receipt.QUARANTINED, Receipt.ACCEPTED]
+        assert [len(await made.records(person)) for person in (1, 2, 3)] == [1, 0, 1]
+
+
+async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, through: str) -> None:
+    """A database that ends statements about many rows as too slow would end them for ever: each time less is asked of it."""
+    await _execute(
+        database,
+        "CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT count(*) FROM made) > 30 THEN RAISE EXCEPTION 'too slow' USING ERRCODE = 'query_canceled'; END IF; RETURN NULL;"
+        " END $$;"
+        " CREATE TRIGGER too_slow AFTER INSERT ON public.stage_changes REFERENCING NEW TABLE AS made"
+        " FOR EACH STATEMENT EXECUTE FUNCTION too_slow()",
+    )
+    async with recorder(through) as made:
+        async with asyncio.timeout(60.0):
+            receipts = await made.told_at_once(*(webhook(f"e{person}", "B", "10:00", (person,)) for person in range(1, 301)))
+        assert set(receipts) == {Receipt.ACCEPTED}
+        async with made.pool.reading() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 300
+
+
+async def _execute(database: str, statements: str) -> None:
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()

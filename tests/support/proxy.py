@@ -29,13 +29,17 @@ class Proxy:
     `delay_seconds`: how much later every byte arrives, in each direction.
     `blackhole`: nothing arrives, nothing is refused; what was sent arrives when it is switched off.
     `lost_commit_replies`: of so many coming COMMITs the server's answer is swallowed, and the connection cut.
-    `connections`: how many were accepted so far; `commits`: how many COMMITs went by.
+    `cut_after_bytes`: once so many more bytes, of both directions together, have gone by, the connection they go by on is cut; then None.
+    `connections`: how many were accepted so far; `commits`: how many COMMITs went by;
+    `bytes`: how many bytes.
     """
 
     def __init__(self, database_url: str) -> None:
         self._upstream = parse(database_url)
         self.delay_seconds = 0.0
         self.lost_commit_replies = 0
+        self.cut_after_bytes: int | None = None
+        self.bytes = 0
         self.connections = 0
         self.commits = 0
         self._flowing = asyncio.Event()
@@ -79,6 +83,15 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def _allowed(self, data: bytes) -> bytes:
+        """Give what of it goes by before the cut."""
+        if self.cut_after_bytes is not None:
+            kept = data[: self.cut_after_bytes]
+            self.cut_after_bytes = None if len(kept) < len(data) else self.cut_after_bytes - len(kept)
+            data = kept
+        self.bytes += len(data)
+        return data
 
     async def cut(self) -> None:
         """Break every connection under way."""
@@ -151,7 +164,10 @@ class Proxy:
         async def leave() -> None:
             while data := await reader.read(_CHUNK):
                 if rest := passed(data):
-                    await line.put((loop.time() + self.delay_seconds, rest))
+                    allowed = self._allowed(rest)
+                    await line.put((loop.time() + self.delay_seconds, allowed))
+                    if len(allowed) < len(rest):
+                        break
             await line.join()
 
         async def arrive() -> None:

@@ -87,3 +87,22 @@ async def test_loses_the_reply_to_a_commit(empty_database: str) -> None:
         last = await _connect(proxy.dsn)
         assert await last.fetchval("SELECT count(*) FROM kept") == 2
         await last.close()
+
+
+async def test_cuts_after_so_many_bytes(empty_database: str) -> None:
+    """What goes by before the cut arrives, what comes after it does not, and the next connection is whole."""
+    async with Proxy(empty_database) as proxy:
+        connection = await _connect(proxy.dsn)
+        assert await connection.fetchval("SELECT 7") == 7
+        before = proxy.bytes
+        assert await connection.fetchval("SELECT 7") == 7
+        needed = proxy.bytes - before
+        proxy.cut_after_bytes = needed
+        assert await connection.fetchval("SELECT 7") == 7
+        assert proxy.cut_after_bytes == 0
+        proxy.cut_after_bytes = needed // 2
+        with pytest.raises(_LOST):
+            await connection.fetchval("SELECT 7")
+        again = await _connect(proxy.dsn)
+        assert await again.fetchval("SELECT 7") == 7
+        await again.close()
