@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from fubd.core.pacing import Hysteresis
-from fubd.ports import Coverage, Heard, ModeRecord, PendingHint
+from fubd.ports import Coverage, Heard, ModeRecord, PendingHint, Unavailable
 from fubd.store import statements
 from fubd.store.pool import Pool
 
@@ -18,11 +19,16 @@ _LEASE = "poller"
 
 
 class Book:
-    """Keeps it through the pool; satisfies `fubd.ports.Book`. `alerting`: a change of mode is told of through the outbox."""
+    """Keeps it through the pool; satisfies `fubd.ports.Book`. `alerting`: a change of mode is told of through the outbox.
+
+    Once it had the lease, it decides nothing any more when another has it: how the mode and a sweep go on, and what a scrub counts. The
+    other writes are true whoever makes them, and a book that never had the lease is a recovery run's, which is welcome beside the holder.
+    """
 
     def __init__(self, pool: Pool, *, alerting: bool = False) -> None:
         self._pool = pool
         self._alerting = alerting
+        self._token: int | None = None
 
     async def _fetchrow(self, statement: str, *values: object) -> asyncpg.Record:
         async with self._pool.transaction() as connection:
@@ -37,6 +43,16 @@ class Book:
         async with self._pool.transaction() as connection:
             await connection.execute(statement, *values)
 
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[asyncpg.Connection]:
+        """Open a transaction within which nobody takes the lease. Raises Unavailable when another has it."""
+        async with self._pool.transaction() as connection:
+            if self._token is not None:
+                token = await connection.fetchval("SELECT token FROM fubd.lease WHERE name = $1 FOR SHARE", _LEASE)
+                if token != self._token:
+                    raise Unavailable("another instance polls now")
+            yield connection
+
     async def coverage(self) -> Coverage:
         """Give the coverage record."""
         row = await self._fetchrow("SELECT began, reached, sweep_began, sweep_from_id FROM fubd.coverage")
@@ -44,7 +60,10 @@ class Book:
 
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
         """Note how far a sweep has come; the very first sets since when we watch."""
-        await self._execute("UPDATE fubd.coverage SET began = coalesce(began, $1), sweep_began = $1, sweep_from_id = $2", began, from_id)
+        async with self.holding() as connection:
+            await connection.execute(
+                "UPDATE fubd.coverage SET began = coalesce(began, $1), sweep_began = $1, sweep_from_id = $2", began, from_id
+            )
 
     async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards. The first baseline is the first complete round: everyone was read and is as recorded."""
@@ -126,32 +145,34 @@ class Book:
             "poll_interval_seconds": record.delay_seconds,
             "at": record.since.isoformat(),
         }
-        await self._execute(
-            statements.text("announce"),
-            record.since,
-            record.mode,
-            record.reason,
-            record.delay_seconds,
-            kept.proven_at,
-            kept.missed,
-            kept.heard_again_at,
-            kept.relapses if record.hysteresis is not None else None,
-            json.dumps(evidence, default=str),
-            json.dumps(alert) if self._alerting else None,
-            sorted(missed),
-        )
+        async with self.holding() as connection:
+            await connection.execute(
+                statements.text("announce"),
+                record.since,
+                record.mode,
+                record.reason,
+                record.delay_seconds,
+                kept.proven_at,
+                kept.missed,
+                kept.heard_again_at,
+                kept.relapses if record.hysteresis is not None else None,
+                json.dumps(evidence, default=str),
+                json.dumps(alert) if self._alerting else None,
+                sorted(missed),
+            )
 
     async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         """Keep how the current mode goes on, and count missed changes."""
-        await self._execute(
-            statements.text("keep_pace"),
-            delay_seconds,
-            hysteresis.proven_at,
-            hysteresis.missed,
-            hysteresis.heard_again_at,
-            hysteresis.relapses,
-            sorted(missed),
-        )
+        async with self.holding() as connection:
+            await connection.execute(
+                statements.text("keep_pace"),
+                delay_seconds,
+                hysteresis.proven_at,
+                hysteresis.missed,
+                hysteresis.heard_again_at,
+                hysteresis.relapses,
+                sorted(missed),
+            )
 
     async def oldest_verified(self, limit: int) -> list[int]:
         """Give known people, longest unverified first."""
@@ -169,7 +190,7 @@ class Book:
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
         """Add to the round under way, and close it once everyone was verified after it began."""
         latest = "(SELECT max(p.scrub_after) FROM fubd.person p WHERE p.gone_at IS NULL)"
-        async with self._pool.transaction() as connection:
+        async with self.holding() as connection:
             await connection.execute(
                 f"UPDATE fubd.scrub SET round_began = coalesce(round_began, {latest}),"
                 " matched = matched + $1, mismatched = mismatched + $2",
@@ -185,10 +206,14 @@ class Book:
             )
 
     async def gone(self, person_id: int, at: datetime) -> None:
-        """Mark a person gone; never makes a row."""
+        """Mark a person gone, unless they were read since; never makes a row."""
         async with self._pool.transaction() as connection:
-            await connection.execute("UPDATE fubd.person SET gone_at = coalesce(gone_at, $2) WHERE id = $1", person_id, at)
-            await connection.execute("DELETE FROM fubd.hint WHERE person_id = $1", person_id)
+            await connection.execute(
+                "UPDATE fubd.person SET gone_at = coalesce(gone_at, $2) WHERE id = $1 AND (verified_at IS NULL OR verified_at <= $2)",
+                person_id,
+                at,
+            )
+            await connection.execute("DELETE FROM fubd.hint WHERE person_id = $1 AND since <= $2", person_id, at)
 
     async def hints(self, limit: int) -> list[PendingHint]:
         """Give people to be read: those never asked for before those who were not there, of whom the deleted come last."""
@@ -229,7 +254,10 @@ class Book:
             holder,
             ttl_seconds,
         )
-        return None if row is None else int(row["token"])
+        if row is None:
+            return None
+        self._token = int(row["token"])
+        return self._token
 
     async def release_lease(self, holder: str) -> None:
         """Give the lease back."""
