@@ -388,7 +388,7 @@ class Book(Protocol):
         """Add to the scrub round under way; a round is complete once everyone was verified after it began."""
 
     async def gone(self, person_id: int, at: datetime) -> None:
-        """Mark a person gone, to whom FUB answered 404 at its instant `at`, unless they were read later. Never makes a row. Drops an older hint."""
+        """Mark a person gone, for whom FUB answered 404 at its instant `at`, unless read later. Makes no row. Drops an older hint."""
 
     async def hints(self, limit: int) -> list[PendingHint]:
         """Give people to be read because a webhook spoke of them, those put off left out.
