@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from fubd.core.attempts import Hour, Others, Tally, attempts_within
 from fubd.metrics import Metrics
 from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
-from fubd.server import ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
+from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
 
 if TYPE_CHECKING:
     from fubd.store.report import Known, Pruned
@@ -30,8 +30,6 @@ _HERE_SECONDS = 60.0
 _EARLY_KEPT = 100_000
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
-_BUCKET_SECONDS = 900
-_BUCKETS = 97
 _STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
 
 
@@ -305,11 +303,14 @@ class Panel:
         fresh = heard is not None and self._clock.now() - heard <= timedelta(seconds=stale_after_seconds)
         return "HEALTHY" if fresh else _STALE[source]
 
-    async def overview(self) -> Overview:
-        """Give what the status page shows. Raises Unavailable."""
+    async def overview(self, hours: int) -> Overview:
+        """Give what the status page shows of the last so many hours. Raises Unavailable."""
+        bucket_seconds = SPANS[hours]
+        # One more than the hours have, for the last is the one that is still under way.
+        buckets = hours * 3600 // bucket_seconds + 1
         now = self._clock.now()
-        edge = now.timestamp() // _BUCKET_SECONDS * _BUCKET_SECONDS
-        start = datetime.fromtimestamp(edge - (_BUCKETS - 1) * _BUCKET_SECONDS, tz=now.tzinfo)
+        edge = now.timestamp() // bucket_seconds * bucket_seconds
+        start = datetime.fromtimestamp(edge - (buckets - 1) * bucket_seconds, tz=now.tzinfo)
         modes = await self._reports.modes(start)
         settled = await self._reports.settled()
         known = self._known
@@ -317,7 +318,7 @@ class Panel:
             now=now,
             started_at=self._started_at,
             version=self._version,
-            captures=Captures(start, _BUCKET_SECONDS, await self._reports.captures(start, _BUCKET_SECONDS, _BUCKETS)),
+            captures=Captures(start, bucket_seconds, await self._reports.captures(start, bucket_seconds, buckets)),
             modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
             api=self._api(),
             pending=known.hints if known else 0,

@@ -23,9 +23,10 @@ from fubd.server.door import Door
 from fubd.server.limits import Limits
 from fubd.server.pages import Pages
 from fubd.server.stream import Stream
-from fubd.server.view import ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
+from fubd.server.view import SPANS, ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
 
 __all__ = [
+    "SPANS",
     "WEBHOOK_PATHS",
     "ApiBudget",
     "Captures",

@@ -18,7 +18,7 @@ from fubd.ports import ShownRow, Unavailable
 from fubd.server.limits import Limits
 from fubd.server.stream import HEADERS as STREAM_HEADERS
 from fubd.server.stream import Stream
-from fubd.server.view import View
+from fubd.server.view import SPANS, View
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -119,8 +119,11 @@ class Pages:
         rows = await self._view.changes(after, limit)
         return _document(f'{{"changes":{_listed(rows)},"next_after":{rows[-1].id if rows else after}}}')
 
-    async def _overview(self, _request: web.BaseRequest) -> web.StreamResponse:
-        overview = await self._view.overview()
+    async def _overview(self, request: web.BaseRequest) -> web.StreamResponse:
+        hours = _number(request, "hours", least=1, default=max(SPANS))
+        if hours not in SPANS:
+            raise BadQuestion(f"hours must be one of {', '.join(map(str, SPANS))}")
+        overview = await self._view.overview(hours)
         told = asdict(overview)
         del told["recent"]
         return _document(f'{_to_json(told)[:-1]},"recent":{_listed(overview.recent)}}}')

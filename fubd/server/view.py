@@ -14,6 +14,9 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from fubd.ports import ShownRow, Unavailable
 from fubd.server.limits import Limits
 
+# How far back the status page may look, in hours, and how many seconds a bucket of it holds then.
+SPANS = {1: 60, 24: 900}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -111,8 +114,8 @@ class View(Protocol):
     def health(self) -> Health:
         """Give the health document, from memory: it is there while the database is not."""
 
-    async def overview(self) -> Overview:
-        """Give what the status page shows."""
+    async def overview(self, hours: int) -> Overview:
+        """Give what the status page shows, the captures and modes of the last so many hours; one of SPANS."""
 
     async def settled(self) -> int:
         """Give up to which id no row can appear any more; it never goes back."""
@@ -143,9 +146,9 @@ class BoundedView:
         self._seconds = limits.view_seconds
         self._turns = asyncio.Semaphore(limits.views)
 
-    async def overview(self) -> Overview:
+    async def overview(self, hours: int) -> Overview:
         """See View."""
-        return await self._ask(self._view.overview)
+        return await self._ask(self._view.overview, hours)
 
     async def settled(self) -> int:
         """See View."""

@@ -11,12 +11,13 @@ function element(name, className, ...children) {
   return made;
 }
 
-const isolated = (text) => element("bdi", "", text);
+// An older table may hold rows of other writers with anything left out.
+const isolated = (text) => element("bdi", "", text ?? "–");
 const unseen = (text) => element("span", "unseen", text);
 
 function person(row) {
   const name = [row.first_name, row.last_name].filter(Boolean).join(" ");
-  const id = element("span", "quiet", `person ${row.person_id}`);
+  const id = element("span", "quiet", `person ${row.person_id ?? "unknown"}`);
   return element("span", "person", ...(name ? [isolated(name), " ", id] : [id]));
 }
 
@@ -31,9 +32,10 @@ function move(row) {
 function seenBy(row) {
   const key = element("span", `key ${row.source === "polling" ? "polling" : "webhook"}`);
   key.setAttribute("aria-hidden", "true");
-  const told = row.confirmed_by ? `${row.source} + ${row.confirmed_by}` : row.source;
+  const source = row.source ?? "unknown";
+  const told = row.confirmed_by ? `${source} + ${row.confirmed_by}` : source;
   const by = element("span", "by", key, told);
-  by.title = row.confirmed_by ? `first seen by ${row.source}, confirmed by ${row.confirmed_by}` : `first seen by ${row.source}`;
+  by.title = row.confirmed_by ? `first seen by ${source}, confirmed by ${row.confirmed_by}` : `first seen by ${source}`;
   return by;
 }
 

@@ -9,6 +9,7 @@ const OVERVIEW_EVERY = 30_000;
 const OVERVIEW_SOON = 1_000;
 const ANSWER_WITHIN = 10_000;
 const LISTEN_AGAIN = 5_000;
+const HOUR = 3_600_000;
 
 const at = (id) => document.getElementById(id);
 const timeline = new Timeline(at("timeline"), at("readout"));
@@ -48,6 +49,8 @@ setInterval(growOlder, 1_000);
 let health = null;
 
 function showHealth(told) {
+  // The picture of the modes follows at once.
+  if (health && health.mode !== told.mode) askOverviewSoon();
   health = told;
   const known = MODES[health.mode] ?? { glyph: "?", name: health.mode };
   at("mode").dataset.mode = health.mode;
@@ -157,7 +160,8 @@ function showOverview(overview) {
 const address = (path) => new URL(path, window.location.origin);
 const troubles = new Map();
 
-function trouble(what, words) {
+function trouble(path, words) {
+  const what = path.split("?")[0];
   if (words) troubles.set(what, words);
   else troubles.delete(what);
   const told = [...troubles.values()].join(" ");
@@ -171,7 +175,7 @@ async function ask(path, show) {
     const answer = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
     const document_ = await answer.json();
     if (answer.ok) show(document_);
-    else words = `For ${path}: ${document_.error}.`;
+    else words = `For ${path.split("?")[0]}: ${document_.error}.`;
   } catch {
     words = "fubd does not answer; what you see is what it said last.";
   }
@@ -181,10 +185,38 @@ async function ask(path, show) {
 
 let soon = null;
 
+// How far back, in hours. A house that has been up for less than one shows that one, until its reader wants another.
+let span = null;
+
+function showSpan(hours) {
+  span = hours;
+  for (const each of at("spans").querySelectorAll("input")) each.checked = Number(each.value) === hours;
+  at("span-words").textContent = hours === 1 ? "hour" : `${hours} hours`;
+}
+
+function isYoung({ captures, now: told, started_at: started }) {
+  const hourAgo = new Date(told).getTime() - HOUR;
+  if (new Date(started).getTime() < hourAgo) return false;
+  const before = hourAgo - new Date(captures.start).getTime();
+  const quiet = (counts) => counts.slice(0, Math.floor(before / (captures.bucket_seconds * 1000))).every((each) => each === 0);
+  return Object.values(captures.by_source).every(quiet);
+}
+
+at("spans").addEventListener("change", (event) => {
+  showSpan(Number(event.target.value));
+  askOverview();
+});
+
 function askOverview() {
   clearTimeout(soon);
   soon = setTimeout(askOverview, OVERVIEW_EVERY);
-  return ask("/api/overview", (overview) => {
+  const asked = span;
+  return ask(`/api/overview?hours=${asked ?? 24}`, (overview) => {
+    if (asked !== span) return;
+    if (span === null) {
+      showSpan(isYoung(overview) ? 1 : 24);
+      if (span === 1) askOverview();
+    }
     ahead = new Date(overview.now).getTime() - Date.now();
     showOverview(overview);
     if (health) showHealth(health);

@@ -1,5 +1,5 @@
-// The last 24 hours as a picture: webhooks above the line, polling below it, the modes underneath. Drawn at its real width, so that text
-// keeps its size on a phone. Arrow keys and the pointer move over the quarter hours; what is under the cursor is told in words.
+// The last 24 hours, or the last one, as a picture: webhooks above the line, polling below it, the modes underneath. Drawn at its real width, so that text
+// keeps its size on a phone. Arrow keys and the pointer move over its parts; what is under the cursor is told in words.
 
 import { MODES, count, hourAndMinute } from "./words.js";
 
@@ -11,7 +11,10 @@ const BASE = AXIS + HALF;
 const RIBBON = 22;
 const HEIGHT = BASE + 8 + RIBBON + 24;
 const RIGHT = 30;
-const HOUR = 3600_000;
+const FIVE_MINUTES = 300_000;
+const QUARTER = 900_000;
+// Between two times that are written out, in minutes of the reader's day: for buckets of a quarter hour and of less, if there is room.
+const APART = { quarters: { wide: 180, narrow: 360 }, minutes: { wide: 10, narrow: 15 } };
 
 function shape(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -58,7 +61,7 @@ export class Timeline {
       height: HEIGHT,
       role: "slider",
       tabindex: 0,
-      "aria-label": "Changes by quarter hour; the arrow keys move",
+      "aria-label": `Changes by ${this.#data.step < QUARTER ? "minute" : "quarter hour"}; the arrow keys move`,
       "aria-valuemin": 0,
       "aria-valuemax": this.#data.buckets - 1,
     });
@@ -93,12 +96,12 @@ export class Timeline {
   #hours(svg, inner) {
     const { start, step, buckets } = this.#data;
     const end = start + step * buckets;
-    const every = inner > 560 ? 3 : 6;
+    const apart = APART[step < QUARTER ? "minutes" : "quarters"][inner > 560 ? "wide" : "narrow"];
     const tick = new Date(start);
-    tick.setMinutes(0, 0, 0);
-    for (; tick.getTime() < end; tick.setTime(tick.getTime() + HOUR)) {
+    tick.setMinutes(Math.floor(tick.getMinutes() / 5) * 5, 0, 0);
+    for (; tick.getTime() < end; tick.setTime(tick.getTime() + FIVE_MINUTES)) {
       const x = ((tick.getTime() - start) / (end - start)) * inner;
-      if (tick.getHours() % every || x < 0) continue;
+      if ((tick.getHours() * 60 + tick.getMinutes()) % apart || x < 0) continue;
       svg.append(shape("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: BASE }));
       const anchor = x < 20 ? "start" : x > inner - 20 ? "end" : "middle";
       svg.append(shape("text", { x, y: HEIGHT - 6, "text-anchor": anchor }, hourAndMinute(tick)));

@@ -194,6 +194,7 @@ class MemoryView:
             completeness=Completeness(0.99987, 202_113, NOW - timedelta(hours=31)),
         )
         self.day = story()
+        self.hour = Captures(NOW.replace(second=0) - timedelta(hours=1), 60, {"webhook": [0] * 60 + [3], "polling": [1] + [0] * 60})
 
     def unready(self) -> str | None:
         """Give why not."""
@@ -203,10 +204,11 @@ class MemoryView:
         """Give the document."""
         return self.shown
 
-    async def overview(self) -> Overview:
-        """Give the day, with the newest rows."""
+    async def overview(self, hours: int) -> Overview:
+        """Give the day or its last hour, with the newest rows."""
         await self._answer()
-        return dataclasses.replace(self.day, settled=self._last(), recent=[_shown(each) for each in self.table[:-51:-1]])
+        shown = self.day if hours == 24 else dataclasses.replace(self.day, captures=self.hour)
+        return dataclasses.replace(shown, settled=self._last(), recent=[_shown(each) for each in self.table[:-51:-1]])
 
     async def settled(self) -> int:
         """Give the last id: here nobody is ever at work."""

@@ -88,7 +88,9 @@ class Page:
         self.asked_for: list[str] = []
         self._browser = browser
         self._session = session
+        self.password: str | None = None
         self._loaded = asyncio.Event()
+        self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
 
     def note(self, method: str, params: dict[str, Any]) -> None:
         """Take in what happened in the tab."""
@@ -96,10 +98,26 @@ class Page:
             self._loaded.set()
         elif method == "Network.requestWillBeSent":
             self.asked_for.append(params["request"]["url"])
+        elif method == "Fetch.requestPaused":
+            self._tell("Fetch.continueRequest", requestId=params["requestId"])
+        elif method == "Fetch.authRequired":
+            given = {"response": "ProvideCredentials", "username": "", "password": self.password or ""}
+            self._tell("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=given)
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(str(params["entry"]))
+
+    def _tell(self, method: str, **params: object) -> None:
+        """Give a command in answer to what happened; its answer matters to nobody."""
+        task = asyncio.create_task(self.send(method, **params))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def ask_for_password(self, password: str) -> None:
+        """Be somebody who types this when the browser asks for a password."""
+        self.password = password
+        await self.send("Fetch.enable", handleAuthRequests=True)
 
     async def send(self, method: str, **params: object) -> dict[str, Any]:
         """Give the tab a command."""

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from fubd.server import ModeChange
 from tests.server.parts import BUCKETS, NOW, House, MemoryView, row, running
-from tests.web.browser import Browser, Page, browsing
+from tests.web.browser import Browser, Page
 
 LIVE = "document.querySelector('#link').dataset.state === 'live'"
 # What happens when the tab is turned to again: the page asks at once what it would ask within seconds.
@@ -22,21 +22,6 @@ PHONE_PIXELS = 360
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """Run one browser for all."""
-    async with browsing(tmp_path_factory.mktemp("profile")) as running_browser:
-        yield running_browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    """Give a fresh tab, and hold the page to its silence: it logs no error."""
-    async with browser.tab() as tab:
-        yield tab
-        assert tab.errors == []
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -78,7 +63,7 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: H
         assert told in mode
     webhook, polling = await page.text("#source-webhook"), await page.text("#source-polling")
     assert "Healthy" in webhook
-    assert "Changes today\n31" in webhook
+    assert "Today\n31" in webhook
     assert "7 min ago" in polling
     assert "none yet" in polling
     body = await page.text("body")
@@ -178,11 +163,38 @@ async def test_the_timeline_answers_the_keyboard(page: Page, house: House) -> No
     assert "came first" in await page.text("#readout")
 
 
+async def test_the_last_hour_can_be_looked_at(page: Page, house: House) -> None:
+    """Tab and an arrow key choose it; a minute is a bar then, and the choice stays."""
+    await show(page, house)
+    for _ in range(2):
+        await page.press("Tab")
+    await page.press("ArrowRight")
+    await page.until("document.querySelector('#readout').innerText === '3 changes came first by webhook, 1 by polling.'")
+    assert await page.text("#timeline-title") == "The last hour"
+    await page.value(LOOK_AGAIN)
+    await page.value("document.querySelector('#timeline svg').focus()")
+    await page.press("End")
+    assert await page.text("#readout") == "13:07\u201313:08: 3 by webhook, 0 by polling \u00b7 steady"
+
+
+async def test_a_young_house_shows_its_hour(page: Page, house: House) -> None:
+    """Where nothing is older than an hour, a day would be an empty picture."""
+    empty = {source: [0] * BUCKETS for source in ("webhook", "polling")}
+    house.view.day = dataclasses.replace(
+        house.view.day,
+        started_at=NOW - timedelta(minutes=5),
+        captures=dataclasses.replace(house.view.day.captures, by_source=empty),
+    )
+    await show(page, house)
+    await page.until("document.querySelector('#timeline-title').innerText === 'The last hour'")
+    await page.until("document.querySelector('#readout').innerText.startsWith('3 changes')")
+
+
 async def test_the_keyboard_reaches_everything_in_order(page: Page, house: House) -> None:
-    """From the top, Tab goes to the skip link, the timeline, its words, and the links of the foot."""
+    """From the top, Tab goes to the skip link, the span, the timeline, its words, and the links of the foot."""
     await show(page, house)
     visited = []
-    for _ in range(6):
+    for _ in range(7):
         await page.press("Tab")
         visited.append(await page.value("document.activeElement.textContent.trim() || document.activeElement.tagName"))
     assert visited[0] == "Skip to the last changes"
@@ -272,6 +284,30 @@ async def test_it_works_behind_the_token(page: Page) -> None:
     async with running(token="an-invented-token") as house:
         await page.open(f"{house.url.replace('http://', 'http://me:an-invented-token@')}/")
         await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
+
+
+async def test_who_wants_no_motion_has_none(page: Page, house: House) -> None:
+    """A new row is marked by a wash of colour that fades, but not for those who asked for stillness."""
+    await show(page, house)
+    for reduced, expected in (("no-preference", "settle"), ("reduce", "none")):
+        await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": reduced}])
+        house.record(row(len(house.view.table) + 1))
+        await page.until(f"Number(document.querySelector('.change').dataset.id) === {len(house.view.table)}")
+        assert await page.value("getComputedStyle(document.querySelector('.change')).animationName") == expected
+
+
+async def test_a_refresh_leaves_what_stands_alone(page: Page, house: House) -> None:
+    """Rows that did not change are the same elements afterwards, so that nothing flashes or loses its focus; gone ones go."""
+    await show(page, house)
+    await page.value("window.before = [...document.querySelectorAll('.change')]")
+    house.view.table[-3]["last_name"] = "Renamed"
+    del house.view.table[-1]
+    await page.value(LOOK_AGAIN)
+    await page.until("document.querySelector('#change-list').innerText.includes('Renamed')")
+    kept = "[...document.querySelectorAll('.change')].filter((each) => window.before.includes(each)).length"
+    assert await page.value(kept) == 18
+    assert await page.value("document.querySelector('.change').dataset.id") == "29"
+    assert "corrected" not in await page.text("#change-list")
 
 
 async def test_an_empty_house_says_so(page: Page) -> None:

@@ -1,0 +1,194 @@
+"""The status page in a real Chromium, on the real daemon and a real table: what an owner sees while things happen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.house import House, event, house
+from tests.recorder import recorder, webhook
+from tests.support.databases import Databases
+from tests.support.proxy import Proxy
+from tests.web.browser import Browser, Page
+
+LIVE = "document.querySelector('#link').dataset.state === 'live'"
+IDS = "[...document.querySelectorAll('.change')].map((each) => Number(each.dataset.id))"
+PHONE_PIXELS = 360
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def built(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    """Give a house with a running daemon."""
+    async with databases.migrated() as url, house(url, tmp_path_factory.mktemp("house")) as made, made.ready():
+        yield made
+
+
+async def show(page: Page, built: House, *, width: int = 1280) -> None:
+    """Open the page, and wait until it has everything."""
+    await page.open(f"{built.url}/", width=width)
+    await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
+    await page.value("window.sameDocument = true")
+
+
+def strangers(first: int, count: int) -> list[bytes]:
+    """Tell of people whom the account does not know, so that no read adds to what is told."""
+    at = datetime.now(UTC) - timedelta(seconds=count)
+    return [event(f"e-{first + each}", "Nurture", at + timedelta(seconds=each), [first + each]) for each in range(count)]
+
+
+async def newest(built: House, count: int) -> list[int]:
+    """Give the ids that the list ought to show."""
+    rows = await built.fetch("SELECT id FROM public.stage_changes ORDER BY changed_at DESC, id DESC LIMIT $1", count)
+    return [row["id"] for row in rows]
+
+
+async def test_a_move_in_the_account_appears_by_itself(page: Page, built: House) -> None:
+    """Somebody moves a person in Follow Up Boss; the signed webhook shows within moments, and the name follows."""
+    await show(page, built)
+    person = built.account.ids[3]
+    built.account.edit(person, firstName="Noor", lastName="Voorbeeld")
+    built.account.move(person, "ACQ - Offers Made")
+    await page.until("document.querySelector('.change')?.innerText.includes('ACQ - Offers Made')")
+    await page.until("document.querySelector('.change').innerText.includes('Noor Voorbeeld')")
+    assert "webhook" in await page.text(".change .by")
+    assert await page.value("window.sameDocument") is True
+
+
+async def test_failover_and_recovery_show_with_their_reasons(page: Page, built: House) -> None:
+    """Webhooks die: mode, reason and the doubt about them stand there; they come back: so does the calm."""
+    await show(page, built)
+    built.account.move(built.account.ids[9], "ACQ - Contract Sent")
+    await page.until("document.querySelector('#mode').dataset.mode === 'steady'")
+    assert await page.value("[...document.querySelectorAll('#subscriptions b')].every((each) => each.innerText === '✓ active')")
+    built.simulator.deliveries.kill()
+    for person in built.account.ids[10:16]:
+        built.account.move(person, "ACQ - Contract Sent")
+    await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
+    assert "no webhook had told" in await page.text("#mode-reason")
+    assert await page.value("document.querySelector('#source-webhook').dataset.state") in {"doubtful", "stale"}
+    await page.until("document.querySelector('.change').innerText.includes('polling')")
+    built.simulator.deliveries.revive()
+    built.account.move(built.account.ids[20], "ACQ - Offers Made")
+    await page.until("['recovering', 'steady'].includes(document.querySelector('#mode').dataset.mode)")
+    await page.until("document.querySelector('#source-webhook').dataset.state === 'healthy'")
+    await page.until("document.querySelector('#mode-changes').textContent.includes('Recovering')")
+    assert await page.value("window.sameDocument") is True
+
+
+HOSTILE = {
+    "a script": "<script>window.ran = true</script>",
+    "an image": "<img src=x onerror='window.ran = true'>",
+    "an escape": "\x1b[31mred\x1b[0m\x07",
+    "a turned line": "\u202egnp.exe\u2066",
+    "combining marks": "Z" + "\u0301" * 200,
+    "10,000 characters": "W" * 10_000,
+    "an entity": "&lt;b&gt;&amp;nbsp;",
+}
+
+
+@pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
+async def test_hostile_names_and_stages_do_nothing(page: Page, built: House, width: int) -> None:
+    """From Follow Up Boss to the table to the page: shown as the text they are, nothing runs, nothing is wider than the window."""
+    people = built.account.ids[30 : 30 + len(HOSTILE)]
+    await show(page, built, width=width)
+    for person, (name, hostile) in zip(people, HOSTILE.items(), strict=True):
+        built.account.edit(person, firstName=hostile, lastName=f"{name} {width}")
+        body = event(f"hostile-{width}-{name}", hostile[:400] + str(width), datetime.now(UTC), [person])
+        assert (await built.post(body))[0] == 200
+    for name in HOSTILE:
+        await page.until(f"[...document.querySelectorAll('.person')].some((each) => each.innerText.includes('{name} {width}'))")
+    assert await page.value("window.ran") is None
+    assert await page.value("document.querySelectorAll('main script, main img, main [onerror]').length") == 0
+    assert await page.value("document.documentElement.scrollWidth") == width
+    assert HOSTILE["a script"] in await page.text("#change-list")
+
+
+async def test_a_daemon_that_is_started_again_is_found_and_nothing_is_missed(
+    browser: Browser, databases: Databases, tmp_path: Path
+) -> None:
+    """The page says that it is cut off, comes back, and shows what was recorded before, between and after, each once."""
+    async with databases.migrated() as url, house(url, tmp_path) as own, browser.tab() as page:
+        async with own.ready() as process:
+            await show(page, own)
+            await asyncio.gather(*(own.post(body) for body in strangers(900_001, 5)))
+            await page.until(f"{IDS}.length === 5")
+            process.kill()
+            await page.until("document.querySelector('#link').dataset.state === 'lost'")
+            assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
+        async with recorder(url, instance="between") as between:
+            await between.told(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
+        async with own.ready():
+            await page.until(f"{LIVE} && {IDS}.length === 7")
+            await asyncio.gather(*(own.post(body) for body in strangers(900_101, 5)))
+            await page.until(f"{IDS}.length === 7 + 5")
+            assert sorted(await newest(own, 20)) == sorted(_numbers(await page.value(IDS)))
+        assert await page.value("window.sameDocument") is True
+
+
+def _numbers(value: object) -> list[int]:
+    assert isinstance(value, list)
+    return [int(each) for each in value]
+
+
+async def test_an_outage_of_the_database_is_told_and_over_when_it_is_over(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """What was known stays on the page under a notice; a delivery refused meanwhile appears once the database is back."""
+    async with (
+        databases.migrated() as url,
+        Proxy(url) as proxy,
+        house(url, tmp_path, through=proxy.dsn) as own,
+        own.ready(),
+        browser.tab() as page,
+    ):
+        await show(page, own)
+        before, after, meanwhile = strangers(900_001, 3)
+        assert (await own.post(before))[0] == 200
+        await page.until(f"{IDS}.length === 1")
+        await proxy.refuse()
+        await proxy.cut()
+        assert (await own.post(meanwhile))[0] == 503
+        await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
+        assert await page.value(f"{IDS}.length") == 1
+        await proxy.accept()
+        await page.until(f"{IDS}.length === 2")
+        assert (await own.post(after))[0] == 200
+        await page.until(f"{IDS}.length === 3")
+        await page.until("document.querySelector('#notice').hidden")
+
+
+async def test_a_browser_asks_for_the_token(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """Opened without it, the browser asks; given as the password, the page, its data and the live feed are there."""
+    async with databases.migrated() as url, house(url, tmp_path) as own, own.daemon(FUBD_METRICS_TOKEN="an-invented-token") as process:
+        await process.answers(f"{own.url}/readyz")
+        async with browser.tab() as page:
+            await page.open(f"{own.url}/")
+            assert await page.value("document.querySelector('#mode')") is None
+            await page.ask_for_password("an-invented-token")
+            await show(page, own)
+            assert (await own.post(strangers(900_001, 1)[0]))[0] == 200
+            await page.until(f"{IDS}.length === 1")
+
+
+async def test_a_table_of_100_000_changes_is_shown(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """Also with all left out that an older table may leave out; the list has the newest twenty, and the rest is there to be paged."""
+    async with databases.migrated() as url, house(url, tmp_path) as own, own.ready(), browser.tab() as page:
+        await own.fetch(
+            "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
+            " SELECT (n % 5000)::text, 'Lead', 'Nurture', now() - n * interval '1 second', now() - n * interval '1 second',"
+            " CASE n % 3 WHEN 0 THEN 'polling' WHEN 1 THEN 'webhook' ELSE 'wh_stage' END FROM generate_series(1, 100000) n"
+        )
+        await own.fetch(
+            "ALTER TABLE public.stage_changes ALTER person_id DROP NOT NULL, ALTER stage_to DROP NOT NULL, ALTER source DROP NOT NULL"
+        )
+        await own.fetch("INSERT INTO public.stage_changes (changed_at, received_at) VALUES (now(), now())")
+        await show(page, own)
+        await page.until(f"{IDS}.length === 20")
+        assert "person unknown \u2013 first known stage unknown" in " ".join((await page.text(".change")).split())
+        assert page.errors == []
+        assert (await own.get("/api/changes?after=99999&limit=1000"))["next_after"] > 100_000
