@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class House:
         """Run the daemon until the block ends."""
         async with fubd(environ={**self.environ, **more}, folder=self.folder) as process:
             yield process
+
+    def beside(self) -> House:
+        """Give the place of a second instance on the same database: another port, everything else the same."""
+        port = free_port()
+        return replace(self, port=port, environ={**self.environ, "PORT": str(port)})
 
     @asynccontextmanager
     async def ready(self, **more: str) -> AsyncIterator[Process]:

@@ -174,36 +174,6 @@ async def test_a_lost_reply_to_commit_doubles_nothing(database: str, through: st
         await eventually(balanced, 15.0)
 
 
-async def test_two_instances_share_the_work_and_record_once(database: str, through: str, tmp_path: Path) -> None:
-    """Both take webhooks; one polls; when it dies the other takes over within 15 s, and no change is recorded twice."""
-    async with house(database, tmp_path, through=through) as one, one.ready() as first:
-        two = House(one.account, one.simulator, one.port + 1 if one.port < 65_000 else one.port - 1, dict(one.environ), database, tmp_path)
-        two.environ |= {"PORT": str(two.port), "FUBD_MANAGE_WEBHOOKS": "false"}
-        async with two.daemon() as second:
-            await second.answers(f"{two.url}/readyz")
-            bodies = [
-                event(
-                    f"33333333-0000-4000-8000-{number:012}",
-                    "Nurture" if one.account.stage_of(person) != "Nurture" else "Lead",
-                    datetime.now(UTC) - timedelta(seconds=100 - number),
-                    [person],
-                )
-                for number, person in enumerate(list(one.account.ids)[:50])
-            ]
-            answers = await asyncio.gather(*(each.post(body) for body in bodies for each in (one, two)))
-            assert [answer[0] for answer in answers] == [200] * 100
-            rows = await one.fetch("SELECT count(*) AS rows FROM public.stage_changes WHERE event_id LIKE '33333333-%'")
-            assert rows[0]["rows"] == 50
-            assert (await one.metrics())["fubd_lease_held"] + (await two.metrics())["fubd_lease_held"] == 1
-            first.kill()
-            await first.ended()
-
-            async def taken_over() -> bool:
-                return (await two.metrics())["fubd_lease_held"] == 1
-
-            await eventually(taken_over, 20.0)
-
-
 async def test_it_listens_before_the_database_answers(database: str, through: str, tmp_path: Path) -> None:
     """A database that is down ends nothing: alive, not ready with the reason, and ready once it is there."""
     async with Proxy(through) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
