@@ -207,6 +207,7 @@ class Daemon:
             failing=lambda: parts.ingest.failing,
             mode=self.poller.shown,
             subscriptions=self.keeper.statuses,
+            advice=self.keeper.advice,
         )
         parts.ingest.tell = self._changed
         parts.ingest.arrived = self.panel.arrived

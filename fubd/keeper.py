@@ -1,13 +1,17 @@
 """Keeps our webhook subscriptions alive: looks at them, creates, corrects and re-activates, and says what the owner must do.
 
 Ours are those that our system registered (FUB shows no others) for one of our events under one of our two webhook routes, on whatever
-host: an older deployment may have left them. A subscription of any other kind is another program's, and is never touched. Where several
-are ours for one event, the best is kept in force and the others are left as they are: they bring the same deliveries twice at most.
+host: an older deployment may have left them. A subscription of any other kind is another program's, and is never touched.
+
+Where two are ours for one event, the best is kept in force and the other is left as it is, for it may serve a second deployment on purpose.
+The event counts as active, and the owner is told, when the other is active too: at our address it brings every delivery twice (recorded
+once), elsewhere it is nobody's and counts failures until FUB disables it. Nothing is ever removed.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -34,6 +38,17 @@ _ADVICE = {
     SubscriptionStatus.UNKNOWN: "Follow Up Boss could not be asked; it is asked again",
 }
 
+_SAID = {
+    SubscriptionStatus.ACTIVE: "in force, and not alone",
+    SubscriptionStatus.MISSING: "missing",
+    SubscriptionStatus.DISABLED: "disabled",
+    SubscriptionStatus.ELSEWHERE: "leading to another address",
+    SubscriptionStatus.SLOTS_TAKEN: "missing",
+    SubscriptionStatus.NOT_OWNER: "not to be seen",
+    SubscriptionStatus.UNMANAGED: "not looked after",
+    SubscriptionStatus.UNKNOWN: "not known",
+}
+
 
 class Keeper:
     """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours."""
@@ -44,17 +59,21 @@ class Keeper:
         self._public = None if public_url is None else _address(public_url.rstrip("/"))
         self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
         self._manage = manage
-        self._said: dict[str, SubscriptionStatus] = {}
+        self._reports: dict[str, SubscriptionReport] = {}
 
     def statuses(self) -> dict[str, str]:
         """Give the status of each event as of the last check, as `/health` shows it; unknown before the first."""
-        return {event: self._said.get(event, SubscriptionStatus.UNKNOWN).value for event in SUBSCRIBED_EVENTS}
+        unknown = dict.fromkeys(SUBSCRIBED_EVENTS, SubscriptionStatus.UNKNOWN.value)
+        return unknown | {event: report.now.value for event, report in self._reports.items()}
+
+    def advice(self) -> dict[str, str]:
+        """Give what the owner can do, as of the last check, for each event where there is something to do."""
+        return {event: report.advice for event, report in self._reports.items() if report.advice is not None}
 
     async def check(self) -> KeeperReport:
         """Look, put right what may be put right, and tell how it was and how it is."""
         reports = await self._look()
-        for report in reports:
-            self._say(report)
+        self._say(reports)
         return KeeperReport(reports)
 
     async def _look(self) -> tuple[SubscriptionReport, ...]:
@@ -73,7 +92,20 @@ class Keeper:
         best = min(ours, key=lambda one: (not self._is_right(one), not _is_active(one), one.id), default=None)
         in_force = best is not None and _is_active(best) and (self._public is None or self._is_right(best))
         self._metrics.webhook_subscription_active.labels(event).set(1 if in_force else 0)
-        return _Found(event, best, self._status(best, others=len(of_event) - len(ours)))
+        beside = tuple(one for one in ours if one is not best and _is_active(one))
+        return _Found(event, best, beside, self._status(best, others=len(of_event) - len(ours)))
+
+    def _advice(self, found: _Found) -> str | None:
+        if found.status is not SubscriptionStatus.ACTIVE or not found.beside:
+            return _ADVICE.get(found.status)
+        return "; ".join(self._second(one) for one in found.beside)
+
+    def _second(self, one: Subscription) -> str:
+        if self._is_right(one):
+            return f"webhook {one.id} brings every delivery a second time: remove it in Follow Up Boss"
+        # Only the host: what follows may hold a secret.
+        elsewhere = urlsplit(one.url).hostname
+        return f"webhook {one.id} of this system leads to {elsewhere}: remove it in Follow Up Boss, unless fubd runs there too"
 
     def _status(self, best: Subscription | None, *, others: int) -> SubscriptionStatus:
         if self._public is None:
@@ -85,7 +117,7 @@ class Keeper:
         return SubscriptionStatus.ACTIVE if _is_active(best) else SubscriptionStatus.DISABLED
 
     async def _put_right(self, found: _Found) -> SubscriptionReport:
-        advice = _ADVICE.get(found.status)
+        advice = self._advice(found)
         report = SubscriptionReport(found.event, found.status, found.status, advice)
         callback = self._callback
         if not self._manage or callback is None:
@@ -105,7 +137,7 @@ class Keeper:
             return replace(report, advice="Follow Up Boss could not put it right; it is asked again")
         self._metrics.webhook_subscription_active.labels(found.event).set(1)
         _log.info("The webhook for %s was %s and has been put right.", found.event, found.status)
-        return replace(report, now=SubscriptionStatus.ACTIVE, advice=None)
+        return replace(report, now=SubscriptionStatus.ACTIVE, advice=self._advice(replace(found, status=SubscriptionStatus.ACTIVE)))
 
     def _is_ours(self, subscription: Subscription) -> bool:
         address = _address(subscription.url)
@@ -118,24 +150,30 @@ class Keeper:
             return False
         return address.path in tuple(public.path + route for route in _ROUTES)
 
-    def _say(self, report: SubscriptionReport) -> None:
-        """Say a problem when it appears, and not again while it lasts."""
-        before = self._said.get(report.event, SubscriptionStatus.ACTIVE)
-        self._said[report.event] = report.now
-        if report.now is before:
-            return
-        if report.now is SubscriptionStatus.ACTIVE:
-            _log.info("The webhook for %s is in force.", report.event)
-        else:
-            _log.warning("The webhook for %s is %s: %s.", report.event, report.now, report.advice)
+    def _say(self, reports: Iterable[SubscriptionReport]) -> None:
+        """Say a problem when it appears, in one line for all the events that have it, and not again while it lasts."""
+        appeared: dict[tuple[SubscriptionStatus, str | None], list[str]] = {}
+        for report in reports:
+            before = self._reports.get(report.event)
+            said = (SubscriptionStatus.ACTIVE, None) if before is None else (before.now, before.advice)
+            self._reports[report.event] = report
+            if (report.now, report.advice) != said:
+                appeared.setdefault((report.now, report.advice), []).append(report.event)
+        for (status, advice), events in appeared.items():
+            subject = f"The webhook for {events[0]} is" if len(events) == 1 else f"The webhooks for {', '.join(events)} are"
+            if advice is None:
+                _log.info("%s in force.", subject)
+            else:
+                _log.warning("%s %s: %s.", subject, _SAID[status], advice)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The best of our subscriptions for an event, and how it was found."""
+    """The best of our subscriptions for an event, those of ours that are active `beside` it, and how it was found."""
 
     event: str
     best: Subscription | None
+    beside: tuple[Subscription, ...]
     status: SubscriptionStatus
 
 

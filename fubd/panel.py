@@ -121,6 +121,7 @@ class Panel:
         failing: Callable[[], bool],
         mode: Callable[[], tuple[str, str, float | None]],
         subscriptions: Callable[[], Mapping[str, str]],
+        advice: Callable[[], Mapping[str, str]],
     ) -> None:
         self._reports = reports
         self._clock = clock
@@ -135,6 +136,7 @@ class Panel:
         self._failing = failing
         self._mode = mode
         self._subscriptions = subscriptions
+        self._advice = advice
         self._known: Known | None = None
         self._pruned = 0
         self._started_at = clock.now()
@@ -286,6 +288,7 @@ class Panel:
             sources=self._sources(),
             subscriptions=self._subscriptions(),
             completeness=Completeness(known.completeness, known.people, known.oldest) if known else Completeness(None, 0, None),
+            subscription_advice=self._advice(),
         )
 
     def _sources(self) -> dict[str, SourceHealth]:

@@ -126,6 +126,53 @@ def test_of_two_of_ours_the_right_one_is_kept() -> None:
     assert report.statuses()[STAGE] == "active"
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ((STAGE, OURS, "Active"), "webhook 4 brings every delivery a second time: remove it in Follow Up Boss"),
+        ((STAGE, OLDER, "Active"), "webhook 4 brings every delivery a second time: remove it in Follow Up Boss"),
+        (
+            (STAGE, "https://older.example.org/webhook/fub?token=hidden", "Active"),
+            "webhook 4 of this system leads to older.example.org: remove it in Follow Up Boss, unless fubd runs there too",
+        ),
+        ((STAGE, OURS, "Disabled"), None),
+    ],
+    ids=["same address", "older route", "elsewhere", "disabled"],
+)
+def test_two_of_ours_are_told_and_left(second: tuple[str, str, str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """The event is active and neither is touched; the owner is told once which to remove, and no more once it is gone."""
+    caplog.set_level(logging.INFO, "fubd.keeper")
+    feed = _registry(*_all_ours(), second)
+    keeper, metrics = _keeper(feed)
+
+    async def story() -> None:
+        for _ in range(5):
+            report = await keeper.check()
+            assert (report.was_broken, report.statuses()) == (None, dict.fromkeys(SUBSCRIBED_EVENTS, "active"))
+        assert keeper.advice() == ({} if said is None else {STAGE: said})
+        assert feed.writes == 0
+        assert metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": STAGE}) == 1
+        assert [record.levelname for record in caplog.records] == ([] if said is None else ["WARNING"])
+        del feed.registry[4]
+        await keeper.check()
+        await keeper.check()
+        assert keeper.advice() == {}
+        assert len(caplog.records) == (0 if said is None else 2)
+
+    live(story())
+
+
+def test_of_two_of_ours_elsewhere_one_is_corrected_and_the_other_told() -> None:
+    """Both lead to an older deployment: the first is corrected, the other stays as it is and is named."""
+    older = "https://older.example.org/webhook/fub"
+    feed = _registry((STAGE, older, "Active"), (STAGE, older, "Active"))
+    report = _check(feed)
+    assert _hooks(feed) == [(OURS, "Active"), (older, "Active")]
+    advice = next(event.advice for event in report.events if event.event == STAGE)
+    assert advice is not None
+    assert "webhook 2 of this system leads to older.example.org" in advice
+
+
 def test_a_key_that_may_not_look_is_no_proof() -> None:
     """A 403 is told as the key's fault; it proves nothing of the webhooks."""
     feed = _registry()
@@ -170,7 +217,7 @@ def test_the_gauge_shows_what_is_in_force() -> None:
 
 
 def test_a_problem_is_said_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten looks at the same trouble make one line an event; its end makes another, and its return a third."""
+    """Ten looks at the same trouble of all events make one line; its end makes another, and its return a third."""
     caplog.set_level(logging.INFO, "fubd.keeper")
     feed = _registry(*_all_ours(status="Disabled"))
     keeper, _ = _keeper(feed, manage=False)
@@ -178,18 +225,45 @@ def test_a_problem_is_said_once_while_it_lasts(caplog: pytest.LogCaptureFixture)
     async def story() -> None:
         for _ in range(10):
             await keeper.check()
-        assert len(caplog.records) == len(SUBSCRIBED_EVENTS)
+        assert len(caplog.records) == 1
         for hook in list(feed.registry.values()):
             await feed.resubscribe(hook.id, status="Active")
         for _ in range(10):
             await keeper.check()
-        assert len(caplog.records) == 2 * len(SUBSCRIBED_EVENTS)
+        assert len(caplog.records) == 2
         for hook in list(feed.registry.values()):
             await feed.resubscribe(hook.id, status="Disabled")
         await keeper.check()
-        assert len(caplog.records) == 3 * len(SUBSCRIBED_EVENTS)
+        assert len(caplog.records) == 3
 
     live(story())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [("slots", "others hold both places"), ("owner", "use the owner's FUB_API_KEY"), ("public", "set PUBLIC_URL")],
+)
+def test_what_only_the_owner_can_mend_is_said_in_one_line(trouble: str, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Both places taken by others, a key that is not the owner's, no public URL: one warning with the remedy, which `/health` shows too."""
+    caplog.set_level(logging.INFO, "fubd.keeper")
+    strangers = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
+    feed = _registry(*(strangers if trouble == "slots" else ()))
+    if trouble == "owner":
+        feed.refusals["webhooks"] = Refused("Only the account owner may access webhooks.", status=403)
+    keeper, metrics = _keeper(feed, public_url=None if trouble == "public" else PUBLIC)
+
+    async def story() -> None:
+        for _ in range(20):
+            await keeper.check()
+
+    live(story())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert words in caplog.records[0].message
+    assert all(event in caplog.records[0].message for event in SUBSCRIBED_EVENTS)
+    assert set(keeper.advice()) == set(SUBSCRIBED_EVENTS)
+    assert all(words in advice for advice in keeper.advice().values())
+    assert metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": STAGE}) == 0
+    assert feed.writes == 0
 
 
 urls = st.sampled_from(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -42,7 +42,10 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The document of `/health`. `sources` has the keys `webhook` and `polling`; `subscriptions` maps an event to its status."""
+    """The document of `/health`. `sources` has the keys `webhook` and `polling`.
+
+    `subscriptions` maps an event to its status, `subscription_advice` those for which the owner can do something to what that is.
+    """
 
     mode: str
     reason: str
@@ -51,6 +54,7 @@ class Health:
     sources: Mapping[str, SourceHealth]
     subscriptions: Mapping[str, str]
     completeness: Completeness
+    subscription_advice: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

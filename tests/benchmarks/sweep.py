@@ -93,8 +93,7 @@ class _Run:
         """Wait until this share of the people is recorded."""
 
         async def read() -> bool:
-            (there,) = await self._built.fetch("SELECT to_regclass('fubd.person') IS NOT NULL AS is_there")
-            if not there["is_there"]:
+            if not await self._is_migrated():
                 return False
             (row,) = await self._built.fetch("SELECT count(*) AS people FROM fubd.person")
             return int(row["people"]) >= share * self._people
@@ -105,10 +104,16 @@ class _Run:
         """Wait for the first complete sweep."""
 
         async def complete() -> bool:
+            if not await self._is_migrated():
+                return False
             rows = await self._built.fetch("SELECT FROM fubd.poll_run WHERE kind = 'sweep' AND outcome = 'ok'")
             return bool(rows)
 
         await eventually(complete, self._within_seconds)
+
+    async def _is_migrated(self) -> bool:
+        (there,) = await self._built.fetch("SELECT to_regclass('fubd.scrub') IS NOT NULL AS is_there")
+        return bool(there["is_there"])
 
     async def seconds(self) -> float:
         """Give how long the last sweep took."""

@@ -165,6 +165,15 @@ async def test_a_wrong_clock(database: str, tmp_path: Path, ahead: timedelta, wo
         assert words in (await wrong(made))["clock"].found
 
 
+async def test_a_webhook_that_stands_beside_ours_is_named(healthy: World) -> None:
+    """A second subscription of ours is a note that names it: nothing is broken, and only the owner can tell whether it is wanted."""
+    healthy.simulator.subscribe("peopleStageUpdated", f"{healthy.settings['PUBLIC_URL']}/webhook/fub")
+    told = (await found(healthy))["webhooks"]
+    assert told.status is Status.NOTE
+    assert "peopleStageUpdated: webhook" in told.fix
+    assert "brings every delivery a second time" in told.fix
+
+
 async def test_webhooks_that_do_not_reach_us(healthy: World) -> None:
     """One missing, one disabled, one that leads elsewhere; nothing is put right by looking."""
     stage, created, deleted = healthy.simulator.registry.all()

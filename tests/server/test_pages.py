@@ -48,6 +48,7 @@ async def test_the_health_document_has_its_shape(web: aiohttp.ClientSession) -> 
             },
             "subscriptions": {"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
             "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
+            "subscription_advice": {},
         }
 
 

@@ -132,7 +132,9 @@ async def _webhooks(settings: Settings, client: FubClient, metrics: Metrics, own
     report = await Keeper(client, metrics, public_url=settings.public_url, manage=False).check()
     wrong = [event for event in report.events if event.now is not SubscriptionStatus.ACTIVE]
     if not wrong:
-        return Finding("webhooks", Status.GOOD, f"{', '.join(event.event for event in report.events)} are active and lead here")
+        told = f"{', '.join(event.event for event in report.events)} are active and lead here"
+        twice = [f"{event.event}: {event.advice}" for event in report.events if event.advice is not None]
+        return Finding("webhooks", Status.NOTE, f"{told}, not alone", "; ".join(twice)) if twice else Finding("webhooks", Status.GOOD, told)
     found = ", ".join(f"{event.event} is {event.now.replace('_', ' ')}" for event in wrong)
     if all(event.now is SubscriptionStatus.UNMANAGED for event in wrong):
         status = Status.UNKNOWN if settings.manage_webhooks else Status.NOTE
