@@ -3,9 +3,11 @@ SELECT
     (SELECT d.received_at FROM fubd.delivery d ORDER BY d.id DESC LIMIT 1) AS webhook_heard,
     (SELECT max(r.finished_at) FROM fubd.poll_run r WHERE r.outcome = 'ok' AND r.kind <> 'scrub') AS polling_heard,
     told.webhook_today, told.polling_today,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'webhook' AND c.changed_at < '9000-01-01'
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c
+        WHERE fubd.source_of(c.source) = 'webhook' AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01'
         ORDER BY c.changed_at DESC LIMIT 1) AS webhook_change,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c WHERE fubd.source_of(c.source) = 'polling' AND c.changed_at < '9000-01-01'
+    (SELECT c.changed_at::timestamptz FROM public.stage_changes c
+        WHERE fubd.source_of(c.source) = 'polling' AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01'
         ORDER BY c.changed_at DESC LIMIT 1) AS polling_change,
     v.reached AS coverage,
     s.last_ratio AS completeness,
@@ -19,5 +21,5 @@ FROM fubd.coverage v, fubd.scrub s, (
         count(*) FILTER (WHERE fubd.source_of(c.source) = 'webhook') AS webhook_today,
         count(*) FILTER (WHERE fubd.source_of(c.source) = 'polling') AS polling_today
     FROM public.stage_changes c
-    WHERE c.received_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+    WHERE c.received_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AND c.received_at < '9000-01-01'
 ) told

@@ -8,8 +8,9 @@ WITH start AS MATERIALIZED (
     JOIN fubd.person p ON p.id = n.person_id
     LEFT JOIN LATERAL (
         SELECT c.id, c.stage_from, c.stage_to, c.changed_at::timestamptz AS changed_at, c.changed_after::timestamptz AS changed_after,
-            fubd.source_of(c.source) AS source, coalesce(c.received_at, c.changed_at)::timestamptz AS received_at, c.confirmed_by,
-            c.confirmed_at::timestamptz AS confirmed_at, c.event_id::text AS event_id
+            fubd.source_of(c.source) AS source,
+            (CASE WHEN c.received_at BETWEEN '1900-01-01' AND '9000-01-01' THEN c.received_at ELSE c.changed_at END)::timestamptz AS received_at,
+            c.confirmed_by, c.confirmed_at::timestamptz AS confirmed_at, c.event_id::text AS event_id
         FROM public.stage_changes c
         WHERE c.person_id = n.person_id::text AND c.changed_at < n.since AND c.changed_at > '1900-01-01'
             AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
@@ -34,7 +35,9 @@ LEFT JOIN fubd.stage g ON g.name = s.stage_to
 UNION ALL
 SELECT 'row', s.person_id, c.id, c.id, NULL, fubd.source_of(c.source), c.event_id::text, c.stage_from,
     CASE WHEN fubd.is_stage(c.stage_to) OR NOT f.foreign_made THEN c.stage_to ELSE '' END, g.id, c.changed_at::timestamptz,
-    c.changed_after::timestamptz, coalesce(c.received_at, c.changed_at)::timestamptz, c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
+    c.changed_after::timestamptz,
+    (CASE WHEN c.received_at BETWEEN '1900-01-01' AND '9000-01-01' THEN c.received_at ELSE c.changed_at END)::timestamptz,
+    c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
     f.foreign_made
 FROM start s
 JOIN public.stage_changes c ON c.person_id = s.person_id::text AND c.changed_at > coalesce(s.changed_at, '1900-01-01') AND c.changed_at < '9000-01-01'

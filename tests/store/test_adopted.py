@@ -143,6 +143,24 @@ async def test_the_last_older_row_is_the_stage_we_know_of_a_person(empty_databas
         assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(made)]
 
 
+@pytest.mark.parametrize("instant", ["infinity", "-infinity", "0044-03-15 BC", "99999-01-01"])
+async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: str) -> None:
+    """Rows of others that were received then are taken as they are, before and among ours; they count for no day."""
+    rows = f"('1', NULL, 'A', '2026-01-05 08:00', '{instant}'), ('2', NULL, 'A', '{instant}', '{instant}')"
+    async with adopted(empty_database) as made:
+        async with made.pool.connection() as connection:
+            await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at) VALUES {rows}")
+        await made.told(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
+        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "C"), ("C", "B")]
+        report = Report(made.pool, instance="test")
+        known = await report.known()
+        assert (known.webhook_change, known.polling_today) == (at("08:30"), 1)
+        assert await report.recent(10)
+        async with made.pool.reading() as connection:
+            for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
+                await connection.fetch(f"SELECT * FROM public.{view}")
+
+
 async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empty_database: str) -> None:
     """What differs at the baseline is recorded, and does not count against the webhooks; what happens after it does."""
     async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as made:
