@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def test_grafana_is_given_what_its_provisioning_asks_for(composed: dict[str, Any
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "fubd.yaml").read_text())["providers"]
     mounted = [volume.split(":")[1] for volume in grafana["volumes"]]
     assert {f"{provider['options']['path']}/{name}.json" for name in ("fubd", "business")} <= set(mounted)
+
+
+async def test_the_compose_file_is_of_the_format(tmp_path: Path) -> None:
+    """It meets the schema of the format, which finds a word that is misspelt."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    for name, content, code in (("good", text, 0), ("bad", text.replace("stop_grace_period", "stop_grace_periode"), 1)):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(content)
+        ended = await run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file))
+        assert ended.code == code, ended.told
 
 
 async def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:

@@ -270,7 +270,8 @@ async def _refuse_written(connection: asyncpg.Connection, added: list[str]) -> N
     written = await connection.fetchval(ours, timeout=_LONGEST_SECONDS)
     if written:
         raise AdoptionRefused(
-            f"fubd has recorded {written:,} changes in the table since: they would have to go first. To give them up: DELETE FROM"
+            f"fubd has recorded {written:,} {'change' if written == 1 else 'changes'} in the table since: they would have to go first."
+            f" To give them up: DELETE FROM"
             f" {_TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again. To keep them, stop fubd and leave"
             f" the table as it is; the rows of before are also in {BACKUP}"
         )

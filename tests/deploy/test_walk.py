@@ -1,0 +1,154 @@
+"""The guide word for word, as far as one machine goes: its own commands, in its order, against a simulated account.
+
+What stands in for the rest of the world: Railway's program is one that hands a command the service's variables, its edge is plain http, and
+the environment that the guide installs is the one of these tests (`test_image` carries out the installation itself).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from fubd.store.dsn import parse
+from tests.deploy.programs import CHECKOUT, Ended, run
+from tests.house import House, house
+from tests.support import older
+from tests.support.process import fubd
+from tests.support.programs import needs
+from tests.support.waiting import eventually
+
+GUIDE = (CHECKOUT / "deploy" / "README.md").read_text()
+_STANDINS = {
+    ".venv/bin/python": f'exec {shlex.quote(sys.executable)} "$@"',
+    ".venv/bin/pip": 'while [ "$1" != --requirement ]; do shift; done; test -s "$2"',
+    "bin/python3": 'test "$*" = "-m venv .venv"',
+    "bin/railway": 'test "$1" = run; shift; . ./service; exec "$@"',
+    "bin/curl": (
+        'begun=; for one; do [ "$begun" ] || set --; begun=yes; set -- "$@" "$(printf %s "$one" | sed s,^https:,http:,)"; done;'
+        ' exec {curl} "$@"'
+    ),
+}
+
+
+def blocks(heading: str) -> list[str]:
+    """Give what stands in fences under a heading of the guide, in order."""
+    _, _, rest = GUIDE.partition(f"\n## {heading}\n")
+    return re.findall(r"^```\w*\n(.*?)^```$", rest.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+
+
+@dataclass
+class Reader:
+    """Somebody who follows the guide in a folder that looks like the checkout, with a file .env."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def prepare(self) -> None:
+        """Put the stand-ins where the guide's commands look for them."""
+        (self.folder / "deploy").symlink_to(CHECKOUT / "deploy")
+        for name, text in _STANDINS.items():
+            program = self.folder / name
+            program.parent.mkdir(parents=True, exist_ok=True)
+            program.write_text(f"#!/bin/sh -eu\n{text.replace('{curl}', needs('curl'))}\n")
+            program.chmod(0o755)
+
+    def write(self, name: str, lines: str) -> None:
+        """Write a file of variables."""
+        (self.folder / name).write_text(lines)
+
+    async def does(self, commands: str) -> Ended:
+        """Carry out commands of the guide as they stand there."""
+        environ = {"PATH": f"{self.folder}/bin:/usr/bin:/bin", "HOME": str(self.folder), "PYTHONPATH": str(CHECKOUT), **self.environ}
+        return await run("/bin/sh", "-euc", commands, folder=self.folder, environ=environ)
+
+
+def reader(built: House) -> Reader:
+    """Prepare somebody whose account is the simulated one."""
+    made = Reader(built.folder, {"FUB_API_URL": built.environ["FUB_API_URL"]})
+    made.prepare()
+    return made
+
+
+def filled(block: str, values: dict[str, str]) -> str:
+    """Fill in the lines `NAME=...` of a block; each must have a value."""
+    return re.sub(r"^(\w+)=\.\.\.$", lambda line: f"{line[1]}={values[line[1]]}", block, flags=re.MULTILINE)
+
+
+async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: Path) -> None:
+    """Each command ends as the guide says, a move is on record within seconds, and at the end the audit is complete."""
+    async with house(empty_database, tmp_path, people=40) as built:
+        _, variables, installing, _, looking, audit = blocks("On Railway and Supabase")
+        one, database = reader(built), {"DATABASE_URL": empty_database}
+        values = {"FUB_API_KEY": built.environ["FUB_API_KEY"], "FUB_SYSTEM": "fubd", "FUB_SYSTEM_KEY": built.environ["FUB_SYSTEM_KEY"]}
+        one.write(".env", filled(variables, values | database))
+        looked = await one.does(installing)
+        assert looked.code == 1, looked.told
+        wrong = [line for line in looked.out.splitlines() if not line.startswith(("ok", "note"))]
+        assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], looked.told
+
+        service = {"PUBLIC_URL": built.url, "RAILWAY_PUBLIC_DOMAIN": built.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
+        one.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
+        async with fubd(environ={**built.environ, **service}, folder=tmp_path / "deploy") as daemon:
+            await daemon.answers(f"{built.url}/readyz")
+            await eventually(lambda: _good(one, looking), 30.0)
+            built.account.move(next(iter(built.account.ids)), "Nurture")
+            assert (await built.settled(20.0)).captured == 1
+            ended = await one.does(audit)
+            assert ended.code == 0, ended.told
+
+
+async def _good(one: Reader, commands: str) -> bool:
+    ended = await one.does(commands)
+    assert "All good." in ended.out, ended.told
+    return ended.code == 0 and '"mode"' in ended.out
+
+
+async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, tmp_path: Path) -> None:
+    """With the older scripts' variables and webhooks: looked at, taken over, given back, taken over; the reports' answers never change."""
+    look, fields, adopting, undoing, audit = blocks("From the two older scripts")
+    async with house(empty_database, tmp_path, people=40) as built:
+        connection = await asyncpg.connect(**parse(empty_database).connect_arguments())
+        await older.make(connection, rows=300)
+        shape, reports = await older.shape(connection), await older.reports(connection)
+        built.simulator.subscribe("peopleStageUpdated", f"{built.url}/webhook/fub/stage-change")
+        one = reader(built)
+        before = {
+            "FUB_API_KEY": built.environ["FUB_API_KEY"],
+            "FUB_SYSTEM_KEY": built.environ["FUB_SYSTEM_KEY"],
+            "SUPABASE_DB_URL": empty_database,
+            "WEBHOOK_BASE_URL": built.url,
+            "POLLING_INTERVAL": "1800",
+        }
+        variables = "".join(f"{name}={value}\n" for name, value in before.items())
+        one.write(".env", variables)
+        looked = await one.does(look)
+        assert (looked.code, "run: python -m fubd adopt" in looked.out) == (1, True), looked.told
+
+        one.write(".env", variables + fields)
+        # Nobody can be asked here.
+        for commands, left in ((adopting, None), (undoing, shape), (adopting, None)):
+            ended = await one.does(commands.rstrip() + " --yes")
+            assert ended.code == 0, ended.told
+            assert await older.reports(connection) == reports
+            assert left is None or await older.shape(connection) == left
+
+        async with fubd(environ={"PORT": str(built.port), "FUBD_HOST": "127.0.0.1", **one.environ}, folder=tmp_path) as daemon:
+            await daemon.answers(f"{built.url}/readyz")
+            await eventually(lambda: _alike(one, audit), 30.0)
+            hooks = built.simulator.registry.all()
+            assert {hook.event: hook.url for hook in hooks}["peopleStageUpdated"] == f"{built.url}/webhook/fub/stage-change"
+            health = await built.get("/health")
+            assert set(health["subscriptions"].values()) == {"active"}
+        assert (await connection.fetchrow("SELECT * FROM stage_changes ORDER BY id LIMIT 1"))["id"] == 1
+        await connection.close()
+
+
+async def _alike(one: Reader, commands: str) -> bool:
+    ended = await one.does(commands)
+    assert ended.code == 0, ended.told
+    return True
