@@ -29,6 +29,7 @@ class Proxy:
     `delay_seconds`: how much later every byte arrives, in each direction.
     `blackhole`: nothing arrives, nothing is refused; what was sent arrives when it is switched off.
     `lost_commit_replies`: of so many coming COMMITs the server's answer is swallowed, and the connection cut.
+    `refusal`: a SQLSTATE and a text with which every log-in is refused, as a server or a pooler does.
     `cut_after_bytes`: once so many more bytes, of both directions together, have gone by, the connection they go by on is cut; then None.
     `connections`: how many were accepted so far; `commits`: how many COMMITs went by;
     `bytes`: how many bytes.
@@ -38,6 +39,7 @@ class Proxy:
         self._upstream = parse(database_url)
         self.delay_seconds = 0.0
         self.lost_commit_replies = 0
+        self.refusal: tuple[str, str] | None = None
         self.cut_after_bytes: int | None = None
         self.bytes = 0
         self.connections = 0
@@ -115,7 +117,15 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream = self._upstream
-        with suppress(OSError, asyncio.CancelledError, _Cut):
+        with suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError, _Cut):
+            if self.refusal is not None:
+                # Its first message tells nothing that matters here.
+                await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
+                writer.write(_error(*self.refusal))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+                return
             if upstream.host.startswith("/"):
                 server_reader, server_writer = await asyncio.open_unix_connection(f"{upstream.host}/.s.PGSQL.{upstream.port}")
             else:
@@ -180,6 +190,12 @@ class Proxy:
                 line.task_done()
 
         return [asyncio.create_task(leave()), asyncio.create_task(arrive())]
+
+
+def _error(code: str, text: str) -> bytes:
+    """Write what a server says when it refuses: severity, SQLSTATE and text."""
+    fields = b"".join(kind + value.encode() + b"\0" for kind, value in ((b"S", "FATAL"), (b"C", code), (b"M", text)))
+    return b"E" + (len(fields) + 5).to_bytes(4) + fields + b"\0"
 
 
 class _Cut(Exception):
