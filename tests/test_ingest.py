@@ -232,6 +232,39 @@ async def test_reading_a_found_change_again_does_not_narrow_its_bounds(through: 
         assert await made.rows(2) == [("A", "B", at("10:12"), at("10:00"))]
 
 
+async def _covered_since(made: Recorder, began: str) -> None:
+    await made.book.begin_sweep(at(began), from_id=0)
+    await made.book.reach(at(began), sweep=True)
+
+
+NEWCOMER = read("Lead", "10:00", "10:00:20", "09:58", created="10:00")
+ANNOUNCED = hint("e1", "peopleCreated", "10:00:00")
+READ_FOR_IT = replace(NEWCOMER, read_at=at("10:00:25"), channel=Channel.WEBHOOK)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "source", "confirmed_by"),
+    [
+        ((ANNOUNCED, NEWCOMER), "webhook", "polling"),
+        ((ANNOUNCED, READ_FOR_IT, NEWCOMER), "webhook", "polling"),
+        ((NEWCOMER, ANNOUNCED, READ_FOR_IT), "polling", "webhook"),
+        ((NEWCOMER,), "polling", None),
+    ],
+    ids=["a poll reads them first", "read for the webhook", "the webhook comes late", "no webhook"],
+)
+async def test_a_newcomer_whom_a_webhook_announced_was_not_missed(
+    through: str, evidence: tuple[Delivery | Snapshot, ...], source: str, confirmed_by: str | None
+) -> None:
+    """Whoever reads them first, the announcement counts as told; only a newcomer of whom no webhook spoke is a proof against them."""
+    async with recorder(through) as made:
+        await _covered_since(made, "09:00")
+        await made.told(*evidence)
+        (row,) = await made.records()
+        assert (row["stage_from"], row["stage_to"], row["source"], row["confirmed_by"]) == (None, "Lead", source, confirmed_by)
+        missed = await made.book.missed(fub_now=at("11:00"), missed_after_seconds=120.0)
+        assert len(missed) == (1 if confirmed_by is None else 0)
+
+
 async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(through: str) -> None:
     """Found while filling names, it is polling's, and counts as missed in time; a newcomer that a webhook announced is the webhook's."""
     async with recorder(through) as made:

@@ -54,12 +54,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it."""
+    """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it.
+
+    `announced`: a webhook spoke of them, and the read that is to follow it has not come yet.
+    """
 
     person_id: int
     start: Row | None
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, 
     taken: set[int] = set()
     for change, row in paired(near, history):
         if row is None:
-            recorded.append(_record(change, claims, new))
+            recorded.append(_record(change, claims, new, announced=near.announced))
             continue
         taken.add(row.id)
         if row.foreign:
@@ -178,7 +182,7 @@ def _row_of(change: Change, claims: dict[int, Claim], rows: dict[int, Row], take
     return None
 
 
-def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int]) -> Recorded:
+def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int], *, announced: bool) -> Recorded:
     told = sorted(change.told)
     first = claims[told[0]]
     fresh = min((seq for seq in (*told, *change.repeats) if seq in new), default=None)
@@ -189,7 +193,7 @@ def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[
         stage=change.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        source=_voice(first, change),
+        source=_voice(first, change, announced=announced),
         received_at=first.received_at,
         confirmed_by=None,
         confirmed_at=None,
@@ -212,15 +216,15 @@ def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
     return _confirmed(now, change.told, claims)
 
 
-def _voice(claim: Claim, change: Change) -> str:
-    """Say which source a claim speaks for.
+def _voice(claim: Claim, change: Change, *, announced: bool) -> str:
+    """Say which source told of a change first, by its first claim.
 
-    A read that a webhook prompted speaks for webhooks where it shows a newcomer, for that is what the webhook told. Any other change that
-    such a read shows was told by no webhook: it was found by reading, as a poll finds it.
+    A webhook that names no stage tells of a newcomer all the same, whoever reads them for it; a poll may come before the read that it
+    prompts. Any other change that such a read shows was told by no webhook: it was found by reading, as a poll finds it.
     """
-    if claim.entry or claim.channel == "polling":
+    if claim.entry:
         return claim.channel
-    return "webhook" if change.stage_from is None else "polling"
+    return "webhook" if change.stage_from is None and (announced or claim.channel == "webhook") else "polling"
 
 
 def _confirmed(row: Row, told: tuple[int, ...], claims: dict[int, Claim]) -> Row:
@@ -228,7 +232,7 @@ def _confirmed(row: Row, told: tuple[int, ...], claims: dict[int, Claim]) -> Row
         return row
     for seq in sorted(told):
         claim = claims.get(seq)
-        # A read that a webhook prompted is no second look of the other source.
-        if claim is not None and claim.channel != row.source and (claim.entry or claim.channel == "polling"):
+        # A read that a webhook prompted is no second look of the other source, but at a newcomer, of whom the webhook told.
+        if claim is not None and claim.channel != row.source and (claim.entry or claim.channel == "polling" or row.stage_from is None):
             return row._replace(confirmed_by=claim.channel, confirmed_at=claim.received_at)
     return row

@@ -91,6 +91,7 @@ class OneRecording:
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}
+        announced: set[int] = set()
         for record in found:
             what, person_id = record[0], record[1]
             if what == "claim":
@@ -99,8 +100,11 @@ class OneRecording:
                 rows.setdefault(person_id, []).append(_row(record))
             else:
                 starts[person_id] = None if record[2] is None else _row(record)
+                if record["kind"] == "announced":
+                    announced.add(person_id)
         return [
-            Near(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ()))) for person_id, start in starts.items()
+            Near(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ())), person_id in announced)
+            for person_id, start in starts.items()
         ]
 
     async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
