@@ -34,6 +34,8 @@ class Behaviour:
     updated_after: UpdatedAfter = UpdatedAfter.WORKS
     updated_after_inclusive: bool = False
     """Whether a person updated in the very second asked for belongs to the answer."""
+    lists_hide_trash: bool = False
+    """Lists leave out people in Trash also where `includeTrash` asks for them: unknown parameters are ignored without a word."""
     total_as_text: bool = False
     next_absent_at_end: bool = False
     """On the last page `next` and `nextLink` are absent instead of null."""

@@ -122,7 +122,8 @@ def wanted(query: Mapping[str, str], account: Account, behaviour: Behaviour, *, 
         if updated_from is not None and not behaviour.updated_after_inclusive:
             updated_from += 1
     allowed = [standing.PLAIN]
-    trash, unclaimed = _yes(query.get("includeTrash")), _yes(query.get("includeUnclaimed"))
+    trash = _yes(query.get("includeTrash")) and not behaviour.lists_hide_trash
+    unclaimed = _yes(query.get("includeUnclaimed"))
     if trash:
         allowed.append(standing.TRASHED)
     if unclaimed:
