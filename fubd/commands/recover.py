@@ -199,22 +199,21 @@ class _Recovery:
         self._screen.say()
 
     async def go_on(self) -> None:
-        """Keep polling until told to stop, and show what that finds. Outages are waited out, longer each time."""
+        """Keep polling until told to stop, and show what that finds, and trouble when it comes and goes. It is waited out, ever longer."""
         settings = self._parts.settings
         shortest = settings.poll_interval_failover_seconds
         longest = max(shortest, settings.poll_interval_watch_seconds)
-        wait = shortest
+        wait, trouble = shortest, None
         self._screen.note(f"polling every {duration(shortest)} until told to stop")
         while not await self._parts.clock.pause(wait, self._stop):
             alone = self._alone
             try:
                 caught = await self.catch_up(forever=True)
-                if not self._stop.is_set() and (caught.recovered or not caught.caught_up):
-                    await self.show(caught)
             except Unavailable as error:
-                self._screen.note(f"fubd: {error}")
-                wait = min(2 * wait, longest)
-            else:
-                wait = shortest if caught.caught_up else min(2 * wait, longest)
+                caught = CatchUp(False, 0, 0, 0, None, 0.0, str(error))
+            if not self._stop.is_set() and (caught.recovered or caught.why != trouble):
+                await self.show(caught)
+            trouble = caught.why
+            wait = shortest if caught.caught_up else min(2 * wait, longest)
             if alone and not self._alone:
                 self._screen.note("a daemon is at work: polling beside it goes on, the rest is left to it")
