@@ -37,7 +37,7 @@ _WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status", "explain"})
 _ABOUT = "Every stage change in Follow Up Boss, recorded exactly once, by webhook and by polling."
 _WITHOUT_A_COMMAND = (
     "Without a command it is the daemon, until SIGTERM or Ctrl-C. The settings come from the environment and from .env in the working "
-    "directory; the README lists them. Exit codes: 0 done, 1 could not do its work, 2 bad configuration."
+    "directory; the README lists them. Exit codes: 0 done (with --poll-only: caught up), 1 could not do its work, 2 bad configuration."
 )
 
 
@@ -128,29 +128,38 @@ def _parser() -> argparse.ArgumentParser:
 
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    def command(name: str, text: str, exits: str) -> argparse.ArgumentParser:
+        about, epilog = text[0].upper() + text[1:] + ".", f"Exit codes: {exits}, 2 bad configuration."
+        added = commands.add_parser(name, help=text, description=about, epilog=epilog, allow_abbrev=False)
         added.set_defaults(module=name)
         if name in _WITH_JSON:
             # Without a default of its own, so that `fubd --json status` means the same.
             added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object")
         return added
 
-    demo = command("demo", "show fubd at work on a simulated account, with a score at the end; needs no configuration")
+    demo = command(
+        "demo",
+        "show fubd at work on a simulated account, with a score at the end; needs no configuration",
+        "0 when nothing was lost, doubled or invented, else 1",
+    )
     demo.add_argument("--seconds", type=_seconds, metavar="N", help="take so many seconds for the whole story")
-    command("check", "examine configuration, database, access to FUB and webhooks, and tell how to put right what is wrong")
-    audit = command("audit", "compare the stage of every person in FUB with the database")
+    command(
+        "check",
+        "examine configuration, database, access to FUB and webhooks, and tell how to put right what is wrong",
+        "0 all good, 1 something to put right",
+    )
+    audit = command("audit", "compare the stage of every person in FUB with the database", "0 at or above the bar, 1 below or out of reach")
     audit.add_argument("--sample", type=_count, metavar="N", help="compare N people chosen at random instead of everyone")
     audit.add_argument(
         "--min", type=_ratio, default=1.0, metavar="RATIO", help="the completeness that is enough, such as 0.999 (default: 1)"
     )
     audit.add_argument("--fix", action="store_true", help="record the differences, as changes found by polling")
-    command("status", "show the health of both sources and the last changes, as the database knows them")
-    adopt = command("adopt", "take over a stage_changes table that the older scripts made; shows its plan first")
+    command("status", "show the health of both sources and the last changes, as the database knows them", "0 both healthy, 1 one is stale")
+    adopt = command("adopt", "take over a stage_changes table that the older scripts made; shows its plan first", "0 taken over, 1 not")
     adopt.add_argument("--yes", action="store_true", help="go ahead without asking")
     adopt.add_argument("--undo", action="store_true", help="give the table back as it was, until fubd has recorded a change in it")
-    command("replay", "process the quarantined deliveries again, after an upgrade")
-    explain = command("explain", "show one person's rows, each with its evidence")
+    command("replay", "process the quarantined deliveries again, after an upgrade", "0 none remains, 1 some do")
+    explain = command("explain", "show one person's rows, each with its evidence", "0 told, 1 the person is unknown")
     explain.add_argument("person_id", type=_count, metavar="PERSON_ID", help="the person's id in Follow Up Boss")
     return parser
 
