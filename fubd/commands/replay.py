@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fubd.commands.database import configured
@@ -14,6 +15,7 @@ from fubd.core.event import decode
 from fubd.core.observation import Hint, StageEvent
 from fubd.core.rows import Corrected, Recorded
 from fubd.daemon import Parts
+from fubd.poller import Progress
 from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
 
@@ -29,9 +31,9 @@ def run(_args: argparse.Namespace) -> int:
 
 async def _replay(settings: Settings, screen: Screen) -> int:
     async with opened(settings, writing=True) as parts, recording(parts) as inbox:
-        with screen.warnings():
+        with screen.warnings(), screen.progress() as show:
             replay = _Replay(parts, inbox)
-            await replay.run()
+            await replay.run(show)
         replay.show(screen)
         return 1 if replay.remain else 0
 
@@ -45,28 +47,29 @@ class _Replay:
     corrected: int = 0
     remain: Counter[str] = field(default_factory=Counter)
 
-    async def run(self) -> None:
+    async def run(self, show: Callable[[Progress], None]) -> None:
         """Go through the quarantine once, in the order of arrival."""
         self.parts.ingest.tell = self._count
         quarantine = Quarantine(self.parts.pool)
+        total = await quarantine.count()
         page = await quarantine.after(0, _AT_ONCE)
         while page:
-            for one in page:
-                await self._take_up(quarantine, one)
+            await self._take_up(quarantine, page)
+            show(Progress("replay", self.understood + self.remain.total(), total, self.recorded, 0, None))
             page = await quarantine.after(page[-1].id, _AT_ONCE)
 
-    async def _take_up(self, quarantine: Quarantine, one: Quarantined) -> None:
+    async def _take_up(self, quarantine: Quarantine, page: Sequence[Quarantined]) -> None:
         now = self.parts.clock.now()
-        # Under the key it is kept by it stays the same delivery: its claims come in, and no second row of it.
-        delivery = replace(decode(one.body, fub_now=now), key=one.key)
-        if isinstance(delivery.told, StageEvent | Hint):
-            await self.inbox.deliver(delivery)
-        if delivery.quarantine is not None:
-            self.remain[delivery.quarantine] += 1
-        elif await quarantine.release(delivery, asked_at=now):
-            self.understood += 1
-        else:
-            self.remain[one.quarantine] += 1
+        # Under the key it is kept by each stays the same delivery: its claims come in, and no second row of it.
+        deliveries = [replace(decode(one.body, fub_now=now), key=one.key) for one in page]
+        await asyncio.gather(*(self.inbox.deliver(one) for one in deliveries if isinstance(one.told, StageEvent | Hint)))
+        for one, delivery in zip(page, deliveries, strict=True):
+            if delivery.quarantine is not None:
+                self.remain[delivery.quarantine] += 1
+            elif await quarantine.release(delivery, asked_at=now):
+                self.understood += 1
+            else:
+                self.remain[one.quarantine] += 1
 
     def _count(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
         self.recorded += len(recorded)

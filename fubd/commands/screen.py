@@ -40,7 +40,7 @@ _NARROW = 80
 _UNBROKEN = 20
 
 _PLURALS = {"person": "people", "delivery": "deliveries"}
-_READING = {"incremental": "reading who changed", "sweep": "reading everybody", "audit": "comparing"}
+_READING = {"incremental": "reading who changed", "sweep": "reading everybody", "audit": "comparing", "replay": "replaying"}
 
 _Value = TypeVar("_Value")
 
@@ -180,7 +180,7 @@ class Screen:
                 SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(),
                 console=self._aside, transient=True, expand=True,
             ) as bar:  # fmt: skip
-                bar.show("asking Follow Up Boss", 0, None, "")
+                bar.show("beginning", 0, None, "")
                 yield lambda reached: bar.show(
                     _READING.get(reached.kind, reached.kind),
                     reached.people,
@@ -244,6 +244,8 @@ class _Warnings(logging.Handler):
 
 
 def _figures(reached: Reached) -> str:
+    if reached.kind == "replay":
+        return f"{reached.people:,} of {counted(reached.total or 0, 'delivery')}, {counted(reached.changes, 'change')} recorded"
     people = counted(reached.people, "person")
     if reached.total is not None:
         people = f"{reached.people:,} of {counted(max(reached.total, reached.people), 'person')}"

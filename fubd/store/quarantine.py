@@ -27,6 +27,11 @@ class Quarantine:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
+    async def count(self) -> int:
+        """Count the quarantined deliveries."""
+        async with self._pool.reading() as connection:
+            return int(await connection.fetchval("SELECT count(*) FROM fubd.delivery WHERE quarantine IS NOT NULL"))
+
     async def after(self, delivery_id: int, limit: int) -> list[Quarantined]:
         """Give quarantined deliveries with a higher id, in order."""
         async with self._pool.reading() as connection:
