@@ -108,6 +108,20 @@ async def _nobody_else(connection: asyncpg.Connection) -> bool:
     return bool(await connection.fetchval(others) == 1)
 
 
+@pytest.mark.parametrize("command", ["", "--poll-only", "status", "audit", "replay", "explain 7"])
+async def test_before_it_is_adopted_every_command_says_what_to_run(empty_database: str, tmp_path: Path, command: str) -> None:
+    """The daemon included: exit 1, one line, and the database as it was."""
+    async with house(empty_database, tmp_path, people=5) as built:
+        connection = await connect(empty_database)
+        await older.make(connection, rows=5)
+        shape = await older.shape(connection)
+        async with fubd(*command.split(), environ=built.environ, folder=tmp_path) as process:
+            assert await process.ended() == 1
+        assert [("python -m fubd adopt" in line, "Traceback" in line) for line in process.errors] == [(True, False)], process.errors
+        assert await older.shape(connection) == shape
+        await connection.close()
+
+
 async def test_where_there_is_nothing_to_adopt(empty_database: str, database: str, tmp_path: Path) -> None:
     """No table, and one that is fubd's own: told, exit 0."""
     for url, words in ((empty_database, "there is no table"), (database, "made by fubd itself")):
