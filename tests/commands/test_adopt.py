@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from fubd.simulator import score
 from fubd.store.dsn import parse
 from tests.commands.world import Ended
 from tests.house import House, house
@@ -236,6 +237,44 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
         refused = await adopt(empty_database, tmp_path, "--undo", "--yes")
         assert (refused.code, "fubd has recorded 5 changes" in refused.errors[-1]) == (1, True), refused.errors
         await connection.close()
+
+
+@pytest.mark.parametrize("variant", ["short columns", "instants with a zone", "columns of other types"])
+async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database: str, tmp_path: Path, variant: str) -> None:
+    """Moves that webhooks tell, moves that they do not, and there and back at once: each is one row, in order, and the chain holds."""
+    async with house(empty_database, tmp_path, people=30) as built:
+        connection = await connect(empty_database)
+        await older.make(connection, variant)
+        ids = list(built.account.ids)
+        for person in ids:
+            await script(connection, person, "Contact Upload", built.account.stage_of(person), ago="1 hour")
+        assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
+        async with built.ready():
+            for person in ids[:10]:
+                built.account.move(person, "ACQ - Offers Made")
+            built.simulator.deliveries.kill()
+            for person in ids[10:20]:
+                built.account.move(person, "ACQ - Under Contract")
+            await eventually(lambda: _recorded(connection, 30, 20), 30.0)
+            built.simulator.deliveries.revive()
+            for stage in ("ACQ - Under Contract", "ACQ - Offers Made", "ACQ - Under Contract"):
+                built.account.clock.advance(2.0)
+                built.account.move(ids[20], stage)
+            await eventually(lambda: _recorded(connection, 30, 23), 30.0)
+            rows = [dict(row) for row in await connection.fetch("SELECT * FROM stage_changes WHERE id > $1", len(ids))]
+            counted = score(built.simulator.truth, rows, seen=built.simulator.seen)
+            assert (counted.captured, counted.lost, counted.doubled, counted.invented) == (23, 0, 0, 0)
+            await eventually(partial(_chained, built), 30.0)
+        await connection.close()
+
+
+async def _recorded(connection: asyncpg.Connection, older_rows: int, rows: int) -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM stage_changes WHERE id > $1", older_rows) == rows)
+
+
+async def _chained(built: House) -> bool:
+    metrics = await built.metrics()
+    return (metrics["fubd_chain_violations"], metrics["fubd_foreign_rows_total"], metrics["fubd_ledger_imbalance"]) == (0, 0, 0)
 
 
 async def script(connection: asyncpg.Connection, person: int, stage_from: str, stage_to: str, *, ago: str) -> None:
