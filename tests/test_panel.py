@@ -130,6 +130,39 @@ async def test_attempts_while_nobody_was_there_count_as_failed(database: str, tm
             await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
 
 
+@pytest.mark.parametrize(("stale_after", "word"), [("900", "HEALTHY"), ("0.001", "STALE")])
+async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, stale_after: str, word: str) -> None:
+    """The view `source_health`, /health and the gauge agree, by the same settings; rows of older scripts count for their source."""
+    settings = {"FUBD_WEBHOOK_STALE_AFTER": stale_after, "FUBD_POLL_STALE_AFTER": stale_after}
+    async with house(database, tmp_path) as built, built.ready(**settings):
+        built.account.move(built.account.ids[0], "Nurture")
+        await built.settled()
+        for number, source in enumerate(("wh_peopleStageUpdated", "webhook_legacy", "polling", "api_sync")):
+            await built.fetch(
+                "INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source)"
+                " VALUES ($1, 'Lead', now() - make_interval(mins => $2), now() - make_interval(days => $2), $3)",
+                f"old{number}",
+                number,
+                source,
+            )
+
+        async def agree() -> bool:
+            view = {row["source"]: row for row in await built.fetch("SELECT * FROM source_health")}
+            health, metrics = (await built.get("/health"))["sources"], await built.metrics()
+            assert {source: row["records_today"] for source, row in view.items()} == {"webhook": 2, "polling": 0}
+            for source, row in view.items():
+                shown = health[source]
+                assert row["status"] == shown["status"]
+                assert row["status"].startswith(word)
+                assert metrics[f"fubd_source_healthy{{source={source}}}"] == (word == "HEALTHY")
+                assert row["records_today"] == shown["records_today"]
+                assert shown["last_change"] is not None
+                assert row["latest_change"] == datetime.fromisoformat(shown["last_change"])
+            return True
+
+        assert await eventually(agree, 15.0)
+
+
 async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(database: str, tmp_path: Path) -> None:
     """Both read 0 while all is well; a delivery that vanishes unbalances the one, a row changed by hand the other."""
     async with house(database, tmp_path) as built:
@@ -143,7 +176,7 @@ async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(data
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
             await built.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
             await eventually(lambda: shows(built, "fubd_ledger_imbalance", 1), 15.0)
-            await built.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
+        await built.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
         # The chain is looked at every minute, and first of all at the start.
         async with built.daemon() as process:
             await process.answers(f"{built.url}/readyz")

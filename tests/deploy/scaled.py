@@ -7,14 +7,17 @@ import re
 from promql_parser import parse_duration
 
 _RANGE = re.compile(r"\[(\w+)\]")
-_HELD = re.compile(r"^( +(?:for|interval): )(\w+)$", re.MULTILINE)
-_SECONDS = re.compile(r"\b(86400|3600)\b")
+_HELD = re.compile(r"^( +for: )(\w+)$", re.MULTILINE)
+_INTERVAL = re.compile(r"^( +interval: )(\w+)$", re.MULTILINE)
+# An hour, a day, and a limit on what a counter of seconds grew by.
+_SECONDS = re.compile(r"\b(?:86400|3600)\b|(?<=_seconds_total\[\w{3}\]\)\) > )\d+\b")
 
 
 def scaled(rules: str, *, by: float, shortest_range_seconds: float) -> str:
     """Divide every `for`, evaluation interval, range and age of an hour or a day in a rules file.
 
-    `shortest_range_seconds`: no range becomes shorter, as each must hold two scrapes. Limits that are no times stay as they are.
+    `shortest_range_seconds`: no range becomes shorter, as each must hold two scrapes; evaluations become no more frequent than one a
+    second. Limits that are no times stay as they are.
     """
 
     def milliseconds(duration: str, *, at_least_seconds: float = 0.001) -> str:
@@ -23,6 +26,7 @@ def scaled(rules: str, *, by: float, shortest_range_seconds: float) -> str:
     def ranged(match: re.Match[str]) -> str:
         return f"[{milliseconds(match[1], at_least_seconds=shortest_range_seconds)}]"
 
-    text = _RANGE.sub(ranged, rules)
+    text = _SECONDS.sub(lambda match: f"{int(match[0]) / by:g}", rules)
+    text = _RANGE.sub(ranged, text)
     text = _HELD.sub(lambda match: match[1] + milliseconds(match[2]), text)
-    return _SECONDS.sub(lambda match: f"{int(match[1]) / by:g}", text)
+    return _INTERVAL.sub(lambda match: match[1] + milliseconds(match[2], at_least_seconds=1.0), text)

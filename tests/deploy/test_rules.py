@@ -113,5 +113,5 @@ async def test_scaled_rules_are_rules(tmp_path: Path) -> None:
     assert ended.code == 0, ended.told
     found = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"] if "alert" in rule}
     assert found["FubdFailoverLasting"]["for"] == "6000ms"
-    assert "[2000ms]" in found["FubdBlind"]["expr"]
+    assert "[2000ms])) > 0.1\n" in found["FubdBlind"]["expr"]
     assert found["FubdWebhookSilentForADay"]["expr"].endswith("> 144")

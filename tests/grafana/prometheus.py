@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from tests.support.waiting import eventually
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, *, target: str, token: str | None = None, rules: str | None = None) -> AsyncIterator[str]:
-    """Give the URL of a running Prometheus. `target`: host and port of fubd. `rules`: the text of a rules file."""
-    _configure(folder, target, token, rules)
+async def prometheus(folder: Path, *, targets: Mapping[str, str], rules: str | None = None) -> AsyncIterator[str]:
+    """Give the URL of a running Prometheus. `targets`: host and port of each fubd, by the job it is. `rules`: the text of a rules file."""
+    _configure(folder, targets, rules)
     address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         needs("prometheus"),
@@ -43,15 +43,11 @@ async def prometheus(folder: Path, *, target: str, token: str | None = None, rul
             await process.wait()
 
 
-def _configure(folder: Path, target: str, token: str | None, rules: str | None) -> None:
+def _configure(folder: Path, targets: Mapping[str, str], rules: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    job: dict[str, object] = {"job_name": "fubd", "static_configs": [{"targets": [target]}]}
-    if token is not None:
-        (folder / "token").write_text(token)
-        job["authorization"] = {"type": "Bearer", "credentials_file": "token"}
     configuration: dict[str, object] = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "scrape_configs": [job],
+        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()],
     }
     if rules is not None:
         (folder / "rules.yaml").write_text(rules)
@@ -67,8 +63,17 @@ async def _is_ready(url: str, process: asyncio.subprocess.Process) -> bool:
     return False
 
 
-async def firing(url: str) -> set[str]:
-    """Name the alerts that fire now."""
+async def firing(url: str, *, job: str = "fubd") -> set[str]:
+    """Name the alerts that fire now for a job."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/alerts") as response:
         answer = await response.json()
-    return {alert["labels"]["alertname"] for alert in answer["data"]["alerts"] if alert["state"] == "firing"}
+    return {
+        alert["labels"]["alertname"] for alert in answer["data"]["alerts"] if (alert["state"], alert["labels"]["job"]) == ("firing", job)
+    }
+
+
+async def value(url: str, query: str) -> float:
+    """Give the one value that a query gives now, 0 when it gives none."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/query", params={"query": query}) as response:
+        answer = await response.json()
+    return sum(float(series["value"][1]) for series in answer["data"]["result"])
