@@ -14,6 +14,7 @@ import pytest
 
 from fubd.simulator import Score
 from tests.house import House, event, house
+from tests.support.ports import free_port
 from tests.support.process import fubd
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -295,3 +296,23 @@ async def test_bad_settings_are_all_told_at_once(tmp_path: Path) -> None:
             assert name in told
         assert "secret-word" not in told
         assert "Traceback" not in told
+
+
+async def test_an_instance_takes_no_more_than_four_connections(database: str, tmp_path: Path) -> None:
+    """Under a load of deliveries, pages and streams, with alerts on: a session pool is shared by everything of its project."""
+    async with house(database, tmp_path) as built:
+        quiet = {"FUBD_ALERT_URL": f"http://127.0.0.1:{free_port()}/", "FUBD_ALERT_STAGES": '["Nurture"]'}
+        async with built.ready(**quiet), aiohttp.ClientSession() as session:
+            streams = [await session.get(f"{built.url}/api/stream") for _ in range(5)]
+            seen = []
+            for turn in range(15):
+                move_some(built, Random(turn), 20)
+                await asyncio.gather(*(built.get(path) for path in ("/api/changes", "/api/overview", "/health") for _ in range(4)))
+                found = await built.fetch(
+                    "SELECT count(*) AS open FROM pg_stat_activity WHERE application_name = 'fubd' AND datname = current_database()"
+                    " AND pid <> pg_backend_pid()"
+                )
+                seen.append(found[0]["open"])
+            for stream in streams:
+                stream.close()
+            assert 1 < max(seen) <= 4

@@ -64,6 +64,11 @@ class Proxy:
         return url_of(self._upstream, host="127.0.0.1", port=self._port)
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    @property
     def blackhole(self) -> bool:
         """Whether everything stands still."""
         return not self._flowing.is_set()

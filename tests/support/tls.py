@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 import trustme
 
@@ -16,11 +17,12 @@ _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 
 @asynccontextmanager
-async def behind_tls(database_url: str, authority: trustme.CA, name: str) -> AsyncIterator[str]:
+async def behind_tls(database_url: str, authority: trustme.CA, name: str, *, expired: bool = False) -> AsyncIterator[str]:
     """Give the URL of a database through TLS at `localhost`, with a certificate for `name` by this authority."""
     upstream = parse(database_url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
+    until = datetime.now(UTC) - timedelta(days=1) if expired else None
+    authority.issue_cert(name, not_after=until).configure_cert(context)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
