@@ -117,5 +117,9 @@ class House:
         known = self.memory.known.get(person_id)
         return known is not None and known.updated >= at.replace(microsecond=0)
 
+    def switches_counted(self) -> float:
+        """Give how many switches this process's metric counts."""
+        return sum(self.sample("mode_changes_total", to=mode) for mode in ("starting", "steady", "watch", "failover", "recovering"))
+
     def sample(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"fubd_{name}", labels) or 0.0

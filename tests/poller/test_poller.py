@@ -289,6 +289,26 @@ def test_restarts_amid_flapping_change_nothing() -> None:
     assert kept_again.relapses == kept.relapses >= 2
 
 
+def test_webhooks_that_flap_for_a_day_cause_few_switches_and_lose_nothing() -> None:
+    """Five minutes on and five off, somebody moving every 97 s, a restart two-hourly: at most 9 switches in a day, all counted; all is read."""
+
+    async def story(house: House) -> None:
+        await house.lives(_HOUR, every=97)
+        switches, counted = len(house.modes), 0.0
+        for turn in range(288):
+            house.delivering = turn % 2 == 1
+            await house.lives(291, every=97)
+            if turn % 24 == 5:
+                await house.end()
+                counted += house.switches_counted()
+                house.start()
+                house.run()
+        assert 1 <= len(house.modes) - switches <= 9
+        assert counted + house.switches_counted() == len(house.modes)
+
+    _story(story)
+
+
 def test_an_instance_without_the_lease_follows() -> None:
     """It makes no call and writes nothing, shows the mode of the one that polls, and polls as soon as it may."""
 
