@@ -7,6 +7,7 @@ put right is told in readable lines on stderr; anything else is a bug and shows 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import math
@@ -14,7 +15,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from typing_extensions import override
@@ -29,6 +31,7 @@ _INTERRUPTED = 130
 _ENDED = 143
 
 _LONGEST_NUMBER = 100
+_NOWHERE_TO_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _DAEMON = "serve"
 _RECOVERY = "recover"
@@ -44,11 +47,7 @@ _WITHOUT_A_COMMAND = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code. Each is a module of `fubd.commands` with `run(args) -> int`."""
     parsed = _parsed(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding does not know is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")
-    with _ending_well() as ended:
+    with _ending_well() as ended, _output():
         try:
             run: Callable[[argparse.Namespace], int] = importlib.import_module(f"fubd.commands.{parsed.module}").run
             code = run(parsed)
@@ -61,11 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # For what runs until it is told to stop, this is how it ends.
             endless = parsed.module == _DAEMON or parsed.forever
             code = 0 if endless else _ENDED if ended else _INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read our output has gone; the interpreter must not fail over it once more when it flushes at its end.
+        except OSError as error:
+            if error.errno not in _NOWHERE_TO_WRITE:
+                raise
+            # The interpreter must not fail over it once more when it flushes at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = _FAILED
+            # Whoever read our output and has gone wants to hear no more.
+            gone = isinstance(error, BrokenPipeError)
+            code = _FAILED if gone else _tell(Unavailable(f"the result cannot be written: {error.strerror}"), _FAILED)
     return code
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Have something to print to, whoever started us; a name that its encoding does not know is no reason to fail."""
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                setattr(sys, name, stack.enter_context(Path(os.devnull).open("w", encoding="utf-8")))
+            elif isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        yield
 
 
 def _tell(error: Exception, code: int) -> int:

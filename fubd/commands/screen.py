@@ -125,7 +125,7 @@ class Screen:
     def tell(self, text: str, style: str = "", *, indent: int = 0) -> None:
         """Print a line of the result, so far from the margin; on a terminal it is broken between words, below where it begins."""
         if self.terminal:
-            self._result.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent)))
+            self._result.print(Padding(Text(plain(text), style=style), (0, 0, 0, indent), expand=False))
         else:
             self.say(" " * indent + text)
 
@@ -166,7 +166,7 @@ class Screen:
             for number, line in enumerate(lines):
                 text = Text((" " * _GAP).join(line), style="" if number else "dim")
                 for below, part in enumerate(text.wrap(self._result, self._result.width - _GAP)):
-                    self._result.print(Padding(part, (0, 0, 0, _GAP if below else 0)))
+                    self._result.print(Padding(part, (0, 0, 0, _GAP if below else 0), expand=False))
 
     # --- on the way ---
 

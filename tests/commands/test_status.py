@@ -185,6 +185,16 @@ async def test_a_poll_watches_until_the_next_is_a_delay_late(database: str) -> N
         assert await written.blind_minutes(NOON, NOON + 120 * MINUTE) == 20 + 44
 
 
+async def test_a_poll_takes_the_place_of_the_one_before(database: str) -> None:
+    """Dying in failover is noticed by its short delay, though the poll before was one of steady."""
+    async with past(database) as written:
+        await written.decided("steady", NOON - HOUR, 1800.0)
+        await written.polled(NOON)
+        await written.decided("failover", NOON + MINUTE, 30.0)
+        await written.polled(NOON + 2 * MINUTE)
+        assert await written.blind_minutes(NOON, NOON + 20 * MINUTE) == 17
+
+
 async def test_a_webhook_watches_until_silence_is_stale(database: str) -> None:
     """Deliveries cover what polls do not, unless webhooks were known to fail then."""
     async with past(database) as written:
