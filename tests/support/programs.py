@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 _BESIDE_PATH = (Path("/usr/sbin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+_LIBRARIES = (Path("/usr/lib"), Path("/usr/local/lib"))
 
 
 def needs(program: str) -> str:
@@ -20,3 +21,9 @@ def needs(program: str) -> str:
             pytest.fail(f"needs the program {program}")
         pytest.skip(f"needs the program {program}")
     return found
+
+
+def library(name: str) -> Path:
+    """Give the path of a shared library of the machine, as `needs` does for a program."""
+    found = next((path for folder in _LIBRARIES for path in folder.glob(f"*/{name}")), None)
+    return found if found is not None else Path(needs(name))

@@ -1,0 +1,83 @@
+"""A machine whose clock is wrong, or jumps: what is stored of changes and of coverage is Follow Up Boss's time all the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.house import House, house
+from tests.support.programs import library
+from tests.support.waiting import eventually
+from tests.test_daemon import assert_clean, move_some
+
+_OVERLAP = timedelta(minutes=2)
+
+
+def _wrong_clock(offset: Path) -> dict[str, str]:
+    """Give the settings with which the wall clock is off by what a file says, at each look anew; the steady clock is left alone."""
+    return {
+        "LD_PRELOAD": str(library("faketime/libfaketimeMT.so.1")),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+async def _skew(built: House) -> float:
+    return (await built.metrics())["fubd_clock_skew_seconds"]
+
+
+@pytest.mark.parametrize("hours", [9, -9])
+async def test_a_clock_that_is_wrong_by_hours_moves_nothing(database: str, tmp_path: Path, hours: int) -> None:
+    """Webhooks and polls are dated by FUB, coverage stays just behind FUB's now, and when we learned of it is told by our clock."""
+    offset = tmp_path / "offset"
+    offset.write_text(f"{hours:+}h\n")
+    async with house(database, tmp_path) as built, built.ready(**_wrong_clock(offset)):
+        assert abs(await _skew(built) - hours * 3600) < 5
+        chance = Random(hours)
+        move_some(built, chance, 20)
+        assert_clean(await built.settled())
+        built.simulator.deliveries.kill()
+        for person in chance.sample(list(built.account.ids), 10):
+            move_some(built, chance, 1, people=[person])
+        assert_clean(await built.settled())
+        await _is_covered(built)
+        (row,) = await built.fetch("SELECT avg(extract(epoch FROM received_at - changed_at))::float8 AS late FROM public.stage_changes")
+        assert abs(row["late"] - hours * 3600) < 120
+
+
+async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -> None:
+    """Five hours ahead and eight back between changes: nothing is lost or dated wrongly, no poll and no lease waits for hours."""
+    offset = tmp_path / "offset"
+    offset.write_text("+0s\n")
+    async with house(database, tmp_path) as built, built.ready(**_wrong_clock(offset)) as process:
+        chance = Random(7)
+        for jump in ("+5h", "-3h", "+0s"):
+            offset.write_text(f"{jump}\n")
+            move_some(built, chance, 10)
+            assert_clean(await built.settled())
+            built.simulator.deliveries.kill()
+            for person in chance.sample(list(built.account.ids), 5):
+                move_some(built, chance, 1, people=[person])
+            assert_clean(await built.settled())
+            await _is_covered(built)
+            built.simulator.deliveries.revive()
+        assert (await built.metrics())["fubd_lease_held"] == 1
+        assert process.code is None
+        assert process.errors == []
+
+
+async def _is_covered(built: House) -> None:
+    """Wait until coverage is FUB's now, less the overlap that is promised at most."""
+
+    async def just_behind() -> bool:
+        now = datetime.now(UTC)
+        (row,) = await built.fetch("SELECT reached FROM fubd.coverage")
+        assert row["reached"] <= now
+        return bool(row["reached"] > now - _OVERLAP)
+
+    await eventually(just_behind, 30.0)
