@@ -10,9 +10,11 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
+import asyncpg
 import pytest
 
 from fubd.simulator import Score
+from fubd.store.dsn import parse
 from tests.house import House, event, house
 from tests.support.ports import free_port
 from tests.support.process import fubd
@@ -54,12 +56,7 @@ async def test_every_change_is_recorded_once_and_the_books_balance(database: str
         await eventually(filled, 90.0)
         (row,) = await built.fetch("SELECT * FROM public.stage_changes WHERE person_id = $1", str(newcomer))
         assert (row["stage_from"], row["stage_to"]) == (None, "Lead")
-
-        async def balanced() -> bool:
-            metrics = await built.metrics()
-            return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"] and metrics["fubd_db_up"] == 1
-
-        await eventually(balanced, 15.0)
+        await eventually(lambda: _balanced(built), 15.0)
         process.terminate()
         assert await process.ended() == 0
         assert process.errors == []
@@ -316,3 +313,51 @@ async def test_an_instance_takes_no_more_than_four_connections(database: str, tm
             for stream in streams:
                 stream.close()
             assert 1 < max(seen) <= 4
+
+
+# What an owner may have set for the role or the database, each of which changes what statements mean or how values are written.
+ODD_SETTINGS = {
+    "timezone": "Asia/Kolkata",
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "sql_standard",
+    "search_path": "",
+    "standard_conforming_strings": "off",
+    "default_transaction_isolation": "serializable",
+    "bytea_output": "escape",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
+    "quote_all_identifiers": "on",
+    "extra_float_digits": "-3",
+    "row_security": "off",
+    "lock_timeout": "50ms",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
+async def test_settings_of_the_database_change_nothing(empty_database: str, tmp_path: Path) -> None:
+    """Time zone, date style, search path, isolation and the rest: made, filled, read and shown as on any other."""
+    connection = await asyncpg.connect(**parse(empty_database).connect_arguments())
+    for name, value in ODD_SETTINGS.items():
+        await connection.execute(f"ALTER DATABASE \"{parse(empty_database).database}\" SET {name} = '{value}'")
+    await connection.close()
+    async with house(empty_database, tmp_path) as built, built.ready(FUBD_COLUMNS='{"campaign_id": "customCampaignID"}') as process:
+        chance = Random(12)
+        move_some(built, chance, 60)
+        assert_clean(await built.settled())
+        built.simulator.deliveries.kill()
+        for person in chance.sample(list(built.account.ids), 10):
+            move_some(built, chance, 1, people=[person])
+        assert_clean(await built.settled())
+        (shown,) = await built.fetch("SELECT extract(epoch FROM max(changed_at))::float8 AS last FROM public.stage_changes")
+        told = [change["changed_at"] for change in (await built.get("/api/changes?limit=1000"))["changes"]]
+        assert abs(max(datetime.fromisoformat(at) for at in told).timestamp() - shown["last"]) < 1e-3
+        assert {datetime.fromisoformat(at).utcoffset() for at in told} == {timedelta()}
+        for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
+            assert await built.fetch(f"SELECT * FROM public.{view}") is not None
+        await eventually(lambda: _balanced(built), 15.0)
+        assert [line for line in process.lines if '"level": "error"' in line] == []
+
+
+async def _balanced(built: House) -> bool:
+    metrics = await built.metrics()
+    return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"] and metrics["fubd_db_up"] == 1

@@ -41,7 +41,7 @@ _BROKEN = (
 # What says that another client has been given the server on which a statement was prepared.
 _SHARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 
-# A role's own default may be another level, at which a lock would be waited for and what its holder wrote not be seen.
+# A role's own default may be another level, at which whoever waited for a lock would have to begin again.
 # The planner of an empty table chooses to read it whole, and a prepared statement may keep that choice while the table grows.
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL lock_timeout = '5s'; "
