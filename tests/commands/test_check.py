@@ -187,6 +187,28 @@ async def test_webhooks_that_do_not_reach_us(healthy: World) -> None:
     assert len(healthy.simulator.registry.all()) == 2
 
 
+async def test_webhooks_of_the_older_scripts_are_ours(healthy: World) -> None:
+    """Under the older route, at the public address: good. At another host: the daemon will see to it."""
+    stage, *_ = healthy.simulator.registry.all()
+    public = healthy.settings["PUBLIC_URL"]
+    healthy.simulator.registry.change(stage, url=f"{public}/webhook/fub/stage-change")
+    assert "webhooks" not in await wrong(healthy)
+    healthy.simulator.registry.change(stage, url="https://older.example/webhook/fub/stage-change")
+    told = (await wrong(healthy))["webhooks"]
+    assert (told.found, told.fix) == ("peopleStageUpdated is elsewhere", "start the daemon: it puts that right with its next poll")
+
+
+async def test_webhooks_for_which_there_is_no_place(healthy: World) -> None:
+    """Two of other programs under our system hold both: told what to do, as no daemon can put that right."""
+    stage, *_ = healthy.simulator.registry.all()
+    healthy.simulator.registry.delete(stage)
+    for other in ("one", "other"):
+        healthy.simulator.subscribe("peopleStageUpdated", f"https://elsewhere.example/{other}")
+    told = (await wrong(healthy))["webhooks"]
+    assert told.found == "peopleStageUpdated is slots taken"
+    assert "remove one of them, or register another system" in told.fix
+
+
 # --- The public address -----------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,6 +14,9 @@ from fubd import store
 from fubd.store import Pool, adoption
 from fubd.store.dsn import Dsn, parse
 from tests.deploy.programs import CHECKOUT
+from tests.house import house
+from tests.support.databases import url_of
+from tests.support.process import fubd
 
 DEPLOY = CHECKOUT / "deploy"
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
@@ -144,6 +148,26 @@ async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str
             assert (await adoption.undo(pool)).after.rows == 2
         finally:
             await pool.close()
+    finally:
+        await roles.drop()
+
+
+async def test_adopt_the_daemon_and_check_work_with_that_role(empty_database: str, tmp_path: Path) -> None:
+    """The whole way on an older table: taken over, recorded into, and nothing to put right."""
+    roles = Roles(empty_database)
+    try:
+        await roles.make_owner()
+        async with roles.as_role("fubd_owner") as connection:
+            await connection.execute(OLDER)
+            await connection.execute(roles.script("role.sql"))
+        async with house(empty_database, tmp_path, people=5, through=url_of(roles.dsn("fubd_daemon"))) as built:
+            async with fubd("adopt", "--yes", environ=built.environ, folder=tmp_path) as process:
+                assert await process.ended() == 0, process.errors
+            async with built.ready():
+                built.account.move(next(iter(built.account.ids)), "Nurture")
+                assert (await built.settled(30.0)).captured == 1
+                async with fubd("check", environ=built.environ, folder=tmp_path) as process:
+                    assert await process.ended() == 0, process.lines
     finally:
         await roles.drop()
 
