@@ -413,7 +413,7 @@ def _from_file(path: Path | None, problems: list[Problem]) -> dict[str, str]:
         return {}
     try:
         # Without interpolation, which would eat a password's ${.
-        return _set(dotenv_values(path, interpolate=False, encoding="utf-8"))
+        return _set(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
     except (OSError, ValueError):
         problems.append(Problem(str(path), "cannot be read", "a UTF-8 text file of lines NAME=value, or no such file"))
         return {}

@@ -182,6 +182,14 @@ def test_reads_the_file(tmp_path: Path) -> None:
     assert settings.columns == {"agent": "customAgent"}
 
 
+def test_reads_a_file_of_another_system(tmp_path: Path) -> None:
+    """A byte order mark, line ends of two characters and a shell's `export` are no part of names and values."""
+    file = tmp_path / ".env"
+    file.write_bytes("\ufeffPORT=9001\r\nexport FUB_SYSTEM=fubd-2\r\n# a remark\r\nFUB_API_KEY='k=1'\r\n".encode())
+    settings = load({}, env_file=file)
+    assert (settings.port, settings.fub_system, settings.secrets()) == (9001, "fubd-2", ("k=1",))
+
+
 def test_refuses_a_broken_file(tmp_path: Path) -> None:
     """A .env that is no text is a problem like another."""
     file = tmp_path / ".env"
