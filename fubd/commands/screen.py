@@ -249,9 +249,9 @@ def _figures(reached: Reached) -> str:
     people = counted(reached.people, "person")
     if reached.total is not None:
         people = f"{reached.people:,} of {counted(max(reached.total, reached.people), 'person')}"
-    found = "differences" if reached.kind == "audit" else "changes"
+    found = counted(reached.changes, "difference" if reached.kind == "audit" else "change")
     left = "" if reached.seconds_left is None else f", about {duration(round(reached.seconds_left))} left"
-    return f"{people}, {reached.changes:,} {found} found, {counted(reached.calls, 'call')}{left}"
+    return f"{people}, {found} found, {counted(reached.calls, 'call')}{left}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
