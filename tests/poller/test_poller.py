@@ -290,7 +290,7 @@ def test_restarts_amid_flapping_change_nothing() -> None:
 
 
 def test_webhooks_that_flap_for_a_day_cause_few_switches_and_lose_nothing() -> None:
-    """Five minutes on and five off, somebody moving every 97 s, a restart two-hourly: at most 9 switches in a day, all counted; all is read."""
+    """Five minutes on and five off, somebody moving every 97 s, a restart two-hourly: at most 9 switches in a day; all is read."""
 
     async def story(house: House) -> None:
         await house.lives(_HOUR, every=97)

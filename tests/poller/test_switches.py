@@ -88,8 +88,9 @@ async def test_each_switch_is_a_row_a_line_a_count_and_an_alert(database: str, t
             logged, counted = logged + _logged(process), counted + await _counted(built)
             rows = [row["mode"] for row in await built.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
             await eventually(lambda: len(told) >= len(rows))
-    assert rows[0] == "starting"
-    assert rows[-4:] == ["steady", "failover", "recovering", "steady"]
+    # On a busy machine a webhook may come late enough to count as missed, and lead back to failover once more.
+    assert (rows[0], rows[-1]) == ("starting", "steady")
+    assert {"failover", "recovering"} < set(rows)
     assert logged == rows
     assert counted == Counter(rows)
     assert [alert["mode"] for alert in told] == rows
