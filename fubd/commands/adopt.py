@@ -91,7 +91,7 @@ def _show(plan: Plan, screen: Screen) -> None:
     screen.say(
         "The plan, all of it in one transaction; others can read the table but for the last part, and write to it after that:", "bold"
     )
-    steps = [f"copy the table to {adoption.BACKUP}, and compare the copy", *(step.what for step in plan.steps)]
+    steps = [f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy", *(step.what for step in plan.steps)]
     steps += ["make the schema fubd, and fubd's views in public", "try what the daemon will do, and take that back"]
     steps += ["prove by count and hash that no row was lost or changed"]
     for number, step in enumerate(steps, 1):

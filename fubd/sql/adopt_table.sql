@@ -2,6 +2,7 @@
 -- may need there. No row: nothing there.
 SELECT
     c.relkind::text AS kind,
+    pg_size_pretty(pg_table_size(c.oid)) AS size,
     quote_ident(pg_get_userbyid(c.relowner)) AS owner,
     quote_ident(current_user) AS ourselves,
     quote_ident(current_database()) AS database,

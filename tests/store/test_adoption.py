@@ -508,6 +508,8 @@ async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_datab
             await adoption.undo(pool)
         (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))
         await connection.execute(statement)
+        # Nobody needs to keep it.
+        await connection.execute("DROP TABLE fubd.stage_changes_backup")
         given_back = await adoption.undo(pool)
         assert not given_back.as_found
         assert await rows_of(connection, columns) == rows

@@ -80,11 +80,12 @@ class Step:
 class Plan:
     """What taking the table over comes to.
 
-    `columns` are the table's own, whose content is proved to stay as it is. `added` are those that are made, in a step without a way back:
-    undoing drops all that were ever added. `notes` are to be known.
+    `size` is what a copy takes. `columns` are the table's own, whose content is proved to stay as it is. `added` are those that are made, in
+    a step without a way back: undoing drops all that were ever added. `notes` are to be known.
     """
 
     rows: int
+    size: str
     columns: tuple[str, ...]
     added: tuple[str, ...]
     obstacles: tuple[Obstacle, ...]
@@ -99,6 +100,7 @@ def make(found: Survey, columns: Mapping[str, str]) -> Plan:
     steps = (*_views(found), *_columns(added), *_replacements(found, filled), *_indexes(found, added))
     return Plan(
         rows=found.rows,
+        size=found.facts.size,
         columns=tuple(found.columns),
         added=tuple(added),
         obstacles=tuple(_obstacles(found, filled)),
