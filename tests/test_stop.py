@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.house import House, event, house, sign
-from tests.support.process import Process
+from tests.support.process import Process, python
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -106,6 +106,26 @@ async def test_a_database_that_does_not_answer_holds_nothing_up(database: str, t
         assert set(await _stopped(built, process, signal.SIGTERM)) == {503}
         (kept,) = await built.fetch("SELECT count(*) AS deliveries FROM fubd.delivery WHERE event_id LIKE 'stop-1___'")
         assert kept["deliveries"] == 10
+
+
+# A thread that cannot be told to stop, as one that asks a name server which never answers.
+_HELD_UP = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from fubd.__main__ import main
+ThreadPoolExecutor().submit(time.sleep, 60)
+sys.argv = ["fubd"]
+sys.exit(main())
+"""
+
+
+async def test_a_name_server_that_never_answers_holds_nothing_up(database: str, tmp_path: Path) -> None:
+    """Threads that wait for one are not waited for: the process ends in time, with 0 and its last line."""
+    async with house(database, tmp_path) as built, python("-c", _HELD_UP, environ=built.environ, folder=tmp_path) as process:
+        await process.answers(f"{built.url}/readyz")
+        process.terminate()
+        assert await process.ended(within_seconds=_WITHIN_SECONDS) == 0
+        assert "stopped" in process.lines[-1]
 
 
 @pytest.mark.parametrize("how", ["silent", "away"])

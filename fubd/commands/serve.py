@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 
 from fubd import logs
 from fubd.commands.database import configured, database
@@ -17,12 +19,21 @@ from fubd.store import SchemaRefused
 
 _log = logging.getLogger("fubd")
 
+# Beyond the two that the log has for its last words.
+_LAST_SECONDS = 2.5
+
 
 def run(_args: argparse.Namespace) -> int:
     """Run the daemon; 0 when told to stop, 1 when it cannot run at all."""
     settings = configured(FOR_THE_DAEMON)
     with logs.running(settings.log_format, secrets=settings.secrets()):
-        return asyncio.run(_serve(settings))
+        return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    code = await _serve(settings)
+    _end_soon(code)
+    return code
 
 
 async def _serve(settings: Settings) -> int:
@@ -42,7 +53,20 @@ async def _serve(settings: Settings) -> int:
             sys.stderr.write(f"fubd: cannot listen on port {settings.port} ({error.strerror}): set PORT to a free one\n")
             return 1
         except BaseExceptionGroup as bugs:
-            _log.critical("ended by a bug, to be started again", exc_info=bugs)
+            bug = _first(bugs)
+            _log.critical("ended by a bug, to be started again: %s: %s", type(bug).__name__, bug, exc_info=bug)
             return 1
     _log.info("stopped")
     return 0
+
+
+def _first(error: BaseException) -> BaseException:
+    """Give what it all began with: the rest of a group was ended with it."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _end_soon(code: int) -> None:
+    """Let nothing hold up the end: a thread that asks a silent name server cannot be told to stop, and would be waited for."""
+    timer = threading.Timer(_LAST_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
