@@ -80,8 +80,8 @@ class Step:
 class Plan:
     """What taking the table over comes to.
 
-    `size` is what a copy takes. `columns` are the table's own, whose content is proved to stay as it is. `added` are those that are made, in
-    a step without a way back: undoing drops all that were ever added. `notes` are to be known.
+    `size` is what a copy takes. `columns` are the table's own, whose content is proved to stay as it is. `added` are those that are made,
+    in a step without a way back: undoing drops all that were ever added. `notes` are to be known.
     """
 
     rows: int

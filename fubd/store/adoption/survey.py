@@ -69,8 +69,9 @@ class View:
 class Facts:
     """The table itself. `kind` is pg_class's relkind; `size` is of its rows, to be shown.
 
-    `owner`, `ourselves` and `database` are names, quoted where they must be. `schema_filled`: something stands in a schema fubd. `older_views` bear names that fubd's views need; so do `names_taken`, which are no
-    views; of ASIDE and INDEXES `also_taken` are not free. `sequence` is what `id` is drawn from, in steps of `step`, with `numbers_left`.
+    `owner`, `ourselves` and `database` are names, quoted where they must be. `schema_filled`: something stands in a schema fubd.
+    `older_views` bear names that fubd's views need; so do `names_taken`, which are no views; of ASIDE and INDEXES `also_taken` are not
+    free. `sequence` is what `id` is drawn from, in steps of `step`, with `numbers_left`.
     """
 
     kind: str
