@@ -27,6 +27,7 @@ _CHAIN_SECONDS = 60.0
 # In a very large table a look at the whole chain takes its time: it is to cost the database one part in fifty at most.
 _CHAIN_SHARE = 0.02
 _HERE_SECONDS = 60.0
+_TURNS_TO_ANSWER = 3
 _EARLY_KEPT = 100_000
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
@@ -174,7 +175,7 @@ class Panel:
             try:
                 before = self._answered()
                 self._show(await self._reports.known())
-                self._balance(before)
+                await self._balance(before)
                 await self._keep_answers()
                 self._metrics.foreign_rows.inc(await self._reports.count_foreign())
                 await self._prune()
@@ -255,10 +256,15 @@ class Panel:
                 metrics.source_last_change.labels(source).set(change.timestamp())
         self._show_freshness()
 
-    def _balance(self, before: Answered) -> None:
+    async def _balance(self, before: Answered) -> None:
         """Hold answers against outcomes and rows, at a moment when none was under way."""
+        if self._known is None or self._pending() > 0:
+            return
+        # What was committed a moment ago is answered in the next turns of the loop.
+        for _ in range(_TURNS_TO_ANSWER):
+            await asyncio.sleep(0)
         door = self._answered()
-        if self._known is not None and door == before and self._pending() == 0:
+        if door == before:
             kept = self._known.own_deliveries + self._pruned - self._stored_unanswered()
             self._metrics.ledger_imbalance.set((door.answered - door.outcomes) + (door.new - kept))
 

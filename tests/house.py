@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import io
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,10 @@ QUICK = {
 
 @dataclass
 class House:
-    """What a test works with. `port` is the daemon's, `dsn` the database the daemon was given (perhaps through a proxy)."""
+    """What a test works with. `port` is the daemon's, `dsn` the database the daemon was given (perhaps through a proxy).
+
+    `tampered`: the test changed by hand what the daemon keeps, so that its books need not balance in the end.
+    """
 
     account: Account
     simulator: Simulator
@@ -47,6 +51,7 @@ class House:
     environ: dict[str, str]
     database: str
     folder: Path
+    tampered: bool = False
 
     @property
     def url(self) -> str:
@@ -55,9 +60,18 @@ class House:
 
     @asynccontextmanager
     async def daemon(self, **more: str) -> AsyncIterator[Process]:
-        """Run the daemon until the block ends."""
+        """Run the daemon until the block ends. If it still runs then, its ledger and its chain must read 0."""
         async with fubd(environ={**self.environ, **more}, folder=self.folder) as process:
             yield process
+            if process.code is None and not self.tampered:
+                await self._balanced()
+
+    async def _balanced(self) -> None:
+        # A daemon that is not listening yet, stands still, or asks for a token shows nothing.
+        with suppress(aiohttp.ClientError, TimeoutError, KeyError):
+            async with asyncio.timeout(5.0):
+                metrics = await self.metrics()
+            assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
 
     def beside(self) -> House:
         """Give the place of a second instance on the same database: another port, everything else the same."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import cycle
@@ -111,11 +111,31 @@ async def moving(built: House) -> AsyncIterator[None]:
         for _ in moves(built):
             await asyncio.sleep(0.3)
 
-    task = asyncio.create_task(go_on())
+    async with _beside(go_on()):
+        yield
+
+
+@asynccontextmanager
+async def forging(built: House) -> AsyncIterator[None]:
+    """Keep sending what is signed wrongly until the block ends."""
+
+    async def go_on() -> None:
+        while True:
+            assert (await built.post(b"{}", signature="0" * 64))[0] == HTTPStatus.UNAUTHORIZED
+
+    async with _beside(go_on()):
+        yield
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
         task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def heard(built: House, watch: Watch, *, times: int = 1) -> None:
@@ -144,9 +164,7 @@ async def door(built: House, watch: Watch, _proxy: Proxy) -> None:
         built.simulator.faults = Faults()
         await watch.shows("FubdSigningKeyWrong")
         await watch.quiet()
-        async with moving(built):
-            for _ in range(30):
-                assert (await built.post(b"{}", signature="0" * 64))[0] == HTTPStatus.UNAUTHORIZED
+        async with moving(built), forging(built):
             await watch.shows("FubdForgedDeliveries")
         process.kill()
         await process.ended()
@@ -210,24 +228,23 @@ async def refused(built: House, watch: Watch, _proxy: Proxy) -> None:
 async def without_database(built: House, watch: Watch, proxy: Proxy) -> None:
     """The database is away while webhooks come; back again, one of those answered 200 is not in it."""
     async with built.ready(**_PATIENT, FUBD_POLL_INTERVAL="60", FUBD_POLL_INTERVAL_WATCH="60"):
-        await heard(built, watch, times=20)
+        await heard(built, watch, times=60)
         await proxy.refuse()
         await proxy.cut()
-        for _ in zip(range(5), moves(built), strict=False):
-            pass
-        await watch.shows("FubdDatabaseDown", "FubdWebhookFailureRatioRising")
-        for _ in zip(range(15), moves(built), strict=False):
-            pass
+        async with moving(built):
+            await watch.shows("FubdDatabaseDown", "FubdWebhookFailureRatioRising")
+            await watch.shows("FubdDatabaseDown", "FubdWebhookFailureRatioRising", "FubdWebhookFailureRatioHigh")
         await watch.shows("FubdDatabaseDown", "FubdWebhookFailureRatioHigh")
         await proxy.accept()
         await watch.shows("FubdWebhookFailureRatioHigh")
+        built.tampered = True
         await built.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
         await watch.shows("FubdWebhookFailureRatioHigh", "FubdLedgerImbalance")
 
 
 async def tampered(built: House, watch: Watch, _proxy: Proxy) -> None:
     """Something else writes into the table, both sources miss changes, and a row is changed by hand."""
-    async with built.ready(**_PATIENT) as process:
+    async with built.ready(**_PATIENT, FUBD_POLL_INTERVAL="12") as process:
         person, twice = built.account.ids[-2:]
         for stage in ("Nurture", "Lead"):
             built.account.move(twice, stage)
@@ -250,6 +267,7 @@ async def tampered(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdCompletenessLow")
         process.terminate()
         assert await process.ended() == 0
+    built.tampered = True
     await built.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE person_id = $1 AND stage_to = 'Lead'", str(twice))
     # The chain is looked at when it starts, and every minute.
     async with built.daemon(**_PATIENT):
@@ -260,8 +278,13 @@ async def unheard(built: House, watch: Watch, _proxy: Proxy) -> None:
     """No webhook ever comes; and when many do, those who are to be told cannot be reached."""
     async with receiving() as receiver, built.ready(**_PATIENT, FUBD_ALERT_URL=receiver.url, FUBD_ALERT_STAGES='["Nurture"]'):
         await watch.shows("FubdSourceNeverHeard")
+        built.account.bulk_move(built.account.ids, "ACQ - Qualified")
+        await watch.quiet()
         receiver.status = HTTPStatus.INTERNAL_SERVER_ERROR
         built.account.bulk_move(built.account.ids, "Nurture")
+        # Refused for days: they are given up.
+        await eventually(lambda: built.fetch("SELECT FROM fubd.alert"))
+        await built.fetch("UPDATE fubd.alert SET made_at = made_at - interval '4 days'")
         await watch.shows("FubdAlertsUndelivered")
 
 
