@@ -16,6 +16,7 @@ from fubd.core.pacing import Hysteresis
 from fubd.ports import Findings, Receipt
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, Row, at, hint, read, recorder, webhook
+from tests.support.proxy import Proxy
 
 KNOWN_A = read("A", "08:00", "09:00")
 
@@ -340,3 +341,23 @@ async def _execute(database: str, statements: str) -> None:
         await connection.execute(statements)
     finally:
         await connection.close()
+
+
+CUTS = 40
+
+
+async def test_a_connection_cut_at_any_byte_costs_nothing(database: str) -> None:
+    """Before, within and after each message of a transaction and of the log-in that follows: recorded once, and told as new."""
+    async with Proxy(database) as proxy, recorder(proxy.dsn) as made:
+        await made.told(webhook("warm-1", "B", "10:00", (100_001,)), webhook("warm-2", "B", "10:00", (100_002,)))
+        before = proxy.bytes
+        await made.told(webhook("whole", "B", "10:00", (100_003,)))
+        # Beyond its end the next transaction is cut, or the log-in that goes before it.
+        step = 2 * (proxy.bytes - before) / CUTS
+        for number in range(1, CUTS + 1):
+            proxy.cut_after_bytes = int((number - 1) * step)
+            assert await made.told(webhook(f"e{number}", "B", "10:00", (number,))) == [Receipt.ACCEPTED]
+        proxy.cut_after_bytes = None
+        async with made.pool.reading() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == CUTS + 3
+            assert await connection.fetchval("SELECT count(*) FROM fubd.delivery") == CUTS + 3

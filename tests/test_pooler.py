@@ -91,3 +91,14 @@ async def test_a_pooler_that_goes_over_to_transactions_is_noticed(database: str)
 
         await eventually(all_right, 30.0)
         await asyncio.gather(*(pool.close() for pool in pools))
+
+
+# They make a transaction of their own on it.
+_WITH_A_BARE_CONNECTION = {"fubd/daemon.py", "fubd/commands/recording.py", "fubd/store/adoption/takeover.py", "fubd/store/pool.py"}
+
+
+def test_no_statement_runs_outside_a_transaction() -> None:
+    """Who only wants to ask or write something uses `reading` or `transaction`: a bare connection is safe through no transaction pooler."""
+    checkout = Path(__file__).parents[1]
+    files = (path for path in (checkout / "fubd").rglob("*.py") if "pool.connection()" in path.read_text() or path.name == "pool.py")
+    assert {str(path.relative_to(checkout)) for path in files} == _WITH_A_BARE_CONNECTION
