@@ -82,6 +82,8 @@ class Server:
         self._connections.watch()
         loop = asyncio.get_running_loop()
         for sock in _sockets(host, port, self._limits.backlog):
+            # Inherited by each connection: one read brings no more than that.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.receive_bytes)
             self._listeners.append(await loop.create_server(self._connections, sock=sock, backlog=self._limits.backlog))
 
     @property

@@ -55,6 +55,7 @@ class Connection(web.RequestHandler):
             max_field_size=limits.head_line_bytes,
             max_headers=limits.head_fields,
             lingering_time=limits.linger_seconds,
+            read_bufsize=limits.receive_bytes,
             # A body is verified as it came; and unpacking one that lies about itself would be a 500.
             auto_decompress=False,
         )

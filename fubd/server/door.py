@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from fubd.core.event import decode, verify
@@ -73,6 +73,7 @@ class Door:
         self._clock = clock
         self._fub_now = fub_now
         self._limits = limits
+        self._large = asyncio.Semaphore(limits.large_bodies)
         self._counters = {outcome: metrics.webhook_deliveries.labels(outcome) for outcome in DELIVERY_OUTCOMES}
         self._ack_seconds = metrics.webhook_ack_seconds
 
@@ -119,7 +120,7 @@ class Door:
         return await self._deliver(decode(body, fub_now=self._fub_now()))
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        """Read a body that was not there with its head. Raises TooLarge as soon as that is certain, and TooSlow."""
+        """Read a body that was not there with its head, but not much further than it may be long. Raises TooLarge and TooSlow."""
         most = self._limits.body_bytes
         if (request.content_length or 0) > most:
             raise TooLarge
@@ -127,22 +128,18 @@ class Door:
             await request.writer.write(_CONTINUE)
             # Not part of the answer, which must still count as unbegun.
             request.writer.output_size = 0
-        content = request.content
-        chunks: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds):
-                while chunk := await content.readany():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > most:
-                        raise TooLarge
+                body = await _read_up_to(request.content, self._limits.large_body_bytes)
+                if len(body) > self._limits.large_body_bytes:
+                    async with self._large:
+                        body += await _read_up_to(request.content, most - len(body))
         except TimeoutError:
             raise TooSlow from None
         except RuntimeError as error:
             # How a read says that the connection was gone before it began.
             raise BrokenOff from error
-        return b"".join(chunks)
+        return body
 
     async def _deliver(self, delivery: Delivery) -> Receipt:
         """Hand it to the inbox, which goes on with it even when its sender is told to come again.
@@ -161,6 +158,16 @@ class Door:
             raise Unavailable("the delivery could not be recorded") from error
         finally:
             timer.cancel()
+
+
+async def _read_up_to(content: StreamReader, most: int) -> bytes:
+    """Read to the end, or until more than so many bytes have come."""
+    chunks: list[bytes] = []
+    size = 0
+    while size <= most and (chunk := await content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
 
 
 def _give_up(answer: asyncio.Future[Receipt]) -> None:

@@ -11,6 +11,11 @@ class Limits:
 
     body_bytes: int = 1024 * 1024
     body_seconds: float = 10.0
+    # Nobody is known before a body is complete. So of those longer than any usual delivery only so many are taken in at a time, and of the
+    # others no more is read than they may hold: a thousand strangers cannot fill the memory.
+    large_body_bytes: int = 32 * 1024
+    large_bodies: int = 32
+    receive_bytes: int = 16 * 1024
     # FUB waits for 10, and 5 are promised, also where hundreds wait at once.
     deliver_seconds: float = 4.4
     retry_after_seconds: float = 30.0

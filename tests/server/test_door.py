@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import socket
 
 import aiohttp
 import pytest
@@ -115,6 +116,29 @@ async def test_a_body_that_comes_in_pieces_is_taken() -> None:
         assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
         assert len(house.inbox.kept) == 1
+
+
+async def test_only_so_many_large_bodies_are_taken_in_at_a_time(web: aiohttp.ClientSession) -> None:
+    """The next one waits until a place is free, and is then taken; usual deliveries pass by them."""
+    async with running(limits=Limits(large_bodies=1)) as house:
+        first, second = (stage_event(event_id=f"e-{each}") + b" " * (MIB // 2) for each in range(2))
+        reader, writer = await connect(house)
+        # With next to nothing on the way, what was sent was taken in, and so the only place is taken.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.write(head(first, length=len(first)) + first[:-1])
+        await writer.drain()
+        other_reader, other_writer = await connect(house)
+        other_writer.write(head(second, length=len(second)) + second)
+        assert (await post(web, house, stage_event(event_id="usual"))).status == 200
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await other_reader.read(1)
+        writer.write(first[-1:])
+        for answered, closed in ((reader, writer), (other_reader, other_writer)):
+            assert (await until(answered, b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            closed.close()
+        assert len(house.inbox.kept) == 3
 
 
 async def test_a_body_that_does_not_come_is_answered_408() -> None:
