@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from aiohttp import hdrs, web
 
 from fubd.ports import Clock, ShownRow, Unavailable
-from fubd.server.connections import Connection
+from fubd.server.connections import NAME, Connection
 from fubd.server.limits import Limits
 from fubd.server.view import View
 
@@ -30,6 +30,7 @@ HEADERS = {
     # Asks proxies not to gather what should arrive at once.
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
+    hdrs.SERVER: NAME,
 }
 _HEARTBEAT = b": still here\n\n"
 _OPENING = b"retry: 2000\n\n"

@@ -79,6 +79,7 @@ export class Changes {
       gone.remove();
     }
     this.#none.hidden = this.#shown.size > 0;
+    this.#none.textContent = "No change recorded yet.";
   }
 
   recorded(row, now) {

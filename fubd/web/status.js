@@ -57,11 +57,11 @@ function showHealth(told) {
   at("mode-glyph").textContent = known.glyph;
   if (at("mode-name").textContent !== known.name) at("mode-name").textContent = known.name;
   at("mode-reason").textContent = health.reason;
-  at("poll-interval").textContent = health.poll_interval_seconds === null ? "–" : duration(health.poll_interval_seconds);
+  at("poll-interval").textContent = !health.poll_interval_seconds ? "–" : duration(health.poll_interval_seconds);
   at("coverage").textContent = health.coverage ? moment(health.coverage, now()) : "no complete poll yet";
   age(at("coverage-age"), health.coverage, "");
   for (const [name, source] of Object.entries(health.sources)) showSource(name, source);
-  showSubscriptions(health.subscriptions);
+  showSubscriptions(health.subscriptions, health.subscription_advice);
   showCompleteness(health.completeness);
   const unwell = Object.values(health.sources).some((source) => verdict(source.status).state === "stale");
   document.title = `${known.glyph} ${known.name}${unwell ? " · stale" : ""} · fubd`;
@@ -74,8 +74,10 @@ function showSource(name, source) {
   const { state, text } = verdict(source.status);
   // Heard of late, and yet proven to leave changes out: a green mark beside a red one would only puzzle.
   const doubtful = name === "webhook" && state === "healthy" && health.mode === "failover";
-  card.dataset.state = doubtful ? "doubtful" : state;
-  field("status").textContent = doubtful ? "Heard, but failing" : text;
+  // Who has just begun has nothing to complain of.
+  const unheard = health.mode === "starting" && source.last_heard === null;
+  card.dataset.state = doubtful ? "doubtful" : unheard ? "unknown" : state;
+  field("status").textContent = doubtful ? "Heard, but failing" : unheard ? "Not heard yet" : text;
   age(field("last_heard"), source.last_heard, "never");
   age(field("last_change"), source.last_change, "none yet");
   field("records_today").textContent = count(source.records_today);
@@ -92,10 +94,17 @@ function row(label, value, wrong) {
   return item;
 }
 
-function showSubscriptions(subscriptions) {
+function showSubscriptions(subscriptions, advice) {
   const rows = Object.entries(subscriptions).map(([event, status]) => {
     const { glyph, text } = subscription(status);
-    return row(event, `${glyph} ${text}`, glyph !== "✓");
+    const item = row(event, `${glyph} ${text}`, glyph === "✗");
+    if (advice?.[event]) {
+      const what = document.createElement("p");
+      what.className = "quiet small";
+      what.textContent = advice[event];
+      item.append(what);
+    }
+    return item;
   });
   at("subscriptions").replaceChildren(...rows);
   at("no-subscriptions").hidden = rows.length > 0;
@@ -175,7 +184,7 @@ async function ask(path, show) {
     const answer = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
     const document_ = await answer.json();
     if (answer.ok) show(document_);
-    else words = `For ${path.split("?")[0]}: ${document_.error}.`;
+    else words = `fubd runs, but ${document_.error}; what you see is what it knew last.`;
   } catch {
     words = "fubd does not answer; what you see is what it said last.";
   }

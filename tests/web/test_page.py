@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from fubd.server import ModeChange
+from fubd.server import ModeChange, SourceHealth
 from tests.server.parts import BUCKETS, NOW, House, MemoryView, row, running
 from tests.web.browser import Browser, Page
 
@@ -50,6 +50,7 @@ def fail_over(view: MemoryView) -> None:
         poll_interval_seconds=30.0,
         sources={**view.shown.sources, "webhook": webhook},
         subscriptions={**view.shown.subscriptions, "peopleStageUpdated": "disabled"},
+        subscription_advice={"peopleStageUpdated": "set it to Active"},
     )
     change = ModeChange("failover", "a poll found 3 changes that no webhook had told", NOW)
     view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
@@ -109,7 +110,8 @@ async def test_a_failover_shows_by_itself(page: Page, house: House) -> None:
         assert told in mode
     assert "Stale: check webhook server" in await page.text("#source-webhook")
     assert "1 h 12 min ago" in await page.text("#source-webhook")
-    assert "peopleStageUpdated\n✗ disabled" in await page.text("#subscriptions")
+    subscriptions = " ".join((await page.text("#subscriptions")).split())
+    assert "peopleStageUpdated ✗ disabled set it to Active" in subscriptions
     assert str(await page.value("document.title")).startswith("▲ Failover · stale")
 
 
@@ -317,6 +319,8 @@ async def test_an_empty_house_says_so(page: Page) -> None:
             house.view.shown,
             mode="starting",
             coverage=None,
+            poll_interval_seconds=0.0,
+            sources={source: SourceHealth("STALE - Check it", None, None, 0) for source in ("webhook", "polling")},
             subscriptions={},
             completeness=dataclasses.replace(house.view.shown.completeness, ratio=None),
         )
@@ -328,6 +332,7 @@ async def test_an_empty_house_says_so(page: Page) -> None:
         for told in (
             "Starting",
             "no complete poll yet",
+            "Not heard yet",
             "No change recorded yet.",
             "Not read yet.",
             "No round of re-reading is complete yet.",
