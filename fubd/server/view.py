@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from fubd.ports import ShownRow, Unavailable
+from fubd.ports import Malformed, ShownRow, Unavailable
 from fubd.server.limits import Limits
 
 # How far back the status page may look, in hours, and how many seconds a bucket of it holds then.
@@ -180,3 +180,6 @@ class BoundedView:
                 return await question(*arguments, **named)
         except TimeoutError:
             raise Unavailable("the database did not answer in time") from None
+        except Malformed as fault:
+            # A value that somebody's column cannot even tell: no reader's fault, and no reason to end the house.
+            raise Unavailable("the database cannot show a row") from fault

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from fubd.core.observation import Delivery, Snapshot
 from fubd.metrics import Metrics
-from fubd.ports import Findings, Receipt, ShownRow, Unavailable
+from fubd.ports import Findings, Malformed, Receipt, ShownRow, Unavailable
 from fubd.server import (
     ApiBudget,
     Captures,
@@ -171,13 +171,17 @@ def story() -> Overview:
 
 
 class MemoryView:
-    """Shows what a test puts into it. While `database_up` is false only what needs no database; while `gate` is clear, nothing."""
+    """Shows what a test puts into it. While `database_up` is false only what needs no database; while `gate` is clear, nothing.
+
+    `untold`: a value in the table cannot be shown.
+    """
 
     def __init__(self) -> None:
         self.table: list[dict[str, object]] = []
         self.noted: list[tuple[int, int]] = []
         self.asked = 0
         self.database_up = True
+        self.untold = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.reason_unready: str | None = None
@@ -241,6 +245,8 @@ class MemoryView:
     async def _answer(self) -> None:
         self.asked += 1
         await self.gate.wait()
+        if self.untold:
+            raise Malformed("the database cannot hold this: DatetimeFieldOverflowError")
         if not self.database_up:
             raise Unavailable("no database here")
 

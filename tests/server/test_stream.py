@@ -152,6 +152,19 @@ async def test_a_stream_without_a_database_opens_and_goes_on_when_it_is_there(we
             assert await listener.event() == ("recorded", "1", 1)
 
 
+async def test_a_value_that_cannot_be_shown_ends_nothing(web: aiohttp.ClientSession) -> None:
+    """A column of somebody else's raises when it is read: pages answer 503, and the feed goes on once it no longer does."""
+    async with running(limits=Limits(stream_look_seconds=0.02)) as house, web.get(f"{house.url}/api/stream") as response:
+        house.view.untold = True
+        asked = house.view.asked
+        await eventually(lambda: house.view.asked > asked + 4)
+        async with web.get(f"{house.url}/api/changes") as page:
+            assert page.status == 503
+        house.view.untold = False
+        house.record(row(1))
+        assert await Listener(response).event() == ("recorded", "1", 1)
+
+
 async def test_nobody_asks_the_database_while_nobody_listens(web: aiohttp.ClientSession) -> None:
     """The table is followed for listeners only; who comes after a pause is told only what comes then."""
     async with running(limits=Limits(stream_look_seconds=0.02)) as house:
