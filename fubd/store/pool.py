@@ -26,7 +26,8 @@ _log = logging.getLogger("fubd.store")
 # Session pooling caps the clients of the whole project, so an instance stays small (platform: at most 4).
 _POOL_SIZE = 4
 _CONNECT_SECONDS = 8.0
-_COMMAND_SECONDS = 10.0
+# A silent network is noticed within 10 s.
+_COMMAND_SECONDS = 9.0
 _CLOSE_SECONDS = 1.0
 # Four log-ins of this instance, and four of one beside it, in 150 s: ten are too many for some poolers.
 _FIRST_HOLD_SECONDS = 15.0
@@ -44,14 +45,14 @@ _SHARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatem
 # A role's own default may be another level, at which whoever waited for a lock would have to begin again.
 # The planner of an empty table chooses to read it whole, and a prepared statement may keep that choice while the table grows.
 _BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL lock_timeout = '5s'; "
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '8s'; SET LOCAL lock_timeout = '5s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '10s'; "
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
 )
 
 # Each statement sees what was committed before it, and not only what was before the first.
 _BEGIN_READING = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '9s'; SET LOCAL jit = off"
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL statement_timeout = '8s'; SET LOCAL jit = off"
 )
 
 
@@ -108,9 +109,12 @@ class Pool:
         with SortedErrors():
             try:
                 yield connection
-            except _BROKEN:
+            except _BROKEN as error:
                 # What is on this connection's wire is unknown, or it leads to a server that has become a standby: it is not lent again.
                 connection.terminate()
+                if not isinstance(error, asyncio.CancelledError):
+                    # The others may have met the same fate, and each would cost as long to find it out.
+                    await pool.expire_connections()
                 raise
             except _SHARED:
                 # A pooler lends its servers by the transaction after all, or has begun to: from now on nothing stays prepared.

@@ -80,7 +80,7 @@ async def refusing(code: str, text: str) -> AsyncIterator[tuple[str, list[int]]]
 async def refusal_of(pool: Pool) -> Unavailable:
     """Give what using the pool raises."""
     with pytest.raises(Unavailable) as raised:
-        async with pool.connection():
+        async with pool.reading():
             pass
     return raised.value
 
@@ -174,3 +174,25 @@ async def test_what_can_never_be_written_is_told_apart(database: str) -> None:
     async with pool.connection() as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await pool.close()
+
+
+async def test_connections_that_all_fell_silent_are_found_out_at_once(database: str) -> None:
+    """A router forgot them all: the first that is tried costs its 9 s, the others are not tried any more."""
+    async with Proxy(database) as proxy:
+        pool = Pool(parse(proxy.dsn))
+        await asyncio.gather(*(_ask(pool) for _ in range(4)))
+        before = proxy.connections
+        proxy.deafen()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert "in time" in str(await refusal_of(pool))
+        assert loop.time() - began < 10.0
+        # Were another of the old ones tried, this would take as long again and fail.
+        await asyncio.gather(*(_ask(pool) for _ in range(4)))
+        assert proxy.connections >= before + 1
+        await pool.close()
+
+
+async def _ask(pool: Pool) -> None:
+    async with pool.reading() as connection:
+        await connection.execute("SELECT pg_sleep(0.2)")

@@ -80,6 +80,12 @@ class Proxy:
         else:
             self._flowing.set()
 
+    def deafen(self) -> None:
+        """Let nothing more arrive on the connections under way, for good, and tell nobody; new ones are whole."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     async def accept(self) -> None:
         """Listen, on the same port as before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
@@ -175,6 +181,7 @@ class Proxy:
         """Carry bytes one way: one task takes them in, the other hands them out when they are due."""
         loop = asyncio.get_running_loop()
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS_UNDER_WAY)
+        flowing = self._flowing
 
         async def leave() -> None:
             while data := await reader.read(_CHUNK):
@@ -189,7 +196,7 @@ class Proxy:
             while True:
                 due, data = await line.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
                 line.task_done()
