@@ -13,6 +13,7 @@ from fubd.ports import NewClaim, Unavailable
 from fubd.store import Journal, Pool, Report
 from fubd.store.dsn import parse
 from tests.recorder import at, recorder, webhook
+from tests.support.pooler import pooled
 
 
 async def _ids(report: Report, after: int = 0, limit: int = 100) -> list[int]:
@@ -67,10 +68,14 @@ async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: st
     await other.close()
 
 
-async def test_a_reader_beside_many_writers_misses_nothing(database: str) -> None:
+@pytest.mark.parametrize("through", ["directly", "through a transaction pooler"])
+async def test_a_reader_beside_many_writers_misses_nothing(database: str, through: str) -> None:
     """Four processes record at once; who follows the highest id seen has every row in the end, each once and in order."""
     async with AsyncExitStack() as running:
-        writers = [await running.enter_async_context(recorder(database, instance=f"writer-{number}")) for number in range(4)]
+        url = database
+        if through != "directly":
+            url = (await running.enter_async_context(pooled(database, mode="transaction", in_turn=True))).url
+        writers = [await running.enter_async_context(recorder(url, instance=f"writer-{number}")) for number in range(4)]
         report = Report(writers[0].pool, instance="reader")
         over = asyncio.Event()
         seen: list[int] = []
