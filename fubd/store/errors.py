@@ -41,6 +41,8 @@ _NO_ENTRY = _Trouble("the database refused the user or the password of DATABASE_
 _NO_DATABASE = _Trouble("the database named in DATABASE_URL does not exist")
 _LOCKED_OUT = _Trouble("the pooler lets nobody in for a while, after too many refused log-ins", login=True, retry_after=_LOCKED_OUT_SECONDS)
 _NO_TENANT = _Trouble("the pooler knows no such user; on Supabase it is postgres.PROJECT, as its dashboard shows it", login=True)
+_MAY_NOT = _Trouble("the user of DATABASE_URL may not do this in the database: `python -m fubd check` says what it needs")
+_READ_ONLY = _Trouble("the database can only be read: set DATABASE_URL to the primary server, with a role that may write")
 _FULL = _Trouble("there is no room for another connection to the database", retry_after=_SOON_SECONDS)
 _NO_SERVER = _Trouble("the pooler has no connection to the database", retry_after=_SOON_SECONDS)
 _STARTING = _Trouble("the database is starting up or shutting down", retry_after=_SOON_SECONDS)
@@ -78,6 +80,8 @@ _CODES = {
     "28P01": _NO_ENTRY,
     "28000": _NO_ENTRY,
     "3D000": _NO_DATABASE,
+    "42501": _MAY_NOT,
+    "25006": _READ_ONLY,
     "53300": _FULL,
     "57P01": _STARTING,
     "57P02": _STARTING,

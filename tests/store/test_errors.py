@@ -21,6 +21,8 @@ REFUSALS = {
     "wrong password": ("28P01", 'password authentication failed for user "somebody"', "refused the user or the password"),
     "not in pg_hba": ("28000", 'no pg_hba.conf entry for host "203.0.113.7", user "somebody"', "refused the user or the password"),
     "no database": ("3D000", 'database "secret" does not exist', "does not exist"),
+    "no right": ("42501", "permission denied for schema fubd", "may not do this"),
+    "a standby": ("25006", "cannot execute INSERT in a read-only transaction", "can only be read"),
     "server full": ("53300", "sorry, too many clients already", "no room"),
     "starting": ("57P03", "the database system is starting up", "starting up"),
     "ended": ("57P01", "terminating connection due to administrator command", "starting up or shutting down"),
