@@ -361,3 +361,14 @@ async def test_a_connection_cut_at_any_byte_costs_nothing(database: str) -> None
         async with made.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == CUTS + 3
             assert await connection.fetchval("SELECT count(*) FROM fubd.delivery") == CUTS + 3
+
+
+async def test_an_older_read_verifies_nobody_and_holds_up_nobody(database: str) -> None:
+    """A read older than what is known (a replica lags, a clock was set back) verifies nothing, but the next in line have their turn."""
+    async with recorder(database) as made:
+        await made.told(read("A", "10:00", "10:30"), read("A", "09:00", "10:00", person=2))
+        await made.told(read("A", "09:50", "11:00"))
+        async with made.pool.connection() as connection:
+            person = await connection.fetchrow("SELECT updated, verified_at, scrub_after FROM fubd.person WHERE id = 1")
+        assert tuple(person) == (at("10:00"), at("10:30"), at("11:00"))
+        assert await made.book.oldest_verified(1) == [2]

@@ -17,6 +17,11 @@ WITH read AS (
         verified_at = greatest(p.verified_at, r.read_at), scrub_after = greatest(p.verified_at, r.read_at)
     FROM read r
     WHERE p.id = r.id AND (p.updated IS NULL OR (r.updated, r.read_at) >= (p.updated, coalesce(p.verified_at, '-infinity')))
+), older AS (
+    -- Older than what is known: a replica lags, or a clock was set back. It verifies nobody, but the next in the scrub's queue have their turn.
+    UPDATE fubd.person p SET scrub_after = greatest(p.scrub_after, r.read_at)
+    FROM read r
+    WHERE p.id = r.id AND (r.updated, r.read_at) < (p.updated, coalesce(p.verified_at, '-infinity'))
 ), answered AS (
     DELETE FROM fubd.hint h USING read r WHERE h.person_id = r.id AND r.read_at >= h.since
     RETURNING h.person_id, h.asked_at
