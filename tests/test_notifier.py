@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from fubd.ports import ModeRecord
 from fubd.store import Book, Journal, Pool
 from fubd.store.dsn import parse
 from fubd.store.outbox import Alert, Outbox
+from tests.house import house as a_whole_house
 from tests.recorder import at, read, webhook
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -380,3 +382,29 @@ async def test_the_log_never_names_the_address(database: str, caplog: pytest.Log
     assert caplog.text.count("does not take them") == 2
     assert "hidden" not in caplog.text
     assert "localhost" not in caplog.text
+
+
+async def test_a_sender_that_was_killed_is_followed_by_another(database: str, tmp_path: Path) -> None:
+    """Killed between the sending and its note, the next process tells it again, under the same id and before what comes after it."""
+    async with receiving() as receiver, a_whole_house(database, tmp_path) as built:
+        told = {"FUBD_ALERT_URL": receiver.url, "FUBD_ALERT_STAGES": '["Nurture", "Lead"]'}
+        person, other = built.account.ids[:2]
+        async with built.ready(**told) as process:
+            # Steady, and told so: nothing else is on its way.
+            built.account.move(other, "ACQ - Qualified")
+            await eventually(lambda: any(post.get("mode") == "steady" for post in receiver.taken), 60.0)
+            receiver.open.clear()
+            built.account.move(person, "Nurture")
+            await eventually(lambda: stages(receiver.posts, str(person)))
+            process.kill()
+            await process.ended()
+        built.account.move(person, "Lead")
+        receiver.open.set()
+        # What was claimed by the dead is free again after a minute; here that minute is over.
+        await built.fetch("UPDATE fubd.alert SET due_at = now()")
+        async with built.ready(**told):
+            await eventually(lambda: "Lead" in stages(receiver.taken, str(person)), 90.0)
+        told_again = [post for post in receiver.posts if post.get("stage_to") == "Nurture"]
+        assert len({post["id"] for post in told_again}) == 1 < len(told_again)
+        # The first was taken by the receiver although its sender was dead.
+        assert stages(receiver.taken, str(person)) == ["Nurture", "Nurture", "Lead"]
