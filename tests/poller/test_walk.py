@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from fubd.core.observation import Reading
 from fubd.poller.errand import Errand
 from fubd.poller.walk import Filter, Walk
-from fubd.ports import Unavailable
+from fubd.ports import PeoplePage, PeopleQuery, Unavailable
 from fubd.simulator.dice import Dice
 from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
@@ -191,5 +193,54 @@ def test_an_aborted_walk_raises() -> None:
         feed.meanwhile = meanwhile
         with pytest.raises(Unavailable):
             await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+
+    live(story())
+
+
+class _Endless(AccountFeed):
+    """A Follow Up Boss whose lists by `updatedAfter` never end: after the last page they go on in one of three ways."""
+
+    way = "never"
+
+    @override
+    async def people(self, query: PeopleQuery) -> PeoplePage:
+        page = await super().people(query)
+        if query.updated_after is None or self.way == "never" or page.next is not None:
+            return page
+        if self.way == "again":
+            # The first page once more.
+            return replace(page, next=str(max(self.account.ids) + 1))
+        return replace(page, next=query.next or "1") if self.way == "same" else replace(page, readings=(), ids=(), next="1")
+
+
+@pytest.mark.parametrize("way", ["again", "same"])
+def test_pages_that_repeat_without_an_end_are_left(way: str) -> None:
+    """Pages that begin anew or repeat: within few calls the walk goes the other way, and misses nobody."""
+
+    async def story() -> None:
+        feed, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        memory.known.clear()
+        feed.way = way
+        calls = feed.calls_made()
+        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        assert feed.calls_made() - calls <= 12
+        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        assert changed <= set(memory.known)
+
+    live(story())
+
+
+def test_empty_pages_without_an_end_are_no_end() -> None:
+    """Pages of nobody, each with a next one, end the poll within few calls, as one that is not complete."""
+
+    async def story() -> None:
+        feed, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), Walk()
+        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        feed.way = "empty"
+        calls = feed.calls_made()
+        with pytest.raises(Unavailable, match="do not end"):
+            await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        assert feed.calls_made() - calls <= 12
 
     live(story())
