@@ -46,7 +46,9 @@ class _Event(NamedTuple):
 def _event(kind: str, row: ShownRow) -> _Event:
     # A correction bears no id: it would set the reader's place back to an old row.
     place = f"id: {row.id}\n" if kind == RECORDED else ""
-    return _Event(kind, row.id, f"{place}event: {kind}\ndata: {row.json}\n\n".encode())
+    # A column of type json is shown as it was written; between its parts a line's end is as good as a space.
+    data = row.json.replace("\r", " ").replace("\n", " ")
+    return _Event(kind, row.id, f"{place}event: {kind}\ndata: {data}\n\n".encode())
 
 
 class _Log:

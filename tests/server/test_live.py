@@ -101,6 +101,15 @@ async def test_a_correction_by_another_process_is_told(shared: House) -> None:
         assert sorted(told[1:]) == [("corrected", first), ("recorded", second)]
 
 
+async def test_a_column_with_lines_of_its_own_stays_in_its_event(shared: House) -> None:
+    """An older table may keep JSON as it was written, over several lines; a row is one line of data all the same."""
+    written = '{\n\r\n"event": \r1}'
+    await shared.fetch(f"ALTER TABLE public.stage_changes ADD COLUMN told json DEFAULT '{written}'")
+    async with listening(shared) as told:
+        assert (await shared.post(_bodies("lines", range(900_001, 900_002))[0]))[0] == 200
+        await _hears(told, await _made(shared))
+
+
 async def test_a_stream_goes_on_where_it_broke_when_the_daemon_is_new(database: str, tmp_path: Path) -> None:
     """Killed and started again, with rows recorded before, between and after: `Last-Event-ID` brings each once."""
     async with house(database, tmp_path) as built:
