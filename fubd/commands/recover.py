@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
+from typing_extensions import override
+
 from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
 from fubd.commands.remaining import timed
@@ -26,6 +28,7 @@ from fubd.notifier import Notifier
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Malformed, Refused, Unavailable
 from fubd.settings import FOR_FUB, Settings
+from fubd.store import Book
 from fubd.store.inquiry import Inquiry
 from fubd.store.outbox import Outbox
 
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     stop = stopping()
     async with opened(settings, writing=True) as parts, recording(parts) as inbox, parts.client:
-        recovery = _Recovery(parts, inbox, screen, stop, as_json=args.json)
+        recovery = _Recovery(parts, inbox, screen, stop, as_json=args.json, forever=args.forever)
         with screen.warnings():
             caught = await recovery.catch_up(full=args.full)
             await recovery.show(caught)
@@ -64,10 +67,24 @@ async def _stand_in(recovery: _Recovery, parts: Parts, stop: asyncio.Event) -> N
             stop.set()
 
 
+class _OwnRuns(Book):
+    """The book, where the runs are of somebody who goes on for himself: `next_within_seconds`, 0 for a single run."""
+
+    def __init__(self, parts: Parts, next_within_seconds: float) -> None:
+        super().__init__(parts.pool, alerting=parts.settings.alert_url is not None)
+        self._next_within_seconds = next_within_seconds
+
+    @override
+    async def start_run(self, kind: str, started_at: datetime) -> int:
+        run_id = await super().start_run(kind, started_at)
+        await self.promise(run_id, next_within_seconds=self._next_within_seconds)
+        return run_id
+
+
 class _Recovery:
     """Catches up, once or again and again, and shows it."""
 
-    def __init__(self, parts: Parts, inbox: Impatient, screen: Screen, stop: asyncio.Event, *, as_json: bool) -> None:
+    def __init__(self, parts: Parts, inbox: Impatient, screen: Screen, stop: asyncio.Event, *, as_json: bool, forever: bool) -> None:
         settings = parts.settings
         self._parts = parts
         self._screen = screen
@@ -82,7 +99,7 @@ class _Recovery:
         self.poller = Poller(
             feed=parts.client,
             inbox=inbox,
-            book=parts.book,
+            book=_OwnRuns(parts, settings.poll_interval_failover_seconds if forever else 0.0),
             clock=parts.clock,
             metrics=parts.metrics,
             policy=PollPolicy(pacing=policy_of(settings), scrub_batches=settings.scrub_batches),

@@ -15,14 +15,14 @@ WITH stale AS (
     SELECT m.mode, m.delay_seconds, tstzrange(m.at, CASE WHEN m.next IS NOT NULL THEN greatest(m.at, m.next) END) AS span
     FROM (SELECT m.*, lead(m.at) OVER (ORDER BY m.id) AS next FROM fubd.mode_change m) m
 ), polls AS (
-    SELECT r.started_at, r.finished_at, lead(r.finished_at) OVER (ORDER BY r.finished_at) AS next
+    SELECT r.started_at, r.finished_at, r.next_within_seconds, lead(r.finished_at) OVER (ORDER BY r.finished_at) AS next
     FROM asked CROSS JOIN stale
     JOIN fubd.poll_run r ON r.outcome = 'ok' AND r.kind <> 'scrub' AND r.finished_at >= asked.began - make_interval(secs => stale.polling)
 ), polled AS (
-    -- What a poll promised ends with the next, which may promise less. The delay is 0 only in `starting`: that decided for nothing beyond
-    -- its own poll.
+    -- What a poll promised ends with the next, which may promise less; a recovery run says itself what it does. The delay is 0 only in
+    -- `starting`: that decided for nothing beyond its own poll.
     SELECT range_agg(tstzrange(least(r.started_at, r.finished_at), least(r.next, r.finished_at
-        + make_interval(secs => least(2 * coalesce(nullif(p.delay_seconds, 0), stale.polling), stale.polling))))) AS watched
+        + make_interval(secs => least(2 * coalesce(r.next_within_seconds, nullif(p.delay_seconds, 0), stale.polling), stale.polling))))) AS watched
     FROM polls r CROSS JOIN stale
     LEFT JOIN LATERAL (SELECT s.delay_seconds FROM spans s WHERE s.span @> r.finished_at LIMIT 1) p ON true
 ), heard AS (

@@ -88,6 +88,10 @@ class Book:
         row = await self._fetchrow("INSERT INTO fubd.poll_run (kind, started_at) VALUES ($1, $2) RETURNING id", kind, started_at)
         return int(row["id"])
 
+    async def promise(self, run_id: int, *, next_within_seconds: float) -> None:
+        """Note within how many seconds another run is to follow this one, 0 for none: else the mode in force says it."""
+        await self._execute("UPDATE fubd.poll_run SET next_within_seconds = $2 WHERE id = $1", run_id, next_within_seconds)
+
     async def finish_run(
         self, run_id: int, *, outcome: str, finished_at: datetime, people: int, calls: int, changes: int, note: str | None
     ) -> None:

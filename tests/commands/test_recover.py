@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from fubd.ports import ModeRecord
 from fubd.simulator import Faults
 from fubd.store import Book, Pool
 from fubd.store.dsn import parse
+from fubd.store.inquiry import Inquiry
 from tests.commands.world import world
 from tests.support.waiting import eventually
 
@@ -119,6 +122,24 @@ async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Pat
         assert await book.hints(10) == []
         async with pool.connection() as connection:
             assert await connection.fetchval("SELECT gone_at IS NOT NULL FROM fubd.person WHERE id = $1", deleted)
+        await pool.close()
+
+
+async def test_promises_nothing_beyond_itself(database: str, tmp_path: Path) -> None:
+    """After a recovery run nobody watches, though the daemon that died was to poll on; a stand-in watches while it goes on."""
+    async with world(database, tmp_path, people=20) as here:
+        pool = Pool(parse(database))
+        await Book(pool).announce(ModeRecord("steady", "because", 1800.0, datetime.now(UTC)), evidence={})
+        assert (await here.run("--poll-only")).code == 0
+        after = datetime.now(UTC)
+        inquiry = Inquiry(pool)
+        assert await inquiry.blind_seconds(after, after + timedelta(minutes=10)) == 600
+        async with here.running("--poll-only", "--forever", FUBD_POLL_INTERVAL_FAILOVER="60") as process:
+            await process.line("recovered 0 changes")
+        after = datetime.now(UTC)
+        blind = await inquiry.blind_seconds(after, after + timedelta(minutes=10))
+        assert blind is not None
+        assert 480 <= blind < 540
         await pool.close()
 
 
