@@ -138,8 +138,17 @@ async def test_what_cannot_start_says_so_in_one_line(tmp_path: Path) -> None:
         async with fubd(environ=_settings(_url("127.0.0.1", 1), port), folder=tmp_path) as process:
             assert await process.ended() == 1
         (line,) = process.errors
-        assert f"cannot listen on port {port}" in line
+        assert f"cannot listen on port {port} (Address already in use): set PORT" in line
         _assert_none(line, *process.lines)
+
+
+async def test_an_address_of_another_machine_is_said(tmp_path: Path) -> None:
+    """Listening where we are not is no matter of the port: the line names FUBD_HOST."""
+    port = free_port()
+    async with fubd(environ=_settings(_url("127.0.0.1", 1), port, FUBD_HOST="203.0.113.9"), folder=tmp_path) as process:
+        assert await process.ended() == 1
+    (line,) = process.errors
+    assert line == f"fubd: cannot listen on port {port} of 203.0.113.9: set FUBD_HOST to an address of this machine, or leave it out"
 
 
 @pytest.mark.parametrize("command", ["check", "status", "audit", "replay", "explain 7", "adopt", "--poll-only"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -50,7 +52,7 @@ async def _serve(settings: Settings) -> int:
             sys.stderr.write(f"fubd: {error}\n")
             return 1
         except OSError as error:
-            sys.stderr.write(f"fubd: cannot listen on port {settings.port} ({error.strerror}): set PORT to a free one\n")
+            sys.stderr.write(f"fubd: cannot listen on port {settings.port}{_why(settings, error)}\n")
             return 1
         except BaseExceptionGroup as bugs:
             bug = _first(bugs)
@@ -58,6 +60,13 @@ async def _serve(settings: Settings) -> int:
             return 1
     _log.info("stopped")
     return 0
+
+
+def _why(settings: Settings, error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f" of {settings.host}: set FUBD_HOST to an address of this machine, or leave it out"
+    advice = "set PORT to one above 1023" if error.errno == errno.EACCES else "set PORT to a free one"
+    return f" ({os.strerror(error.errno or 0)}): {advice}"
 
 
 def _first(error: BaseException) -> BaseException:
