@@ -12,7 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -289,12 +289,9 @@ class Ingest:
             return
         for person_id in told.person_ids:
             gathered.people.add(person_id)
-            hint = gathered.hints.get(person_id)
-            deleted = delivery.event == "peopleDeleted"
-            if hint is None:
-                gathered.hints[person_id] = NewHint(person_id, told.at, received_at, deleted)
-            elif hint.since < told.at or deleted:
-                gathered.hints[person_id] = hint._replace(since=max(hint.since, told.at), deleted=hint.deleted or deleted)
+            hint = NewHint(person_id, told.at, received_at, delivery.event == "peopleDeleted", delivery.event == "peopleCreated")
+            known = gathered.hints.get(person_id)
+            gathered.hints[person_id] = hint if known is None else _joined(known, hint)
             if isinstance(told, StageEvent):
                 ignored = told.stage in self._ignored
                 claim = NewClaim(
@@ -326,7 +323,7 @@ class Ingest:
         done = _Done(await recording.take(gathered.deliveries, gathered.claims.values(), gathered.people))
         if done.taken.touched:
             for near in await recording.load(self._since(gathered)):
-                self._compare(near, done)
+                self._compare(near, gathered, done)
         if gathered.facts:
             done.known = await recording.facts(list(gathered.facts.values()))
         hints = self._hints(gathered, done.taken.deliveries)
@@ -351,9 +348,12 @@ class Ingest:
         margin = self._window + timedelta(seconds=1)
         return {person_id: max(at, _EPOCH + margin) - margin for person_id, at in earliest.items()}
 
-    def _compare(self, near: Near, done: _Done) -> None:
+    def _compare(self, near: Near, gathered: _Gathered, done: _Done) -> None:
         if done.taken.touched.isdisjoint([claim.seq for claim in near.claims]):
             return
+        hint = gathered.hints.get(near.person_id)
+        if hint is not None and hint.created:
+            near = replace(near, announced=True)
         difference = reconcile(near, done.taken.claims, window=self._window, began=done.taken.began)
         done.recorded += [(near.person_id, made) for made in difference.recorded]
         done.corrected += [(near.person_id, corrected) for corrected in difference.corrected]
@@ -438,6 +438,13 @@ def _claims_in(what: Delivery | Snapshot) -> int:
     if isinstance(what, Snapshot):
         return len(what.readings)
     return len(what.told.person_ids) if isinstance(what.told, StageEvent | Hint) else 0
+
+
+def _joined(first: NewHint, again: NewHint) -> NewHint:
+    """Two hints of one person in one batch, joined as the database joins them (`write.sql`)."""
+    return first._replace(
+        since=max(first.since, again.since), deleted=first.deleted or again.deleted, created=first.created or again.created
+    )
 
 
 def _widened(first: NewClaim, again: NewClaim) -> NewClaim:

@@ -220,13 +220,14 @@ class Facts(NamedTuple):
 class NewHint(NamedTuple):
     """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it.
 
-    `deleted`: FUB said that they were deleted.
+    `deleted`, `created`: FUB said that they were.
     """
 
     person_id: int
     since: datetime
     asked_at: datetime
     deleted: bool
+    created: bool
 
 
 @dataclass(frozen=True, slots=True)

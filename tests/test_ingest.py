@@ -240,30 +240,42 @@ async def _covered_since(made: Recorder, began: str) -> None:
 
 NEWCOMER = read("Lead", "10:00", "10:00:20", "09:58", created="10:00")
 ANNOUNCED = hint("e1", "peopleCreated", "10:00:00")
+MOVED_ON = read("Nurture", "10:00:22", "10:00:25", "09:58", created="10:00", channel=Channel.WEBHOOK)
 READ_FOR_IT = replace(NEWCOMER, read_at=at("10:00:25"), channel=Channel.WEBHOOK)
 
 
 @pytest.mark.parametrize(
-    ("evidence", "source", "confirmed_by"),
+    ("evidence", "source", "confirmed_by", "missed"),
     [
-        ((ANNOUNCED, NEWCOMER), "webhook", "polling"),
-        ((ANNOUNCED, READ_FOR_IT, NEWCOMER), "webhook", "polling"),
-        ((NEWCOMER, ANNOUNCED, READ_FOR_IT), "polling", "webhook"),
-        ((NEWCOMER,), "polling", None),
+        ((ANNOUNCED, NEWCOMER), "webhook", "polling", 0),
+        ((ANNOUNCED, READ_FOR_IT, NEWCOMER), "webhook", "polling", 0),
+        ((NEWCOMER, ANNOUNCED, READ_FOR_IT), "polling", "webhook", 0),
+        ((NEWCOMER, webhook("e2", "Nurture", "10:00:22"), ANNOUNCED, MOVED_ON), "polling", None, 0),
+        ((NEWCOMER,), "polling", None, 1),
+        ((NEWCOMER, webhook("e2", "Nurture", "10:00:22"), MOVED_ON), "polling", None, 1),
     ],
-    ids=["a poll reads them first", "read for the webhook", "the webhook comes late", "no webhook"],
+    ids=["a poll reads them first", "read for it", "the webhook comes late", "and they moved on", "no webhook", "another webhook"],
 )
 async def test_a_newcomer_whom_a_webhook_announced_was_not_missed(
-    through: str, evidence: tuple[Delivery | Snapshot, ...], source: str, confirmed_by: str | None
+    through: str, evidence: tuple[Delivery | Snapshot, ...], source: str, confirmed_by: str | None, missed: int
 ) -> None:
-    """Whoever reads them first, the announcement counts as told; only a newcomer of whom no webhook spoke is a proof against them."""
+    """Whoever reads them first, the announcement counts as told; only a newcomer whom no webhook announced is a proof against them."""
     async with recorder(through) as made:
         await _covered_since(made, "09:00")
         await made.told(*evidence)
-        (row,) = await made.records()
+        (row, *_) = await made.records()
         assert (row["stage_from"], row["stage_to"], row["source"], row["confirmed_by"]) == (None, "Lead", source, confirmed_by)
-        missed = await made.book.missed(fub_now=at("11:00"), missed_after_seconds=120.0)
-        assert len(missed) == (1 if confirmed_by is None else 0)
+        assert len(await made.book.missed(fub_now=at("11:00"), missed_after_seconds=120.0)) == missed
+
+
+async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(through: str) -> None:
+    """A poll and the announcement in one transaction: the webhook told of them."""
+    async with recorder(through) as made:
+        await _covered_since(made, "09:00")
+        await made.told_at_once(NEWCOMER, ANNOUNCED)
+        (row,) = await made.records()
+        assert (row["source"], row["confirmed_by"]) == ("webhook", "polling")
+        assert await made.book.missed(fub_now=at("11:00"), missed_after_seconds=120.0) == frozenset()
 
 
 async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(through: str) -> None:

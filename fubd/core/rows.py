@@ -56,7 +56,7 @@ class Row(NamedTuple):
 class Near:
     """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it.
 
-    `announced`: a webhook spoke of them, and the read that is to follow it has not come yet.
+    `announced`: a webhook told that they were created.
     """
 
     person_id: int
@@ -219,8 +219,8 @@ def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
 def _voice(claim: Claim, change: Change, *, announced: bool) -> str:
     """Say which source told of a change first, by its first claim.
 
-    A webhook that names no stage tells of a newcomer all the same, whoever reads them for it; a poll may come before the read that it
-    prompts. Any other change that such a read shows was told by no webhook: it was found by reading, as a poll finds it.
+    A webhook that names no stage tells of a newcomer all the same, even where a poll comes before the read that it prompts. Any other
+    change that such a read shows was told by no webhook: it was found by reading, as a poll finds it.
     """
     if claim.entry:
         return claim.channel

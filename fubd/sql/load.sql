@@ -1,12 +1,12 @@
 -- What stands near new claims: for each person the last row before `since` (the start), then the rows and the claims after it, and the
 -- reads of the start's own second that show its stage, for they tell until when it held. A row of another writer that tells no
 -- stage is no start, and one without a usable instant is not there. $3: to how many characters the table cuts the name of a stage.
--- The kind of a start is `announced` where a webhook spoke of the person and the read that is to follow it has not come yet; what only a
--- row of another writer asked for (adopt_foreign.sql) was announced by nobody.
+-- The kind of a start is `announced` where a webhook told that the person was created.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
-        s.confirmed_at, s.event_id
+        s.confirmed_at, s.event_id, p.announced
     FROM unnest($1::bigint[], $2::timestamptz[]) AS n(person_id, since)
+    JOIN fubd.person p ON p.id = n.person_id
     LEFT JOIN LATERAL (
         SELECT c.id, c.stage_from, c.stage_to, c.changed_at::timestamptz AS changed_at, c.changed_after::timestamptz AS changed_after,
             fubd.source_of(c.source) AS source,
@@ -27,8 +27,7 @@ WITH start AS MATERIALIZED (
         LIMIT 1
     ) s ON true
 )
-SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id,
-    CASE WHEN EXISTS (SELECT FROM fubd.hint h WHERE h.person_id = s.person_id AND h.since > 'epoch') THEN 'announced' END AS kind,
+SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, CASE WHEN s.announced THEN 'announced' END AS kind,
     s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after, s.received_at, s.confirmed_by, s.confirmed_at,
     NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
     NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS foreign_made

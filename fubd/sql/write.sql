@@ -58,6 +58,15 @@ WITH joined AS (
         'stage_to', n.stage_to, 'changed_at', n.changed_at, 'changed_after', n.changed_after, 'source', n.source)
     FROM made n WHERE n.stage_to = ANY($36::text[])
     ORDER BY n.person_id, n.changed_at
+), announced AS (
+    UPDATE fubd.person p SET announced = true
+    FROM unnest($33::bigint[], $38::boolean[]) AS t(person_id, created)
+    WHERE t.created AND p.id = t.person_id AND NOT p.announced
+), expected AS (
+    -- A poll was first to read them; webhooks were only later, and missed nothing.
+    DELETE FROM fubd.unconfirmed u
+    USING unnest($33::bigint[], $38::boolean[]) AS t(person_id, created), public.stage_changes c
+    WHERE t.created AND c.person_id = t.person_id::text AND c.stage_from IS NULL AND u.change_id = c.id
 )
 INSERT INTO fubd.hint AS h (person_id, since, asked_at, deleted)
 SELECT t.person_id, t.since, t.asked_at, t.deleted

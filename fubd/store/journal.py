@@ -143,7 +143,7 @@ class OneRecording:
         forgotten = [c.was.id for _, c in writing.corrected if c.now.confirmed_by == "webhook"]
         joined = [row.id for _, row in writing.joined]
         relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
-        asked = _columns(sorted(writing.hints), 4)
+        asked = _columns(sorted(writing.hints), 5)
         await self._connection.execute(
             self._table.statement("write", self._columns),
             joined,
@@ -154,7 +154,7 @@ class OneRecording:
             *_columns(relinked, 3),
             *asked[:3],
             self._alert_stages,
-            asked[3],
+            *asked[3:],
         )
 
     async def _with_ids(self, writing: Writing) -> list[tuple[int, Row, int, int | None]]:
