@@ -175,7 +175,7 @@ class Daemon:
         self._doors_closed = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
-        self.keeper = Keeper(parts.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks)
+        self.keeper = Keeper(parts.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, held=self._holds)
         self.poller = Poller(
             feed=parts.client,
             inbox=parts.ingest,

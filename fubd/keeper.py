@@ -11,7 +11,7 @@ once), elsewhere it is nobody's and counts failures until FUB disables it. Nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -51,14 +51,20 @@ _SAID = {
 
 
 class Keeper:
-    """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours."""
+    """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours.
 
-    def __init__(self, feed: Feed, metrics: Metrics, *, public_url: str | None, manage: bool) -> None:
+    `held` is asked before each change: who was stopped between the look and the change finds that another has made it meanwhile.
+    """
+
+    def __init__(
+        self, feed: Feed, metrics: Metrics, *, public_url: str | None, manage: bool, held: Callable[[], bool] = lambda: True
+    ) -> None:
         self._feed = feed
         self._metrics = metrics
         self._public = None if public_url is None else _address(public_url.rstrip("/"))
         self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
         self._manage = manage
+        self._held = held
         self._reports: dict[str, SubscriptionReport] = {}
 
     def statuses(self) -> dict[str, str]:
@@ -120,7 +126,7 @@ class Keeper:
         advice = self._advice(found)
         report = SubscriptionReport(found.event, found.status, found.status, advice)
         callback = self._callback
-        if not self._manage or callback is None:
+        if not self._manage or callback is None or not self._held():
             return report
         try:
             if found.status is SubscriptionStatus.MISSING:

@@ -55,6 +55,14 @@ def test_nothing_there_is_created_at_the_first_look() -> None:
     assert report.statuses() == dict.fromkeys(SUBSCRIBED_EVENTS, "active")
 
 
+def test_who_has_lost_the_turn_since_the_look_changes_nothing() -> None:
+    """Stopped between the look and the change, and gone on when another instance has long made it: no second subscription."""
+    feed = _registry()
+    keeper = Keeper(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, held=lambda: False)
+    report = live(keeper.check())
+    assert (feed.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
+
+
 @pytest.mark.parametrize(
     "url", [OURS, OLDER, "https://FUBD.example.net:443/webhook/fub", f"{OURS}?account=7", f"{PUBLIC}/webhook/fub/stage-change"]
 )
