@@ -414,7 +414,6 @@ class Ingest:
                 delay.observe(max(0.0, (row.received_at - row.changed_at).total_seconds() - skew))
             if rows:
                 metrics.stage_changes.labels(source).inc(len(rows))
-                metrics.source_last_change.labels(source).set(max(row.changed_at for row in rows).timestamp())
         confirmed = [made.row.confirmed_by for _, made in done.recorded if made.row.confirmed_by is not None]
         confirmed += [item.now.confirmed_by for _, item in done.corrected if item.confirms and item.now.confirmed_by is not None]
         for source in confirmed:

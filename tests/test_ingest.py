@@ -384,3 +384,11 @@ async def test_an_older_read_verifies_nobody_and_holds_up_nobody(database: str) 
             person = await connection.fetchrow("SELECT updated, verified_at, scrub_after FROM fubd.person WHERE id = 1")
         assert tuple(person) == (at("10:00"), at("10:30"), at("11:00"))
         assert await made.book.oldest_verified(1) == [2]
+
+
+async def test_a_late_change_is_not_the_last(database: str) -> None:
+    """A webhook that comes late does not move the time of the last change back: that is the database's to tell."""
+    async with recorder(database) as made:
+        await made.told(webhook("e1", "B", "10:10"), webhook("e2", "C", "10:00"))
+        shown = made.metrics.registry.get_sample_value("fubd_source_last_change_timestamp_seconds", {"source": "webhook"})
+        assert shown in (0, at("10:10").timestamp())
