@@ -99,6 +99,7 @@ class House:
     async def metrics(self) -> dict[str, float]:
         """Give the daemon's metrics: `name{label=value}` to value."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            answer.raise_for_status()
             text = await answer.text()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {sample.name + _labels(sample.labels): sample.value for sample in samples}

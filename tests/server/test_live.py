@@ -17,7 +17,6 @@ import aiohttp
 from tests.house import House, event, house
 from tests.recorder import recorder, webhook
 from tests.server.senders import connect, until
-from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 
@@ -69,10 +68,10 @@ def _bodies(prefix: str, people: range) -> list[bytes]:
     return [event(f"{prefix}-{person}", "Nurture", at, [person]) for person in people]
 
 
-async def test_what_any_process_records_is_told_once_and_in_order(shared: House, tmp_path: Path) -> None:
+async def test_what_any_process_records_is_told_once_and_in_order(shared: House) -> None:
     """Two daemons and a recorder beside them write at once; each listener has every row once, by id, also one who came late."""
-    other = House(shared.account, shared.simulator, free_port(), dict(shared.environ), shared.database, tmp_path)
-    other.environ |= {"PORT": str(other.port), "FUBD_MANAGE_WEBHOOKS": "false"}
+    other = shared.beside()
+    other.environ["FUBD_MANAGE_WEBHOOKS"] = "false"
     async with AsyncExitStack() as opened:
         process = await opened.enter_async_context(other.daemon())
         await process.answers(f"{other.url}/readyz")
