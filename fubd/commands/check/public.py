@@ -12,6 +12,7 @@ from fubd.keeper import ROUTE
 from fubd.settings import Settings
 
 _URL_SECONDS = 10.0
+_LONGEST_BYTES = 1024 * 1024
 _LET_THROUGH = "let whatever stands before fubd pass every POST to it as it is"
 # More than come of looking: each look knocks once without a signature.
 _FORGED = 20
@@ -85,6 +86,16 @@ async def _door(session: aiohttp.ClientSession, public_url: str) -> Finding | No
     return Finding("public url", Status.FIX, told, _LET_THROUGH)
 
 
+async def _beginning(answer: aiohttp.ClientResponse) -> str:
+    """Read as much as our metrics can be."""
+    read = bytearray()
+    async for chunk in answer.content.iter_any():
+        read += chunk
+        if len(read) > _LONGEST_BYTES:
+            break
+    return read.decode(errors="replace")
+
+
 async def _signatures(session: aiohttp.ClientSession, settings: Settings, public_url: str) -> Finding:
     """Ask the daemon how signatures were: where not one was good, its key is not the one that Follow Up Boss signs with."""
     good = Finding("public url", Status.GOOD, f"fubd answers at {public_url}")
@@ -93,7 +104,7 @@ async def _signatures(session: aiohttp.ClientSession, settings: Settings, public
         async with session.get(
             f"{public_url}/metrics", headers={"Authorization": f"Bearer {token}"} if token else {}, allow_redirects=False
         ) as answer:
-            text = await answer.text() if answer.status == HTTPStatus.OK else ""
+            text = await _beginning(answer) if answer.status == HTTPStatus.OK else ""
         counted_by = {outcome: float(count) for outcome, count in _DELIVERIES.findall(text)}
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         return good
