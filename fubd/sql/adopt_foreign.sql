@@ -2,11 +2,20 @@
 WITH looked AS (
     SELECT m.mark, m.seen, m.seen_at FROM fubd.foreign_mark m FOR UPDATE
 ), others AS (
-    SELECT c.id, CASE WHEN c.person_id ~ '^[0-9]{1,18}$' THEN c.person_id::bigint END AS person_id
+    SELECT c.id, CASE WHEN c.person_id ~ '^[0-9]{1,18}$' THEN c.person_id::bigint END AS person_id, c.changed_at, c.stage_to
     FROM looked l JOIN public.stage_changes c ON c.id > l.mark
 ), noticed AS (
-    INSERT INTO fubd.foreign_row (id)
-    SELECT o.id FROM others o
+    INSERT INTO fubd.foreign_row (id, person_id, since, settled)
+    SELECT o.id, o.person_id, coalesce(b.since, '1900-01-01'), o.person_id IS NULL
+    FROM others o
+    LEFT JOIN LATERAL (
+        SELECT fubd.instant(c.changed_at) AS since
+        FROM public.stage_changes c
+        WHERE c.person_id = o.person_id::text AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01' AND c.changed_at < o.changed_at
+            AND c.stage_to IS DISTINCT FROM o.stage_to AND fubd.is_stage(c.stage_to)
+        ORDER BY c.changed_at DESC
+        LIMIT 1
+    ) b ON true
     WHERE NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = o.person_id AND coalesce(k.row_id, k.seq) = o.id)
     ON CONFLICT (id) DO NOTHING
     RETURNING id

@@ -38,11 +38,18 @@ WITH delivered AS (
         SET read_at = greatest(k.read_at, excluded.read_at),
             covered = CASE WHEN k.covered IS NOT NULL AND excluded.covered IS NOT NULL THEN least(k.covered, excluded.covered) END
         WHERE k.kind = 'state' AND (k.read_at < excluded.read_at OR k.covered > excluded.covered OR (k.covered IS NOT NULL AND excluded.covered IS NULL))
-    RETURNING k.seq, (k.xmax = 0) AS added
+    RETURNING k.person_id, k.seq, (k.xmax = 0) AS added
+), others AS (
+    -- Rows of other writers that were noticed since the last claim of the person.
+    UPDATE fubd.foreign_row f SET settled = true
+    WHERE NOT f.settled AND f.person_id IN (SELECT claimed.person_id FROM claimed)
+    RETURNING f.person_id, f.since
 )
 SELECT
     (SELECT array_agg(delivered.key) FROM delivered) AS delivered,
     (SELECT array_agg(claimed.seq) FROM claimed WHERE claimed.added) AS claimed,
     (SELECT array_agg(claimed.seq) FROM claimed) AS touched,
+    (SELECT array_agg(others.person_id) FROM others) AS others,
+    (SELECT array_agg(others.since) FROM others) AS since,
     (SELECT count(*) FROM born) + (SELECT count(*) FROM locked) AS locked,
     (SELECT v.began FROM fubd.coverage v) AS began

@@ -68,6 +68,8 @@ class OneRecording:
         self._instance = instance
         self._columns = columns
         self._alert_stages = alert_stages
+        # From where on rows of other writers have come among a person's, by person.
+        self._others: dict[int, datetime] = {}
 
     async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
         """Keep deliveries, lock people, add claims."""
@@ -83,11 +85,14 @@ class OneRecording:
         if row["locked"] != len(people):
             # Someone else has just made one of these people: our snapshot is older than their row, so it could not be locked.
             raise Unavailable("a person was being added by another instance")
+        for person_id, since in zip(row["others"] or (), row["since"] or (), strict=True):
+            self._others[person_id] = min(since, self._others.get(person_id, since))
         return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"])
 
     async def load(self, since: Mapping[int, datetime]) -> list[Near]:
-        """Give what stands near the new claims."""
-        found = await self._connection.fetch(statements.text("load"), list(since), list(since.values()), self._table.stage_length)
+        """Give what stands near the new claims, and near rows of other writers that were not seen by the last ones."""
+        from_when = [min(at, self._others.get(person_id, at)) for person_id, at in since.items()]
+        found = await self._connection.fetch(statements.text("load"), list(since), from_when, self._table.stage_length)
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}

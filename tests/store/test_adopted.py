@@ -323,6 +323,26 @@ async def test_a_change_that_a_script_writes_after_us_becomes_one_row_again(empt
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C")]
 
 
+@pytest.mark.parametrize(
+    "between", ["", ", ('1', 'A', 'Unknown', '2026-01-05 10:01', 'wh_peopleUpdated')"], ids=["", "after a placeholder"]
+)
+async def test_a_change_that_a_script_writes_after_us_becomes_one_row_though_the_person_has_moved_on(
+    empty_database: str, between: str
+) -> None:
+    """The poll notices it late: what was settled meanwhile is looked at again, from before the script's row, and once only."""
+    async with adopted(empty_database, A_AT_EIGHT) as made:
+        await made.told(webhook("e1", "B", "10:00"))
+        await script(made, f"('1', 'A', 'B', '2026-01-05 10:03:14', 'polling'){between}")
+        await made.told(webhook("e2", "C", "10:20"), read("C", "10:20", "10:21"))
+        stages = [row[1] for row in await rows_of(made) if row[1] != "Unknown"]
+        assert stages == ["A", "B", "B", "C"]
+        assert await foreign(made) == (2 if between else 1)
+        await made.told(read("C", "10:20", "10:31"))
+        assert [row[:2] for row in await rows_of(made) if row[1] != "Unknown"] == [(None, "A"), ("A", "B"), ("B", "C")]
+        async with made.pool.reading() as connection:
+            assert await connection.fetchval("SELECT bool_and(settled) FROM fubd.foreign_row")
+
+
 async def test_views_and_the_page_show_older_rows_in_utc(empty_database: str) -> None:
     """Instants without a zone are UTC, wherever the session stands; placeholders say nothing of where a person stands."""
     rows = A_AT_EIGHT + ", ('1', 'A', 'Unknown', '2026-01-05 08:30', 'wh_peopleUpdated'), ('1', 'A', 'B', NULL, 'polling')"
