@@ -342,10 +342,12 @@ async def test_settings_of_the_database_change_nothing(empty_database: str, tmp_
     await connection.close()
     async with house(empty_database, tmp_path) as built, built.ready(FUBD_COLUMNS='{"campaign_id": "customCampaignID"}') as process:
         chance = Random(12)
-        move_some(built, chance, 60)
+        people = chance.sample(list(built.account.ids), 70)
+        for person in people[:60]:
+            move_some(built, chance, 1, people=[person])
         assert_clean(await built.settled())
         built.simulator.deliveries.kill()
-        for person in chance.sample(list(built.account.ids), 10):
+        for person in people[60:]:
             move_some(built, chance, 1, people=[person])
         assert_clean(await built.settled())
         (shown,) = await built.fetch("SELECT extract(epoch FROM max(changed_at))::float8 AS last FROM public.stage_changes")

@@ -30,15 +30,18 @@ async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: 
         built.ready() as process,
     ):
         chance = Random(9)
-        move_some(built, chance, 60)
-        built.account.bulk_move(list(built.account.ids)[:50], "Nurture")
+        people = chance.sample(list(built.account.ids), 110)
+        for person in people[:40]:
+            move_some(built, chance, 1, people=[person])
+        built.account.bulk_move(people[40:80], "Nurture")
         assert_clean(await built.settled())
         built.simulator.deliveries.kill()
-        for person in chance.sample(list(built.account.ids), 10):
+        for person in people[80:90]:
             move_some(built, chance, 1, people=[person])
         assert_clean(await built.settled())
         built.simulator.deliveries.revive()
-        move_some(built, chance, 20)
+        for person in people[90:]:
+            move_some(built, chance, 1, people=[person])
         assert_clean(await built.settled())
 
         async def balanced() -> bool:
