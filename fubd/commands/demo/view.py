@@ -61,7 +61,7 @@ class Teller:
 
     def announce(self, mode: str, reason: str, poll_every_seconds: float) -> None:
         """Tell of a new mode of the daemon's."""
-        self._tell(Line(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:g} s)", "mode"))
+        self._tell(Line(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:.3g} s)", "mode"))
 
     def _tell(self, line: Line) -> None:
         if not self.over and len(self.lines) < _LINES_KEPT:
