@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from fubd.simulator import Behaviour
@@ -47,8 +48,8 @@ class Swept:
 
     @property
     def minimum_seconds(self) -> float:
-        """The seconds that the limit asks for: each window but the first is waited for."""
-        return max(0.0, self.people / PAGE_SIZE / (SHARE * LIMIT) - 1) * WINDOW_SECONDS
+        """The least that the limit allows: with 200 calls in any window, the 201st comes a window after the first, and so on."""
+        return (ceil(self.people / PAGE_SIZE / (SHARE * LIMIT)) - 1) * WINDOW_SECONDS
 
     @property
     def share_of_memory(self) -> float:
