@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from fubd.store.dsn import Tls, parse
 from tests.deploy.programs import CHECKOUT, run
+from tests.support.programs import needs
 
 DEPLOY = CHECKOUT / "deploy"
 UNIT = DEPLOY / "fubd.service"
@@ -103,41 +103,21 @@ async def test_the_compose_file_is_of_the_format(tmp_path: Path) -> None:
         assert ended.code == code, ended.told
 
 
-async def test_compose_itself_accepts_the_file(tmp_path: Path) -> None:
-    """Where Docker's compose is there, it accepts the file; it needs no engine for that."""
-    docker = shutil.which("docker")
-    if docker is None or (await run(docker, "compose", "version")).code != 0:
-        return
-    environment = tmp_path / ".env"
-    environment.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRONMENT.items()))
-    copied = tmp_path / "deploy"
-    shutil.copytree(DEPLOY, copied)
-    shutil.copy(environment, copied / ".env")
-    ended = await run(docker, "compose", "--file", str(copied / "compose.yaml"), "config", "--quiet")
-    assert ended.code == 0, ended.told
-
-
 async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """Where systemd is there, it finds no unknown or misplaced line, with the program replaced by one that every machine has."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        return
+    """By systemd there is no unknown or misplaced line, with the program replaced by one that every machine has."""
     text = UNIT.read_text()
     program = "/opt/fubd/.venv/bin/python"
     assert text.count(f"ExecStart={program} -m fubd\n") == 1
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(program, "/bin/true"))
-    ended = await run(analyze, "verify", "--man=no", str(unit))
+    ended = await run(needs("systemd-analyze"), "verify", "--man=no", str(unit))
     assert ended.code == 0, ended.told
     assert UNIT.name not in ended.error, ended.told
 
 
 async def test_the_unit_is_hardened() -> None:
-    """Where systemd is there, it reckons that the unit exposes less than 1.5 of 10."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        return
-    ended = await run(analyze, "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
+    """As systemd reckons, the unit exposes less than 1.5 of 10."""
+    ended = await run(needs("systemd-analyze"), "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
     assert ended.code == 0, ended.told
 
 

@@ -12,10 +12,13 @@ _BESIDE_PATH = (Path("/usr/sbin"), *sorted(Path("/usr/lib/postgresql").glob("*/b
 _LIBRARIES = (Path("/usr/lib"), Path("/usr/local/lib"))
 
 
-def needs(program: str) -> str:
-    """Give the path of a program. Without it the test is skipped by that name, and fails where CI=true promises it is there."""
+def needs(program: str, *alike: str) -> str:
+    """Give the path of a program, or of one that does as well. Without any the test is skipped by the first one's name.
+
+    Where CI=true promises that it is there, its absence is a failure.
+    """
     folders = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, _BESIDE_PATH)))
-    found = shutil.which(program, path=folders)
+    found = next((path for name in (program, *alike) if (path := shutil.which(name, path=folders))), None)
     if found is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"needs the program {program}")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import itertools
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.support.programs import needs
+
 PATIENCE_SECONDS = 20.0
 _FLAGS = (
     "--headless",
@@ -174,9 +174,12 @@ _KEY_CODES = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "A
 @asynccontextmanager
 async def browsing(profile: Path) -> AsyncIterator[Browser]:
     """Run a browser with a fresh profile."""
-    assert CHROMIUM is not None
     process = await asyncio.create_subprocess_exec(
-        CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        needs("chromium", "chromium-browser", "google-chrome"),
+        *_FLAGS,
+        f"--user-data-dir={profile}",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -1,4 +1,4 @@
-"""The page's tests need a browser; on a machine without one they are left out, and the run says so at its head."""
+"""A real browser for the tests of the page."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.web.browser import CHROMIUM, Browser, Page, browsing
-
-collect_ignore = [] if CHROMIUM else ["test_page.py", "test_house.py"]
-
-
-def pytest_report_header() -> str:
-    """Tell which browser draws the page."""
-    return f"status page: drawn by {CHROMIUM}" if CHROMIUM else "status page: NOT tested, as no Chromium is installed"
+from tests.web.browser import Browser, Page, browsing
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
