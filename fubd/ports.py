@@ -157,7 +157,14 @@ class Findings:
     first_seen: int
 
 
-class Inbox(Protocol):
+class Observer(Protocol):
+    """Where readings go."""
+
+    async def observe(self, snapshot: Snapshot) -> Findings:
+        """Take readings; returns once they are committed. Raises Unavailable."""
+
+
+class Inbox(Observer, Protocol):
     """Where both roads meet (`ingest`)."""
 
     def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
@@ -165,9 +172,6 @@ class Inbox(Protocol):
 
         Whoever waits may give up by settling the answer; the delivery is recorded all the same when that becomes possible.
         """
-
-    async def observe(self, snapshot: Snapshot) -> Findings:
-        """Record readings; returns once they are committed. Raises Unavailable."""
 
 
 # --- The journal: one transaction of ingest, as the database carries it out ------------------------------------------

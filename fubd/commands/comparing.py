@@ -16,12 +16,12 @@ from enum import StrEnum
 
 from typing_extensions import override
 
-from fubd.core.observation import Channel, Delivery, Reading, Snapshot
+from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.timeline import Stage
 from fubd.poller import Progress
 from fubd.poller.errand import NOTHING, PAGE_SIZE, Errand, Tally
 from fubd.poller.sweep import Sweep
-from fubd.ports import Clock, Feed, Findings, Inbox, Malformed, PeopleQuery, Receipt, Refused
+from fubd.ports import Clock, Feed, Findings, Malformed, Observer, PeopleQuery, Refused
 from fubd.store import Book, Pool
 from fubd.store.inquiry import Inquiry, Standing
 
@@ -100,7 +100,7 @@ class Comparison:
         *,
         ignored_stages: Iterable[str],
         covered: datetime | None,
-        fix: Inbox | None,
+        fix: Observer | None,
         progress: Callable[[Progress], None],
         stop: asyncio.Event,
     ) -> None:
@@ -251,9 +251,6 @@ class _FirstLook:
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
-
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
-        raise NotImplementedError(f"no webhook is expected here: {delivery.event}")
 
     async def observe(self, snapshot: Snapshot) -> Findings:
         await self._comparison.first_look(snapshot)

@@ -9,7 +9,7 @@ from datetime import datetime
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
 from fubd.poller.trash import Trash
-from fubd.ports import Feed, Findings, Inbox, PeoplePage, PeopleQuery, Unavailable
+from fubd.ports import Feed, Findings, Observer, PeoplePage, PeopleQuery, Unavailable
 
 PAGE_SIZE = 100
 _GATHER_SHARE = 1 / 30
@@ -80,7 +80,7 @@ class Errand:
     def __init__(
         self,
         feed: Feed,
-        inbox: Inbox,
+        inbox: Observer,
         *,
         covered: datetime | None,
         may_go_on: Callable[[], bool],

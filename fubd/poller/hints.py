@@ -23,7 +23,7 @@ from heapq import heapify, heappop, heappush
 from fubd.core.observation import Channel
 from fubd.poller.errand import PAGE_SIZE, Errand, PollPolicy
 from fubd.poller.trash import Trash
-from fubd.ports import Book, Clock, Feed, Inbox, Malformed, PendingHint, PeopleQuery, Refused, Unavailable
+from fubd.ports import Book, Clock, Feed, Malformed, Observer, PendingHint, PeopleQuery, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")
 
@@ -65,7 +65,7 @@ class Hints:
         self,
         *,
         feed: Feed,
-        inbox: Inbox,
+        inbox: Observer,
         book: Book,
         clock: Clock,
         policy: PollPolicy,

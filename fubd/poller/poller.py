@@ -19,7 +19,7 @@ from fubd.poller.hints import Hints
 from fubd.poller.reader import TROUBLE, Reader
 from fubd.poller.trash import Trash
 from fubd.poller.walk import Walk
-from fubd.ports import Book, Clock, Feed, Inbox, ModeRecord, Unavailable
+from fubd.ports import Book, Clock, Feed, ModeRecord, Observer, Unavailable
 
 _log = logging.getLogger("fubd.poller")
 
@@ -62,7 +62,7 @@ class Poller:
         self,
         *,
         feed: Feed,
-        inbox: Inbox,
+        inbox: Observer,
         book: Book,
         clock: Clock,
         metrics: Metrics,

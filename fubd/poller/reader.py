@@ -13,7 +13,7 @@ from fubd.poller.scrub import Scrub, Scrubbed
 from fubd.poller.sweep import Sweep
 from fubd.poller.trash import Trash
 from fubd.poller.walk import Walk
-from fubd.ports import Book, Clock, Feed, Inbox, Malformed, Refused, Unavailable
+from fubd.ports import Book, Clock, Feed, Malformed, Observer, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")
 
@@ -31,7 +31,7 @@ class Reader:
         self,
         *,
         feed: Feed,
-        inbox: Inbox,
+        inbox: Observer,
         book: Book,
         clock: Clock,
         metrics: Metrics,
