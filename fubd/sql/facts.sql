@@ -32,8 +32,8 @@ WITH read AS (
         assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
         lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
     FROM answered a JOIN read r ON r.id = a.person_id
-    -- Rows of other writers are left as they are.
-    WHERE c.person_id = a.person_id::text AND c.received_at >= a.asked_at
+    -- Rows of other writers are left as they are. `IS TRUE` keeps the planner to the person's index, as in load.sql.
+    WHERE c.person_id = a.person_id::text AND (c.received_at >= a.asked_at) IS TRUE
         AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = a.person_id AND coalesce(k.row_id, k.seq) = c.id)
 )
 SELECT p.id FROM fubd.person p WHERE p.id = ANY($1::bigint[]) AND p.updated IS NOT NULL

@@ -2,6 +2,8 @@
 -- reads of the start's own second that show its stage, for they tell until when it held. A row of another writer that tells no
 -- stage is no start, and one without a usable instant is not there. $3: to how many characters the table cuts the name of a stage.
 -- The kind of a start is `announced` where a webhook told that the person was created.
+-- `IS TRUE` and the added 0 keep the planner from the index by time, so that each person is looked up by their own: where it knows the
+-- tables only as they were when small, it would read the whole table for each.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
         s.confirmed_at, s.event_id, p.announced
@@ -13,7 +15,7 @@ WITH start AS MATERIALIZED (
             (CASE WHEN c.received_at BETWEEN '1900-01-01' AND '9000-01-01' THEN c.received_at ELSE c.changed_at END)::timestamptz AS received_at,
             c.confirmed_by, c.confirmed_at::timestamptz AS confirmed_at, c.event_id::text AS event_id
         FROM public.stage_changes c
-        WHERE c.person_id = n.person_id::text AND c.changed_at < n.since AND c.changed_at > '1900-01-01'
+        WHERE c.person_id = n.person_id::text AND (c.changed_at < n.since AND c.changed_at > '1900-01-01') IS TRUE
             AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
             -- Not settled is a row that an earlier claim has dated back, while the claim that it belongs to lies ahead; and one of a second
             -- in which other stages were told too, for a later read decides their order unless a move comes between.
@@ -23,7 +25,7 @@ WITH start AS MATERIALIZED (
                     AND ((coalesce(k.row_id, k.seq) = c.id AND k.at >= c.changed_at + interval '1 second')
                         OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, $3::int) <> c.stage_to AND NOT k.ignored))
             )
-        ORDER BY c.changed_at DESC, c.id DESC
+        ORDER BY c.changed_at + interval '0' DESC, c.id DESC
         LIMIT 1
     ) s ON true
 )
@@ -41,7 +43,8 @@ SELECT 'row', s.person_id, c.id, c.id, NULL, fubd.source_of(c.source), c.event_i
     c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
     f.foreign_made
 FROM start s
-JOIN public.stage_changes c ON c.person_id = s.person_id::text AND c.changed_at > coalesce(s.changed_at, '1900-01-01') AND c.changed_at < '9000-01-01'
+JOIN public.stage_changes c ON c.person_id = s.person_id::text
+    AND (c.changed_at > coalesce(s.changed_at, '1900-01-01') AND c.changed_at < '9000-01-01') IS TRUE
 CROSS JOIN LATERAL (
     SELECT NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = c.id) AS foreign_made
 ) f
