@@ -429,19 +429,35 @@ async def test_reports_go_on_reading_while_rows_are_hashed_and_copied(empty_data
 
 async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: str) -> None:
     """Such a script and we would wait for each other: we begin anew with the table to ourselves, and its row is there."""
-    async with connected(empty_database) as connection, connected(empty_database) as script, pooled(empty_database) as pool:
+    async with (
+        connected(empty_database) as connection,
+        connected(empty_database) as script,
+        connected(empty_database) as other,
+        pooled(empty_database) as pool,
+    ):
         await older.make(connection, rows=100)
         # It is we who find that nobody can go on.
         await script.execute("SET deadlock_timeout = '60s'")
         plan = await planned(pool)
         told: list[str] = []
-        under_way = script.transaction()
+        under_way, holding_us_up = script.transaction(), other.transaction()
         await under_way.start()
         await script.fetch("SELECT * FROM stage_changes LIMIT 1")
+        await holding_us_up.start()
+        await other.execute("CREATE SCHEMA fubd")
+
+        async def waits() -> bool:
+            asked = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+            return bool(await connection.fetchval(asked, script.get_server_pid()))
 
         async def write() -> None:
             await eventually(lambda: any("copying" in part for part in told))
-            await script.execute("INSERT INTO stage_changes (person_id, stage_to, changed_at) VALUES ('7', 'Lead', now())")
+            inserted = asyncio.create_task(
+                script.execute("INSERT INTO stage_changes (person_id, stage_to, changed_at) VALUES ('7', 'Lead', now())")
+            )
+            await eventually(waits)
+            await holding_us_up.rollback()
+            await inserted
             await under_way.commit()
 
         async with asyncio.TaskGroup() as group:
