@@ -30,7 +30,8 @@ WITH start AS MATERIALIZED (
     ) s ON true
 )
 SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, CASE WHEN s.announced THEN 'announced' END AS kind,
-    s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after, s.received_at, s.confirmed_by, s.confirmed_at,
+    s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after,
+    s.received_at, s.confirmed_by, s.confirmed_at,
     NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
     NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS foreign_made
 FROM start s
