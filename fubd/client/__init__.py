@@ -4,6 +4,6 @@
 may send; `skew` knows FUB's clock. What the answers say is read in `fubd.core.page`. No exception of aiohttp leaves this folder.
 """
 
-from fubd.client.feed import FubClient
+from fubd.client.fub import FubClient
 
 __all__ = ["FubClient"]

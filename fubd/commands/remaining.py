@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from fubd.client.limiter import DEFAULT_LIMIT, DEFAULT_WINDOW_SECONDS
+from fubd.client.rate_limit import DEFAULT_LIMIT, DEFAULT_WINDOW_SECONDS
 from fubd.daemon import Parts
 from fubd.poller import Progress
 

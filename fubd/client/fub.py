@@ -14,7 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fubd.client.connection import Again, Answer, Call, Connection
+from fubd.client.http import Again, Answer, Call, Connection
 from fubd.core.observation import Reading
 from fubd.core.page import (
     PERSON_FIELDS,

@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from fubd.client.connection import MOST_ATTEMPTS, MOST_BODY_BYTES
+from fubd.client.http import MOST_ATTEMPTS, MOST_BODY_BYTES
 from fubd.metrics import Metrics
 from fubd.ports import PeopleQuery, Refused, Unavailable
 from fubd.simulator.dice import Dice
-from tests.client.playing import (
+from tests.client.fake_fub import (
     API_KEY,
     PERSON,
     RATE,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fubd.client.limiter import MOST_IN_FLIGHT, MOST_RETRY_AFTER_SECONDS, Limiter, retry_after_seconds
+from fubd.client.rate_limit import MOST_IN_FLIGHT, MOST_RETRY_AFTER_SECONDS, Limiter, retry_after_seconds
 from fubd.metrics import Metrics
 from fubd.ports import Unavailable
 from fubd.simulator.dice import Dice

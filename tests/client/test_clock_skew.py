@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.client.skew import Skew
+from fubd.client.clock_skew import Skew
 from fubd.simulator.dice import Dice
 
 NOON = datetime(2031, 5, 6, 12, 0, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from fubd.metrics import Metrics
 from fubd.ports import Feed, PeopleQuery, Refused, Subscription, Unavailable
 from fubd.simulator import Account, ApiFault, Behaviour, SimClock, Simulator
-from tests.client.playing import API_KEY, PERSON, SYSTEM_KEY, HastyClock, client_of, page, played, refusal, requests_counted
+from tests.client.fake_fub import API_KEY, PERSON, SYSTEM_KEY, HastyClock, client_of, page, played, refusal, requests_counted
 
 NINE = datetime(2031, 3, 2, 9, tzinfo=UTC)
 HOOK: dict[str, object] = {"id": 3, "event": "peopleCreated", "url": "https://hooks.example.com/webhook/fub", "status": "Active"}
