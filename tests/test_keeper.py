@@ -13,7 +13,7 @@ from fubd.core.freshness import KeeperReport
 from fubd.keeper import Keeper
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.ports import Refused, Subscription, Unavailable
-from tests.poller.world import Account, AccountFeed, live
+from tests.poller.fakes import Account, AccountFeed, live
 
 PUBLIC = "https://fubd.example.net"
 OURS = f"{PUBLIC}/webhook/fub"

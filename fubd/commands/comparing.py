@@ -19,7 +19,7 @@ from typing_extensions import override
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.timeline import Stage
 from fubd.poller import Progress
-from fubd.poller.errand import NOTHING, PAGE_SIZE, Errand, Tally
+from fubd.poller.poll_run import NOTHING, PAGE_SIZE, Errand, Tally
 from fubd.poller.sweep import Sweep
 from fubd.ports import Clock, Feed, Findings, Malformed, Observer, PeopleQuery, Refused
 from fubd.store import Book, Pool

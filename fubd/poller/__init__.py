@@ -12,7 +12,7 @@ One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest
 `blindness`, its account of the time in which nobody watched.
 """
 
-from fubd.poller.errand import PollPolicy, Progress
+from fubd.poller.poll_run import PollPolicy, Progress
 from fubd.poller.poller import CatchUp, Poller
 
 __all__ = ["CatchUp", "PollPolicy", "Poller", "Progress"]

@@ -13,12 +13,12 @@ from typing import Protocol
 from fubd.core.freshness import KeeperReport
 from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
 from fubd.metrics import Metrics
-from fubd.poller.blindness import Blindness
-from fubd.poller.errand import PollPolicy, Progress
-from fubd.poller.hints import Hints
-from fubd.poller.reader import TROUBLE, Reader
-from fubd.poller.trash import Trash
-from fubd.poller.walk import Walk
+from fubd.poller.blind_time import Blindness
+from fubd.poller.poll_run import PollPolicy, Progress
+from fubd.poller.refetch import Hints
+from fubd.poller.catch_up import TROUBLE, Reader
+from fubd.poller.trash_visibility import Trash
+from fubd.poller.incremental import Walk
 from fubd.ports import Book, Clock, Feed, ModeRecord, Observer, Unavailable
 
 _log = logging.getLogger("fubd.poller")

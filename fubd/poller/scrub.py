@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fubd.core.observation import Reading
 from fubd.metrics import Metrics
-from fubd.poller.errand import PAGE_SIZE, Errand
+from fubd.poller.poll_run import PAGE_SIZE, Errand
 from fubd.ports import Book, Malformed, PeopleQuery, Refused
 
 _log = logging.getLogger("fubd.poller")

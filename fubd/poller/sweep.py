@@ -26,7 +26,7 @@ from itertools import pairwise
 from math import ceil
 from typing import NoReturn
 
-from fubd.poller.errand import PAGE_SIZE, Errand, KeyOrder
+from fubd.poller.poll_run import PAGE_SIZE, Errand, KeyOrder
 from fubd.ports import Book, PeoplePage, PeopleQuery, Refused, Unavailable
 
 # Small ranges keep the frontier close behind the workers, large ones waste fewer half-filled pages.

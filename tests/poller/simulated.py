@@ -16,7 +16,7 @@ from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.dice import Dice
-from tests.poller.world import Memory
+from tests.poller.fakes import Memory
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 PUBLIC = "https://fubd.example.net"

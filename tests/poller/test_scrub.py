@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fubd.metrics import Metrics
-from fubd.poller.errand import Errand
+from fubd.poller.poll_run import Errand
 from fubd.poller.scrub import Scrub, Scrubbed
-from fubd.poller.trash import Trash
+from fubd.poller.trash_visibility import Trash
 from fubd.ports import Refused
-from tests.poller.world import EPOCH, Account, AccountFeed, Known, Memory, live
+from tests.poller.fakes import EPOCH, Account, AccountFeed, Known, Memory, live
 
 _YESTERDAY = EPOCH - timedelta(days=1)
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from fubd.poller.errand import Errand
+from fubd.poller.poll_run import Errand
 from fubd.poller.sweep import Sweep
 from fubd.ports import PeopleQuery, Unavailable
 from fubd.simulator.dice import Dice
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
+from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _YESTERDAY = EPOCH - timedelta(days=1)
 

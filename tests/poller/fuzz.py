@@ -1,6 +1,6 @@
 """A hunt for changes that polling misses: accounts of every way and weather, each from a seed.
 
-`python -m tests.poller.hunt [--seeds 200] [--first 0]` lets people move, be edited, trashed, deleted and created while the poller reads,
+`python -m tests.poller.fuzz [--seeds 200] [--first 0]` lets people move, be edited, trashed, deleted and created while the poller reads,
 over real HTTP, and asks after each run that claims to be complete whether everything that changed before coverage was read. What the
 service does with its filter, its totals and its pages, what goes wrong on the way, and by how much our clock is off, the seed decides.
 """
@@ -116,7 +116,7 @@ async def _hunts(first: int, seeds: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.poller.hunt", description="Hunt for changes that polling misses.")
+    parser = argparse.ArgumentParser(prog="python -m tests.poller.fuzz", description="Hunt for changes that polling misses.")
     parser.add_argument("--seeds", type=int, default=200, help="how many accounts to try (default 200)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     told = parser.parse_args()

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from fubd.core.observation import Reading
-from fubd.poller.errand import Errand
-from fubd.poller.walk import Filter, Walk
+from fubd.poller.poll_run import Errand
+from fubd.poller.incremental import Filter, Walk
 from fubd.ports import PeoplePage, PeopleQuery, Unavailable
 from fubd.simulator.dice import Dice
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
+from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)
 

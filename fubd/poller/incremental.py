@@ -25,7 +25,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from fubd.core.observation import Reading
-from fubd.poller.errand import PAGE_SIZE, Errand, KeyOrder
+from fubd.poller.poll_run import PAGE_SIZE, Errand, KeyOrder
 from fubd.ports import PeoplePage, PeopleQuery, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")

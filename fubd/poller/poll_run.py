@@ -8,7 +8,7 @@ from datetime import datetime
 
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
-from fubd.poller.trash import Trash
+from fubd.poller.trash_visibility import Trash
 from fubd.ports import Feed, Findings, Observer, PeoplePage, PeopleQuery, Unavailable
 
 PAGE_SIZE = 100

@@ -1,10 +1,10 @@
-"""A few seeds of the hunt; `python -m tests.poller.hunt` tries as many as there is time for."""
+"""A few seeds of the hunt; `python -m tests.poller.fuzz` tries as many as there is time for."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.poller.hunt import hunt
+from tests.poller.fuzz import hunt
 
 
 @pytest.mark.parametrize("seed", [2, 8, 15, 1011])

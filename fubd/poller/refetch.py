@@ -21,8 +21,8 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from fubd.core.observation import Channel
-from fubd.poller.errand import PAGE_SIZE, Errand, PollPolicy
-from fubd.poller.trash import Trash
+from fubd.poller.poll_run import PAGE_SIZE, Errand, PollPolicy
+from fubd.poller.trash_visibility import Trash
 from fubd.ports import Book, Clock, Feed, Malformed, Observer, PendingHint, PeopleQuery, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")

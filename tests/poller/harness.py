@@ -13,7 +13,7 @@ from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Subscription
 from fubd.simulator.dice import Dice
-from tests.poller.world import EPOCH, Account, AccountFeed, Memory, VirtualClock, true_time
+from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, VirtualClock, true_time
 
 PUBLIC = "https://fubd.example.net"
 

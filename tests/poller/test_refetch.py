@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fubd.core.observation import Channel
-from fubd.poller.errand import PollPolicy
-from fubd.poller.hints import Hints
+from fubd.poller.poll_run import PollPolicy
+from fubd.poller.refetch import Hints
 from fubd.ports import PeopleQuery, Refused, Unavailable
-from tests.poller.world import EPOCH, Account, AccountFeed, Known, Memory, VirtualClock, Ways, live
+from tests.poller.fakes import EPOCH, Account, AccountFeed, Known, Memory, VirtualClock, Ways, live
 
 _POLICY = PollPolicy()
 
