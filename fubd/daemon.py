@@ -26,7 +26,7 @@ from fubd import __version__
 from fubd.client import FubClient
 from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
-from fubd.core.rows import Corrected, Recorded
+from fubd.core.reconcile import Corrected, Recorded
 from fubd.ingest import Ingest
 from fubd.keeper import Keeper
 from fubd.metrics import Metrics

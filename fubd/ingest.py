@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fubd.core.observation import Delivery, Hint, Reading, Snapshot, StageEvent
-from fubd.core.rows import Claim, Corrected, Near, Recorded, Row, reconcile
+from fubd.core.reconcile import Claim, Corrected, Near, Recorded, Row, reconcile
 from fubd.metrics import SOURCES, Metrics
 from fubd.ports import (
     Clock,

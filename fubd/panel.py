@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from fubd.core.attempts import Hour, Others, Tally, attempts_within
+from fubd.core.delivery_attempts import Hour, Others, Tally, attempts_within
 from fubd.metrics import Metrics
 from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
 from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
-from fubd.core.rows import Corrected, Near, Recorded, Row
+from fubd.core.reconcile import Corrected, Near, Recorded, Row
 
 
 class Forged(Exception):

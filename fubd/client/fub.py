@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from fubd.client.http import Again, Answer, Call, Connection
 from fubd.core.observation import Reading
-from fubd.core.page import (
+from fubd.core.api import (
     PERSON_FIELDS,
     Listing,
     ParsedPage,

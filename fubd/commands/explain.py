@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from fubd.commands.database import configured
 from fubd.commands.recording import reading
 from fubd.commands.screen import Screen, duration, instant, named
-from fubd.core.rows import Claim, Near, Row, derive, paired
+from fubd.core.reconcile import Claim, Near, Row, derive, paired
 from fubd.core.timeline import Change, History
 from fubd.ports import Unavailable
 from fubd.settings import Settings

@@ -21,7 +21,7 @@ from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
 from fubd.commands.remaining import timed
 from fubd.commands.screen import Screen, counted, duration, instant, moment, named, stopping, until_stopped
-from fubd.core.rows import Corrected, Recorded
+from fubd.core.reconcile import Corrected, Recorded
 from fubd.daemon import Parts, policy_of
 from fubd.keeper import Keeper
 from fubd.notifier import Notifier

@@ -15,7 +15,7 @@ from datetime import datetime
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from fubd.core.event import decode, verify
+from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery
 from fubd.metrics import DELIVERY_OUTCOMES, Metrics
 from fubd.ports import Clock, Forged, Inbox, Receipt, Unavailable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.core.rows import Near, Row
+from fubd.core.reconcile import Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Unavailable
 from fubd.store import statements
@@ -18,7 +18,7 @@ from fubd.store.pool import Pool
 
 _MOST = 10_000
 _MOST_LIMIT = 2**63 - 1
-# Earlier than this no row and no claim can be dated (`fubd.core.event`, `load.sql`).
+# Earlier than this no row and no claim can be dated (`fubd.core.webhook`, `load.sql`).
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.core.rows import Claim, Near, Row
+from fubd.core.reconcile import Claim, Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
 from fubd.store import statements, table

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.core.attempts import Hour, Others, window_begins
+from fubd.core.delivery_attempts import Hour, Others, window_begins
 from fubd.ports import ModeRecord, ShownRow
 from fubd.store import statements, table
 from fubd.store.adoption.foreign import count_foreign

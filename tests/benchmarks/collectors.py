@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 from aiohttp import web
 
-from fubd.core.event import verify
+from fubd.core.webhook import verify
 from fubd.ports import Forged
 from fubd.store.dsn import parse
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from fubd.core.event import decode
+from fubd.core.webhook import decode
 from tests.commands.world import Ended
 from tests.recorder import Recorder, recorder
 from tests.support.process import fubd

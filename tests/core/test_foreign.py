@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fubd.core.rows import Claim, Near, Row, reconcile
+from fubd.core.reconcile import Claim, Near, Row, reconcile
 from fubd.core.timeline import Stage
 
 BEGINNING = datetime(2026, 1, 5, 10, tzinfo=UTC)

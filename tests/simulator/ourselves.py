@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from fubd.core.event import decode, verify
+from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery
 from fubd.daemon import Parts, build, policy_of
 from fubd.keeper import Keeper

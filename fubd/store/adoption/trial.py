@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from fubd.core.observation import Reading
-from fubd.core.rows import reconcile
+from fubd.core.reconcile import reconcile
 from fubd.ports import Facts, NewClaim, Writing
 from fubd.store import table
 from fubd.store.journal import OneRecording

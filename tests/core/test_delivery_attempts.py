@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.attempts import Others, Tally, attempts_within, window_begins
+from fubd.core.delivery_attempts import Others, Tally, attempts_within, window_begins
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 NOBODY = Others(0, 0, None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fubd.core.event import decode, verify
+from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery, Hint, StageEvent, Uninteresting
 from fubd.ports import Forged
 

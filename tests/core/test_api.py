@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.core.observation import Reading
-from fubd.core.page import (
+from fubd.core.api import (
     MOST_TAGS_KEPT,
     MOST_TEXT,
     ParsedPage,
