@@ -8,8 +8,8 @@ from typing import Protocol
 
 import aiohttp
 
-from fubd.server import WEBHOOK_PATHS
-from tests.server.parts import House, sign
+from fubd.server.server import WEBHOOK_PATHS
+from tests.server.fakes import House, sign
 
 MIB = 1024 * 1024
 PATIENCE_SECONDS = 5.0

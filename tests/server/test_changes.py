@@ -7,8 +7,8 @@ from typing import cast
 import aiohttp
 import pytest
 
-from fubd.server import Limits
-from tests.server.parts import row, running
+from fubd.server.server import Limits
+from tests.server.fakes import row, running
 
 
 async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str, object]]:

@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 import pytest
 
-from fubd.server import Limits
-from tests.server.parts import row, running, stage_event
+from fubd.server.server import Limits
+from tests.server.fakes import row, running, stage_event
 from tests.server.senders import PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
 
 

@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from tests.server.parts import House, running, stage_event
+from tests.server.fakes import House, running, stage_event
 from tests.server.senders import PATIENCE_SECONDS, connect, head, rest_of
 
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from fubd.server import ModeChange, SourceHealth
-from tests.server.parts import BUCKETS, NOW, House, MemoryView, row, running
+from fubd.server.server import ModeChange, SourceHealth
+from tests.server.fakes import BUCKETS, NOW, House, MemoryView, row, running
 from tests.web.browser import Browser, Page
 
 LIVE = "document.querySelector('#link').dataset.state === 'live'"

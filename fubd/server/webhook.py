@@ -19,7 +19,7 @@ from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery
 from fubd.metrics import DELIVERY_OUTCOMES, Metrics
 from fubd.ports import Clock, Forged, Inbox, Receipt, Unavailable
-from fubd.server.limits import Limits
+from fubd.server.server.limits import Limits
 
 _logger = logging.getLogger(__name__)
 _SIGNATURE = "FUB-Signature"

@@ -7,7 +7,7 @@ import base64
 import aiohttp
 import pytest
 
-from tests.server.parts import running, stage_event
+from tests.server.fakes import running, stage_event
 from tests.server.senders import post
 
 

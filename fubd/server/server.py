@@ -18,12 +18,12 @@ from aiohttp import hdrs, web
 
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Inbox
-from fubd.server.connections import NAME, Connection, Connections
-from fubd.server.door import Door
-from fubd.server.limits import Limits
-from fubd.server.pages import Pages
-from fubd.server.stream import Stream
-from fubd.server.view import SPANS, ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
+from fubd.server.server.connections import NAME, Connection, Connections
+from fubd.server.server.door import Door
+from fubd.server.server.limits import Limits
+from fubd.server.server.pages import Pages
+from fubd.server.server.stream import Stream
+from fubd.server.server.view import SPANS, ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
 
 __all__ = [
     "SPANS",
