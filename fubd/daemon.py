@@ -34,7 +34,7 @@ from fubd.notifier import Notifier
 from fubd.panel import Answered, Panel, StaleAfter
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock, Unavailable
-from fubd.server.server import ApiBudget, Server
+from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
 from fubd.store import Book, Dsn, Journal, Pool, Report, SchemaRefused, migrate
 from fubd.store.outbox import Outbox

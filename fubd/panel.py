@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from fubd.core.delivery_attempts import Hour, Others, Tally, attempts_within
 from fubd.metrics import Metrics
 from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
-from fubd.server.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
+from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
 
 if TYPE_CHECKING:
     from fubd.store.report import Known, Pruned
@@ -100,7 +100,7 @@ class Answered:
 
 
 class Panel:
-    """Knows the state of the house; satisfies `fubd.server.server.View`.
+    """Knows the state of the house; satisfies `fubd.server.View`.
 
     `answered` gives the door's counts, `stored_unanswered` how many deliveries were stored after their sender had been refused.
     `failing`: whether nothing can be recorded now. `keep_days`: FUBD_KEEP_DELIVERIES_DAYS.

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from fubd.client.http import Again, Answer, Call, Connection
-from fubd.core.observation import Reading
 from fubd.core.api import (
     PERSON_FIELDS,
     Listing,
@@ -28,6 +27,7 @@ from fubd.core.api import (
     parse_subscription,
     parse_subscriptions,
 )
+from fubd.core.observation import Reading
 from fubd.metrics import Metrics
 from fubd.ports import Clock, PeoplePage, PeopleQuery, Subscription, Unavailable
 

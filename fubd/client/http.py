@@ -25,8 +25,8 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from yarl import URL
 
-from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MOST_IN_FLIGHT, Limiter, retry_after_seconds
 from fubd.client.clock_skew import Skew
+from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MOST_IN_FLIGHT, Limiter, retry_after_seconds
 from fubd.core.api import parse_error
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Malformed, Refused, Unavailable

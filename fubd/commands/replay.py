@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from fubd.commands.database import configured
 from fubd.commands.recording import Impatient, opened, recording
 from fubd.commands.screen import Screen, counted
-from fubd.core.webhook import decode
 from fubd.core.observation import Hint, StageEvent
 from fubd.core.reconcile import Corrected, Recorded
+from fubd.core.webhook import decode
 from fubd.daemon import Parts
 from fubd.poller import Progress
 from fubd.settings import Settings

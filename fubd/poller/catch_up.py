@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from fubd.metrics import Metrics
+from fubd.poller.incremental import Walk
 from fubd.poller.poll_run import Errand, PollPolicy, Progress, Tally
 from fubd.poller.scrub import Scrub, Scrubbed
 from fubd.poller.sweep import Sweep
 from fubd.poller.trash_visibility import Trash
-from fubd.poller.incremental import Walk
 from fubd.ports import Book, Clock, Feed, Malformed, Observer, Refused, Unavailable
 
 _log = logging.getLogger("fubd.poller")

@@ -14,11 +14,11 @@ from fubd.core.freshness import KeeperReport
 from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
 from fubd.metrics import Metrics
 from fubd.poller.blind_time import Blindness
+from fubd.poller.catch_up import TROUBLE, Reader
+from fubd.poller.incremental import Walk
 from fubd.poller.poll_run import PollPolicy, Progress
 from fubd.poller.refetch import Hints
-from fubd.poller.catch_up import TROUBLE, Reader
 from fubd.poller.trash_visibility import Trash
-from fubd.poller.incremental import Walk
 from fubd.ports import Book, Clock, Feed, ModeRecord, Observer, Unavailable
 
 _log = logging.getLogger("fubd.poller")

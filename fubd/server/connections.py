@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from typing_extensions import override
 
-from fubd.server.server.limits import Limits
+from fubd.server.limits import Limits
 
 NAME = "fubd"
 

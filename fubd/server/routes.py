@@ -15,10 +15,10 @@ from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fubd.ports import ShownRow, Unavailable
-from fubd.server.server.limits import Limits
-from fubd.server.server.stream import HEADERS as STREAM_HEADERS
-from fubd.server.server.stream import Stream
-from fubd.server.server.view import SPANS, View
+from fubd.server.limits import Limits
+from fubd.server.sse import HEADERS as STREAM_HEADERS
+from fubd.server.sse import Stream
+from fubd.server.view import SPANS, View
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

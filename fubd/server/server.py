@@ -18,28 +18,12 @@ from aiohttp import hdrs, web
 
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Inbox
-from fubd.server.server.connections import NAME, Connection, Connections
-from fubd.server.server.door import Door
-from fubd.server.server.limits import Limits
-from fubd.server.server.pages import Pages
-from fubd.server.server.stream import Stream
-from fubd.server.server.view import SPANS, ApiBudget, BoundedView, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
-
-__all__ = [
-    "SPANS",
-    "WEBHOOK_PATHS",
-    "ApiBudget",
-    "Captures",
-    "Completeness",
-    "Door",
-    "Health",
-    "Limits",
-    "ModeChange",
-    "Overview",
-    "Server",
-    "SourceHealth",
-    "View",
-]
+from fubd.server.connections import NAME, Connection, Connections
+from fubd.server.limits import Limits
+from fubd.server.routes import Pages
+from fubd.server.sse import Stream
+from fubd.server.view import BoundedView, View
+from fubd.server.webhook import Door
 
 # The second is where older registrations point.
 WEBHOOK_PATHS = ("/webhook/fub", "/webhook/fub/stage-change")

@@ -18,9 +18,9 @@ from typing import NamedTuple, cast
 from aiohttp import hdrs, web
 
 from fubd.ports import Clock, ShownRow, Unavailable
-from fubd.server.server.connections import NAME, Connection
-from fubd.server.server.limits import Limits
-from fubd.server.server.view import View
+from fubd.server.connections import NAME, Connection
+from fubd.server.limits import Limits
+from fubd.server.view import View
 
 RECORDED = "recorded"
 CORRECTED = "corrected"

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from fubd.ports import Malformed, ShownRow, Unavailable
-from fubd.server.server.limits import Limits
+from fubd.server.limits import Limits
 
 # How far back the status page may look, in hours, and how many seconds a bucket of it holds then.
 SPANS = {1: 60, 24: 900}

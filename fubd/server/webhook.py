@@ -15,11 +15,11 @@ from datetime import datetime
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery
+from fubd.core.webhook import decode, verify
 from fubd.metrics import DELIVERY_OUTCOMES, Metrics
 from fubd.ports import Clock, Forged, Inbox, Receipt, Unavailable
-from fubd.server.server.limits import Limits
+from fubd.server.limits import Limits
 
 _logger = logging.getLogger(__name__)
 _SIGNATURE = "FUB-Signature"

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.observation import Reading
 from fubd.core.api import (
     MOST_TAGS_KEPT,
     MOST_TEXT,
@@ -24,6 +23,7 @@ from fubd.core.api import (
     parse_subscription,
     parse_subscriptions,
 )
+from fubd.core.observation import Reading
 from fubd.ports import Malformed, Subscription
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "page"

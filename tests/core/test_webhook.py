@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery, Hint, StageEvent, Uninteresting
+from fubd.core.webhook import decode, verify
 from fubd.ports import Forged
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "event"

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.poller.harness import House
 from tests.poller.fakes import live
+from tests.poller.harness import House
 
 OLDER_POLLER_CALLS = 97_000
 PEOPLE = 202_000

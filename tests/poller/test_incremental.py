@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from fubd.core.observation import Reading
-from fubd.poller.poll_run import Errand
 from fubd.poller.incremental import Filter, Walk
+from fubd.poller.poll_run import Errand
 from fubd.ports import PeoplePage, PeopleQuery, Unavailable
 from fubd.simulator.dice import Dice
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time

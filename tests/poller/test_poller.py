@@ -14,8 +14,8 @@ from fubd.core.pacing import Hysteresis, Policy
 from fubd.keeper import Keeper
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Unavailable
-from tests.poller.harness import PUBLIC, House
 from tests.poller.fakes import EPOCH, live, true_time
+from tests.poller.harness import PUBLIC, House
 
 _HOUR = 3600.0
 _DAY = 24 * _HOUR

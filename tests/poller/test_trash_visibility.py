@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from fubd.ports import PeopleQuery
-from tests.poller.harness import House
 from tests.poller.fakes import live
+from tests.poller.harness import House
 
 _HOUR = 3600.0
 _HIDDEN = "Lists leave out people in Trash"

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from fubd.core.observation import Delivery, Snapshot
 from fubd.metrics import Metrics
 from fubd.ports import Findings, Malformed, Receipt, ShownRow, Unavailable
-from fubd.server.server import (
+from fubd.server import (
     ApiBudget,
     Captures,
     Completeness,

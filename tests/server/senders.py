@@ -8,7 +8,7 @@ from typing import Protocol
 
 import aiohttp
 
-from fubd.server.server import WEBHOOK_PATHS
+from fubd.server import WEBHOOK_PATHS
 from tests.server.fakes import House, sign
 
 MIB = 1024 * 1024

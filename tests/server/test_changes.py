@@ -7,7 +7,7 @@ from typing import cast
 import aiohttp
 import pytest
 
-from fubd.server.server import Limits
+from fubd.server import Limits
 from tests.server.fakes import row, running
 
 

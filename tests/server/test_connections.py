@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from fubd.server.server import Limits
+from fubd.server import Limits
 from tests.server.fakes import row, running, stage_event
 from tests.server.senders import PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
 

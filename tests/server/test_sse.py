@@ -8,7 +8,7 @@ import json
 import aiohttp
 import pytest
 
-from fubd.server.server import Limits
+from fubd.server import Limits
 from tests.server.fakes import row, running, stage_event
 from tests.server.senders import PATIENCE_SECONDS, post, until
 from tests.support.waiting import eventually

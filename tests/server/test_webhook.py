@@ -15,7 +15,7 @@ from yarl import URL
 
 from fubd.core.observation import StageEvent
 from fubd.ports import Unavailable
-from fubd.server.server import WEBHOOK_PATHS, Limits
+from fubd.server import WEBHOOK_PATHS, Limits
 from tests.server.fakes import KEY, running, sign, stage_event
 from tests.server.senders import MIB, PATIENCE_SECONDS, balanced, connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually

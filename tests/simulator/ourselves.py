@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from fubd.core.webhook import decode, verify
 from fubd.core.observation import Delivery
+from fubd.core.webhook import decode, verify
 from fubd.daemon import Parts, build, policy_of
 from fubd.keeper import Keeper
 from fubd.poller import Poller, PollPolicy

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from fubd.server.server import ModeChange, SourceHealth
+from fubd.server import ModeChange, SourceHealth
 from tests.server.fakes import BUCKETS, NOW, House, MemoryView, row, running
 from tests.web.browser import Browser, Page
 
