@@ -28,10 +28,10 @@ from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.ingest import Ingest
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
 from fubd.notifier import Notifier
-from fubd.panel import Answered, Panel, StaleAfter
+from fubd.monitor import Answered, Panel, StaleAfter
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock, Unavailable
 from fubd.server import ApiBudget, Server

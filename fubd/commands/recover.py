@@ -23,7 +23,7 @@ from fubd.commands.remaining import timed
 from fubd.commands.screen import Screen, counted, duration, instant, moment, named, stopping, until_stopped
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.daemon import Parts, policy_of
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.notifier import Notifier
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Malformed, Refused, Unavailable

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Subscription

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from fubd.client import FubClient
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator

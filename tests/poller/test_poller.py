@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from fubd.core.pacing import Hysteresis, Policy
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Unavailable
 from tests.poller.fakes import EPOCH, live, true_time

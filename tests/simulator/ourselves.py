@@ -12,7 +12,7 @@ from typing import Any
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
 from fubd.daemon import Parts, build, policy_of
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.poller import Poller, PollPolicy
 from fubd.settings import load
 from fubd.simulator import SimClock

@@ -15,7 +15,7 @@ from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.commands.screen import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
 from fubd.ports import Refused, Unavailable
 from fubd.settings import Settings

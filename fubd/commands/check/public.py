@@ -8,7 +8,7 @@ from http import HTTPStatus
 import aiohttp
 
 from fubd.commands.check.finding import Finding, Status
-from fubd.keeper import ROUTE
+from fubd.subscriptions import ROUTE
 from fubd.settings import Settings
 
 _URL_SECONDS = 10.0

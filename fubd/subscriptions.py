@@ -19,7 +19,7 @@ from fubd.core.freshness import KeeperReport, SubscriptionReport, SubscriptionSt
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.ports import Feed, Malformed, Refused, Subscription, Unavailable
 
-_log = logging.getLogger("fubd.keeper")
+_log = logging.getLogger("fubd.subscriptions")
 
 ROUTE = "/webhook/fub"
 OLDER_ROUTE = "/webhook/fub/stage-change"

@@ -20,7 +20,7 @@ from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeCh
 if TYPE_CHECKING:
     from fubd.store.report import Known, Pruned
 
-_log = logging.getLogger("fubd.panel")
+_log = logging.getLogger("fubd.monitor")
 
 _LOOK_SECONDS = 5.0
 _CHAIN_SECONDS = 60.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fubd.core.freshness import KeeperReport
-from fubd.keeper import Keeper
+from fubd.subscriptions import Keeper
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.ports import Refused, Subscription, Unavailable
 from tests.poller.fakes import Account, AccountFeed, live
@@ -149,7 +149,7 @@ def test_of_two_of_ours_the_right_one_is_kept() -> None:
 )
 def test_two_of_ours_are_told_and_left(second: tuple[str, str, str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """The event is active and neither is touched; the owner is told once which to remove, and no more once it is gone."""
-    caplog.set_level(logging.INFO, "fubd.keeper")
+    caplog.set_level(logging.INFO, "fubd.subscriptions")
     feed = _registry(*_all_ours(), second)
     keeper, metrics = _keeper(feed)
 
@@ -226,7 +226,7 @@ def test_the_gauge_shows_what_is_in_force() -> None:
 
 def test_a_problem_is_said_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     """Ten looks at the same trouble of all events make one line; its end makes another, and its return a third."""
-    caplog.set_level(logging.INFO, "fubd.keeper")
+    caplog.set_level(logging.INFO, "fubd.subscriptions")
     feed = _registry(*_all_ours(status="Disabled"))
     keeper, _ = _keeper(feed, manage=False)
 
@@ -253,7 +253,7 @@ def test_a_problem_is_said_once_while_it_lasts(caplog: pytest.LogCaptureFixture)
 )
 def test_what_only_the_owner_can_mend_is_said_in_one_line(trouble: str, words: str, caplog: pytest.LogCaptureFixture) -> None:
     """Both places taken by others, a key that is not the owner's, no public URL: one warning with the remedy, which `/health` shows too."""
-    caplog.set_level(logging.INFO, "fubd.keeper")
+    caplog.set_level(logging.INFO, "fubd.subscriptions")
     strangers = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
     feed = _registry(*(strangers if trouble == "slots" else ()))
     if trouble == "owner":
