@@ -18,7 +18,7 @@ from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
 from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
 
 if TYPE_CHECKING:
-    from fubd.store.report import Known, Pruned
+    from fubd.store.status import Known, Pruned
 
 _log = logging.getLogger("fubd.monitor")
 
@@ -35,7 +35,7 @@ _STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check p
 
 
 class Reports(Protocol):
-    """What the panel asks of the database (`fubd.store.report`). Every method raises Unavailable."""
+    """What the panel asks of the database (`fubd.store.status`). Every method raises Unavailable."""
 
     async def known(self) -> Known:
         """Give one look at the whole."""

@@ -97,7 +97,7 @@ async def test_a_pooler_that_goes_over_to_transactions_is_noticed(database: str)
 
 
 # They make a transaction of their own on it.
-_WITH_A_BARE_CONNECTION = {"fubd/daemon.py", "fubd/commands/recording.py", "fubd/store/adoption/takeover.py", "fubd/store/pool.py"}
+_WITH_A_BARE_CONNECTION = {"fubd/daemon.py", "fubd/commands/recording.py", "fubd/store/adoption/adopt.py", "fubd/store/pool.py"}
 
 
 def test_no_statement_runs_outside_a_transaction() -> None:

@@ -23,7 +23,7 @@ from fubd.poller.poll_run import NOTHING, PAGE_SIZE, Errand, Tally
 from fubd.poller.sweep import Sweep
 from fubd.ports import Clock, Feed, Findings, Malformed, Observer, PeopleQuery, Refused
 from fubd.store import Book, Pool
-from fubd.store.inquiry import Inquiry, Standing
+from fubd.store.people import Inquiry, Standing
 
 _WORKERS = 16
 _LOOKS = 3

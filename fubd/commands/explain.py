@@ -19,7 +19,7 @@ from fubd.core.timeline import Change, History
 from fubd.ports import Unavailable
 from fubd.settings import Settings
 from fubd.store import Book, Pool
-from fubd.store.inquiry import Correction, Ignored, Inquiry, Known
+from fubd.store.people import Correction, Ignored, Inquiry, Known
 
 # Beyond it no database column and no id of Follow Up Boss goes.
 _HIGHEST_ID = 2**63 - 1

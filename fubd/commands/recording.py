@@ -13,7 +13,7 @@ from fubd.ingest import Ingest
 from fubd.ports import Findings, Malformed, Receipt, Refused, Unavailable
 from fubd.settings import Settings
 from fubd.store import Pool, migrate
-from fubd.store.inquiry import Inquiry
+from fubd.store.people import Inquiry
 
 # The daemon waits for its database however long that takes; who waits for a command wants to be told.
 _PATIENCE_SECONDS = 60.0

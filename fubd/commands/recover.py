@@ -29,7 +29,7 @@ from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Malformed, Refused, Unavailable
 from fubd.settings import FOR_FUB, Settings
 from fubd.store import Book
-from fubd.store.inquiry import Inquiry
+from fubd.store.people import Inquiry
 from fubd.store.outbox import Outbox
 
 _SHOWN = 20

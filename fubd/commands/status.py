@@ -15,8 +15,8 @@ from fubd.core.freshness import HEALTHY, polling_status, webhook_status
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
 from fubd.store import Book, Pool, Report
-from fubd.store.inquiry import Inquiry, NothingYet, State
-from fubd.store.report import Known
+from fubd.store.people import Inquiry, NothingYet, State
+from fubd.store.status import Known
 
 _LAST_CHANGES = 10
 

@@ -1,5 +1,5 @@
 -- Write the difference. Each part is empty when there is nothing of its kind.
--- What stands in braces is written as its column takes it; an older table's may be short, or of another type (`fubd.store.table`).
+-- What stands in braces is written as its column takes it; an older table's may be short, or of another type (`fubd.store.stage_changes`).
 WITH joined AS (
     DELETE FROM public.stage_changes c WHERE c.id = ANY($1::bigint[])
 ), forgotten AS (

@@ -16,7 +16,7 @@ import asyncpg
 
 from fubd.ports import Unavailable
 from fubd.store.errors import LoginRefused, SortedErrors
-from fubd.store.pooling import Pooling, find_pooling
+from fubd.store.pool_mode import Pooling, find_pooling
 
 if TYPE_CHECKING:
     from fubd.store.dsn import Dsn

@@ -19,7 +19,7 @@ from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
 from tests.commands.world import World, world
 from tests.house import house
-from tests.support import older
+from tests.support import legacy_tables
 from tests.support.pooler import pooled
 from tests.support.ports import free_port
 from tests.support.process import fubd

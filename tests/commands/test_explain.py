@@ -15,7 +15,7 @@ from fubd.store import Pool, adoption
 from fubd.store.dsn import parse
 from tests.commands.world import Ended
 from tests.recorder import Recorder, at, hint, read, recorder, webhook
-from tests.support import older
+from tests.support import legacy_tables
 from tests.support.process import fubd
 
 WINDOW = timedelta(seconds=300)

@@ -11,7 +11,7 @@ from fubd.ports import ModeRecord
 from fubd.simulator import Faults
 from fubd.store import Book, Pool
 from fubd.store.dsn import parse
-from fubd.store.inquiry import Inquiry
+from fubd.store.people import Inquiry
 from tests.commands.world import world
 from tests.support.waiting import eventually
 

@@ -12,7 +12,7 @@ import pytest
 from fubd.ports import ModeRecord
 from fubd.store import Book, Pool, migrate
 from fubd.store.dsn import parse
-from fubd.store.inquiry import Inquiry
+from fubd.store.people import Inquiry
 from tests.commands.world import Ended
 from tests.recorder import read, recorder, webhook
 from tests.support.process import fubd

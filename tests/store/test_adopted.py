@@ -15,7 +15,7 @@ from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.store import Pool, Report, adoption
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, at, read, recorder, webhook
-from tests.support import older
+from tests.support import legacy_tables
 from tests.test_ingest import EXAMPLES, about
 
 Row = tuple[str | None, str | None, datetime | None, datetime | None]

@@ -15,10 +15,10 @@ import pytest
 from fubd.ports import Unavailable
 from fubd.store import Pool, SchemaRefused, adoption, migrate
 from fubd.store.adoption import AdoptionRefused, Plan
-from fubd.store.adoption.proof import Fingerprint, fingerprint
+from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
 from fubd.store.dsn import Dsn, parse
 from tests.recorder import read, recorder, webhook
-from tests.support import older
+from tests.support import legacy_tables
 from tests.support.databases import Databases, url_of
 from tests.support.pooler import pooled as behind_a_pooler
 from tests.support.waiting import eventually

@@ -10,7 +10,7 @@ import pytest
 
 from fubd.store import Pool, adoption, migrate, statements
 from fubd.store.dsn import parse
-from tests.support import older
+from tests.support import legacy_tables
 
 WEB = ("anon", "authenticated")
 

@@ -8,7 +8,7 @@ import pytest
 
 from fubd.store import Pool
 from fubd.store.dsn import parse
-from fubd.store.table import read
+from fubd.store.stage_changes import read
 
 _MOVES = """
 WITH person AS (INSERT INTO fubd.person (id) SELECT g FROM generate_series(1, $1::bigint) g RETURNING id),

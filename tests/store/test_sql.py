@@ -9,8 +9,8 @@ import pytest
 
 from fubd.store import Pool, adoption, migrate, statements
 from fubd.store.dsn import parse
-from fubd.store.table import read
-from tests.support import older
+from fubd.store.stage_changes import read
+from tests.support import legacy_tables
 
 COLUMNS = {"campaign_id": "customCampaignID"}
 # Not a statement to be prepared, but a block that runs after every migration.

@@ -8,8 +8,8 @@ from fubd.commands.screen import counted
 from fubd.ports import Unavailable
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse
-from fubd.store.examination import Examination, Schema, examine
-from fubd.store.pooling import Pooling
+from fubd.store.inspection import Examination, Schema, examine
+from fubd.store.pool_mode import Pooling
 
 _OLDEST_VERSION = 14
 _EXPOSED_SHOWN = 3

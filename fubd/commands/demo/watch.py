@@ -16,7 +16,7 @@ from fubd.core.freshness import polling_status, webhook_status
 from fubd.ports import ModeRecord, Unavailable
 
 if TYPE_CHECKING:
-    from fubd.store.report import Known
+    from fubd.store.status import Known
 
 _LOOK_SECONDS = 0.2
 _RECENT = 40

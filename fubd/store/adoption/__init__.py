@@ -5,7 +5,7 @@
 
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.adoption.plan import BACKUP, Obstacle, Plan, Step
-from fubd.store.adoption.takeover import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
+from fubd.store.adoption.adopt import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
 
 __all__ = [
     "BACKUP",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fubd.store.adoption.survey import ASIDE, INDEXES, STAGES, Index, Survey, View
-from fubd.store.table import Column
+from fubd.store.stage_changes import Column
 
 BACKUP = "fubd.stage_changes_backup"
 

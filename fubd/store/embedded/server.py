@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fubd.ports import Unavailable
-from fubd.store.embedded.account import Account
+from fubd.store.embedded.os_user import Account
 
 # A socket's path may have 107 bytes on Linux and 103 on macOS; its name is .s.PGSQL.5432, and there is a lock file beside it.
 _LONGEST_SOCKET = 103

@@ -13,7 +13,7 @@ from fubd.store import statements
 from fubd.store.dsn import Dsn
 from fubd.store.errors import SortedErrors
 from fubd.store.migrations import SchemaRefused, examine_applied
-from fubd.store.pooling import Pooling, find_pooling
+from fubd.store.pool_mode import Pooling, find_pooling
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0

@@ -13,9 +13,9 @@ import asyncpg
 from fubd.core.reconcile import Claim, Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
-from fubd.store import statements, table
+from fubd.store import statements, stage_changes
 from fubd.store.pool import Pool
-from fubd.store.table import Table
+from fubd.store.stage_changes import Table
 
 _CLAIM_FIELDS = len(NewClaim._fields)
 

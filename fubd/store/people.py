@@ -12,7 +12,7 @@ from fubd.core.reconcile import Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Unavailable
 from fubd.store import statements
-from fubd.store.journal import Journal
+from fubd.store.recording import Journal
 from fubd.store.migrations import unready
 from fubd.store.pool import Pool
 

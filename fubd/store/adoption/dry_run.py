@@ -11,8 +11,8 @@ import asyncpg
 from fubd.core.observation import Reading
 from fubd.core.reconcile import reconcile
 from fubd.ports import Facts, NewClaim, Writing
-from fubd.store import table
-from fubd.store.journal import OneRecording
+from fubd.store import stage_changes
+from fubd.store.recording import OneRecording
 
 # The largest id, which is nobody's.
 _NOBODY = 2**63 - 1

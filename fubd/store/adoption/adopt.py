@@ -14,9 +14,9 @@ import asyncpg
 from fubd.ports import Refused
 from fubd.store import migrations, statements
 from fubd.store.adoption import plan as planning
-from fubd.store.adoption import trial
+from fubd.store.adoption import dry_run
 from fubd.store.adoption.plan import BACKUP, Plan
-from fubd.store.adoption.proof import Fingerprint, fingerprint
+from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
 from fubd.store.adoption.survey import VIEWS, Facts, survey
 from fubd.store.pool import Pool
 

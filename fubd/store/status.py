@@ -13,10 +13,10 @@ import asyncpg
 
 from fubd.core.delivery_attempts import Hour, Others, window_begins
 from fubd.ports import ModeRecord, ShownRow
-from fubd.store import statements, table
+from fubd.store import statements, stage_changes
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.pool import Pool
-from fubd.store.table import Table
+from fubd.store.stage_changes import Table
 
 
 @dataclass(frozen=True, slots=True)
