@@ -28,16 +28,16 @@ from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.ingest import Ingest
-from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
-from fubd.notifier import Notifier
 from fubd.monitor import Answered, Panel, StaleAfter
+from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock, Unavailable
 from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
 from fubd.store import Book, Dsn, Journal, Pool, Report, SchemaRefused, migrate
 from fubd.store.outbox import Outbox
+from fubd.subscriptions import Keeper
 
 _log = logging.getLogger("fubd")
 

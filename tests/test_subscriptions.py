@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fubd.core.freshness import KeeperReport
-from fubd.subscriptions import Keeper
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.ports import Refused, Subscription, Unavailable
+from fubd.subscriptions import Keeper
 from tests.poller.fakes import Account, AccountFeed, live
 
 PUBLIC = "https://fubd.example.net"
@@ -78,8 +78,8 @@ def test_what_is_in_force_is_left_alone(url: str) -> None:
     [
         (OURS, "Disabled", "disabled"),
         (OLDER, "Disabled", "disabled"),
-        ("https://older.example.org/webhook/fub/stage-change", "Active", "elsewhere"),
-        ("https://older.example.org/webhook/fub", "Disabled", "elsewhere"),
+        ("https://legacy_tables.example.org/webhook/fub/stage-change", "Active", "elsewhere"),
+        ("https://legacy_tables.example.org/webhook/fub", "Disabled", "elsewhere"),
         ("http://fubd.example.net/webhook/fub", "Active", "elsewhere"),
         ("https://fubd.example.net:8443/webhook/fub", "Active", "elsewhere"),
         (f"{OURS}/", "Active", "elsewhere"),
@@ -107,7 +107,7 @@ def test_without_leave_the_keeper_only_tells() -> None:
 
 def test_without_a_public_url_the_keeper_only_tells() -> None:
     """Where nobody knows how FUB reaches us, nothing is written, nothing is proof, and the advice names the variable."""
-    feed = _registry((STAGE, "https://older.example.org/webhook/fub", "Disabled"))
+    feed = _registry((STAGE, "https://legacy_tables.example.org/webhook/fub", "Disabled"))
     report = _check(feed, public_url=None)
     assert (feed.writes, report.was_broken) == (0, None)
     assert {event.now.value for event in report.events} == {"unmanaged"}
@@ -128,9 +128,9 @@ def test_two_strangers_leave_no_room() -> None:
 
 def test_of_two_of_ours_the_right_one_is_kept() -> None:
     """Beside an active subscription at the public address, an older one of ours elsewhere is left as it is."""
-    feed = _registry((STAGE, "https://older.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
+    feed = _registry((STAGE, "https://legacy_tables.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
     report = _check(feed)
-    assert _hooks(feed) == [("https://older.example.org/webhook/fub", "Active"), (OURS, "Active")]
+    assert _hooks(feed) == [("https://legacy_tables.example.org/webhook/fub", "Active"), (OURS, "Active")]
     assert report.statuses()[STAGE] == "active"
 
 
@@ -140,8 +140,8 @@ def test_of_two_of_ours_the_right_one_is_kept() -> None:
         ((STAGE, OURS, "Active"), "webhook 4 brings every delivery a second time: remove it in Follow Up Boss"),
         ((STAGE, OLDER, "Active"), "webhook 4 brings every delivery a second time: remove it in Follow Up Boss"),
         (
-            (STAGE, "https://older.example.org/webhook/fub?token=hidden", "Active"),
-            "webhook 4 of this system leads to older.example.org: remove it in Follow Up Boss, unless fubd runs there too",
+            (STAGE, "https://legacy_tables.example.org/webhook/fub?token=hidden", "Active"),
+            "webhook 4 of this system leads to legacy_tables.example.org: remove it in Follow Up Boss, unless fubd runs there too",
         ),
         ((STAGE, OURS, "Disabled"), None),
     ],
@@ -172,13 +172,13 @@ def test_two_of_ours_are_told_and_left(second: tuple[str, str, str], said: str |
 
 def test_of_two_of_ours_elsewhere_one_is_corrected_and_the_other_told() -> None:
     """Both lead to an older deployment: the first is corrected, the other stays as it is and is named."""
-    older = "https://older.example.org/webhook/fub"
+    older = "https://legacy_tables.example.org/webhook/fub"
     feed = _registry((STAGE, older, "Active"), (STAGE, older, "Active"))
     report = _check(feed)
     assert _hooks(feed) == [(OURS, "Active"), (older, "Active")]
     advice = next(event.advice for event in report.events if event.event == STAGE)
     assert advice is not None
-    assert "webhook 2 of this system leads to older.example.org" in advice
+    assert "webhook 2 of this system leads to legacy_tables.example.org" in advice
 
 
 def test_a_key_that_may_not_look_is_no_proof() -> None:
@@ -219,7 +219,7 @@ def test_the_gauge_shows_what_is_in_force() -> None:
 
     assert gauges(_registry(*_all_ours()), manage=False) == {1.0}
     assert gauges(_registry(*_all_ours(status="Disabled")), manage=False) == {0.0}
-    assert gauges(_registry(*_all_ours("https://older.example.org/webhook/fub")), manage=False) == {0.0}
+    assert gauges(_registry(*_all_ours("https://legacy_tables.example.org/webhook/fub")), manage=False) == {0.0}
     assert gauges(_registry(), manage=False) == {0.0}
     assert gauges(_registry(), manage=True) == {1.0}
 
@@ -278,7 +278,7 @@ urls = st.sampled_from(
     [
         OURS,
         OLDER,
-        "https://older.example.org/webhook/fub",
+        "https://legacy_tables.example.org/webhook/fub",
         "https://crm.example.org/in",
         "https://fubd.example.net/other",
         "https://[broken/webhook/fub",

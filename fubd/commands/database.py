@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 from fubd.settings import Settings, load
 from fubd.store.dsn import Dsn, parse
-from fubd.store.embedded.cluster import installed, running
+from fubd.store.embedded import installed, running
 
 
 def configured(need: Collection[str] = frozenset()) -> Settings:

@@ -23,14 +23,14 @@ from fubd.commands.remaining import timed
 from fubd.commands.screen import Screen, counted, duration, instant, moment, named, stopping, until_stopped
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.daemon import Parts, policy_of
-from fubd.subscriptions import Keeper
 from fubd.notifier import Notifier
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Malformed, Refused, Unavailable
 from fubd.settings import FOR_FUB, Settings
 from fubd.store import Book
-from fubd.store.people import Inquiry
 from fubd.store.outbox import Outbox
+from fubd.store.people import Inquiry
+from fubd.subscriptions import Keeper
 
 _SHOWN = 20
 

@@ -1,10 +1,10 @@
 """Postgres over asyncpg: the pool, migrations, and the statements in `fubd/sql`."""
 
-from fubd.store.state import Book
 from fubd.store.dsn import Dsn
-from fubd.store.recording import Journal
 from fubd.store.migrations import SchemaRefused, migrate
 from fubd.store.pool import Pool
+from fubd.store.recording import Journal
+from fubd.store.state import Book
 from fubd.store.status import Report
 
 __all__ = ["Book", "Dsn", "Journal", "Pool", "Report", "SchemaRefused", "migrate"]

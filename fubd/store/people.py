@@ -12,9 +12,9 @@ from fubd.core.reconcile import Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Unavailable
 from fubd.store import statements
-from fubd.store.recording import Journal
 from fubd.store.migrations import unready
 from fubd.store.pool import Pool
+from fubd.store.recording import Journal
 
 _MOST = 10_000
 _MOST_LIMIT = 2**63 - 1

@@ -13,7 +13,7 @@ import asyncpg
 from fubd.core.reconcile import Claim, Near, Row
 from fubd.core.timeline import Stage
 from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
-from fubd.store import statements, stage_changes
+from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import Table
 
@@ -38,7 +38,7 @@ class Journal:
         """Open the transaction; committed when left without an error."""
         try:
             async with self._pool.transaction() as connection:
-                self._table = self._table or await table.read(connection)
+                self._table = self._table or await stage_changes.read(connection)
                 yield OneRecording(connection, self._table, self._instance, self._columns, self._alert_stages)
         except BaseException:
             # Whatever failed, somebody may have altered the table: it is looked at anew.

@@ -13,7 +13,7 @@ import asyncpg
 
 from fubd.core.delivery_attempts import Hour, Others, window_begins
 from fubd.ports import ModeRecord, ShownRow
-from fubd.store import statements, stage_changes
+from fubd.store import stage_changes, statements
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import Table
@@ -127,7 +127,7 @@ class Report:
         """Open a look at the rows, with how the table is made."""
         try:
             async with self._pool.reading() as connection:
-                self._table = self._table or await table.read(connection)
+                self._table = self._table or await stage_changes.read(connection)
                 yield connection, self._table
         except BaseException:
             # Whatever failed, somebody may have altered the table: it is looked at anew.

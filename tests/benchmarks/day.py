@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fubd.simulator.dice import Dice
-from fubd.store.embedded.cluster import temporary
+from fubd.store.embedded import temporary
 from tests.house import House, house
 from tests.poller.economy import PEOPLE, Day, table
 from tests.support.waiting import eventually

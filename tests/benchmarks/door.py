@@ -31,7 +31,7 @@ import aiohttp
 import asyncpg
 
 from fubd.store.dsn import parse
-from fubd.store.embedded.cluster import temporary
+from fubd.store.embedded import temporary
 from tests.benchmarks.collectors import KEY
 from tests.support.ports import free_port
 from tests.support.programs import needs

@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 
 from fubd.simulator import Behaviour
-from fubd.store.embedded.cluster import temporary
+from fubd.store.embedded import temporary
 from tests.house import House, house
 from tests.poller.economy import PEOPLE
 from tests.support.process import Process

@@ -41,8 +41,8 @@ async def connect(url: str) -> asyncpg.Connection:
 async def test_the_plan_is_shown_and_without_a_yes_nothing_is_done(empty_database: str, tmp_path: Path) -> None:
     """Nobody can be asked in a pipe: exit 1, and the table as it was."""
     connection = await connect(empty_database)
-    await older.make(connection, rows=20)
-    shape = await older.shape(connection)
+    await legacy_tables.make(connection, rows=20)
+    shape = await legacy_tables.shape(connection)
     ended = await adopt(empty_database, tmp_path)
     assert ended.code == 1
     assert ended.lines[0] == "public.stage_changes holds 20 rows in 27 columns."
@@ -50,15 +50,15 @@ async def test_the_plan_is_shown_and_without_a_yes_nothing_is_done(empty_databas
     for words in ("copy the table", "stage_changes_event_id_unique", "idx_no_duplicate_stage_changes", "no row was lost or changed"):
         assert words in told
     assert ended.errors == ["fubd: nothing was changed: there is nobody to ask here, so say --yes to go ahead"]
-    assert await older.shape(connection) == shape
+    assert await legacy_tables.shape(connection) == shape
     await connection.close()
 
 
 async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp_path: Path) -> None:
     """Exit 0 each time; the proof's two fingerprints are one; no traceback and no secret anywhere."""
     connection = await connect(empty_database)
-    await older.make(connection, rows=50)
-    shape = await older.shape(connection)
+    await legacy_tables.make(connection, rows=50)
+    shape = await legacy_tables.shape(connection)
     ended = await adopt(empty_database, tmp_path, "--yes")
     assert ended.code == 0, ended.errors
     proof = [line for line in ended.lines if "sha256" in line]
@@ -69,7 +69,7 @@ async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp
     assert (again.code, "adopted already" in again.lines[0]) == (0, True)
     back = await adopt(empty_database, tmp_path, "--undo", "--yes")
     assert (back.code, back.lines[-1]) == (0, "Given back: 50 rows, as on the day it was adopted.")
-    assert await older.shape(connection) == shape
+    assert await legacy_tables.shape(connection) == shape
     nothing = await adopt(empty_database, tmp_path, "--undo", "--yes")
     assert (nothing.code, nothing.lines) == (1, [])
     assert nothing.errors == ["fubd: public.stage_changes was not taken over here, so there is nothing to give back"]
@@ -79,8 +79,8 @@ async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp
 async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path: Path) -> None:
     """SIGKILL while it is at any part of the work: all of it has happened or nothing, and the next run ends well."""
     connection = await connect(empty_database)
-    await older.make(connection, rows=3_000)
-    shape, reports = await older.shape(connection), await older.reports(connection)
+    await legacy_tables.make(connection, rows=3_000)
+    shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
     environ, undone = {"SUPABASE_DB_URL": empty_database, "FUBD_COLUMNS": COLUMNS}, 0
     for part in ("counting and hashing 3,000", "copying", "replace", "trying", "committing"):
         async with fubd("adopt", "--yes", environ=environ, folder=tmp_path) as process:
@@ -90,13 +90,13 @@ async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path
         await eventually(lambda: _nobody_else(connection), 30.0)
         if await connection.fetchval("SELECT to_regclass('fubd.adoption') IS NULL"):
             undone += 1
-            assert await older.shape(connection) == shape
+            assert await legacy_tables.shape(connection) == shape
         else:
             assert (await adopt(empty_database, tmp_path, "--undo", "--yes")).code == 0
     assert undone > 0
     ended = await adopt(empty_database, tmp_path, "--yes")
     assert (ended.code, "Adopted: 3,000 rows, none lost, none changed." in ended.lines) == (0, True), ended.errors
-    assert await older.reports(connection) == reports
+    assert await legacy_tables.reports(connection) == reports
     await connection.close()
 
 
@@ -114,12 +114,12 @@ async def test_before_it_is_adopted_every_command_says_what_to_run(empty_databas
     """The daemon included: exit 1, one line, and the database as it was."""
     async with house(empty_database, tmp_path, people=5) as built:
         connection = await connect(empty_database)
-        await older.make(connection, rows=5)
-        shape = await older.shape(connection)
+        await legacy_tables.make(connection, rows=5)
+        shape = await legacy_tables.shape(connection)
         async with fubd(*command.split(), environ=built.environ, folder=tmp_path) as process:
             assert await process.ended() == 1
         assert [("python -m fubd adopt" in line, "Traceback" in line) for line in process.errors] == [(True, False)], process.errors
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape
         await connection.close()
 
 
@@ -134,7 +134,7 @@ async def test_where_there_is_nothing_to_adopt(empty_database: str, database: st
 async def test_a_stage_column_that_is_too_short_stops_it(empty_database: str, tmp_path: Path) -> None:
     """With the statement that widens it, which is printed so that it can be run as it is."""
     connection = await connect(empty_database)
-    await older.make(connection, rows=5)
+    await legacy_tables.make(connection, rows=5)
     await connection.execute("DROP VIEW throwaway_leads_detail_60d; ALTER TABLE stage_changes ALTER COLUMN stage_to TYPE varchar(40)")
     ended = await adopt(empty_database, tmp_path, "--yes")
     assert (ended.code, ended.errors) == (1, [])
@@ -149,7 +149,7 @@ async def test_a_stage_column_that_is_too_short_stops_it(empty_database: str, tm
 async def test_on_a_terminal_the_question_is_asked(empty_database: str, tmp_path: Path, answer: str, code: int) -> None:
     """Only a yes goes ahead."""
     connection = await connect(empty_database)
-    await older.make(connection, rows=5)
+    await legacy_tables.make(connection, rows=5)
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -187,7 +187,7 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
     """The baseline adds only who has moved; new rows fill the older columns; what the script wrote first is counted, not written again."""
     async with house(empty_database, tmp_path, people=40) as built:
         connection = await connect(empty_database)
-        await older.make(connection)
+        await legacy_tables.make(connection)
         ids = list(built.account.ids)
         moved, told = ids[:3], ids[10]
         for person in ids:
@@ -244,7 +244,7 @@ async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database
     """Moves that webhooks tell, moves that they do not, and there and back at once: each is one row, in order, and the chain holds."""
     async with house(empty_database, tmp_path, people=30) as built:
         connection = await connect(empty_database)
-        await older.make(connection, variant)
+        await legacy_tables.make(connection, variant)
         ids = list(built.account.ids)
         for person in ids:
             await script(connection, person, "Contact Upload", built.account.stage_of(person), ago="1 hour")

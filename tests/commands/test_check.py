@@ -193,7 +193,7 @@ async def test_webhooks_of_the_older_scripts_are_ours(healthy: World) -> None:
     public = healthy.settings["PUBLIC_URL"]
     healthy.simulator.registry.change(stage, url=f"{public}/webhook/fub/stage-change")
     assert "webhooks" not in await wrong(healthy)
-    healthy.simulator.registry.change(stage, url="https://older.example/webhook/fub/stage-change")
+    healthy.simulator.registry.change(stage, url="https://legacy_tables.example/webhook/fub/stage-change")
     told = (await wrong(healthy))["webhooks"]
     assert (told.found, told.fix) == ("peopleStageUpdated is elsewhere", "start the daemon: it puts that right with its next poll")
 
@@ -333,7 +333,7 @@ async def test_schemas_that_are_still_to_be_made(healthy: World, empty_database:
     """An empty database and one of an older version are brought up to date by the daemon; where it may not, the grant is told."""
     made = World(healthy.simulator, {**healthy.settings, "DATABASE_URL": empty_database}, healthy.folder)
     assert (await found(made))["schema"].status is Status.NOTE
-    await _execute(made, older.VARIANTS["as reconstructed"])
+    await _execute(made, legacy_tables.VARIANTS["as reconstructed"])
     assert (await wrong(made))["schema"].fix == "run: python -m fubd adopt"
     await _execute(healthy, "DELETE FROM fubd.migration WHERE number > 3")
     assert "older version of fubd" in (await found(healthy))["schema"].found

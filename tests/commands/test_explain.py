@@ -88,7 +88,7 @@ async def test_explains_whom_only_an_older_script_knew(empty_database: str, tmp_
     """Rows of an adopted table are told with their source, also of somebody whom Follow Up Boss has no more."""
     pool = Pool(parse(empty_database))
     async with pool.connection() as connection:
-        await older.make(connection)
+        await legacy_tables.make(connection)
         await connection.execute(
             "INSERT INTO stage_changes (person_id, first_name, stage_from, stage_to, changed_at, source, event_id)"
             " VALUES ('5', 'Ada', NULL, 'Lead', '2026-01-05 10:00', 'wh_old', 'e-5'),"

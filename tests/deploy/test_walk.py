@@ -113,8 +113,8 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
     look, fields, adopting, undoing, audit = blocks("From the two older scripts")
     async with house(empty_database, tmp_path, people=40) as built:
         connection = await asyncpg.connect(**parse(empty_database).connect_arguments())
-        await older.make(connection, rows=300)
-        shape, reports = await older.shape(connection), await older.reports(connection)
+        await legacy_tables.make(connection, rows=300)
+        shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
         built.simulator.subscribe("peopleStageUpdated", f"{built.url}/webhook/fub/stage-change")
         one = reader(built)
         before = {
@@ -134,8 +134,8 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
         for commands, left in ((adopting, None), (undoing, shape), (adopting, None)):
             ended = await one.does(commands.rstrip() + " --yes")
             assert ended.code == 0, ended.told
-            assert await older.reports(connection) == reports
-            assert left is None or await older.shape(connection) == left
+            assert await legacy_tables.reports(connection) == reports
+            assert left is None or await legacy_tables.shape(connection) == left
 
         async with fubd(environ={"PORT": str(built.port), "FUBD_HOST": "127.0.0.1", **one.environ}, folder=tmp_path) as daemon:
             await daemon.answers(f"{built.url}/readyz")

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
-from fubd.subscriptions import Keeper
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Subscription
 from fubd.simulator.dice import Dice
+from fubd.subscriptions import Keeper
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, VirtualClock, true_time
 
 PUBLIC = "https://fubd.example.net"

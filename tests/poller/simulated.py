@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from fubd.client import FubClient
-from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.dice import Dice
+from fubd.subscriptions import Keeper
 from tests.poller.fakes import Memory
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)

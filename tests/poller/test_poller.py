@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 
 from fubd.core.pacing import Hysteresis, Policy
-from fubd.subscriptions import Keeper
 from fubd.poller import CatchUp, Poller, PollPolicy, Progress
 from fubd.ports import Unavailable
+from fubd.subscriptions import Keeper
 from tests.poller.fakes import EPOCH, live, true_time
 from tests.poller.harness import PUBLIC, House
 

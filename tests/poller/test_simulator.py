@@ -118,7 +118,7 @@ async def test_the_keeper_keeps_the_real_registry() -> None:
         assert (await world.keeper.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():
-            registry.change(hook, url="https://older.example.org/webhook/fub/stage-change")
+            registry.change(hook, url="https://legacy_tables.example.org/webhook/fub/stage-change")
         assert (await world.keeper.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():

@@ -20,7 +20,7 @@ from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
 from fubd.simulator.dice import Dice
 from fubd.simulator.query import find, paging, wanted
 from fubd.simulator.scenario import anyone_is_edited, anyone_moves, pick, several
-from fubd.store.embedded.cluster import temporary
+from fubd.store.embedded import temporary
 from tests.simulator.caller import Caller
 from tests.simulator.conftest import NINE
 from tests.simulator.listener import Listener

@@ -12,11 +12,11 @@ from typing import Any
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
 from fubd.daemon import Parts, build, policy_of
-from fubd.subscriptions import Keeper
 from fubd.poller import Poller, PollPolicy
 from fubd.settings import load
 from fubd.simulator import SimClock
 from fubd.store.dsn import parse
+from fubd.subscriptions import Keeper
 from tests.simulator.listener import Got
 
 _ROWS_A_PAGE = 1_000

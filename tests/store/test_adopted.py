@@ -29,7 +29,7 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
     connection = await asyncpg.connect(**parse(url).connect_arguments())
     pool = Pool(parse(url), size=1)
     try:
-        await older.make(connection, variant)
+        await legacy_tables.make(connection, variant)
         await connection.execute(altered or "SELECT")
         if rows:
             await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
@@ -232,7 +232,7 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
         assert made.metrics.registry.get_sample_value("fubd_healed_total") == 0
 
 
-@pytest.mark.parametrize("variant", older.VARIANTS)
+@pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_the_promises_hold_on_every_variant(empty_database: str, variant: str) -> None:
     """Every example of the contract, one piece of evidence after the other, all of it at once, and backwards: the rows of a fresh table."""
     async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
@@ -254,7 +254,7 @@ async def test_the_promises_hold_on_every_variant(empty_database: str, variant: 
             assert await connection.fetchval(f"{ordered} FROM stage_changes) g WHERE g.gap <= interval '0'") == 0
 
 
-@pytest.mark.parametrize("variant", older.VARIANTS)
+@pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, variant: str) -> None:
     """With the fields of FUBD_COLUMNS, the tag of FUBD_LEAD_SOURCE_TAGS, names and agent."""
     async with adopted(empty_database, variant=variant) as made:

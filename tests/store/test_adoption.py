@@ -91,17 +91,17 @@ async def columns_of(connection: asyncpg.Connection) -> list[str]:
     return [row["column_name"] for row in found]
 
 
-@pytest.mark.parametrize("variant", older.VARIANTS)
+@pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_every_variant_is_taken_over_and_given_back(empty_database: str, variant: str) -> None:
     """Rows, reports and the older columns are as before, fubd's views answer, and undoing leaves nothing behind."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, variant, rows=600)
+        await legacy_tables.make(connection, variant, rows=600)
         columns = await columns_of(connection)
-        shape, reports, rows = await older.shape(connection), await older.reports(connection), await rows_of(connection, columns)
+        shape, reports, rows = await legacy_tables.shape(connection), await legacy_tables.reports(connection), await rows_of(connection, columns)
         proof = await adopt(pool)
         assert (proof.before, proof.before.rows) == (proof.after, 600)
         assert reports
-        assert (await older.reports(connection)).items() >= reports.items()
+        assert (await legacy_tables.reports(connection)).items() >= reports.items()
         assert await rows_of(connection, columns) == rows
         assert await connection.fetchval("SELECT count(*) FROM fubd.stage_changes_backup") == 600
         for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
@@ -109,14 +109,14 @@ async def test_every_variant_is_taken_over_and_given_back(empty_database: str, v
         await migrate(connection, columns={"campaign_id": "customCampaignID", "another": "customOther"})
         given_back = await adoption.undo(pool)
         assert given_back.as_found
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape
         assert await rows_of(connection, columns) == rows
 
 
 async def test_the_daemon_writes_into_such_a_table_only_once_it_is_adopted(empty_database: str) -> None:
     """Before, it refuses and says what to run; after, it finds its schema made."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, rows=10)
+        await legacy_tables.make(connection, rows=10)
         with pytest.raises(SchemaRefused, match="fubd adopt"):
             await migrate(connection)
         await adopt(pool)
@@ -135,7 +135,7 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
     ):
         assert (await adoption.state(pool), await adoption.look(pool, {})) == ("missing", None)
         assert (await adoption.state(other), await adoption.look(other, {})) == ("own", None)
-        await older.make(connection)
+        await legacy_tables.make(connection)
         assert await adoption.state(pool) == "older"
 
 
@@ -147,7 +147,7 @@ async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, m
         behind_a_pooler(empty_database, mode=mode) as pooler,
         pooled(pooler.url) as pool,
     ):
-        await older.make(connection, rows=100)
+        await legacy_tables.make(connection, rows=100)
         await adopt(pool)
         async with recorder(pooler.url) as made:
             await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
@@ -240,24 +240,24 @@ async def test_what_is_in_the_way_is_told_with_the_statement_that_removes_it(own
     spoiling, words = OBSTACLES[name]
     async with connected(owned_database) as connection, pooled(owned_database) as pool:
         await _spoil(connection, spoiling)
-        shape, plan = await older.shape(connection), await planned(pool)
+        shape, plan = await legacy_tables.shape(connection), await planned(pool)
         assert any(words in obstacle.why for obstacle in plan.obstacles), plan.obstacles
         with pytest.raises(AdoptionRefused, match="cannot be taken over"):
             await adopt(pool)
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape
         for _ in range(4):
             for obstacle in (await planned(pool)).obstacles:
                 await connection.execute(obstacle.statement)
         assert (await planned(pool)).obstacles == ()
         await adopt(pool)
         assert [line for line in shape if "on_it" in line and "pg_monitor" in line] == [
-            line for line in await older.shape(connection) if "on_it" in line and "pg_monitor" in line
+            line for line in await legacy_tables.shape(connection) if "on_it" in line and "pg_monitor" in line
         ]
 
 
 async def _spoil(connection: asyncpg.Connection, spoiling: str) -> None:
     """Make the table, spoil it, and build views on it as far as that goes."""
-    table, _, view = older.VARIANTS["as reconstructed"].partition("CREATE VIEW")
+    table, _, view = legacy_tables.VARIANTS["as reconstructed"].partition("CREATE VIEW")
     await connection.execute(table + spoiling)
     with suppress(asyncpg.PostgresError):
         async with connection.transaction():
@@ -269,7 +269,7 @@ async def _spoil(connection: asyncpg.Connection, spoiling: str) -> None:
 async def test_a_table_of_another_owner_is_left_alone(somebody: Dsn, empty_database: str) -> None:
     """The plan says whose it is."""
     async with connected(empty_database) as connection:
-        await older.make(connection)
+        await legacy_tables.make(connection)
         await connection.execute(
             f"GRANT USAGE, CREATE ON SCHEMA public TO {somebody.user}; GRANT SELECT ON stage_changes TO {somebody.user}"
         )
@@ -315,12 +315,12 @@ async def test_what_would_refuse_or_alter_our_rows_is_found_by_trying(empty_data
     """Nothing was changed; with the statement that was told the table is taken over."""
     spoiling, words = MEDDLERS[name]
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, rows=5)
+        await legacy_tables.make(connection, rows=5)
         await connection.execute(spoiling)
-        shape = await older.shape(connection)
+        shape = await legacy_tables.shape(connection)
         with pytest.raises(AdoptionRefused, match=words) as refused:
             await adopt(pool)
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape
         (statement,) = re.findall(r"(?:ALTER TABLE|DROP RULE) [^);]*", str(refused.value))
         await connection.execute(statement)
         await adopt(pool)
@@ -329,8 +329,8 @@ async def test_what_would_refuse_or_alter_our_rows_is_found_by_trying(empty_data
 async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again(empty_database: str) -> None:
     """At each part of the work: stopped by an error, by a cancellation, or by the server ending the connection."""
     async with connected(empty_database) as connection, connected(empty_database) as other, pooled(empty_database) as pool:
-        await older.make(connection, rows=50)
-        shape, plan = await older.shape(connection), await planned(pool)
+        await legacy_tables.make(connection, rows=50)
+        shape, plan = await legacy_tables.shape(connection), await planned(pool)
         parts: list[str] = []
         for part in range(30):
             interruption = Interruption(part, (RuntimeError, asyncio.CancelledError, None)[part % 3], other)
@@ -338,7 +338,7 @@ async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again
                 await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=interruption)
             except (RuntimeError, asyncio.CancelledError, Unavailable):
                 parts.append(interruption.at)
-                assert await older.shape(connection) == shape
+                assert await legacy_tables.shape(connection) == shape
             await interruption.ended()
             if not interruption.at:
                 break
@@ -381,7 +381,7 @@ class Interruption:
 async def test_rows_that_come_meanwhile_are_neither_lost_nor_refused(empty_database: str) -> None:
     """A script that goes on inserting waits while the table is taken over, and every row of it is there."""
     async with connected(empty_database) as connection, connected(empty_database) as script, pooled(empty_database) as pool:
-        await older.make(connection, rows=3_000)
+        await legacy_tables.make(connection, rows=3_000)
         written = 0
         done = asyncio.Event()
 
@@ -407,7 +407,7 @@ async def test_rows_that_come_meanwhile_are_neither_lost_nor_refused(empty_datab
 async def test_reports_go_on_reading_while_rows_are_hashed_and_copied(empty_database: str) -> None:
     """Only the last part of the work has the table to itself."""
     async with connected(empty_database) as connection, connected(empty_database) as reader, pooled(empty_database) as pool:
-        await older.make(connection, rows=20_000)
+        await legacy_tables.make(connection, rows=20_000)
         parts: list[str] = [""]
         read_during: set[str] = set()
 
@@ -435,7 +435,7 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
         connected(empty_database) as other,
         pooled(empty_database) as pool,
     ):
-        await older.make(connection, rows=100)
+        await legacy_tables.make(connection, rows=100)
         # It is we who find that nobody can go on.
         await script.execute("SET deadlock_timeout = '60s'")
         plan = await planned(pool)
@@ -471,7 +471,7 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
 async def test_a_plan_that_no_longer_fits_is_not_carried_out(empty_database: str) -> None:
     """A plan that no longer fits, and a table that has become fubd's meanwhile, are told; nothing is changed."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, rows=5)
+        await legacy_tables.make(connection, rows=5)
         plan = await planned(pool)
         await connection.execute("CREATE INDEX by_time ON stage_changes (changed_at)")
         with pytest.raises(AdoptionRefused, match="no longer as the plan was made for"):
@@ -511,8 +511,8 @@ async def taken_of(connection: asyncpg.Connection, relation: str) -> Fingerprint
 async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_database: str) -> None:
     """Then it is refused with what to do; that done, the table is as it was, with what the scripts added."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, rows=30)
-        shape, columns = await older.shape(connection), await columns_of(connection)
+        await legacy_tables.make(connection, rows=30)
+        shape, columns = await legacy_tables.shape(connection), await columns_of(connection)
         await adopt(pool)
         await connection.execute(
             "INSERT INTO stage_changes (person_id, stage_to, changed_at, event_id) VALUES ('77', 'Lead', now(), 'new')"
@@ -529,7 +529,7 @@ async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_datab
         given_back = await adoption.undo(pool)
         assert not given_back.as_found
         assert await rows_of(connection, columns) == rows
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape
         await adopt(pool)
 
 
@@ -552,10 +552,10 @@ async def test_giving_back_takes_nothing_else_along(empty_database: str, name: s
     """Whatever others have built on it since is told, and nothing has changed."""
     doing, words = BLOCKED[name]
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
-        await older.make(connection, rows=5)
+        await legacy_tables.make(connection, rows=5)
         await adopt(pool)
         await connection.execute(doing)
-        shape = await older.shape(connection)
+        shape = await legacy_tables.shape(connection)
         with pytest.raises(AdoptionRefused, match=words):
             await adoption.undo(pool)
-        assert await older.shape(connection) == shape
+        assert await legacy_tables.shape(connection) == shape

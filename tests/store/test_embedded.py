@@ -19,7 +19,7 @@ import pytest
 from fubd.ports import Unavailable
 from fubd.store import embedded
 from fubd.store.dsn import parse
-from fubd.store.embedded.cluster import binaries
+from fubd.store.embedded import binaries
 from fubd.store.embedded.os_user import Account
 from fubd.store.embedded.server import Server
 from tests.support.process import Process, python

@@ -139,7 +139,7 @@ async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_datab
     """The table and the views on it that were open stay as they were found; fubd's own is closed; with the holders' grants gone all is."""
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
-        await older.make(connection, rows=10)
+        await legacy_tables.make(connection, rows=10)
         await connection.execute("GRANT SELECT ON stage_changes TO PUBLIC")
         pool = Pool(parse(empty_database), size=1)
         plan = await adoption.look(pool, {})

@@ -17,14 +17,14 @@ COLUMNS = {"campaign_id": "customCampaignID"}
 PREPARED = [name for name in statements.names() if name != "secure"]
 
 
-@pytest.fixture(params=["fresh", *older.VARIANTS])
+@pytest.fixture(params=["fresh", *legacy_tables.VARIANTS])
 async def connection(request: pytest.FixtureRequest, empty_database: str) -> AsyncIterator[asyncpg.Connection]:
     """Give a connection to a migrated database: a fresh one, and each older table once it is adopted."""
     made = await asyncpg.connect(**parse(empty_database).connect_arguments())
     if request.param == "fresh":
         await migrate(made, columns=COLUMNS)
     else:
-        await older.make(made, request.param)
+        await legacy_tables.make(made, request.param)
         pool = Pool(parse(empty_database), size=1)
         plan = await adoption.look(pool, COLUMNS)
         assert plan is not None

@@ -15,10 +15,10 @@ from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.commands.screen import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
-from fubd.subscriptions import Keeper
 from fubd.metrics import Metrics
 from fubd.ports import Refused, Unavailable
 from fubd.settings import Settings
+from fubd.subscriptions import Keeper
 
 REGISTER = "register a system at apps.followupboss.com/system-registration, and set FUB_SYSTEM and FUB_SYSTEM_KEY to what it gives"
 

@@ -8,8 +8,8 @@ from http import HTTPStatus
 import aiohttp
 
 from fubd.commands.check.finding import Finding, Status
-from fubd.subscriptions import ROUTE
 from fubd.settings import Settings
+from fubd.subscriptions import ROUTE
 
 _URL_SECONDS = 10.0
 _LONGEST_BYTES = 1024 * 1024

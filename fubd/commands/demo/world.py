@@ -21,7 +21,7 @@ from fubd.daemon import Daemon, Parts, build, policy_of
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
-from fubd.store.embedded.cluster import temporary
+from fubd.store.embedded import temporary
 
 SEED = 7
 PEOPLE = 2_000

@@ -3,9 +3,9 @@
 `foreign` is for afterwards: the older scripts may go on writing.
 """
 
+from fubd.store.adoption.adopt import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.adoption.plan import BACKUP, Obstacle, Plan, Step
-from fubd.store.adoption.adopt import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
 
 __all__ = [
     "BACKUP",

@@ -13,10 +13,10 @@ import asyncpg
 
 from fubd.ports import Refused
 from fubd.store import migrations, statements
-from fubd.store.adoption import plan as planning
 from fubd.store.adoption import dry_run
-from fubd.store.adoption.plan import BACKUP, Plan
+from fubd.store.adoption import plan as planning
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
+from fubd.store.adoption.plan import BACKUP, Plan
 from fubd.store.adoption.survey import VIEWS, Facts, survey
 from fubd.store.pool import Pool
 
@@ -120,7 +120,7 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], shown: Plan, told: Told
         told("making the schema fubd")
         await _make_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
         told("trying what the daemon will do, and taking it back")
-        if not await trial.attempt(connection, columns):
+        if not await dry_run.attempt(connection, columns):
             raise AdoptionRefused(_meddled(found.facts))
         told("counting and hashing again")
         after = await _fingerprint(connection, plan)

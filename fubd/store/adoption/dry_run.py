@@ -30,7 +30,7 @@ async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) ->
     taking_back = connection.transaction()
     await taking_back.start()
     try:
-        product = await table.read(connection)
+        product = await stage_changes.read(connection)
         recording = OneRecording(connection, product, "adopt", columns, [])
         await _record(recording, _entry("first", 1), None)
         await _record(recording, _state("third " + "x" * _LONG, 3), _facts(columns))

@@ -21,13 +21,10 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from fubd.ports import Unavailable
-from fubd.store.embedded.cluster import binaries
-from fubd.store.embedded.os_user import Account
-from fubd.store.embedded.binaries import installed
+from fubd.store.embedded import binaries
 from fubd.store.embedded.lock import Lock
+from fubd.store.embedded.os_user import Account
 from fubd.store.embedded.server import Server
-
-__all__ = ["default_home", "installed", "running", "temporary"]
 
 _PREFIX = "fubd-postgres-"
 _ABANDONED_AFTER_SECONDS = 3600.0
