@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fubd.store import embedded
-from tests.house import House, house
+from tests.stack import House, house
 from tests.support.databases import Databases
 from tests.support.pooler import pooled
 

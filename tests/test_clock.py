@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.house import House, house
+from tests.stack import House, house
 from tests.support.programs import library
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some

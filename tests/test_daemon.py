@@ -15,7 +15,7 @@ import pytest
 
 from fubd.simulator import Score
 from fubd.store.dsn import parse
-from tests.house import House, event, house
+from tests.stack import House, event, house
 from tests.support.ports import free_port
 from tests.support.process import fubd
 from tests.support.proxy import Proxy

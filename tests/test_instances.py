@@ -10,7 +10,7 @@ from random import Random
 
 import aiohttp
 
-from tests.house import House, event, house
+from tests.stack import House, event, house
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some
 

@@ -15,8 +15,8 @@ from fubd.metrics import Metrics
 from fubd.store import Pool, Report
 from fubd.store.dsn import parse
 from tests.deploy.programs import run
-from tests.house import House, event, house
 from tests.recorder import recorder, webhook
+from tests.stack import House, event, house
 from tests.support.programs import needs
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually

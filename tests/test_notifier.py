@@ -24,8 +24,8 @@ from fubd.ports import ModeRecord
 from fubd.store import Book, Journal, Pool
 from fubd.store.dsn import parse
 from fubd.store.outbox import Alert, Outbox
-from tests.house import house as a_whole_house
 from tests.recorder import at, read, webhook
+from tests.stack import house as a_whole_house
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 

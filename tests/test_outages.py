@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from fubd.store.dsn import parse
-from tests.house import House, event, house
+from tests.stack import House, event, house
 from tests.support.databases import Databases
 from tests.support.process import Process
 from tests.support.proxy import Proxy

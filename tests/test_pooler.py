@@ -12,7 +12,7 @@ import pytest
 from fubd.ports import Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
-from tests.house import house
+from tests.stack import house
 from tests.support.pooler import pooled
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some

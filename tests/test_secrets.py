@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from fubd.store.dsn import parse
-from tests.house import sign
+from tests.stack import sign
 from tests.support.ports import free_port
 from tests.support.process import fubd
 from tests.support.proxy import Proxy

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.house import House, event, house, sign
+from tests.stack import House, event, house, sign
 from tests.support.process import Process, python
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from fubd.commands.database import database
-from fubd.commands.screen import Screen, counted
+from fubd.commands.console import Screen, counted
+from fubd.commands.session import database
 from fubd.settings import Settings, load
 from fubd.store import Pool, adoption
 from fubd.store.adoption import AdoptionRefused, Plan

@@ -6,11 +6,10 @@ import argparse
 import asyncio
 from contextlib import AsyncExitStack
 
-from fubd.commands.comparing import Comparison, Result
-from fubd.commands.database import configured
-from fubd.commands.recording import opened, recording
-from fubd.commands.remaining import timed
-from fubd.commands.screen import Screen, counted, duration, instant, share, stopping, until_stopped
+from fubd.commands.comparison import Comparison, Result
+from fubd.commands.console import Screen, counted, duration, instant, share, stopping, until_stopped
+from fubd.commands.eta import timed
+from fubd.commands.session import configured, opened, recording
 from fubd.daemon import Parts
 from fubd.ports import Inbox, Unavailable
 from fubd.settings import FOR_FUB, Settings

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fubd.commands.database import configured
-from fubd.commands.recording import reading
-from fubd.commands.screen import Screen, duration, instant, named
+from fubd.commands.console import Screen, duration, instant, named
+from fubd.commands.session import configured, reading
 from fubd.core.reconcile import Claim, Near, Row, derive, paired
 from fubd.core.timeline import Change, History
 from fubd.ports import Unavailable

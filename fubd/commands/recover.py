@@ -17,10 +17,9 @@ from datetime import datetime
 
 from typing_extensions import override
 
-from fubd.commands.database import configured
-from fubd.commands.recording import Impatient, opened, recording
-from fubd.commands.remaining import timed
-from fubd.commands.screen import Screen, counted, duration, instant, moment, named, stopping, until_stopped
+from fubd.commands.console import Screen, counted, duration, instant, moment, named, stopping, until_stopped
+from fubd.commands.eta import timed
+from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.daemon import Parts, policy_of
 from fubd.notifier import Notifier

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from fubd.commands.database import configured
-from fubd.commands.recording import Impatient, opened, recording
-from fubd.commands.screen import Screen, counted
+from fubd.commands.console import Screen, counted
+from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.core.observation import Hint, StageEvent
 from fubd.core.reconcile import Corrected, Recorded
 from fubd.core.webhook import decode

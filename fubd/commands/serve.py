@@ -14,7 +14,7 @@ import sys
 import threading
 
 from fubd import logs
-from fubd.commands.database import configured, database
+from fubd.commands.session import configured, database
 from fubd.daemon import Daemon, build
 from fubd.settings import FOR_THE_DAEMON, Settings
 from fubd.store import SchemaRefused

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.commands.database import configured
-from fubd.commands.recording import reading
-from fubd.commands.screen import Screen, ago, counted, duration, instant, moment, named, share
+from fubd.commands.console import Screen, ago, counted, duration, instant, moment, named, share
+from fubd.commands.session import configured, reading
 from fubd.core.freshness import HEALTHY, polling_status, webhook_status
 from fubd.ports import ModeRecord
 from fubd.settings import Settings

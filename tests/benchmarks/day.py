@@ -20,8 +20,8 @@ from pathlib import Path
 
 from fubd.simulator.dice import Dice
 from fubd.store.embedded import temporary
-from tests.house import House, house
 from tests.poller.economy import PEOPLE, Day, table
+from tests.stack import House, house
 from tests.support.waiting import eventually
 
 DAY_SECONDS = 86_400.0

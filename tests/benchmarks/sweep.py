@@ -17,8 +17,8 @@ from pathlib import Path
 
 from fubd.simulator import Behaviour
 from fubd.store.embedded import temporary
-from tests.house import House, house
 from tests.poller.economy import PEOPLE
+from tests.stack import House, house
 from tests.support.process import Process
 from tests.support.waiting import eventually
 

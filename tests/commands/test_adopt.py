@@ -15,8 +15,8 @@ import pytest
 
 from fubd.simulator import score
 from fubd.store.dsn import parse
-from tests.commands.world import Ended
-from tests.house import House, house
+from tests.commands.fakes import Ended
+from tests.stack import House, house
 from tests.support import legacy_tables
 from tests.support.process import Process, fubd
 from tests.support.waiting import eventually

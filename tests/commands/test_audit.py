@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fubd.clock import SystemClock
-from fubd.commands.comparing import Comparison, Kind, Result
+from fubd.commands.comparison import Comparison, Kind, Result
 from fubd.daemon import Parts, build
 from fubd.poller import Progress
 from fubd.settings import load
 from fubd.store.dsn import parse
-from tests.commands.world import World, world
+from tests.commands.fakes import World, world
 
 
 @asynccontextmanager

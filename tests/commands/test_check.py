@@ -17,8 +17,8 @@ from fubd.commands.check import Finding, Status, examined
 from fubd.settings import load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
-from tests.commands.world import World, world
-from tests.house import house
+from tests.commands.fakes import World, world
+from tests.stack import house
 from tests.support import legacy_tables
 from tests.support.pooler import pooled
 from tests.support.ports import free_port

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fubd.commands.demo import verdict
-from fubd.commands.demo.plan import planned
+from fubd.demo import verdict
+from fubd.demo.plan import planned
 from fubd.simulator import Account, SimClock, Simulator, score
 from tests.support.process import fubd
 

@@ -13,7 +13,7 @@ from fubd.commands.explain import document, gather
 from fubd.core.observation import Channel, Delivery, Snapshot
 from fubd.store import Pool, adoption
 from fubd.store.dsn import parse
-from tests.commands.world import Ended
+from tests.commands.fakes import Ended
 from tests.recorder import Recorder, at, hint, read, recorder, webhook
 from tests.support import legacy_tables
 from tests.support.process import fubd

@@ -12,7 +12,7 @@ from fubd.simulator import Faults
 from fubd.store import Book, Pool
 from fubd.store.dsn import parse
 from fubd.store.people import Inquiry
-from tests.commands.world import world
+from tests.commands.fakes import world
 from tests.support.waiting import eventually
 
 KEYS = {"caught_up", "recovered", "people_read", "api_calls", "coverage", "seconds"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from fubd.core.webhook import decode
-from tests.commands.world import Ended
+from tests.commands.fakes import Ended
 from tests.recorder import Recorder, recorder
 from tests.support.process import fubd
 

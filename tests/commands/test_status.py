@@ -13,7 +13,7 @@ from fubd.ports import ModeRecord
 from fubd.store import Book, Pool, migrate
 from fubd.store.dsn import parse
 from fubd.store.people import Inquiry
-from tests.commands.world import Ended
+from tests.commands.fakes import Ended
 from tests.recorder import read, recorder, webhook
 from tests.support.process import fubd
 

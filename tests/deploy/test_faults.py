@@ -24,7 +24,7 @@ from tests.deploy.scaled import scaled
 from tests.deploy.test_rules import ALERTS, RULES
 from tests.grafana.boards import without_data
 from tests.grafana.prometheus import firing, prometheus, value
-from tests.house import House, house
+from tests.stack import House, house
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually

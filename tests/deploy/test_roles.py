@@ -14,7 +14,7 @@ from fubd import store
 from fubd.store import Pool, adoption
 from fubd.store.dsn import Dsn, parse
 from tests.deploy.programs import CHECKOUT
-from tests.house import house
+from tests.stack import house
 from tests.support.databases import url_of
 from tests.support.process import fubd
 

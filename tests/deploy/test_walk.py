@@ -16,7 +16,7 @@ import asyncpg
 
 from fubd.store.dsn import parse
 from tests.deploy.programs import CHECKOUT, Ended, run
-from tests.house import House, house
+from tests.stack import House, house
 from tests.support import legacy_tables
 from tests.support.process import fubd
 from tests.support.programs import needs

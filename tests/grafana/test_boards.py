@@ -18,7 +18,7 @@ from fubd.store.dsn import parse
 from tests.deploy.promql import exported, metrics_in, wrongs
 from tests.grafana.alerting import PROVISIONED, RULES, provisioned
 from tests.grafana.boards import GRAFANA, NAMES, Query, board, panels, promql, queries, sql, sql_without_rows
-from tests.house import house
+from tests.stack import house
 
 PROMQL = list(queries("fubd"))
 SQL = list(queries("business"))

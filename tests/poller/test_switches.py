@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.house import House, house
+from tests.stack import House, house
 from tests.support.process import Process
 from tests.support.waiting import eventually
 

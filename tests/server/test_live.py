@@ -14,9 +14,9 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.house import House, event, house
 from tests.recorder import recorder, webhook
 from tests.server.senders import connect, until
+from tests.stack import House, event, house
 from tests.support.waiting import eventually
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 
 from fubd.ports import Unavailable
-from tests.house import event, house, sign
 from tests.recorder import recorder, webhook
+from tests.stack import event, house, sign
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from tests.house import House, event, house, sign
 from tests.server.senders import MIB, connect, exchange, rest_of, until
+from tests.stack import House, event, house, sign
 from tests.support.databases import Databases
 from tests.support.waiting import eventually
 

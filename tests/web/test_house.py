@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.house import House, event, house
 from tests.recorder import recorder, webhook
+from tests.stack import House, event, house
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.web.browser import Browser, Page

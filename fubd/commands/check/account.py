@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from fubd.client import FubClient
 from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
-from fubd.commands.screen import duration
+from fubd.commands.console import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
 from fubd.metrics import Metrics
 from fubd.ports import Refused, Unavailable

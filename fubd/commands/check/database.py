@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fubd.commands.check.finding import Finding, Status, unknown
-from fubd.commands.database import database
-from fubd.commands.screen import counted
+from fubd.commands.console import counted
+from fubd.commands.session import database
 from fubd.ports import Unavailable
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse

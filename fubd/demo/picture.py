@@ -15,8 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fubd.commands.demo import verdict
-from fubd.commands.demo.view import ACTS, Change, Line, ModeView, SourceView, Teller, View
+from fubd.demo import verdict
+from fubd.demo.view import ACTS, Change, Line, ModeView, SourceView, Teller, View
 from fubd.simulator import Score
 
 _STYLES = {"webhook": "cyan", "polling": "magenta"}

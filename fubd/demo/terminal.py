@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from fubd.commands.demo import verdict
-from fubd.commands.demo.picture import figures, frame, story_line
-from fubd.commands.demo.view import Teller, View
+from fubd.demo import verdict
+from fubd.demo.picture import figures, frame, story_line
+from fubd.demo.view import Teller, View
 from fubd.simulator import Score
 
 _TALLY_SECONDS = 5.0

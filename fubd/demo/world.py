@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.commands.demo.plan import Plan
 from fubd.daemon import Daemon, Parts, build, policy_of
+from fubd.demo.plan import Plan
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse

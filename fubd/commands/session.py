@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import ExitStack, asynccontextmanager
 
-from fubd.commands.database import database
 from fubd.core.observation import Delivery, Snapshot
 from fubd.daemon import Parts, build
 from fubd.ingest import Ingest
 from fubd.ports import Findings, Malformed, Receipt, Refused, Unavailable
-from fubd.settings import Settings
+from fubd.settings import Settings, load
 from fubd.store import Pool, migrate
+from fubd.store.dsn import Dsn, parse
+from fubd.store.embedded import installed, running
 from fubd.store.people import Inquiry
 
 # The daemon waits for its database however long that takes; who waits for a command wants to be told.
 _PATIENCE_SECONDS = 60.0
+
+
+def configured(need: Collection[str] = frozenset()) -> Settings:
+    """Read the settings; `need` names those that must be there. Raises SettingsError with all that is wrong, no database included."""
+    return load(need=need, checks={"DATABASE_URL": parse}, stand_ins={"DATABASE_URL": installed})
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Dsn]:
+    """Give where to connect; an embedded server runs as long as the block. Raises SettingsError when there is neither."""
+    if settings.database_url is not None:
+        yield parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
+        return
+    with ExitStack() as stack:
+        # Starting and stopping a server takes a moment; the loop goes on meanwhile.
+        url = await asyncio.to_thread(stack.enter_context, running())
+        try:
+            yield parse(url)
+        finally:
+            await asyncio.to_thread(stack.close)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typing_extensions import override
 
-from fubd.commands.screen import Screen, ago, counted, duration, instant, moment, named, plain, share
+from fubd.commands.console import Screen, ago, counted, duration, instant, moment, named, plain, share
 from fubd.poller import Progress
 
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)

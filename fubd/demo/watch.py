@@ -9,10 +9,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fubd.commands.demo.plan import Plan
-from fubd.commands.demo.view import Change, ModeView, SourceView, Teller, View
-from fubd.commands.demo.world import World, instant
 from fubd.core.freshness import polling_status, webhook_status
+from fubd.demo.plan import Plan
+from fubd.demo.view import Change, ModeView, SourceView, Teller, View
+from fubd.demo.world import World, instant
 from fubd.ports import ModeRecord, Unavailable
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fubd.commands.remaining import seconds_left
+from fubd.commands.eta import seconds_left
 from fubd.poller import Progress
 
 

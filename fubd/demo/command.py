@@ -14,13 +14,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from fubd.commands.demo import verdict
-from fubd.commands.demo.plan import Plan, planned
-from fubd.commands.demo.screen import Screen, screen_for
-from fubd.commands.demo.story import Story
-from fubd.commands.demo.view import Teller, View
-from fubd.commands.demo.watch import Watch
-from fubd.commands.demo.world import world
+from fubd.demo import verdict
+from fubd.demo.plan import Plan, planned
+from fubd.demo.story import Story
+from fubd.demo.terminal import Screen, screen_for
+from fubd.demo.view import Teller, View
+from fubd.demo.watch import Watch
+from fubd.demo.world import world
 from fubd.settings import SettingsError
 from fubd.simulator import Score, score
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fubd.commands.demo.plan import Plan
-from fubd.commands.demo.view import Teller
-from fubd.commands.demo.watch import Watch
-from fubd.commands.demo.world import SEED, World
+from fubd.demo.plan import Plan
+from fubd.demo.view import Teller
+from fubd.demo.watch import Watch
+from fubd.demo.world import SEED, World
 from fubd.simulator import Account, TrueChange
 from fubd.simulator.dice import Dice
 

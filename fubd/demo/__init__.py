@@ -1,0 +1,1 @@
+"""The demo: a scripted story on a simulated Follow Up Boss account."""
