@@ -440,14 +440,14 @@ def _claims_in(what: Delivery | Snapshot) -> int:
 
 
 def _joined(first: NewHint, again: NewHint) -> NewHint:
-    """Two hints of one person in one batch, joined as the database joins them (`write.sql`)."""
+    """Two hints of one person in one batch, joined as the database joins them (`recording/apply_changes.sql`)."""
     return first._replace(
         since=max(first.since, again.since), deleted=first.deleted or again.deleted, created=first.created or again.created
     )
 
 
 def _widened(first: NewClaim, again: NewClaim) -> NewClaim:
-    """The same state read twice in one batch, joined as the database joins claims (`take.sql`)."""
+    """The same state read twice in one batch, joined as the database joins claims (`recording/insert_claims.sql`)."""
     read_at = max(first.read_at or _EPOCH, again.read_at or _EPOCH)
     covered = None if first.covered is None or again.covered is None else min(first.covered, again.covered)
     return first._replace(read_at=read_at, covered=covered)

@@ -86,7 +86,7 @@ async def examine(dsn: Dsn) -> Examination:
 
 
 async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination:
-    row = await connection.fetchrow(statements.text("check_database"))
+    row = await connection.fetchrow(statements.text("check/database"))
     schema, refusal = Schema.READY, None
     try:
         missing = await examine_applied(connection)
@@ -106,5 +106,5 @@ async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination
         may_make=row["may_make"],
         adopted=ready and await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.adoption)"),
         foreign=await connection.fetchval("SELECT count(*) FROM fubd.foreign_row") if ready else 0,
-        exposed=tuple(Open(**dict(thing)) for thing in await connection.fetch(statements.text("check_exposure"))),
+        exposed=tuple(Open(**dict(thing)) for thing in await connection.fetch(statements.text("check/exposure"))),
     )

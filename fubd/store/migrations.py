@@ -45,7 +45,7 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
         for number, name, text in missing:
             await apply(connection, number, name, text)
         if missing:
-            await connection.execute(statements.text("secure"))
+            await connection.execute(statements.text("state/secure"))
         await _make_columns(connection, columns or {})
 
 

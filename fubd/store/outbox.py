@@ -34,13 +34,13 @@ class Outbox:
     async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
         """Take alerts to be sent now, the oldest of each person; nobody else takes them within that time."""
         async with self._pool.transaction() as connection:
-            rows = await connection.fetch(statements.text("outbox_claim"), limit, for_seconds)
+            rows = await connection.fetch(statements.text("alerts/claim"), limit, for_seconds)
             return [Alert(row["id"], json.loads(row["told"]), row["attempts"], row["first_name"], row["last_name"]) for row in rows]
 
     async def settle(self, sent: Sequence[int], later: Mapping[int, float]) -> None:
         """Remove what was taken, and put off the others by so many seconds."""
         async with self._pool.transaction() as connection:
-            await connection.execute(statements.text("outbox_settle"), list(sent), list(later), list(later.values()))
+            await connection.execute(statements.text("alerts/settle"), list(sent), list(later), list(later.values()))
 
     async def give_up(self, *, older_than_days: float) -> int:
         """Remove what nobody has taken for so long; gives how many those were."""

@@ -18,7 +18,7 @@ from fubd.store.recording import Journal
 
 _MOST = 10_000
 _MOST_LIMIT = 2**63 - 1
-# Earlier than this no row and no claim can be dated (`fubd.core.webhook`, `load.sql`).
+# Earlier than this no row and no claim can be dated (`fubd.core.webhook`, `recording/load_history.sql`).
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
 
@@ -100,26 +100,26 @@ class Inquiry:
 
     async def state(self) -> State:
         """Give what `status` judges by."""
-        (row,) = await self._rows("inquiry_state")
+        (row,) = await self._rows("reads/status_settings")
         return State(**dict(row))
 
     async def blind_seconds(self, since: datetime, until: datetime) -> float | None:
         """Count the seconds between these instants (our clock) in which nobody watched; None when there was no complete poll before."""
-        rows = await self._rows("inquiry_blind", since, until)
+        rows = await self._rows("reads/blind_time", since, until)
         return float(rows[0]["seconds"] or 0.0) if rows else None
 
     async def standing(self, person_ids: Collection[int]) -> dict[int, Standing]:
         """Give where these people stand, those of whom nothing is known left out."""
-        rows = await self._rows("inquiry_standing", sorted(person_ids))
+        rows = await self._rows("reads/current_stages", sorted(person_ids))
         return {row["id"]: Standing(Stage(row["stage"], row["stage_id"]), row["gone"]) for row in rows}
 
     async def people(self, after: int, limit: int) -> list[int]:
         """Give known people by id, those who are gone left out."""
-        return [row["id"] for row in await self._rows("inquiry_people", after, limit)]
+        return [row["id"] for row in await self._rows("reads/known_people", after, limit)]
 
     async def sample(self, number: int) -> list[int]:
         """Give so many known people, chosen at random."""
-        return [row["id"] for row in await self._rows("inquiry_sample", min(number, _MOST_LIMIT))]
+        return [row["id"] for row in await self._rows("reads/sample_people", min(number, _MOST_LIMIT))]
 
     async def somebody_polls(self) -> bool:
         """Tell whether an instance holds the lease."""
@@ -128,16 +128,16 @@ class Inquiry:
 
     async def person(self, person_id: int) -> Known | None:
         """Give a person as last read; None when nothing was ever told of them."""
-        rows = await self._rows("inquiry_person", person_id)
+        rows = await self._rows("reads/person", person_id)
         return Known(**dict(rows[0])) if rows else None
 
     async def ignored(self, person_id: int) -> list[Ignored]:
         """Give the claims of a person that make nothing because of their stage."""
-        return [Ignored(**dict(row)) for row in await self._rows("inquiry_ignored", person_id, _MOST)]
+        return [Ignored(**dict(row)) for row in await self._rows("reads/person_ignored_claims", person_id, _MOST)]
 
     async def corrections(self, person_id: int) -> list[Correction]:
         """Give what was corrected in a person's rows, oldest first."""
-        rows = await self._rows("inquiry_corrections", person_id, _MOST)
+        rows = await self._rows("reads/person_corrections", person_id, _MOST)
         return [
             Correction(row["change_id"], row["corrected_at"], json.loads(row["was"]), row["became"] and json.loads(row["became"]))
             for row in rows
@@ -151,7 +151,7 @@ class Inquiry:
 
     async def older(self, person_id: int) -> tuple[Known, Near] | None:
         """Give the rows of a person whom only an older script knew; None when there are none."""
-        found = await self._rows("inquiry_older", person_id, _MOST)
+        found = await self._rows("reads/person_foreign_rows", person_id, _MOST)
         if not found:
             return None
         rows = tuple(

@@ -35,7 +35,7 @@ class Quarantine:
     async def after(self, delivery_id: int, limit: int) -> list[Quarantined]:
         """Give quarantined deliveries with a higher id, in order."""
         async with self._pool.reading() as connection:
-            rows = await connection.fetch(statements.text("inquiry_quarantined"), delivery_id, limit)
+            rows = await connection.fetch(statements.text("reads/quarantined"), delivery_id, limit)
             return [Quarantined(**dict(row)) for row in rows]
 
     async def release(self, delivery: Delivery, *, asked_at: datetime) -> bool:
@@ -47,7 +47,7 @@ class Quarantine:
         people = sorted(told.person_ids) if isinstance(told, StageEvent | Hint) else []
         async with self._pool.transaction() as connection:
             released = await connection.fetchval(
-                statements.text("replay_release"),
+                statements.text("state/release_quarantined"),
                 delivery.key,
                 delivery.event_id,
                 delivery.event,

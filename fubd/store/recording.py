@@ -75,7 +75,7 @@ class OneRecording:
         """Keep deliveries, lock people, add claims."""
         kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
         row = await self._connection.fetchrow(
-            statements.text("take"),
+            statements.text("recording/insert_claims"),
             self._instance,
             *_columns(kept, 6),
             sorted(people),
@@ -92,7 +92,7 @@ class OneRecording:
     async def load(self, since: Mapping[int, datetime]) -> list[Near]:
         """Give what stands near the new claims, and near rows of other writers that were not seen by the last ones."""
         from_when = [min(at, self._others.get(person_id, at)) for person_id, at in since.items()]
-        found = await self._connection.fetch(statements.text("load"), list(since), from_when, self._table.stage_length)
+        found = await self._connection.fetch(statements.text("recording/load_history"), list(since), from_when, self._table.stage_length)
         starts: dict[int, Row | None] = {}
         rows: dict[int, list[Row]] = {}
         claims: dict[int, list[Claim]] = {}
@@ -121,7 +121,7 @@ class OneRecording:
             )
             for r, read_at, tag in sorted(facts, key=lambda fact: fact.reading.person_id)
         ]  # fmt: skip
-        statement = self._table.statement("facts", self._columns)
+        statement = self._table.statement("recording/upsert_people", self._columns)
         return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
 
     async def write(self, writing: Writing) -> None:
@@ -150,7 +150,7 @@ class OneRecording:
         relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
         asked = _columns(sorted(writing.hints), 5)
         await self._connection.execute(
-            self._table.statement("write", self._columns),
+            self._table.statement("recording/apply_changes", self._columns),
             joined,
             forgotten + joined,
             *_columns(corrected, 10),

@@ -120,7 +120,7 @@ async def read(connection: asyncpg.Connection) -> Table:
 
 async def read_columns(connection: asyncpg.Connection) -> dict[str, Column]:
     """Read the columns, in their order; none when there is no table."""
-    return {row["name"]: Column(**dict(row)) for row in await connection.fetch(statements.text("adopt_columns"))}
+    return {row["name"]: Column(**dict(row)) for row in await connection.fetch(statements.text("adopt/columns"))}
 
 
 def _quoted(text: str) -> str:

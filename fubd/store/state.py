@@ -151,7 +151,7 @@ class Book:
         }
         async with self.holding() as connection:
             await connection.execute(
-                statements.text("announce"),
+                statements.text("state/insert_mode"),
                 record.since,
                 record.mode,
                 record.reason,
@@ -169,7 +169,7 @@ class Book:
         """Keep how the current mode goes on, and count missed changes."""
         async with self.holding() as connection:
             await connection.execute(
-                statements.text("keep_pace"),
+                statements.text("state/update_mode"),
                 delay_seconds,
                 hysteresis.proven_at,
                 hysteresis.missed,

@@ -18,9 +18,10 @@ def text(name: str) -> str:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Name every statement."""
-    folder = resources.files("fubd") / "sql"
-    return tuple(sorted(file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")))
+    """List every statement as FOLDER/NAME; migrations are not among them."""
+    folders = (folder for folder in (resources.files("fubd") / "sql").iterdir() if folder.is_dir() and folder.name != "migrations")
+    files = (f"{folder.name}/{file.name}" for folder in folders for file in folder.iterdir())
+    return tuple(sorted(name.removesuffix(".sql") for name in files if name.endswith(".sql")))
 
 
 def migrations() -> list[tuple[int, str, str]]:

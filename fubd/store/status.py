@@ -64,13 +64,13 @@ class Report:
     async def known(self) -> Known:
         """Give one look at the whole. Raises Unavailable."""
         async with self._pool.reading() as connection:
-            row = await connection.fetchrow(statements.text("known"), self._instance, self._first_delivery)
+            row = await connection.fetchrow(statements.text("reads/status_summary"), self._instance, self._first_delivery)
             return Known(**dict(row))
 
     async def broken_links(self) -> int:
         """Count rows of ours that do not follow from the row before. Raises Unavailable."""
         async with self._pool.reading() as connection:
-            return int(await connection.fetchval(statements.text("chain")))
+            return int(await connection.fetchval(statements.text("reads/count_chain_violations")))
 
     async def count_foreign(self) -> int:
         """Notice rows that another writer added; gives how many are new. Raises Unavailable."""
@@ -88,17 +88,17 @@ class Report:
             settled = await self._settle(connection, product)
             if settled <= after:
                 return []
-            return _shown(await connection.fetch(product.statement("changes"), after, settled, limit))
+            return _shown(await connection.fetch(product.statement("reads/changes_page"), after, settled, limit))
 
     async def rows(self, ids: Sequence[int]) -> list[ShownRow]:
         """Give these rows. Raises Unavailable."""
         async with self._showing() as (connection, product):
-            return _shown(await connection.fetch(product.statement("rows"), list(ids)))
+            return _shown(await connection.fetch(product.statement("reads/changes_by_ids"), list(ids)))
 
     async def last(self, limit: int) -> list[ShownRow]:
         """Give the last rows, newest first. Raises Unavailable."""
         async with self._showing() as (connection, product):
-            return _shown(await connection.fetch(product.statement("recent"), limit))
+            return _shown(await connection.fetch(product.statement("reads/changes_recent"), limit))
 
     async def last_correction(self) -> int:
         """Give the highest number under which a correction is noted, 0 for none. Raises Unavailable."""
@@ -108,7 +108,7 @@ class Report:
     async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
         """Give corrections noted under numbers above `after`, ascending: the number, and the id of the row. Raises Unavailable."""
         async with self._pool.reading() as connection:
-            return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("corrections"), after, limit)]
+            return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("reads/corrections"), after, limit)]
 
     async def changes(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Give what `page` gives as values, for commands. Raises Unavailable."""
@@ -136,7 +136,7 @@ class Report:
 
     async def _settle(self, connection: asyncpg.Connection, product: Table) -> int:
         """Find out up to which id rows are settled. What was once stays so, though a new writer may say a lower id than it draws."""
-        settled = await connection.fetchval(statements.text("settled"), product.sequence)
+        settled = await connection.fetchval(statements.text("reads/safe_id"), product.sequence)
         self._settled = max(self._settled, settled)
         return self._settled
 
@@ -144,7 +144,7 @@ class Report:
         """Count rows received since `start`, by source and bucket. Raises Unavailable."""
         counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
         async with self._pool.reading() as connection:
-            for row in await connection.fetch(statements.text("captures"), start, float(bucket_seconds)):
+            for row in await connection.fetch(statements.text("reads/change_counts"), start, float(bucket_seconds)):
                 if 0 <= row["bucket"] < buckets:
                     counts[row["source"]][row["bucket"]] += row["changes"]
         return counts
@@ -173,7 +173,7 @@ class Report:
         """Keep how our answers went, as counted at `now`; gives how those of other processes went. Raises Unavailable."""
         async with self._pool.transaction() as connection:
             row = await connection.fetchrow(
-                statements.text("tally"),
+                statements.text("state/delivery_attempts"),
                 self._instance,
                 now,
                 [hour.hour for hour in hours],

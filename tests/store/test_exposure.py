@@ -55,7 +55,7 @@ async def test_a_fresh_install_is_closed(empty_database: str, defaults: str) -> 
         await connection.execute(defaults)
         await migrate(connection)
         assert await privileges(connection) == []
-        assert await connection.fetch(statements.text("check_exposure")) == []
+        assert await connection.fetch(statements.text("check/exposure")) == []
         # The product's names are counted, so that none is forgotten.
         names = [row["name"] for row in await things(connection)]
         assert {f"public.{name}" for name in ("stage_changes", "source_health", "current_stages", "stage_changes_id_seq")} <= set(names)
@@ -127,7 +127,7 @@ async def test_views_show_no_more_than_their_caller_may_see(empty_database: str)
         await migrate(connection)
         await connection.execute("GRANT SELECT ON public.current_stages, public.stage_changes_daily TO anon")
         version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int / 10000")
-        exposed = [row["name"] for row in await connection.fetch(statements.text("check_exposure"))]
+        exposed = [row["name"] for row in await connection.fetch(statements.text("check/exposure"))]
         assert exposed == ([] if version > 14 else ["public.current_stages", "public.stage_changes_daily"])
         if version > 14:
             await connection.execute("SET ROLE anon")
@@ -146,14 +146,14 @@ async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_datab
         assert plan is not None
         await adoption.adopt(pool, {}, shown=plan)
         await pool.close()
-        open_now = {row["name"]: row for row in await connection.fetch(statements.text("check_exposure"))}
+        open_now = {row["name"]: row for row in await connection.fetch(statements.text("check/exposure"))}
         assert list(open_now) == ["public.stage_changes", "public.stage_changes_id_seq", "public.throwaway_leads_detail_60d"]
         assert open_now["public.stage_changes"]["holders"] == ["PUBLIC", "anon", "authenticated"]
         for name, row in open_now.items():
             await connection.execute(
                 f"REVOKE ALL ON {'SEQUENCE' if row['kind'] == 'sequence' else 'TABLE'} {name} FROM {', '.join(row['holders'])}"
             )
-        assert await connection.fetch(statements.text("check_exposure")) == []
+        assert await connection.fetch(statements.text("check/exposure")) == []
         assert await privileges(connection) == []
 
 
@@ -171,5 +171,5 @@ async def test_row_level_security_closes_a_table_unless_a_policy_opens_it(empty_
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
         await connection.execute("CREATE TABLE stage_changes (id int); ALTER TABLE stage_changes ENABLE ROW LEVEL SECURITY;" + policy)
-        found = [row["name"] for row in await connection.fetch(statements.text("check_exposure"))]
+        found = [row["name"] for row in await connection.fetch(statements.text("check/exposure"))]
         assert found == (["public.stage_changes"] if is_open else [])

@@ -14,7 +14,7 @@ from tests.support import legacy_tables
 
 COLUMNS = {"campaign_id": "customCampaignID"}
 # Not a statement to be prepared, but a block that runs after every migration.
-PREPARED = [name for name in statements.names() if name != "secure"]
+PREPARED = [name for name in statements.names() if name != "state/secure"]
 
 
 @pytest.fixture(params=["fresh", *legacy_tables.VARIANTS])

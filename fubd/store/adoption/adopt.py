@@ -126,7 +126,7 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], shown: Plan, told: Told
         after = await _fingerprint(connection, plan)
         if not before == copy == after:
             raise AdoptionRefused("the rows are not what they were before: all of it has been taken back; please report this")
-        await connection.execute(statements.text("secure"))
+        await connection.execute(statements.text("state/secure"))
         told("committing")
     return Adopted(before, copy, after, len(plan.steps))
 

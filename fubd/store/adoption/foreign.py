@@ -13,5 +13,5 @@ async def count_foreign(connection: asyncpg.Connection) -> int:
     Each is counted once. The people they are of become hints, to be read soon: where fubd had recorded the same change before, its own
     row joins the other's. Costs one look at the ids above a mark.
     """
-    noticed: int = await connection.fetchval(statements.text("adopt_foreign"))
+    noticed: int = await connection.fetchval(statements.text("adopt/foreign_rows"))
     return noticed

@@ -118,7 +118,7 @@ class Survey:
 
 async def survey(connection: asyncpg.Connection, *, timeout_seconds: float) -> Survey | None:
     """Look at the table; None when there is none."""
-    row = await connection.fetchrow(statements.text("adopt_table"), list(VIEWS), [*ASIDE.values(), *INDEXES])
+    row = await connection.fetchrow(statements.text("adopt/table"), list(VIEWS), [*ASIDE.values(), *INDEXES])
     if row is None:
         return None
     columns = await read_columns(connection)
@@ -130,7 +130,7 @@ async def survey(connection: asyncpg.Connection, *, timeout_seconds: float) -> S
     return Survey(
         facts=Facts(**dict(row)),
         columns=columns,
-        indexes=[Index(**dict(index)) for index in await connection.fetch(statements.text("adopt_indexes"))],
+        indexes=[Index(**dict(index)) for index in await connection.fetch(statements.text("adopt/indexes"))],
         views={name: await _views(connection, [name]) for name in columns} | {STAGES: await _views(connection, ["stage_from", "stage_to"])},
         rows=counted["rows"],
         highest_id=counted["highest_id"],
@@ -138,4 +138,4 @@ async def survey(connection: asyncpg.Connection, *, timeout_seconds: float) -> S
 
 
 async def _views(connection: asyncpg.Connection, names: list[str]) -> list[View]:
-    return [View(**dict(view)) for view in await connection.fetch(statements.text("adopt_views"), names)]
+    return [View(**dict(view)) for view in await connection.fetch(statements.text("adopt/views"), names)]

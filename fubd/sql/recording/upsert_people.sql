@@ -1,5 +1,5 @@
 -- Keep people as just read, learn the names of stages, and answer the hints: rows made since the person was asked for are filled.
--- Gives who of them had been read before. Braces are as in write.sql.
+-- Gives who of them had been read before. Braces are as in recording/apply_changes.sql.
 WITH read AS (
     SELECT * FROM unnest(
         $1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[], $9::text[],
@@ -32,7 +32,7 @@ WITH read AS (
         assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
         lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
     FROM answered a JOIN read r ON r.id = a.person_id
-    -- Rows of other writers are left as they are. `IS TRUE` keeps the planner to the person's index, as in load.sql.
+    -- Rows of other writers are left as they are. `IS TRUE` keeps the planner to the person's index, as in recording/load_history.sql.
     WHERE c.person_id = a.person_id::text AND (c.received_at >= a.asked_at) IS TRUE
         AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = a.person_id AND coalesce(k.row_id, k.seq) = c.id)
 )

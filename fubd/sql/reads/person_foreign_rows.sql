@@ -1,4 +1,4 @@
--- The rows of one person ($1) of whom fubd was never told: those of an older script, as `load.sql` gives them.
+-- The rows of one person ($1) of whom fubd was never told: those of an older script, as `recording/load_history.sql` gives them.
 SELECT c.id, c.stage_from, CASE WHEN fubd.is_stage(c.stage_to) THEN c.stage_to ELSE '' END AS stage, c.changed_at::timestamptz AS changed_at,
     c.changed_after::timestamptz AS changed_after, fubd.source_of(c.source) AS source,
     coalesce(c.received_at, c.changed_at)::timestamptz AS received_at, c.confirmed_by, c.confirmed_at::timestamptz AS confirmed_at, c.event_id,

@@ -1,5 +1,5 @@
 -- Up to which id no row can appear any more. An id ($1: the sequence) is drawn before its row is committed, so a row may appear after one
--- with a higher id. Who draws says first from where on, by an advisory lock until the commit (take.sql); other transactions do not count.
+-- with a higher id. Who draws says first from where on, by an advisory lock until the commit (recording/insert_claims.sql); other transactions do not count.
 -- First what was drawn, then who is at work, and the rows only in a statement after this one: so whoever drew an id up to here is either
 -- seen at work or seen to have committed.
 SELECT least(drawn.id, (

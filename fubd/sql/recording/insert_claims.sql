@@ -19,7 +19,7 @@ WITH delivered AS (
     ORDER BY p.id
     FOR NO KEY UPDATE
 ), said AS MATERIALIZED (
-    -- From where on the ids lie that this transaction draws, before it draws any: who pages by id waits for them (settled.sql).
+    -- From where on the ids lie that this transaction draws, before it draws any: who pages by id waits for them (reads/safe_id.sql).
     -- The key of an advisory lock is 32 bits and has a sign.
     SELECT pg_advisory_xact_lock_shared(1718968937, ((d.id % 4294967296 + 2147483648) % 4294967296 - 2147483648)::integer)::text AS lock
     FROM (SELECT coalesce(pg_sequence_last_value($21::text::regclass), 0) AS id WHERE (SELECT count(*) FROM locked) >= 0) d
