@@ -22,7 +22,7 @@ from typing import NoReturn
 from typing_extensions import override
 
 from fubd import __version__
-from fubd.ports import Refused, Unavailable
+from fubd.errors import FubRefused, Unavailable, UserError
 from fubd.settings import SettingsError
 
 _FAILED = 1
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except SettingsError as error:
             code = _tell(error, _BAD_CONFIGURATION)
-        except (Unavailable, Refused) as error:
+        except (Unavailable, UserError, FubRefused) as error:
             code = _tell(error, _FAILED)
         except KeyboardInterrupt:
             # For what runs until it is told to stop, this is how it ends.

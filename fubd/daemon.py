@@ -26,18 +26,19 @@ from fubd import __version__
 from fubd.client import FubClient
 from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
-from fubd.core.reconcile import Corrected, Recorded
+from fubd.core.reconcile import NewRow, RowUpdate
+from fubd.errors import Unavailable
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
-from fubd.monitor import Answered, Panel, StaleAfter
+from fubd.monitor import DeliveryCounts, Monitor, StaleAfter
 from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy
-from fubd.ports import Clock, Unavailable
+from fubd.ports import Clock
 from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
-from fubd.store import Book, Dsn, Journal, Pool, Report, SchemaRefused, migrate
+from fubd.store import ChangeStore, Dsn, Pool, Report, SchemaRefused, StateStore, migrate
 from fubd.store.outbox import Outbox
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 
 _log = logging.getLogger("fubd")
 
@@ -56,23 +57,23 @@ _STALLED = 70
 
 
 @dataclass(slots=True)
-class Parts:
+class Components:
     """What a daemon or a command is built of, before anything runs."""
 
     settings: Settings
     clock: Clock
     metrics: Metrics
     pool: Pool
-    book: Book
-    journal: Journal
+    state: StateStore
+    store: ChangeStore
     report: Report
     client: FubClient
     ingest: Ingest
-    hinted: asyncio.Event
+    refetch_requested: asyncio.Event
     instance: str
 
 
-def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: random.Random | None = None) -> Parts:
+def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: random.Random | None = None) -> Components:
     """Build the parts that the daemon and the commands share."""
     clock = clock or SystemClock()
     metrics = Metrics(CollectorRegistry())
@@ -80,7 +81,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: r
     instance = uuid.uuid4().hex
     pool = Pool(dsn)
     alerting = settings.alert_url is not None
-    journal = Journal(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
+    store = ChangeStore(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
     client = FubClient(
         base_url=settings.fub_api_url,
         api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
@@ -90,35 +91,35 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, chance: r
         share=settings.api_share,
         clock=clock,
         metrics=metrics,
-        rng=chance or random.SystemRandom(),
+        rng=rng or random.SystemRandom(),
     )
-    hinted = asyncio.Event()
+    refetch_requested = asyncio.Event()
     ingest = Ingest(
-        journal,
+        store,
         clock,
         metrics,
         window=timedelta(seconds=settings.dedup_window_seconds),
         ignored_stages=settings.ignore_stages,
         lead_source_tags=settings.lead_source_tags,
         skew_seconds=client.skew_seconds,
-        hinted=hinted,
+        refetch_requested=refetch_requested,
     )
-    return Parts(
+    return Components(
         settings,
         clock,
         metrics,
         pool,
-        Book(pool, alerting=alerting),
-        journal,
+        StateStore(pool, alerting=alerting),
+        store,
         Report(pool, instance=instance),
         client,
         ingest,
-        hinted,
+        refetch_requested,
         instance,
     )
 
 
-def policy_of(settings: Settings) -> Policy:
+def pacing_policy(settings: Settings) -> Policy:
     """Give the pacing's share of the settings."""
     return Policy(
         poll_interval_seconds=settings.poll_interval_seconds,
@@ -130,28 +131,28 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-async def open_database(parts: Parts, stop: asyncio.Event, *, told: Callable[[str | None], None] = lambda _: None) -> bool:
+async def open_database(components: Components, stop: asyncio.Event, *, told: Callable[[str | None], None] = lambda _: None) -> bool:
     """Wait until the database answers and its schema is ours; False when told to stop first. Raises SchemaRefused."""
     delay = _FIRST_RETRY_SECONDS
     said: str | None = None
     while not stop.is_set():
         try:
-            async with parts.pool.connection() as connection:
-                await migrate(connection, columns=parts.settings.columns)
-            await parts.report.keep_settings(
+            async with components.pool.connection() as connection:
+                await migrate(connection, columns=components.settings.columns)
+            await components.report.keep_settings(
                 {
-                    "webhook_stale_after_seconds": parts.settings.webhook_stale_after_seconds,
-                    "poll_stale_after_seconds": parts.settings.poll_stale_after_seconds,
+                    "webhook_stale_after_seconds": components.settings.webhook_stale_after_seconds,
+                    "poll_stale_after_seconds": components.settings.poll_stale_after_seconds,
                 }
             )
-            await parts.report.begin()
+            await components.report.begin()
         except Unavailable as error:
             reason = str(error)
             told(reason)
             if reason != said:
                 _log.warning("waiting for the database: %s", reason)
                 said = reason
-            await parts.clock.pause(delay, stop)
+            await components.clock.pause(delay, stop)
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
         else:
             if said is not None:
@@ -164,37 +165,41 @@ async def open_database(parts: Parts, stop: asyncio.Event, *, told: Callable[[st
 class Daemon:
     """The whole, running. `host` None: FUBD_HOST, and without that every address of the machine."""
 
-    def __init__(self, parts: Parts, *, host: str | None = None, port: int | None = None, poll_policy: PollPolicy | None = None) -> None:
-        settings, clock, metrics = parts.settings, parts.clock, parts.metrics
-        self._parts = parts
+    def __init__(
+        self, components: Components, *, host: str | None = None, port: int | None = None, poll_policy: PollPolicy | None = None
+    ) -> None:
+        settings, clock, metrics = components.settings, components.clock, components.metrics
+        self._parts = components
         self._host = host if host is not None else settings.host
         self._port = settings.port if port is None else port
-        self._held_until = float("-inf")
-        self._woken = asyncio.Event()
+        self._leader_until = float("-inf")
+        self._poll_now = asyncio.Event()
         self._stop = asyncio.Event()
-        self._doors_closed = asyncio.Event()
+        self._server_stopped = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
-        self.keeper = Keeper(parts.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, held=self._holds)
+        self.subscriptions = SubscriptionManager(
+            components.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, is_leader=self._is_leader
+        )
         self.poller = Poller(
-            feed=parts.client,
-            inbox=parts.ingest,
-            book=parts.book,
+            api=components.client,
+            ingestor=components.ingest,
+            state=components.state,
             clock=clock,
             metrics=metrics,
-            policy=poll_policy or PollPolicy(pacing=policy_of(settings), scrub_batches=settings.scrub_batches),
-            keeper=self.keeper,
+            policy=poll_policy or PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
+            subscriptions=self.subscriptions,
             jitter=random.SystemRandom().random,
-            held=self._holds,
-            hinted=parts.hinted,
-            woken=self._woken,
-            announced=lambda _record, _evidence: self.panel.glance(),
+            is_leader=self._is_leader,
+            refetch_requested=components.refetch_requested,
+            poll_now=self._poll_now,
+            on_mode_change=lambda _record, _evidence: self.monitor.refresh_soon(),
         )
         self.notifier = None
         if settings.alert_url is not None:
-            self.notifier = Notifier(Outbox(parts.pool), clock, metrics, url=settings.alert_url.get_secret_value())
-        self.panel = Panel(
-            parts.report,
+            self.notifier = Notifier(Outbox(components.pool), clock, metrics, url=settings.alert_url.get_secret_value())
+        self.monitor = Monitor(
+            components.report,
             clock,
             metrics,
             stale_after=StaleAfter(settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds),
@@ -202,23 +207,23 @@ class Daemon:
             version=__version__,
             api=self._api_budget,
             answered=self._answered,
-            stored_unanswered=lambda: parts.ingest.stored_unanswered,
-            pending=lambda: parts.ingest.pending,
-            failing=lambda: parts.ingest.failing,
+            stored_unanswered=lambda: components.ingest.stored_unanswered,
+            pending=lambda: components.ingest.pending,
+            failing=lambda: components.ingest.failing,
             mode=self.poller.shown,
-            subscriptions=self.keeper.statuses,
-            advice=self.keeper.advice,
+            subscriptions=self.subscriptions.statuses,
+            advice=self.subscriptions.advice,
         )
-        parts.ingest.tell = self._changed
-        parts.ingest.arrived = self.panel.arrived
+        components.ingest.on_commit = self._changed
+        components.ingest.on_new_delivery = self.monitor.on_new_delivery
         keys = [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
         self.server = Server(
-            inbox=parts.ingest,
-            view=self.panel,
+            ingestor=components.ingest,
+            view=self.monitor,
             keys=keys,
             metrics=metrics,
             clock=clock,
-            fub_now=parts.client.fub_now,
+            fub_now=components.client.fub_now,
             token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
         )
 
@@ -234,14 +239,14 @@ class Daemon:
         self.listening.set()
         _log.info("listening on port %d", self.server.port)
         refused: list[SchemaRefused] = []
-        _calm_collector()
+        _tune_gc()
         try:
             async with self._parts.client, asyncio.TaskGroup() as group:
                 self._start(group, "watchdog", Watchdog().beat, self._recording_stops)
                 work = group.create_task(self._work(stop, refused), name="work")
                 await stop.wait()
                 await self.server.stop(within_seconds=_DRAIN_SECONDS)
-                self._doors_closed.set()
+                self._server_stopped.set()
                 # Everybody has been answered. What is not stored by now was refused, and its sender comes again.
                 await asyncio.wait([work], timeout=_LAST_WORK_SECONDS)
                 work.cancel()
@@ -254,11 +259,11 @@ class Daemon:
     async def _work(self, stop: asyncio.Event, refused: list[SchemaRefused]) -> None:
         """Everything that needs the database: the recorder ends last, when nobody can hand anything in any more."""
         try:
-            if await open_database(self._parts, stop, told=self.panel.ready):
+            if await open_database(self._parts, stop, told=self.monitor.ready):
                 async with asyncio.TaskGroup() as group:
                     self._start(group, "recorder", self._parts.ingest.run, self._recording_stops)
                     await self._read(stop)
-                    await self._doors_closed.wait()
+                    await self._server_stopped.wait()
                     self._recording_stops.set()
         except SchemaRefused as error:
             refused.append(error)
@@ -270,16 +275,16 @@ class Daemon:
         """Poll, and show what is known, until told to stop; who does not end soon after, held up by an outage, is ended."""
         async with asyncio.TaskGroup() as group:
             loops = [
-                self._start(group, "panel", self.panel.look, stop),
+                self._start(group, "monitor", self.monitor.look, stop),
                 self._start(group, "stream", self.server.follow, stop),
                 self._start(group, "lease", self._lease, stop),
                 self._start(group, "poller", self.poller.run, stop),
-                self._start(group, "hints", self.poller.read_hints, stop),
+                self._start(group, "hints", self.poller.run_refetches, stop),
             ]
             if self.notifier is not None:
                 loops.append(self._start(group, "notifier", self.notifier.run, stop))
             await stop.wait()
-            self._parts.ingest.let_go()
+            self._parts.ingest.reject_pending_reads()
             await asyncio.wait(loops, timeout=_LOOPS_END_SECONDS)
             for loop in loops:
                 loop.cancel()
@@ -290,63 +295,63 @@ class Daemon:
         async def guarded() -> None:
             try:
                 await loop(stop)
-                _must_have_been_told(name, stop)
+                _check_stop_requested(name, stop)
             except Exception:
                 # Cancellation alone would do, but a task group nested in a loop may swallow it together with an error of its own.
                 self._stop.set()
-                self._doors_closed.set()
+                self._server_stopped.set()
                 raise
 
         return group.create_task(guarded(), name=name)
 
     async def _lease(self, stop: asyncio.Event) -> None:
         """Hold the lease while we can: whoever has it polls and keeps the webhooks."""
-        parts = self._parts
+        components = self._parts
         while not stop.is_set():
-            asked = parts.clock.monotonic()
+            asked = components.clock.monotonic()
             try:
                 async with asyncio.timeout(_LEASE_SECONDS - _LEASE_RENEW_SECONDS):
-                    token = await parts.book.acquire_lease(parts.instance, ttl_seconds=_LEASE_SECONDS)
+                    token = await components.state.acquire_lease(components.instance, ttl_seconds=_LEASE_SECONDS)
             except (Unavailable, TimeoutError):
                 token = None
-            held = self._holds()
+            is_leader = self._is_leader()
             # Counted from before the question, by our own steady clock: a process that slept through its term does not hold it.
-            self._held_until = asked + _LEASE_SECONDS if token is not None else float("-inf")
-            if self._holds() and not held:
-                self._woken.set()
-            parts.metrics.lease_held.set(1 if self._holds() else 0)
-            await parts.clock.pause(_LEASE_RENEW_SECONDS if self._holds() else _LEASE_ASK_SECONDS, stop)
-        self._held_until = float("-inf")
+            self._leader_until = asked + _LEASE_SECONDS if token is not None else float("-inf")
+            if self._is_leader() and not is_leader:
+                self._poll_now.set()
+            components.metrics.lease_held.set(1 if self._is_leader() else 0)
+            await components.clock.pause(_LEASE_RENEW_SECONDS if self._is_leader() else _LEASE_ASK_SECONDS, stop)
+        self._leader_until = float("-inf")
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(2.0):
-                await parts.book.release_lease(parts.instance)
+                await components.state.release_lease(components.instance)
 
-    def _holds(self) -> bool:
-        return self._parts.clock.monotonic() < self._held_until
+    def _is_leader(self) -> bool:
+        return self._parts.clock.monotonic() < self._leader_until
 
-    def _changed(self, _recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+    def _changed(self, _recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
         # What was healed is noted in the database, where those who listen at another instance find it too.
         self.server.changed(item.now.id for _, item in corrected if not item.healed)
 
-    def _answered(self) -> Answered:
+    def _answered(self) -> DeliveryCounts:
         door = self.server.door
         new = sum(door.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
         # FUB sees a 401 only when our key is not its own; then nothing at all is taken, and that has an alert of its own.
         failures = sum(door.outcomes[outcome] for outcome in ("unavailable", "too_slow", "too_large"))
-        return Answered(door.answered, sum(door.outcomes.values()), new, failures, new + door.outcomes["duplicate"])
+        return DeliveryCounts(door.answered, sum(door.outcomes.values()), new, failures, new + door.outcomes["duplicate"])
 
     def _api_budget(self) -> ApiBudget:
-        limit, remaining = self._parts.client.told_limit()
+        limit, remaining = self._parts.client.limit_and_remaining()
         return ApiBudget(limit, remaining, 10.0, self._parts.settings.api_share, self._parts.client.calls_made())
 
 
-def _must_have_been_told(name: str, stop: asyncio.Event) -> None:
+def _check_stop_requested(name: str, stop: asyncio.Event) -> None:
     """A loop that returns early is as dead as one that raises, and far quieter."""
     if not stop.is_set():
         raise RuntimeError(f"the {name} loop ended by itself")
 
 
-def _calm_collector() -> None:
+def _tune_gc() -> None:
     """Look for garbage less often.
 
     A delivery makes hundreds of objects, nearly all freed by counting; walking the young ones for every few hundred of them is waste.

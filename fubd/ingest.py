@@ -16,23 +16,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fubd.core.observation import Delivery, Hint, Reading, Snapshot, StageEvent
-from fubd.core.reconcile import Claim, Corrected, Near, Recorded, Row, reconcile
+from fubd.core.observation import Delivery, Reading, RefetchEvent, Snapshot, StageEvent
+from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate, reconcile
+from fubd.errors import Malformed, Unavailable
 from fubd.metrics import SOURCES, Metrics
 from fubd.ports import (
+    ChangeSet,
+    ChangeStore,
     Clock,
+    DeliveryOutcome,
     Facts,
-    Findings,
-    Journal,
+    InsertedEvidence,
     KeptDelivery,
-    Malformed,
     NewClaim,
-    NewHint,
-    Receipt,
-    Recording,
-    Taken,
-    Unavailable,
-    Writing,
+    NewRefetch,
+    RecordingTransaction,
+    SnapshotResult,
 )
 
 _log = logging.getLogger("fubd.ingest")
@@ -57,28 +56,28 @@ class _Item:
     answer: asyncio.Future[Any]
     size: int
     tried: bool = False
-    again: list[asyncio.Future[Receipt]] = field(default_factory=list)
+    duplicates: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _BatchContents:
     """What a batch amounts to, before the database has seen it."""
 
     deliveries: list[KeptDelivery] = field(default_factory=list)
     claims: dict[tuple[object, ...], NewClaim] = field(default_factory=dict)
     facts: dict[int, Facts] = field(default_factory=dict)
-    hints: dict[int, NewHint] = field(default_factory=dict)
+    refetches: dict[int, NewRefetch] = field(default_factory=dict)
     people: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
-class _Done:
+class _BatchResult:
     """What a committed batch brought."""
 
-    taken: Taken
-    recorded: list[tuple[int, Recorded]] = field(default_factory=list)
-    corrected: list[tuple[int, Corrected]] = field(default_factory=list)
-    joined: list[tuple[int, Row]] = field(default_factory=list)
+    taken: InsertedEvidence
+    recorded: list[tuple[int, NewRow]] = field(default_factory=list)
+    corrected: list[tuple[int, RowUpdate]] = field(default_factory=list)
+    merged: list[tuple[int, Row]] = field(default_factory=list)
     repeats: int = 0
     known: frozenset[int] = frozenset()
 
@@ -86,13 +85,13 @@ class _Done:
 class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `hinted` is set when people to be read were committed; `tell`, when
-    set, is called with the rows of each committed batch, `arrived` with when the event of each new delivery was created (our clock).
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed; `on_commit`, when
+    set, is called with the rows of each committed batch, `on_new_delivery` with when the event of each new delivery was created (our clock).
     """
 
     def __init__(
         self,
-        journal: Journal,
+        store: ChangeStore,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -100,18 +99,18 @@ class Ingest:
         ignored_stages: Iterable[str] = (),
         lead_source_tags: Iterable[str] = (),
         skew_seconds: Callable[[], float] = lambda: 0.0,
-        hinted: asyncio.Event | None = None,
+        refetch_requested: asyncio.Event | None = None,
     ) -> None:
-        self._journal = journal
+        self._store = store
         self._clock = clock
         self._metrics = metrics
         self._window = window
         self._ignored = frozenset(ignored_stages)
         self._tags = tuple((_plain(tag), tag) for tag in lead_source_tags)
         self._skew_seconds = skew_seconds
-        self._hinted = hinted or asyncio.Event()
-        self.tell: Callable[[list[tuple[int, Recorded]], list[tuple[int, Corrected]]], None] | None = None
-        self.arrived: Callable[[datetime], None] | None = None
+        self._refetch_requested = refetch_requested or asyncio.Event()
+        self.on_commit: Callable[[list[tuple[int, NewRow]], list[tuple[int, RowUpdate]]], None] | None = None
+        self.on_new_delivery: Callable[[datetime], None] | None = None
         self._queue: deque[_Item] = deque()
         self._queued_bytes = 0
         self._batch: list[_Item] = []
@@ -124,29 +123,29 @@ class Ingest:
 
     # --- the doors' side ---
 
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+    def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Take a delivery; the answer comes once it is committed. Unavailable at once: there was no room to keep it."""
         pending = self._by_key.get(delivery.key)
         if pending is None:
-            return self._enter(delivery, len(delivery.body))
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        if pending.answer.done():
+            return self._enqueue(delivery, len(delivery.body))
+        answer: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
+        if pending.answer.result():
             # Its first sender was refused and this one would wait as long; it is kept already.
             answer.set_exception(Unavailable("the database is away; this delivery is kept already"))
         else:
-            pending.again.append(answer)
+            pending.duplicates.append(answer)
         return answer
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
+    async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; returns once committed, however long that takes. Raises Unavailable when there is no room to keep it."""
         return await self.submit(delivery)
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; returns once committed, however long that takes. Raises Unavailable when there is no room to keep them."""
-        answer: asyncio.Future[Findings] = self._enter(snapshot, 1_000 * len(snapshot.readings))
+        answer: asyncio.Future[SnapshotResult] = self._enqueue(snapshot, 1_000 * len(snapshot.readings))
         return await answer
 
-    def _enter(self, what: Delivery | Snapshot, size: int) -> asyncio.Future[Any]:
+    def _enqueue(self, what: Delivery | Snapshot, size: int) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closing and isinstance(what, Snapshot):
             answer.set_exception(Unavailable("fubd is stopping"))
@@ -179,7 +178,7 @@ class Ingest:
             for item in (*self._batch, *self._queue):
                 self._refuse(item)
 
-    def let_go(self) -> None:
+    def reject_pending_reads(self) -> None:
         """Tell readers not to wait any more, because the house closes; what they read is read again by the next who polls."""
         self._closing = True
         for item in (*self._batch, *self._queue):
@@ -187,7 +186,7 @@ class Ingest:
                 self._refuse(item)
 
     def _refuse(self, item: _Item) -> None:
-        if not item.answer.done():
+        if not item.answer.result():
             item.answer.set_exception(Unavailable("fubd is stopping"))
 
     @property
@@ -204,7 +203,7 @@ class Ingest:
                 break
             item = self._queue.popleft()
             self._queued_bytes -= item.size
-            if item.answer.done() and isinstance(item.what, Snapshot):
+            if item.answer.result() and isinstance(item.what, Snapshot):
                 # Its reader has gone and will read again; a delivery is kept whoever waits for it.
                 continue
             batch.append(item)
@@ -233,7 +232,7 @@ class Ingest:
                 batches[0:1] = _halves(batch)
                 continue
             except Malformed as error:
-                batches[0:1] = self._isolated(batch, str(error))
+                batches[0:1] = self._bisect(batch, str(error))
                 continue
             if self.failing:
                 self.failing = False
@@ -244,182 +243,182 @@ class Ingest:
         self._batch = []
         return True
 
-    def _isolated(self, batch: list[_Item], problem: str) -> list[list[_Item]]:
+    def _bisect(self, batch: list[_Item], problem: str) -> list[list[_Item]]:
         """Something in this batch can never be held: find it by halves; a single delivery is quarantined, a single snapshot is a bug."""
         if len(batch) > 1:
             return _halves(batch)
         item = batch[0]
-        if isinstance(item.what, Snapshot) or item.what.told is None:
+        if isinstance(item.what, Snapshot) or item.what.content is None:
             raise RuntimeError(f"a cleaned value could not be stored: {problem}")
-        told = item.what
-        item.what = Delivery(told.key, told.body, None, None, None, problem)
+        content = item.what
+        item.what = Delivery(content.key, content.body, None, None, None, problem)
         return [batch]
 
     async def _record(self, batch: list[_Item]) -> None:
         now = self._clock.now()
-        gathered = self._gather(batch)
+        contents = self._build_batch(batch)
         started = self._clock.monotonic()
-        async with self._journal.recording() as recording:
-            done = await self._carry_out(recording, gathered, now)
+        async with self._store.recording() as recording:
+            result = await self._carry_out(recording, contents, now)
         self._metrics.db_transaction_seconds.observe(self._clock.monotonic() - started)
         retried = [item for item in batch if item.tried and isinstance(item.what, Delivery)]
-        if retried and any(item.what.key not in done.taken.deliveries for item in retried if isinstance(item.what, Delivery)):
-            done.taken = await self._with_lost_reply(retried, done.taken)
-        self._answer(batch, gathered, done)
+        if retried and any(item.what.key not in result.taken.deliveries for item in retried if isinstance(item.what, Delivery)):
+            result.taken = await self._with_lost_reply(retried, result.taken)
+        self._answer(batch, contents, result)
 
-    async def _with_lost_reply(self, retried: list[_Item], taken: Taken) -> Taken:
+    async def _with_lost_reply(self, retried: list[_Item], taken: InsertedEvidence) -> InsertedEvidence:
         """A batch tried before may have been committed though its reply was lost: what this process stored then is new, not a duplicate."""
         keys = [item.what.key for item in retried if isinstance(item.what, Delivery)]
-        ours = await self._journal.ours(keys, min(item.received_at for item in retried))
-        return taken._replace(deliveries=taken.deliveries | ours)
+        stored = await self._store.committed_by_this_process(keys, min(item.received_at for item in retried))
+        return taken._replace(deliveries=taken.deliveries | stored)
 
-    def _gather(self, batch: list[_Item]) -> _Gathered:
-        gathered = _Gathered()
+    def _build_batch(self, batch: list[_Item]) -> _BatchContents:
+        contents = _BatchContents()
         for item in batch:
             if isinstance(item.what, Delivery):
-                self._gather_delivery(gathered, item.what, item.received_at)
+                self._add_delivery(contents, item.what, item.received_at)
             else:
-                self._gather_snapshot(gathered, item.what, item.received_at)
-        return gathered
+                self._add_snapshot(contents, item.what, item.received_at)
+        return contents
 
-    def _gather_delivery(self, gathered: _Gathered, delivery: Delivery, received_at: datetime) -> None:
-        gathered.deliveries.append(KeptDelivery(delivery, received_at))
-        told = delivery.told
-        if not isinstance(told, StageEvent | Hint):
+    def _add_delivery(self, contents: _BatchContents, delivery: Delivery, received_at: datetime) -> None:
+        contents.deliveries.append(KeptDelivery(delivery, received_at))
+        content = delivery.content
+        if not isinstance(content, StageEvent | RefetchEvent):
             return
-        for person_id in told.person_ids:
-            gathered.people.add(person_id)
-            hint = NewHint(person_id, told.at, received_at, delivery.event == "peopleDeleted", delivery.event == "peopleCreated")
-            known = gathered.hints.get(person_id)
-            gathered.hints[person_id] = hint if known is None else _joined(known, hint)
-            if isinstance(told, StageEvent):
-                ignored = told.stage in self._ignored
+        for person_id in content.person_ids:
+            contents.people.add(person_id)
+            hint = NewRefetch(person_id, content.at, received_at, delivery.event == "peopleDeleted", delivery.event == "peopleCreated")
+            known = contents.refetches.get(person_id)
+            contents.refetches[person_id] = hint if known is None else _joined(known, hint)
+            if isinstance(content, StageEvent):
+                ignored = content.stage in self._ignored
                 claim = NewClaim(
-                    person_id, told.at, "entry", "webhook", told.event_id, told.stage, None, received_at, None, None, None, ignored
+                    person_id, content.at, "entry", "webhook", content.event_id, content.stage, None, received_at, None, None, None, ignored
                 )
-                gathered.claims.setdefault(claim[:6], claim)
+                contents.claims.setdefault(claim[:6], claim)
 
-    def _gather_snapshot(self, gathered: _Gathered, snapshot: Snapshot, received_at: datetime) -> None:
+    def _add_snapshot(self, contents: _BatchContents, snapshot: Snapshot, received_at: datetime) -> None:
         for reading in snapshot.readings:
             person_id = reading.person_id
-            gathered.people.add(person_id)
+            contents.people.add(person_id)
             # Coverage beyond `updated` says nothing of the stage before it.
             covered = snapshot.covered if snapshot.covered is not None and snapshot.covered < reading.updated else None
             claim = NewClaim(
                 person_id, reading.updated, "state", snapshot.channel.value, "", reading.stage, reading.stage_id, received_at,
                 max(snapshot.read_at, reading.updated), covered, reading.created, reading.stage in self._ignored,
             )  # fmt: skip
-            same = gathered.claims.get(claim[:6])
-            gathered.claims[claim[:6]] = claim if same is None else _widened(same, claim)
-            fact = gathered.facts.get(person_id)
+            same = contents.claims.get(claim[:6])
+            contents.claims[claim[:6]] = claim if same is None else _widened(same, claim)
+            fact = contents.facts.get(person_id)
             if fact is None or (fact.reading.updated, fact.read_at) <= (reading.updated, snapshot.read_at):
-                gathered.facts[person_id] = Facts(reading, snapshot.read_at, self._tag_of(reading))
+                contents.facts[person_id] = Facts(reading, snapshot.read_at, self._tag_of(reading))
 
     def _tag_of(self, reading: Reading) -> str | None:
         borne = {_plain(tag) for tag in reading.tags}
         return next((tag for plain, tag in self._tags if plain in borne), None)
 
-    async def _carry_out(self, recording: Recording, gathered: _Gathered, now: datetime) -> _Done:
-        done = _Done(await recording.take(gathered.deliveries, gathered.claims.values(), gathered.people))
-        if done.taken.touched:
-            for near in await recording.load(self._since(gathered)):
-                self._compare(near, gathered, done)
-        if gathered.facts:
-            done.known = await recording.facts(list(gathered.facts.values()))
-        hints = self._hints(gathered, done.taken.deliveries)
-        if done.recorded or done.corrected or done.joined or hints:
+    async def _carry_out(self, recording: RecordingTransaction, contents: _BatchContents, now: datetime) -> _BatchResult:
+        result = _BatchResult(await recording.insert_claims(contents.deliveries, contents.claims.values(), contents.people))
+        if result.taken.upserted:
+            for near in await recording.load_history(self._since(contents)):
+                self._compare(near, contents, result)
+        if contents.facts:
+            result.known = await recording.upsert_people(list(contents.facts.values()))
+        refetches = self._refetches(contents, result.taken.deliveries)
+        if result.recorded or result.corrected or result.merged or refetches:
             evidence = {
-                head.seq: _evidence(person_id, head, gathered.facts.get(person_id))
-                for person_id, head in (
-                    *((person_id, made.head) for person_id, made in done.recorded),
-                    *((person_id, corrected.head) for person_id, corrected in done.corrected),
+                dated_by.seq: _evidence(person_id, dated_by, contents.facts.get(person_id))
+                for person_id, dated_by in (
+                    *((person_id, made.dated_by) for person_id, made in result.recorded),
+                    *((person_id, corrected.dated_by) for person_id, corrected in result.corrected),
                 )
-                if head is not None
+                if dated_by is not None
             }
-            await recording.write(Writing(done.recorded, done.corrected, done.joined, hints, evidence, now))
-        return done
+            await recording.apply_changes(ChangeSet(result.recorded, result.corrected, result.merged, refetches, evidence, now))
+        return result
 
-    def _since(self, gathered: _Gathered) -> dict[int, datetime]:
+    def _since(self, contents: _BatchContents) -> dict[int, datetime]:
         """From where on each person's history may change: a window before their earliest new claim."""
         earliest: dict[int, datetime] = {}
-        for claim in gathered.claims.values():
+        for claim in contents.claims.values():
             if not claim.ignored and claim.at < earliest.get(claim.person_id, _NEVER):
                 earliest[claim.person_id] = claim.at
         margin = self._window + timedelta(seconds=1)
         return {person_id: max(at, _EPOCH + margin) - margin for person_id, at in earliest.items()}
 
-    def _compare(self, near: Near, gathered: _Gathered, done: _Done) -> None:
-        if done.taken.touched.isdisjoint([claim.seq for claim in near.claims]):
+    def _compare(self, near: PersonHistory, contents: _BatchContents, result: _BatchResult) -> None:
+        if result.taken.upserted.isdisjoint([claim.seq for claim in near.claims]):
             return
-        hint = gathered.hints.get(near.person_id)
+        hint = contents.refetches.get(near.person_id)
         if hint is not None and hint.created:
             near = replace(near, announced=True)
-        difference = reconcile(near, done.taken.claims, window=self._window, began=done.taken.began)
-        done.recorded += [(near.person_id, made) for made in difference.recorded]
-        done.corrected += [(near.person_id, corrected) for corrected in difference.corrected]
-        done.joined += [(near.person_id, row) for row in difference.joined]
-        done.repeats += difference.repeats
+        difference = reconcile(near, result.taken.claims, window=self._window, began=result.taken.began)
+        result.recorded += [(near.person_id, made) for made in difference.recorded]
+        result.corrected += [(near.person_id, corrected) for corrected in difference.corrected]
+        result.merged += [(near.person_id, row) for row in difference.merged]
+        result.repeats += difference.repeats
 
-    def _hints(self, gathered: _Gathered, new: frozenset[bytes]) -> list[NewHint]:
+    def _refetches(self, contents: _BatchContents, new: frozenset[bytes]) -> list[NewRefetch]:
         """A repeated delivery asks for nothing again."""
-        if not gathered.hints:
+        if not contents.refetches:
             return []
-        if len(new) == len(gathered.deliveries):
-            return list(gathered.hints.values())
+        if len(new) == len(contents.deliveries):
+            return list(contents.refetches.values())
         asked = {
             person_id
-            for delivery, _ in gathered.deliveries
-            if delivery.key in new and isinstance(delivery.told, StageEvent | Hint)
-            for person_id in delivery.told.person_ids
+            for delivery, _ in contents.deliveries
+            if delivery.key in new and isinstance(delivery.content, StageEvent | RefetchEvent)
+            for person_id in delivery.content.person_ids
         }
-        return [hint for person_id, hint in gathered.hints.items() if person_id in asked]
+        return [hint for person_id, hint in contents.refetches.items() if person_id in asked]
 
     # --- after the commit ---
 
-    def _answer(self, batch: list[_Item], gathered: _Gathered, done: _Done) -> None:
-        self._count(done)
-        if gathered.hints:
-            self._hinted.set()
-        if self.tell is not None and (done.recorded or done.corrected):
-            self.tell(done.recorded, done.corrected)
-        fresh = set(done.taken.deliveries)
-        moved = {person_id: made.row.stage_from is not None for person_id, made in done.recorded if not made.head.entry}
+    def _answer(self, batch: list[_Item], contents: _BatchContents, result: _BatchResult) -> None:
+        self._count(result)
+        if contents.refetches:
+            self._refetch_requested.set()
+        if self.on_commit is not None and (result.recorded or result.corrected):
+            self.on_commit(result.recorded, result.corrected)
+        fresh = set(result.taken.deliveries)
+        moved = {person_id: made.row.stage_from is not None for person_id, made in result.recorded if not made.dated_by.entry}
         for item in batch:
             if isinstance(item.what, Delivery):
                 self._by_key.pop(item.what.key, None)
-                answer: Receipt | Findings = _receipt(item.what, new=item.what.key in fresh)
+                answer: DeliveryOutcome | SnapshotResult = _receipt(item.what, new=item.what.key in fresh)
                 fresh.discard(item.what.key)
-                if answer is not Receipt.DUPLICATE:
-                    self.stored_unanswered += item.answer.done()
+                if answer is not DeliveryOutcome.DUPLICATE:
+                    self.stored_unanswered += item.answer.result()
                     self._tell_arrival(item.what)
-                for again in item.again:
-                    if not again.done():
-                        again.set_result(Receipt.DUPLICATE)
+                for again in item.duplicates:
+                    if not again.result():
+                        again.set_result(DeliveryOutcome.DUPLICATE)
             else:
-                answer = _findings(item.what, moved, done.known)
-            if not item.answer.done():
+                answer = _findings(item.what, moved, result.known)
+            if not item.answer.result():
                 item.answer.set_result(answer)
 
     def _tell_arrival(self, delivery: Delivery) -> None:
-        if self.arrived is not None and delivery.told is not None:
+        if self.on_new_delivery is not None and delivery.content is not None:
             # An event of the year 1 cannot be moved any earlier.
-            self.arrived(max(delivery.told.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
+            self.on_new_delivery(max(delivery.content.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
 
-    def _count(self, done: _Done) -> None:
+    def _count(self, result: _BatchResult) -> None:
         metrics, skew = self._metrics, self._skew_seconds()
         for source in SOURCES:
-            rows = [made.row for _, made in done.recorded if made.row.source == source]
+            rows = [made.row for _, made in result.recorded if made.row.source == source]
             delay = metrics.capture_delay_seconds.labels(source)
             for row in rows:
                 delay.observe(max(0.0, (row.received_at - row.changed_at).total_seconds() - skew))
             if rows:
                 metrics.stage_changes.labels(source).inc(len(rows))
-        confirmed = [made.row.confirmed_by for _, made in done.recorded if made.row.confirmed_by is not None]
-        confirmed += [item.now.confirmed_by for _, item in done.corrected if item.confirms and item.now.confirmed_by is not None]
+        confirmed = [made.row.confirmed_by for _, made in result.recorded if made.row.confirmed_by is not None]
+        confirmed += [item.now.confirmed_by for _, item in result.corrected if item.confirms and item.now.confirmed_by is not None]
         for source in confirmed:
             metrics.confirmations.labels(source).inc()
-        metrics.healed.inc(sum(item.healed for _, item in done.corrected) + len(done.joined))
-        metrics.hidden_steps.inc(done.repeats)
+        metrics.healed.inc(sum(item.healed for _, item in result.corrected) + len(result.merged))
+        metrics.hidden_steps.inc(result.repeats)
 
 
 def _halves(batch: list[_Item]) -> list[list[_Item]]:
@@ -436,10 +435,10 @@ def _plain(tag: str) -> str:
 def _claims_in(what: Delivery | Snapshot) -> int:
     if isinstance(what, Snapshot):
         return len(what.readings)
-    return len(what.told.person_ids) if isinstance(what.told, StageEvent | Hint) else 0
+    return len(what.content.person_ids) if isinstance(what.content, StageEvent | RefetchEvent) else 0
 
 
-def _joined(first: NewHint, again: NewHint) -> NewHint:
+def _joined(first: NewRefetch, again: NewRefetch) -> NewRefetch:
     """Two hints of one person in one batch, joined as the database joins them (`recording/apply_changes.sql`)."""
     return first._replace(
         since=max(first.since, again.since), deleted=first.deleted or again.deleted, created=first.created or again.created
@@ -453,17 +452,17 @@ def _widened(first: NewClaim, again: NewClaim) -> NewClaim:
     return first._replace(read_at=read_at, covered=covered)
 
 
-def _receipt(delivery: Delivery, *, new: bool) -> Receipt:
+def _receipt(delivery: Delivery, *, new: bool) -> DeliveryOutcome:
     if not new:
-        return Receipt.DUPLICATE
+        return DeliveryOutcome.DUPLICATE
     if delivery.quarantine is not None:
-        return Receipt.QUARANTINED
-    return Receipt.ACCEPTED if isinstance(delivery.told, StageEvent | Hint) else Receipt.IGNORED
+        return DeliveryOutcome.QUARANTINED
+    return DeliveryOutcome.ACCEPTED if isinstance(delivery.content, StageEvent | RefetchEvent) else DeliveryOutcome.IGNORED
 
 
-def _findings(snapshot: Snapshot, moved: dict[int, bool], known: frozenset[int]) -> Findings:
+def _findings(snapshot: Snapshot, moved: dict[int, bool], known: frozenset[int]) -> SnapshotResult:
     people = {reading.person_id for reading in snapshot.readings}
-    return Findings(
+    return SnapshotResult(
         changes=len(people & moved.keys()),
         mismatched=frozenset(person_id for person_id in people if moved.get(person_id)),
         first_seen=len(people - known),

@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from fubd.core.delivery_attempts import Hour, Others, Tally, attempts_within
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, ModeRecord, ShownRow, Unavailable
-from fubd.server import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth
+from fubd.ports import Clock, ModeRecord, ShownRow
+from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth
 
 if TYPE_CHECKING:
     from fubd.store.status import Known, Pruned
@@ -64,7 +65,7 @@ class Reports(Protocol):
     async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
         """Give corrections by number, each with its row."""
 
-    async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
+    async def change_counts(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
         """Count rows by source and bucket."""
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
@@ -86,7 +87,7 @@ class StaleAfter:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class DeliveryCounts:
     """The door's own counts: requests answered, those by outcome, and deliveries answered 200 that were new.
 
     `failures`: answers by which FUB sees a delivery of its own fail; `taken`: those by which it sees one taken.
@@ -99,7 +100,7 @@ class Answered:
     taken: int
 
 
-class Panel:
+class Monitor:
     """Knows the state of the house; satisfies `fubd.server.View`.
 
     `answered` gives the door's counts, `stored_unanswered` how many deliveries were stored after their sender had been refused.
@@ -116,7 +117,7 @@ class Panel:
         keep_days: float,
         version: str,
         api: Callable[[], ApiBudget],
-        answered: Callable[[], Answered],
+        answered: Callable[[], DeliveryCounts],
         stored_unanswered: Callable[[], int],
         pending: Callable[[], int],
         failing: Callable[[], bool],
@@ -146,7 +147,7 @@ class Panel:
         self._chain_due = self._prune_due = self._here_due = clock.monotonic()
         self._chain_said = False
         self._tally = Tally()
-        self._tallied = Answered(0, 0, 0, 0, 0)
+        self._tallied = DeliveryCounts(0, 0, 0, 0, 0)
         self._others: Others | None = None
         self._early: list[datetime] = []
         self._nobody_here_since: datetime | None = None
@@ -157,11 +158,11 @@ class Panel:
         """Note why we cannot record yet; None once we can."""
         self._not_ready = reason
 
-    def glance(self) -> None:
+    def refresh_soon(self) -> None:
         """Look at the database soon: something changed that people wait to see."""
         self._look_now.set()
 
-    def arrived(self, created: datetime) -> None:
+    def on_new_delivery(self, created: datetime) -> None:
         """Note that a delivery of an event of `created` (our clock) arrived for the first time."""
         if created < self._started_at and len(self._early) < _EARLY_KEPT:
             self._early.append(created)
@@ -256,7 +257,7 @@ class Panel:
                 metrics.source_last_change.labels(source).set(change.timestamp())
         self._show_freshness()
 
-    async def _balance(self, before: Answered) -> None:
+    async def _balance(self, before: DeliveryCounts) -> None:
         """Hold answers against outcomes and rows, at a moment when none was under way."""
         if self._known is None or self._pending() > 0:
             return
@@ -327,7 +328,7 @@ class Panel:
             now=now,
             started_at=self._started_at,
             version=self._version,
-            captures=Captures(start, bucket_seconds, await self._reports.captures(start, bucket_seconds, buckets)),
+            change_counts=ChangeCounts(start, bucket_seconds, await self._reports.change_counts(start, bucket_seconds, buckets)),
             modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
             api=self._api(),
             pending=known.hints if known else 0,

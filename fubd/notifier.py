@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, Unavailable
+from fubd.ports import Clock
 
 if TYPE_CHECKING:
     from fubd.store.outbox import Alert

@@ -15,23 +15,8 @@ from typing import NamedTuple, Protocol
 
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
-from fubd.core.reconcile import Corrected, Near, Recorded, Row
-
-
-class Forged(Exception):
-    """Not from Follow Up Boss: refuse it and keep nothing."""
-
-
-class Malformed(Exception):
-    """Genuine, but not in a form we can use: keep it aside and go on."""
-
-
-class Unavailable(Exception):
-    """The other side cannot do it now. `retry_after` is its own wish in seconds, where it gave one."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate
+from fubd.core.subscriptions import Subscription
 
 
 class Clock(Protocol):
@@ -83,17 +68,7 @@ class PeoplePage:
     read_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A webhook as FUB's registry shows it. `status` is `Active` or `Disabled`."""
-
-    id: int
-    event: str
-    url: str
-    status: str
-
-
-class Feed(Protocol):
+class FubApi(Protocol):
     """Follow Up Boss. Every method raises Unavailable when FUB could not answer within the bounded retries."""
 
     def fub_now(self) -> datetime:
@@ -120,22 +95,14 @@ class Feed(Protocol):
     async def subscribe(self, event: str, url: str) -> Subscription:
         """Create a webhook. Raises Refused."""
 
-    async def resubscribe(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
+    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
         """Correct a webhook. Raises Refused."""
-
-
-class Refused(Exception):
-    """FUB understood and said no (400, 401, 403, 404): trying again does not help. `status` is the code."""
-
-    def __init__(self, message: str, *, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 # --- The junction ---------------------------------------------------------------------------------------------------
 
 
-class Receipt(StrEnum):
+class DeliveryOutcome(StrEnum):
     """What became of a delivery that is now committed."""
 
     ACCEPTED = "accepted"
@@ -145,7 +112,7 @@ class Receipt(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class SnapshotResult:
     """What a committed snapshot brought.
 
     `changes`: rows these readings made. `mismatched`: people already known whose stage was not the one we held, so a change that
@@ -157,17 +124,17 @@ class Findings:
     first_seen: int
 
 
-class Observer(Protocol):
+class SnapshotSink(Protocol):
     """Where readings go."""
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Take readings; returns once they are committed. Raises Unavailable."""
 
 
-class Inbox(Observer, Protocol):
+class Ingestor(SnapshotSink, Protocol):
     """Where both roads meet (`ingest`)."""
 
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+    def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Take a delivery; the answer comes once it is committed. It may be Unavailable at once: then it was not kept.
 
         Whoever waits may give up by settling the answer; the delivery is recorded all the same when that becomes possible.
@@ -201,15 +168,15 @@ class NewClaim(NamedTuple):
     ignored: bool
 
 
-class Taken(NamedTuple):
-    """What of it was new: keys of deliveries, seqs of claims. `touched`: the new claims and those whose knowledge grew.
+class InsertedEvidence(NamedTuple):
+    """What of it was new: keys of deliveries, seqs of claims. `upserted`: the new claims and those whose knowledge grew.
 
     `began`: the FUB instant since when we watch; None before the first baseline started.
     """
 
     deliveries: frozenset[bytes]
     claims: frozenset[int]
-    touched: frozenset[int]
+    upserted: frozenset[int]
     began: datetime | None
 
 
@@ -221,7 +188,7 @@ class Facts(NamedTuple):
     lead_source_tag: str | None
 
 
-class NewHint(NamedTuple):
+class NewRefetch(NamedTuple):
     """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it.
 
     `deleted`, `created`: FUB said that they were.
@@ -235,33 +202,35 @@ class NewHint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class ChangeSet:
     """The difference to be written. Each with the person it is of; `evidence` is the JSON text for raw_payload, by claim seq."""
 
-    recorded: Sequence[tuple[int, Recorded]]
-    corrected: Sequence[tuple[int, Corrected]]
-    joined: Sequence[tuple[int, Row]]
-    hints: Sequence[NewHint]
+    recorded: Sequence[tuple[int, NewRow]]
+    corrected: Sequence[tuple[int, RowUpdate]]
+    merged: Sequence[tuple[int, Row]]
+    refetches: Sequence[NewRefetch]
     evidence: Mapping[int, str]
     now: datetime
 
 
-class Recording(Protocol):
+class RecordingTransaction(Protocol):
     """A transaction under way, in this order: take, load, facts, write. Nothing of it stands until it is left without an error."""
 
-    async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
+    async def insert_claims(
+        self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]
+    ) -> InsertedEvidence:
         """Keep deliveries, lock people, add claims."""
 
-    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
+    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
         """Give what stands near the new claims of each person, from the last row before the given instant on.
 
         Of the reads of that row's second those are there that show its stage.
         """
 
-    async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
+    async def upsert_people(self, facts: Sequence[Facts]) -> frozenset[int]:
         """Keep people as read, fill the rows that waited for it, answer their hints; gives who of them was read before."""
 
-    async def write(self, writing: Writing) -> None:
+    async def apply_changes(self, change_set: ChangeSet) -> None:
         """Write the difference."""
 
 
@@ -272,13 +241,13 @@ class ShownRow(NamedTuple):
     json: str
 
 
-class Journal(Protocol):
+class ChangeStore(Protocol):
     """Where ingest records."""
 
-    def recording(self) -> AbstractAsyncContextManager[Recording]:
+    def recording(self) -> AbstractAsyncContextManager[RecordingTransaction]:
         """Open a transaction. Raises Unavailable (all of it may be tried again), or Malformed (some of it can never be held)."""
 
-    async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
+    async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which of these deliveries this very process stored from that instant on, after a COMMIT whose reply was lost."""
 
 
@@ -299,7 +268,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LastHeard:
     """What the database knows of the two sources. `*_received` are our clock's, the others FUB's.
 
     `webhook_received`: last verified delivery. `stage_webhook_received`: last peopleStageUpdated. `polling_received`: last complete poll.
@@ -325,7 +294,7 @@ class ModeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingHint:
+class PendingRefetch:
     """A person to be read. `since` is FUB's instant that the read must have seen; `attempts` counts reads that found nobody.
 
     `deleted`: FUB said that they were.
@@ -337,7 +306,7 @@ class PendingHint:
     deleted: bool = False
 
 
-class Book(Protocol):
+class StateStore(Protocol):
     """The daemon's memory in the database. Every method raises Unavailable."""
 
     async def coverage(self) -> Coverage:
@@ -346,7 +315,7 @@ class Book(Protocol):
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
         """Note that a sweep that began at `began` (FUB's time) has read every id below `from_id`; sets `Coverage.began` when it is null."""
 
-    async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
+    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
         """Advance coverage (never backwards) and give what it is now; `sweep` also clears the sweep's notes."""
 
     async def start_run(self, kind: str, started_at: datetime) -> int:
@@ -365,7 +334,7 @@ class Book(Protocol):
     ) -> None:
         """Note how a poll run ended: outcome ok or failed (our clock)."""
 
-    async def heard(self) -> Heard:
+    async def heard(self) -> LastHeard:
         """Give when each source was last heard."""
 
     async def mode(self) -> ModeRecord | None:
@@ -374,37 +343,37 @@ class Book(Protocol):
     async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
         """Give the changes found by polling that are older than this, that no webhook has told since, and that were not counted yet.
 
-        They are counted by being handed to `announce` or `keep_pace`: whoever dies before leaves them to the next.
+        They are counted by being handed to `insert_mode` or `update_mode`: whoever dies before leaves them to the next.
         """
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
+    async def insert_mode(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
         """Keep a change of mode with its evidence, and count the missed changes that prove it."""
 
-    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         """Keep how the current mode goes on, so that it goes on so after a restart, and count missed changes."""
 
     async def oldest_verified(self, limit: int) -> list[int]:
         """Give known people, longest unverified first, those who are gone left out."""
 
-    async def send_to_back(self, person_ids: Sequence[int]) -> None:
+    async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people whom a scrub could not settle now at the end of its queue, unverified as they were."""
 
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
         """Add to the scrub round under way; a round is complete once everyone was verified after it began."""
 
-    async def gone(self, person_id: int, at: datetime) -> None:
+    async def mark_deleted(self, person_id: int, at: datetime) -> None:
         """Mark a person gone, for whom FUB answered 404 at its instant `at`, unless read later. Makes no row. Drops an older hint."""
 
-    async def hints(self, limit: int) -> list[PendingHint]:
+    async def due_refetches(self, limit: int) -> list[PendingRefetch]:
         """Give people to be read because a webhook spoke of them, those put off left out.
 
         Those never asked for come first, longest waiting first, then those of the fewest attempts; the deleted who were not there last.
         """
 
-    async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
+    async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         """Put off hints whose people could not be read yet, counting the attempt."""
 
-    async def drop_hints(self, person_ids: Sequence[int]) -> None:
+    async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         """Give up hints that will never be answered."""
 
     async def highest_person_id(self) -> int:

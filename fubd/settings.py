@@ -171,22 +171,22 @@ def _is_loopback(host: str) -> bool:
 def _url(value: str) -> str:
     """Check an address we call or are called at; the value is not repeated in an error, as it may hold a token."""
     try:
-        parts = urlsplit(_plain(value))
-        host, _ = parts.hostname, parts.port
+        components = urlsplit(_plain(value))
+        host, _ = components.hostname, components.port
     except ValueError:
         raise _Bad("is not a URL") from None
-    if parts.scheme not in {"http", "https"} or not host or " " in value:
+    if components.scheme not in {"http", "https"} or not host or " " in value:
         raise _Bad("is not an http(s) URL")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if components.scheme == "http" and not _is_loopback(host):
         raise _Bad("is plain http to another machine")
-    if parts.username is not None or parts.password is not None:
+    if components.username is not None or components.password is not None:
         raise _Bad("holds a user or a password")
     return value
 
 
 def _base_url(value: str) -> str:
-    parts = urlsplit(_url(value))
-    if parts.query or parts.fragment:
+    components = urlsplit(_url(value))
+    if components.query or components.fragment:
         raise _Bad("has a ? or a # in it")
     return value.rstrip("/")
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from fubd.core.freshness import KeeperReport, SubscriptionReport, SubscriptionStatus
+from fubd.core.freshness import SubscriptionReport, SubscriptionsReport, SubscriptionStatus
+from fubd.core.subscriptions import Subscription
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
-from fubd.ports import Feed, Malformed, Refused, Subscription, Unavailable
+from fubd.ports import FubApi
 
 _log = logging.getLogger("fubd.subscriptions")
 
@@ -50,21 +52,21 @@ _SAID = {
 }
 
 
-class Keeper:
+class SubscriptionManager:
     """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours.
 
-    `held` is asked before each change: who was stopped between the look and the change finds that another has made it meanwhile.
+    `is_leader` is asked before each change: who was stopped between the look and the change finds that another has made it meanwhile.
     """
 
     def __init__(
-        self, feed: Feed, metrics: Metrics, *, public_url: str | None, manage: bool, held: Callable[[], bool] = lambda: True
+        self, feed: FubApi, metrics: Metrics, *, public_url: str | None, manage: bool, is_leader: Callable[[], bool] = lambda: True
     ) -> None:
-        self._feed = feed
+        self._api = feed
         self._metrics = metrics
         self._public = None if public_url is None else _address(public_url.rstrip("/"))
         self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
         self._manage = manage
-        self._held = held
+        self._is_leader = is_leader
         self._reports: dict[str, SubscriptionReport] = {}
 
     def statuses(self) -> dict[str, str]:
@@ -76,16 +78,16 @@ class Keeper:
         """Give what the owner can do, as of the last check, for each event where there is something to do."""
         return {event: report.advice for event, report in self._reports.items() if report.advice is not None}
 
-    async def check(self) -> KeeperReport:
+    async def check(self) -> SubscriptionsReport:
         """Look, put right what may be put right, and tell how it was and how it is."""
         reports = await self._look()
         self._say(reports)
-        return KeeperReport(reports)
+        return SubscriptionsReport(reports)
 
     async def _look(self) -> tuple[SubscriptionReport, ...]:
         try:
-            registered = await self._feed.subscriptions()
-        except Refused as error:
+            registered = await self._api.subscriptions()
+        except FubRefused as error:
             return _everywhere(SubscriptionStatus.NOT_OWNER if error.status == _NOT_ALLOWED else SubscriptionStatus.UNKNOWN)
         except (Unavailable, Malformed):
             return _everywhere(SubscriptionStatus.UNKNOWN)
@@ -126,18 +128,18 @@ class Keeper:
         advice = self._advice(found)
         report = SubscriptionReport(found.event, found.status, found.status, advice)
         callback = self._callback
-        if not self._manage or callback is None or not self._held():
+        if not self._manage or callback is None or not self._is_leader():
             return report
         try:
             if found.status is SubscriptionStatus.MISSING:
-                await self._feed.subscribe(found.event, callback)
+                await self._api.subscribe(found.event, callback)
             elif found.best is not None and found.status is SubscriptionStatus.DISABLED:
-                await self._feed.resubscribe(found.best.id, status="Active")
+                await self._api.update_subscription(found.best.id, status="Active")
             elif found.best is not None and found.status is SubscriptionStatus.ELSEWHERE:
-                await self._feed.resubscribe(found.best.id, url=callback, status="Active")
+                await self._api.update_subscription(found.best.id, url=callback, status="Active")
             else:
                 return report
-        except Refused as error:
+        except FubRefused as error:
             return replace(report, advice=f"Follow Up Boss refused to put it right: {error}")
         except (Unavailable, Malformed):
             return replace(report, advice="Follow Up Boss could not put it right; it is asked again")
@@ -202,9 +204,9 @@ class _Address:
 def _address(url: str) -> _Address | None:
     """Take a URL apart; None for one that no request could go to."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        components = urlsplit(url)
+        port = components.port
     except ValueError:
         return None
-    scheme = parts.scheme.lower()
-    return _Address((scheme, parts.hostname, port or _PORTS.get(scheme)), parts.path)
+    scheme = components.scheme.lower()
+    return _Address((scheme, components.hostname, port or _PORTS.get(scheme)), components.path)

@@ -13,11 +13,11 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from fubd.clock import SystemClock
-from fubd.core.observation import Channel, Delivery, Hint, Reading, Snapshot, StageEvent
+from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
-from fubd.ports import Findings, Receipt
-from fubd.store import Book, Journal, Pool, migrate
+from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.store import ChangeStore, Pool, StateStore, migrate
 from fubd.store.dsn import parse
 
 Row = tuple[str | None, str, datetime, datetime | None]
@@ -37,7 +37,7 @@ def webhook(event_id: str, stage: str, when: str, people: tuple[int, ...] = (1,)
 
 def hint(event_id: str, event: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
     """Give a decoded webhook that names no stage."""
-    told = Hint(event_id, event, at(when), people)
+    told = RefetchEvent(event_id, event, at(when), people)
     return Delivery(hashlib.sha256(repr(told).encode()).digest(), b"{}", event_id, event, told, None)
 
 
@@ -73,19 +73,19 @@ class Recorder:
 
     ingest: Ingest
     pool: Pool
-    book: Book
+    state: StateStore
     metrics: Metrics
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def told(self, *evidence: Delivery | Snapshot) -> list[Receipt | Findings]:
+    async def record(self, *evidence: Delivery | Snapshot) -> list[DeliveryOutcome | SnapshotResult]:
         """Hand evidence in, one after the other, each committed before the next."""
         return [await self._hand_in(item) for item in evidence]
 
-    async def told_at_once(self, *evidence: Delivery | Snapshot) -> list[Receipt | Findings]:
+    async def record_concurrently(self, *evidence: Delivery | Snapshot) -> list[DeliveryOutcome | SnapshotResult]:
         """Hand evidence in side by side, in this order of arrival."""
         return await asyncio.gather(*(self._hand_in(item) for item in evidence))
 
-    async def _hand_in(self, item: Delivery | Snapshot) -> Receipt | Findings:
+    async def _hand_in(self, item: Delivery | Snapshot) -> DeliveryOutcome | SnapshotResult:
         if isinstance(item, Delivery):
             return await self.ingest.deliver(item)
         return await self.ingest.observe(item)
@@ -119,14 +119,14 @@ async def recorder(
             await migrate(connection, columns=columns)
     metrics = Metrics(CollectorRegistry())
     ingest = Ingest(
-        Journal(pool, instance=instance, columns=columns or {}),
+        ChangeStore(pool, instance=instance, columns=columns or {}),
         SystemClock(),
         metrics,
         window=timedelta(seconds=300),
         ignored_stages=ignored_stages,
         lead_source_tags=lead_source_tags,
     )
-    made = Recorder(ingest, pool, Book(pool), metrics)
+    made = Recorder(ingest, pool, StateStore(pool), metrics)
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(made.stop))
         try:

@@ -24,11 +24,11 @@ from tests.support.waiting import eventually
 STAGES = ("Lead", "ACQ - Qualified", "ACQ - Offers Made", "Nurture", "ACQ - Contract Sent")
 
 
-def move_some(built: House, chance: Random, count: int, *, people: list[int] | None = None) -> None:
+def move_some(built: House, rng: Random, count: int, *, people: list[int] | None = None) -> None:
     """Move people at random, several of them back and forth."""
     for _ in range(count):
-        person = chance.choice(people or list(built.account.ids))
-        stage = chance.choice([name for name in STAGES if name != built.account.stage_of(person)])
+        person = rng.choice(people or list(built.account.ids))
+        stage = rng.choice([name for name in STAGES if name != built.account.stage_of(person)])
         built.account.move(person, stage)
 
 
@@ -40,8 +40,8 @@ def assert_clean(found: Score) -> None:
 async def test_every_change_is_recorded_once_and_the_books_balance(database: str, through: str, tmp_path: Path) -> None:
     """Quick moves, a bulk edit of 100 and newcomers: every change a row, exact in time, names filled, ledger and chain at 0."""
     async with house(database, tmp_path, through=through) as built, built.ready() as process:
-        chance = Random(1)
-        move_some(built, chance, 150)
+        rng = Random(1)
+        move_some(built, rng, 150)
         built.account.bulk_move(list(built.account.ids)[:100], "Nurture")
         newcomer = built.account.create(stage="Lead", via="lead_flow")
         await built.simulator.deliveries.drained()
@@ -65,16 +65,16 @@ async def test_every_change_is_recorded_once_and_the_books_balance(database: str
 async def test_webhooks_die_polling_takes_over_and_gives_back(database: str, through: str, tmp_path: Path) -> None:
     """Failover within a watch poll of the first miss, every change caught, recovery when webhooks return, steady in the end."""
     async with house(database, tmp_path, through=through) as built, built.ready():
-        chance = Random(2)
-        move_some(built, chance, 10)
+        rng = Random(2)
+        move_some(built, rng, 10)
         await eventually(lambda: _mode(built, "steady"), 30.0)
         built.simulator.deliveries.kill()
-        for person in chance.sample(list(built.account.ids), 20):
-            move_some(built, chance, 1, people=[person])
+        for person in rng.sample(list(built.account.ids), 20):
+            move_some(built, rng, 1, people=[person])
         await eventually(lambda: _mode(built, "failover"), 30.0)
         assert_clean(await built.settled())
         built.simulator.deliveries.revive()
-        move_some(built, chance, 3)
+        move_some(built, rng, 3)
         await eventually(lambda: _mode(built, "recovering"), 30.0)
         await eventually(lambda: _mode(built, "steady"), 60.0)
         assert_clean(await built.settled())
@@ -89,7 +89,7 @@ async def _mode(built: House, wanted: str) -> bool:
 async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, through: str, tmp_path: Path) -> None:
     """SIGKILL three times while changes pour in: FUB's retries and the next polls complete the table, each change once."""
     async with house(database, tmp_path, through=through) as built:
-        chance = Random(3)
+        rng = Random(3)
         people = list(built.account.ids)
         async with built.ready():
             pass
@@ -99,8 +99,8 @@ async def test_killed_under_load_it_loses_and_doubles_nothing(database: str, thr
                 await process.answers(f"{built.url}/readyz")
                 # Not in the second of the wave before: whose moves of one second arrive a minute apart, nobody can put in order.
                 await eventually(partial(_is_past, loop, poured_at + 1.5))
-                enough = len(built.simulator.deliveries.attempts) + chance.randrange(3, 70)
-                load = asyncio.create_task(_pour(built, chance, people))
+                enough = len(built.simulator.deliveries.attempts) + rng.randrange(3, 70)
+                load = asyncio.create_task(_pour(built, rng, people))
                 await eventually(partial(_attempted, built, enough), 20.0)
                 process.kill()
                 assert await process.ended() == -signal.SIGKILL
@@ -120,10 +120,10 @@ def _is_past(loop: asyncio.AbstractEventLoop, instant: float) -> bool:
     return loop.time() > instant
 
 
-async def _pour(built: House, chance: Random, people: list[int]) -> None:
+async def _pour(built: House, rng: Random, people: list[int]) -> None:
     """Move each of 80 people once."""
-    for person in chance.sample(people, 80):
-        move_some(built, chance, 1, people=[person])
+    for person in rng.sample(people, 80):
+        move_some(built, rng, 1, people=[person])
         await asyncio.sleep(0)
 
 
@@ -342,14 +342,14 @@ async def test_settings_of_the_database_change_nothing(empty_database: str, tmp_
         await connection.execute(f"ALTER DATABASE \"{parse(empty_database).database}\" SET {name} = '{value}'")
     await connection.close()
     async with house(empty_database, tmp_path) as built, built.ready(FUBD_COLUMNS='{"campaign_id": "customCampaignID"}') as process:
-        chance = Random(12)
-        people = chance.sample(list(built.account.ids), 70)
+        rng = Random(12)
+        people = rng.sample(list(built.account.ids), 70)
         for person in people[:60]:
-            move_some(built, chance, 1, people=[person])
+            move_some(built, rng, 1, people=[person])
         assert_clean(await built.settled())
         built.simulator.deliveries.kill()
         for person in people[60:]:
-            move_some(built, chance, 1, people=[person])
+            move_some(built, rng, 1, people=[person])
         assert_clean(await built.settled())
         (shown,) = await built.fetch("SELECT extract(epoch FROM max(changed_at))::float8 AS last FROM public.stage_changes")
         told = [change["changed_at"] for change in (await built.get("/api/changes?limit=1000"))["changes"]]

@@ -94,7 +94,7 @@ async def test_output_that_goes_nowhere(database: str, tmp_path: Path, where: st
 async def test_an_encoding_that_lacks_a_letter(database: str, tmp_path: Path) -> None:
     """Names that the terminal's encoding does not know are written in another way."""
     async with recorder(database) as made:
-        await made.told(read("Lead \u6f22", "08:00", "09:00"))
+        await made.record(read("Lead \u6f22", "08:00", "09:00"))
     command = f"{sys.executable} -m fubd explain 1 >/dev/null"
     assert await _in_a_shell(command, tmp_path, DATABASE_URL=database, PYTHONIOENCODING="ascii") == (0, "")
 

@@ -200,19 +200,19 @@ async def test_the_books_of_two_instances_are_each_its_own(database: str) -> Non
         reporting(database, "one") as of_one,
         reporting(database, "two") as of_two,
     ):
-        await one.told(webhook("e0", "A", "10:00"))
+        await one.record(webhook("e0", "A", "10:00"))
         await of_two.begin()
-        await two.told(webhook("e1", "B", "10:01"))
-        await one.told(webhook("e2", "C", "10:02"))
-        await two.told(webhook("e1", "B", "10:01"))
+        await two.record(webhook("e1", "B", "10:01"))
+        await one.record(webhook("e2", "C", "10:02"))
+        await two.record(webhook("e1", "B", "10:01"))
         assert ((await of_one.known()).own_deliveries, (await of_two.known()).own_deliveries) == (2, 1)
 
 
 async def test_nobody_removes_what_another_counts_on(database: str) -> None:
     """Old deliveries are removed by whoever stored them, and a day later by anybody: till then the books of the other still need them."""
     async with recorder(database, instance="one") as one, reporting(database, "one") as of_one, reporting(database, "two") as of_two:
-        await one.told(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
-        await one.told(webhook("last", "E", "10:10"))
+        await one.record(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
+        await one.record(webhook("last", "E", "10:10"))
         async with one.pool.connection() as connection:
             await connection.execute("UPDATE fubd.delivery SET received_at = now() - interval '2.5 days' WHERE event_id <> 'last'")
             await connection.execute("UPDATE fubd.delivery SET received_at = now() - interval '3.5 days' WHERE event_id = 'e0'")

@@ -21,7 +21,7 @@ from fubd.ingest import Ingest
 from fubd.metrics import Metrics
 from fubd.notifier import Notifier, document
 from fubd.ports import ModeRecord
-from fubd.store import Book, Journal, Pool
+from fubd.store import ChangeStore, Pool, StateStore
 from fubd.store.dsn import parse
 from fubd.store.outbox import Alert, Outbox
 from tests.recorder import at, read, webhook
@@ -80,10 +80,10 @@ class House:
 
     pool: Pool
     ingest: Ingest
-    book: Book
+    state: StateStore
     outbox: Outbox
 
-    async def told(self, *evidence: Delivery | Snapshot) -> None:
+    async def record(self, *evidence: Delivery | Snapshot) -> None:
         for item in evidence:
             await (self.ingest.deliver(item) if isinstance(item, Delivery) else self.ingest.observe(item))
 
@@ -103,13 +103,13 @@ class House:
 async def house(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIterator[House]:
     """Record until the block ends, telling of the stages `watched` and, with any of them, of modes."""
     pool = Pool(parse(dsn))
-    journal = Journal(pool, instance="test", columns={}, alert_stages=watched)
-    ingest = Ingest(journal, SystemClock(), Metrics(CollectorRegistry()), window=timedelta(seconds=300))
+    store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
+    ingest = Ingest(store, SystemClock(), Metrics(CollectorRegistry()), window=timedelta(seconds=300))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
         try:
-            yield House(pool, ingest, Book(pool, alerting=bool(watched)), Outbox(pool))
+            yield House(pool, ingest, StateStore(pool, alerting=bool(watched)), Outbox(pool))
         finally:
             stop.set()
     await pool.close()
@@ -150,7 +150,7 @@ async def all_sent(metrics: Metrics, number: int) -> None:
 async def test_tells_of_a_watched_stage(database: str) -> None:
     """Who enters a watched stage is told of within two seconds, in words and in keys, with their name; other stages are not."""
     async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
-        await home.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
+        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
         await eventually(lambda: receiver.taken, within_seconds=2.0)
         await all_sent(metrics, 1)
         told = receiver.taken[0]
@@ -165,8 +165,8 @@ async def test_tells_of_a_change_of_mode(database: str) -> None:
     """A change of mode is told of with its reason; failover is critical, the others are not."""
     async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
         at_ten = at("10:00")
-        await home.book.announce(ModeRecord("steady", "webhooks arrive", 1800.0, at_ten), evidence={"before": "starting"})
-        await home.book.announce(ModeRecord("failover", "polling found 2 changes", 30.0, at_ten), evidence={"before": "steady"})
+        await home.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at_ten), evidence={"before": "starting"})
+        await home.state.insert_mode(ModeRecord("failover", "polling found 2 changes", 30.0, at_ten), evidence={"before": "steady"})
         await all_sent(metrics, 2)
         assert [post["text"] for post in receiver.taken] == [
             "fubd: steady (was starting). Webhooks arrive. Polling every 30 min.",
@@ -183,18 +183,18 @@ async def test_tells_of_a_change_of_mode(database: str) -> None:
 async def test_keeps_nothing_when_nobody_listens(database: str) -> None:
     """Without a receiver the outbox stays empty, whatever is recorded."""
     async with house(database, watched=()) as home:
-        await home.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
-        await home.book.announce(ModeRecord("failover", "proof", 30.0, at("10:00")), evidence={})
+        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+        await home.state.insert_mode(ModeRecord("failover", "proof", 30.0, at("10:00")), evidence={})
         assert await home.waiting() == 0
 
 
 async def test_tells_only_what_was_committed(database: str) -> None:
     """An alert enters with the row it tells of: where the transaction fails there is neither."""
     async with house(database) as home:
-        await home.told(read("A", "08:00", "09:00"))
+        await home.record(read("A", "08:00", "09:00"))
         async with home.pool.connection() as connection:
             await connection.execute("ALTER TABLE fubd.hint ADD CONSTRAINT never CHECK (person_id <> 1)")
-            await home.told(webhook("e1", "B", "10:00"))
+            await home.record(webhook("e1", "B", "10:00"))
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 0
             assert await home.waiting() == 0
 
@@ -202,10 +202,10 @@ async def test_tells_only_what_was_committed(database: str) -> None:
 async def test_tells_nothing_of_a_row_that_is_no_more(database: str) -> None:
     """What turns out not to have happened is withdrawn while it waits; the row that stays is told of."""
     async with house(database) as home, receiving() as receiver:
-        await home.told(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
+        await home.record(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
         assert await home.waiting() == 2
         # A read settles the order within that second: B came last, and C was where they stood before.
-        await home.told(read("B", "10:00", "10:01"))
+        await home.record(read("B", "10:00", "10:01"))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 1)
             await eventually(home.is_empty)
@@ -261,8 +261,8 @@ def test_a_name_orders_nothing(name: str, shown: str) -> None:
 async def test_keeps_the_order_of_each_person(database: str) -> None:
     """While an alert of a person is not through, the next of theirs waits, and other people's do not."""
     async with house(database) as home, receiving() as receiver:
-        await home.told(read("A", "08:00", "09:00"), read("A", "08:00", "09:00", person=2))
-        await home.told(webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"), webhook("e3", "B", "10:02", people=(2,)))
+        await home.record(read("A", "08:00", "09:00"), read("A", "08:00", "09:00", person=2))
+        await home.record(webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"), webhook("e3", "B", "10:02", people=(2,)))
         receiver.answers.extend((500, 200))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 3)
@@ -276,7 +276,7 @@ async def test_keeps_alerts_while_the_receiver_is_down(database: str) -> None:
     async with receiving() as gone:
         url = gone.url
     async with house(database) as home:
-        await home.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"))
+        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"))
         async with notifying(database, url) as metrics:
             await eventually(lambda: count(metrics, "failed") >= 1)
         assert await home.waiting() == 2
@@ -289,7 +289,7 @@ async def test_one_at_a_time_while_it_is_down(database: str) -> None:
     """A receiver that is down meets one try at a time, however many wait."""
     people = tuple(range(1, 31))
     async with house(database) as home, receiving() as receiver:
-        await home.told(webhook("e1", "B", "10:00", people=people))
+        await home.record(webhook("e1", "B", "10:00", people=people))
         receiver.answers.extend([503] * 32)
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "failed") == 30)
@@ -302,9 +302,9 @@ async def test_what_is_not_wanted_holds_up_nobody_else(database: str) -> None:
     """An alert that is refused for good is tried again by itself while others go out."""
     async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(400)
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: count(metrics, "failed") == 1)
-        await home.told(webhook("e2", "B", "10:00", people=(2,)))
+        await home.record(webhook("e2", "B", "10:00", people=(2,)))
         await eventually(lambda: stages(receiver.taken, "2"), within_seconds=2.0)
         await all_sent(metrics, 2)
         assert stages(receiver.taken) == ["B"]
@@ -313,7 +313,7 @@ async def test_what_is_not_wanted_holds_up_nobody_else(database: str) -> None:
 async def test_gives_up_after_days(database: str) -> None:
     """What nobody has taken for days is given up, counted, and gone."""
     async with house(database) as home, receiving() as receiver:
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         await home.age(days=3.5)
         receiver.answers.append(500)
         async with notifying(database, receiver.url) as metrics:
@@ -326,7 +326,7 @@ async def test_follows_no_redirect(database: str) -> None:
     """A redirect counts as a failure and is not followed."""
     async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(302)
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         await all_sent(metrics, 1)
         assert (count(metrics, "failed"), receiver.elsewhere) == (1, 0)
 
@@ -335,7 +335,7 @@ async def test_two_instances_send_each_once(database: str) -> None:
     """Two notifiers on one database share the alerts; none goes out twice."""
     people = tuple(range(1, 201))
     async with house(database) as home, receiving() as receiver:
-        await home.told(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
+        await home.record(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
         async with notifying(database, receiver.url) as one, notifying(database, receiver.url) as other:
             await eventually(lambda: count(one, "sent") + count(other, "sent") == 400)
         assert len(receiver.posts) == len({post["id"] for post in receiver.posts}) == 400
@@ -346,7 +346,7 @@ async def test_two_instances_send_each_once(database: str) -> None:
 async def test_a_lost_database_repeats_nothing(database: str) -> None:
     """When the database goes away between the sending and its note, the note is made later and nothing is sent again."""
     async with house(database) as home, receiving() as receiver, Proxy(database) as proxy:
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         receiver.open.clear()
         async with notifying(proxy.dsn, receiver.url) as metrics:
             await eventually(lambda: receiver.posts)
@@ -364,17 +364,17 @@ async def test_a_full_outbox_does_not_hold_up_the_door(database: str) -> None:
     """While the receiver hangs, deliveries are recorded as ever."""
     async with house(database) as home, receiving() as receiver, notifying(database, receiver.url):
         receiver.open.clear()
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: receiver.posts)
         async with asyncio.timeout(2.0):
-            await home.told(*(webhook(f"e{number}", "C", "11:00", people=(number,)) for number in range(2, 30)))
+            await home.record(*(webhook(f"e{number}", "C", "11:00", people=(number,)) for number in range(2, 30)))
         receiver.open.set()
 
 
 async def test_the_log_never_names_the_address(database: str, caplog: pytest.LogCaptureFixture) -> None:
     """The address of a chat tool is a secret: no failure repeats it."""
     async with house(database) as home:
-        await home.told(webhook("e1", "B", "10:00"))
+        await home.record(webhook("e1", "B", "10:00"))
         async with notifying(database, "http://127.0.0.1:9/hidden-token") as metrics:
             await eventually(lambda: count(metrics, "failed") >= 1)
         async with notifying(database, f"http://{'x' * 70}.localhost/hidden-token") as others:

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
 from tests.stack import house

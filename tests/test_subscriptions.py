@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fubd.core.freshness import KeeperReport
+from fubd.core.freshness import SubscriptionsReport
+from fubd.core.subscriptions import Subscription
+from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
-from fubd.ports import Refused, Subscription, Unavailable
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import Account, AccountFeed, live
 
 PUBLIC = "https://fubd.example.net"
@@ -32,12 +33,12 @@ def _all_ours(url: str = OURS, status: str = "Active") -> list[tuple[str, str, s
     return [(event, url, status) for event in SUBSCRIBED_EVENTS]
 
 
-def _keeper(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[Keeper, Metrics]:
+def _keeper(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
     metrics = Metrics(CollectorRegistry())
-    return Keeper(feed, metrics, public_url=public_url, manage=manage), metrics
+    return SubscriptionManager(feed, metrics, public_url=public_url, manage=manage), metrics
 
 
-def _check(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> KeeperReport:
+def _check(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> SubscriptionsReport:
     return live(_keeper(feed, public_url=public_url, manage=manage)[0].check())
 
 
@@ -58,7 +59,7 @@ def test_nothing_there_is_created_at_the_first_look() -> None:
 def test_who_has_lost_the_turn_since_the_look_changes_nothing() -> None:
     """Stopped between the look and the change, and gone on when another instance has long made it: no second subscription."""
     feed = _registry()
-    keeper = Keeper(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, held=lambda: False)
+    keeper = SubscriptionManager(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, is_leader=lambda: False)
     report = live(keeper.check())
     assert (feed.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
 
@@ -184,7 +185,7 @@ def test_of_two_of_ours_elsewhere_one_is_corrected_and_the_other_told() -> None:
 def test_a_key_that_may_not_look_is_no_proof() -> None:
     """A 403 is told as the key's fault; it proves nothing of the webhooks."""
     feed = _registry()
-    feed.refusals["webhooks"] = Refused("Only the account owner may access webhooks.", status=403)
+    feed.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
     report = _check(feed)
     assert {event.now.value for event in report.events} == {"not_owner"}
     assert report.was_broken is None
@@ -203,7 +204,7 @@ def test_an_outage_of_fub_is_no_proof() -> None:
 def test_a_refused_repair_is_told_with_fubs_words() -> None:
     """When FUB refuses to create one, the report stays as found and carries what FUB said."""
     feed = _registry()
-    feed.refusals["subscribe"] = Refused("The url is not reachable.", status=400)
+    feed.refusals["subscribe"] = FubRefused("The url is not reachable.", status=400)
     report = _check(feed)
     assert report.is_broken is not None
     assert all("not reachable" in (event.advice or "") for event in report.events)
@@ -235,12 +236,12 @@ def test_a_problem_is_said_once_while_it_lasts(caplog: pytest.LogCaptureFixture)
             await keeper.check()
         assert len(caplog.records) == 1
         for hook in list(feed.registry.values()):
-            await feed.resubscribe(hook.id, status="Active")
+            await feed.update_subscription(hook.id, status="Active")
         for _ in range(10):
             await keeper.check()
         assert len(caplog.records) == 2
         for hook in list(feed.registry.values()):
-            await feed.resubscribe(hook.id, status="Disabled")
+            await feed.update_subscription(hook.id, status="Disabled")
         await keeper.check()
         assert len(caplog.records) == 3
 
@@ -257,7 +258,7 @@ def test_what_only_the_owner_can_mend_is_said_in_one_line(trouble: str, words: s
     strangers = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
     feed = _registry(*(strangers if trouble == "slots" else ()))
     if trouble == "owner":
-        feed.refusals["webhooks"] = Refused("Only the account owner may access webhooks.", status=403)
+        feed.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
     keeper, metrics = _keeper(feed, public_url=None if trouble == "public" else PUBLIC)
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""What we ask of Follow Up Boss, and what its answers mean: the `Feed` of the ports.
+"""What we ask of Follow Up Boss, and what its answers mean: the `FubApi` of the ports.
 
 Every list of people asks for Trash and unclaimed people too: without that a move to Trash is invisible (observed). Parameters that FUB
 does not know are ignored without a word (observed), so what comes back is checked where it can be. The token of the next page is handed
@@ -14,7 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fubd.client.http import Again, Answer, Call, Connection
+from fubd.client.http import FubSession, Request, Response, Retryable
 from fubd.core.api import (
     PERSON_FIELDS,
     Listing,
@@ -28,8 +28,10 @@ from fubd.core.api import (
     parse_subscriptions,
 )
 from fubd.core.observation import Reading
+from fubd.core.subscriptions import Subscription
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, PeoplePage, PeopleQuery, Subscription, Unavailable
+from fubd.ports import Clock, PeoplePage, PeopleQuery
 
 MOST_PER_PAGE = 100
 """People, stages or webhooks in one answer (documented)."""
@@ -41,7 +43,7 @@ _Value = TypeVar("_Value")
 
 
 class FubClient:
-    """Follow Up Boss over one session; an async context manager. Implements `fubd.ports.Feed`.
+    """Follow Up Boss over one session; an async context manager. Implements `fubd.ports.FubApi`.
 
     `custom_fields` are the FUB field names to ask for besides the usual; `share` is the part of the rate limit that is ours; `rng` only
     jitters the waits between attempts. `system_key` None leaves the header away. Timeouts in seconds: to connect, for one attempt, and
@@ -62,12 +64,12 @@ class FubClient:
         rng: random.Random,
         connect_timeout_seconds: float = 10.0,
         attempt_timeout_seconds: float = 30.0,
-        patience_seconds: float = 60.0,
+        total_timeout_seconds: float = 60.0,
     ) -> None:
         self._clock = clock
         self._custom_fields = tuple(dict.fromkeys(custom_fields))
         self._fields = ",".join(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
-        self._connection = Connection(
+        self._connection = FubSession(
             base_url=base_url,
             api_key=api_key,
             system=system,
@@ -78,7 +80,7 @@ class FubClient:
             rng=rng,
             connect_timeout_seconds=connect_timeout_seconds,
             attempt_timeout_seconds=attempt_timeout_seconds,
-            patience_seconds=patience_seconds,
+            total_timeout_seconds=total_timeout_seconds,
         )
 
     async def __aenter__(self) -> Self:
@@ -100,9 +102,9 @@ class FubClient:
         """Give how many requests were sent so far, retries included."""
         return self._connection.calls_made
 
-    def told_limit(self) -> tuple[int | None, int | None]:
+    def limit_and_remaining(self) -> tuple[int | None, int | None]:
         """Give FUB's limit for a window and what is left of it, as last told; None where it told nothing."""
-        return self._connection.told_limit()
+        return self._connection.limit_and_remaining()
 
     async def people(self, query: PeopleQuery) -> PeoplePage:
         """Read one page of people.
@@ -110,12 +112,12 @@ class FubClient:
         Raises Unavailable, Refused (400 for an offset too deep, say), and ValueError for a query that FUB cannot be asked.
         """
         asked = None if query.ids is None else frozenset(query.ids)
-        call = Call("people", "people", {**_people_params(query), "fields": self._fields})
+        call = Request("people", "people", {**_people_params(query), "fields": self._fields})
 
         def read(body: bytes) -> ParsedPage:
             return parse_page(body, fields=self._custom_fields, asked=asked)
 
-        page, read_at = await self._connection.ask(call, self._success(read))
+        page, read_at = await self._connection.request(call, self._success(read))
         return PeoplePage(page.readings, page.ids, page.unreadable, page.total, page.next, read_at)
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
@@ -124,58 +126,58 @@ class FubClient:
         Raises Unavailable, Refused.
         """
 
-        def read(answer: Answer) -> Reading | None:
+        def read(answer: Response) -> Reading | None:
             if answer.status == HTTPStatus.NOT_FOUND:
                 # A person is marked gone on this, so it must be FUB's own word and not a proxy's.
                 if parse_error(answer.body) is None:
-                    raise Again("404, though not in its own words,")
+                    raise Retryable("404, though not in its own words,")
                 return None
-            return parse_person(self._connection.judge(answer), fields=self._custom_fields, asked=person_id)
+            return parse_person(self._connection.raise_for_status(answer), fields=self._custom_fields, asked=person_id)
 
-        return await self._connection.ask(Call("person", f"people/{person_id:d}", {"fields": self._fields}), read)
+        return await self._connection.request(Request("person", f"people/{person_id:d}", {"fields": self._fields}), read)
 
     async def stages(self) -> dict[str, int]:
         """Read all stages: name to id. Raises Unavailable, Refused."""
-        return dict(await self._everything("stages", parse_stages))
+        return dict(await self._list_all("stages", parse_stages))
 
     async def identity(self) -> dict[str, object]:
         """Read whose key this is: the account and the user, as FUB tells it. Never from `/me`, which tells the key as well.
 
         Raises Unavailable, Refused.
         """
-        identity, _ = await self._connection.ask(Call("identity", "identity"), self._success(parse_identity))
+        identity, _ = await self._connection.request(Request("identity", "identity"), self._success(parse_identity))
         return identity
 
     async def subscriptions(self) -> list[Subscription]:
         """Read our system's webhooks. Raises Unavailable, and Refused when the key may not (403: it is not the account owner's)."""
-        found = await self._everything("webhooks", parse_subscriptions)
+        found = await self._list_all("webhooks", parse_subscriptions)
         return list({subscription.id: subscription for subscription in found}.values())
 
     async def subscribe(self, event: str, url: str) -> Subscription:
         """Create a webhook. Raises Refused, and Unavailable, also when it may have been created: then look at `subscriptions` first."""
-        call = Call("webhooks", "webhooks", method="POST", body={"event": event, "url": url}, repeatable=False)
-        subscription, _ = await self._connection.ask(call, self._success(parse_subscription))
+        call = Request("webhooks", "webhooks", method="POST", body={"event": event, "url": url}, idempotent=False)
+        subscription, _ = await self._connection.request(call, self._success(parse_subscription))
         return subscription
 
-    async def resubscribe(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
+    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
         """Correct a webhook's url or status (`Active`, `Disabled`) or both. Raises Unavailable, Refused."""
         body = {name: value for name, value in (("url", url), ("status", status)) if value is not None}
-        call = Call("webhooks", f"webhooks/{subscription_id:d}", method="PUT", body=body)
-        subscription, _ = await self._connection.ask(call, self._success(parse_subscription))
+        call = Request("webhooks", f"webhooks/{subscription_id:d}", method="PUT", body=body)
+        subscription, _ = await self._connection.request(call, self._success(parse_subscription))
         return subscription
 
-    def _success(self, parse: Callable[[bytes], _Value]) -> Callable[[Answer], _Value]:
-        return lambda answer: parse(self._connection.judge(answer))
+    def _success(self, parse: Callable[[bytes], _Value]) -> Callable[[Response], _Value]:
+        return lambda answer: parse(self._connection.raise_for_status(answer))
 
-    async def _everything(self, endpoint: str, parse: Callable[[bytes], Listing[_Item]]) -> list[_Item]:
+    async def _list_all(self, endpoint: str, parse: Callable[[bytes], Listing[_Item]]) -> list[_Item]:
         """Read a small collection to its end, whichever of token, total and page size tells where that is."""
         items: list[_Item] = []
         seen = 0
         token: str | None = None
         for _ in range(MOST_PAGES):
             at = {"next": token} if token is not None else {"offset": str(seen)}
-            call = Call(endpoint, endpoint, {"limit": str(MOST_PER_PAGE), **at})
-            page, _read_at = await self._connection.ask(call, self._success(parse))
+            call = Request(endpoint, endpoint, {"limit": str(MOST_PER_PAGE), **at})
+            page, _read_at = await self._connection.request(call, self._success(parse))
             items += page.items
             seen += page.count
             token = page.next

@@ -28,8 +28,9 @@ from yarl import URL
 from fubd.client.clock_skew import Skew
 from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MOST_IN_FLIGHT, Limiter, retry_after_seconds
 from fubd.core.api import parse_error
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, Malformed, Refused, Unavailable
+from fubd.ports import Clock
 
 MOST_ATTEMPTS = 5
 MOST_BODY_BYTES = 8 * 1024 * 1024
@@ -43,19 +44,19 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One thing to ask. `endpoint` is its name in the metrics; `repeatable` is False when doing it twice does harm."""
+class Request:
+    """One thing to ask. `endpoint` is its name in the metrics; `idempotent` is False when doing it twice does harm."""
 
     endpoint: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     method: str = "GET"
     body: Mapping[str, str] | None = None
-    repeatable: bool = True
+    idempotent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer. `read_at` is at or before the moment FUB read what it tells, in FUB's time."""
 
     status: int
@@ -64,7 +65,7 @@ class Answer:
     read_at: datetime
 
 
-class Again(Exception):
+class Retryable(Exception):
     """This attempt failed and another may not. The text says what happened, in words fit for a user.
 
     `arrived` is False when FUB surely did not act on it. `wish_seconds`: how long FUB asked us to wait. `held`: the limiter sees to
@@ -86,23 +87,23 @@ class _ConnectionLost(Exception):
 
 
 @dataclass(slots=True)
-class _Effort:
+class _RetryBudget:
     """What one call has cost so far: the time of its attempts and of the waits between, except for its turn under the rate limit."""
 
-    patience_seconds: float
+    total_timeout_seconds: float
     spent_seconds: float = 0.0
 
     def left_seconds(self) -> float:
-        return max(0.0, self.patience_seconds - self.spent_seconds)
+        return max(0.0, self.total_timeout_seconds - self.spent_seconds)
 
     def is_over(self, state: RetryCallState) -> bool:
         return state.attempt_number >= MOST_ATTEMPTS or state.upcoming_sleep >= self.left_seconds()
 
 
-class Connection:
+class FubSession:
     """One session to one Follow Up Boss. An async context manager.
 
-    `patience_seconds` bounds one call over all its attempts, `attempt_timeout_seconds` one attempt to the last byte, and
+    `total_timeout_seconds` bounds one call over all its attempts, `attempt_timeout_seconds` one attempt to the last byte, and
     `connect_timeout_seconds` the making of a connection. Sockets live in real time, all other waiting in the clock's.
     """
 
@@ -119,7 +120,7 @@ class Connection:
         rng: random.Random,
         connect_timeout_seconds: float,
         attempt_timeout_seconds: float,
-        patience_seconds: float,
+        total_timeout_seconds: float,
     ) -> None:
         self._base = URL(base_url.rstrip("/"))
         self._headers = {
@@ -135,8 +136,8 @@ class Connection:
         self._rng = rng
         self._connect_timeout_seconds = connect_timeout_seconds
         self._attempt_timeout_seconds = attempt_timeout_seconds
-        self._patience_seconds = patience_seconds
-        self._limiter = Limiter(share=share, patience_seconds=patience_seconds, clock=clock, metrics=metrics)
+        self._patience_seconds = total_timeout_seconds
+        self._limiter = Limiter(share=share, total_timeout_seconds=total_timeout_seconds, clock=clock, metrics=metrics)
         self._session: aiohttp.ClientSession | None = None
         self.skew = Skew()
         self.calls_made = 0
@@ -155,13 +156,13 @@ class Connection:
             await self._session.close()
             self._session = None
 
-    async def ask(self, call: Call, read: Callable[[Answer], _Value]) -> tuple[_Value, datetime]:
+    async def request(self, call: Request, read: Callable[[Response], _Value]) -> tuple[_Value, datetime]:
         """Give what `read` makes of the answer, and the answer's `read_at`.
 
         `read` may raise Malformed or Again, then the call is tried again, or Refused. Raises Refused, and Unavailable when no attempt
         succeeded.
         """
-        effort = _Effort(self._patience_seconds)
+        effort = _RetryBudget(self._patience_seconds)
 
         async def sleep(seconds: float) -> None:
             effort.spent_seconds += seconds
@@ -169,7 +170,7 @@ class Connection:
                 await self._clock.pause(seconds)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, Again) and (call.repeatable or not error.arrived)),
+            retry=retry_if_exception(lambda error: isinstance(error, Retryable) and (call.idempotent or not error.arrived)),
             wait=self._wait_seconds,
             stop=effort.is_over,
             sleep=sleep,
@@ -177,7 +178,7 @@ class Connection:
         )
         try:
             value: tuple[_Value, datetime] = await retrying(self._attempt, call, read, effort)
-        except Again as error:
+        except Retryable as error:
             attempts = retrying.statistics["attempt_number"]
             times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             raise Unavailable(f"Follow Up Boss did not answer: {error} after {times}", retry_after=error.wish_seconds) from None
@@ -186,28 +187,28 @@ class Connection:
     def _wait_seconds(self, state: RetryCallState) -> float:
         """Give the wait before the next attempt: truncated exponential backoff with jitter, on top of what FUB wished for."""
         error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, Again) or error.held or (error.lost and state.attempt_number == 1):
+        if not isinstance(error, Retryable) or error.held or (error.lost and state.attempt_number == 1):
             return 0.0
         longest = min(MOST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** (state.attempt_number - 1))
         return (error.wish_seconds or 0.0) + self._rng.uniform(longest / 2, longest)
 
-    async def _attempt(self, call: Call, read: Callable[[Answer], _Value], effort: _Effort) -> tuple[_Value, datetime]:
+    async def _attempt(self, call: Request, read: Callable[[Response], _Value], effort: _RetryBudget) -> tuple[_Value, datetime]:
         answer = await self._exchange(call, effort)
         try:
             value = read(answer)
         except Malformed as error:
-            raise Again(f"an answer that cannot be used ({error})") from None
+            raise Retryable(f"an answer that cannot be used ({error})") from None
         return value, answer.read_at
 
-    def told_limit(self) -> tuple[int | None, int | None]:
+    def limit_and_remaining(self) -> tuple[int | None, int | None]:
         """Give FUB's limit for reading people and what is left of it, as the last answer told; None where it told nothing."""
         return self._limiter.window("GET people").told
 
-    async def _exchange(self, call: Call, effort: _Effort) -> Answer:
+    async def _exchange(self, call: Request, effort: _RetryBudget) -> Response:
         """Send once, when the limit allows, and take the answer whole."""
         key = f"{call.method} {call.endpoint}"
         window = self._limiter.window(key)
-        sent_at = await window.admit()
+        sent_at = await window.acquire()
         status = "error"
         self.calls_made += 1
         try:
@@ -216,7 +217,7 @@ class Connection:
         except (aiohttp.ClientError, _ConnectionLost, OSError, EOFError, UnicodeError) as error:
             raise _again(error) from None
         finally:
-            window.settle()
+            window.release()
             elapsed_seconds = self._clock.monotonic() - sent_at
             effort.spent_seconds += elapsed_seconds
             self._metrics.api_requests.labels(call.endpoint, status).inc()
@@ -224,7 +225,7 @@ class Connection:
                 self._metrics.api_request_seconds.labels(call.endpoint).observe(elapsed_seconds)
         return answer
 
-    async def _send(self, call: Call, key: str, sent_at: float, effort: _Effort) -> Answer:
+    async def _send(self, call: Request, key: str, sent_at: float, effort: _RetryBudget) -> Response:
         if self._session is None:
             raise RuntimeError("the connection is used outside its context")
         timeout = aiohttp.ClientTimeout(
@@ -240,7 +241,7 @@ class Connection:
                 closed_seconds = _closed_seconds(response.headers)
                 window.close(closed_seconds)
                 effort.spent_seconds += closed_seconds
-            return Answer(response.status, response.headers, await _body(response), read_at)
+            return Response(response.status, response.headers, await _body(response), read_at)
 
     def _date(self, status: int, headers: Mapping[str, str], sent_at: float) -> datetime:
         """Learn from the Date header, and give an instant of FUB's clock that is not after the moment of reading."""
@@ -254,22 +255,22 @@ class Connection:
             self._metrics.clock_skew_seconds.set(self.skew.seconds())
         return date - timedelta(seconds=elapsed_seconds)
 
-    def judge(self, answer: Answer) -> bytes:
+    def raise_for_status(self, answer: Response) -> bytes:
         """Give the body of a success. Raises Refused for what is final, Again for what may pass."""
         status = answer.status
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return answer.body
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise Again("429", arrived=False, wish_seconds=_closed_seconds(answer.headers), held=True)
+            raise Retryable("429", arrived=False, wish_seconds=_closed_seconds(answer.headers), held=True)
         if status < HTTPStatus.BAD_REQUEST:
-            raise Again(f"a redirect ({status}), which is never followed,")
+            raise Retryable(f"a redirect ({status}), which is never followed,")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY):
-            raise Again(str(status), wish_seconds=retry_after_seconds(answer.headers))
+            raise Retryable(str(status), wish_seconds=retry_after_seconds(answer.headers))
         words = parse_error(answer.body) or "no reason given"
         for secret in self._secrets:
             words = words.replace(secret, "***")
         which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
-        raise Refused(f"Follow Up Boss refused with {status}{which}: {words}", status=status)
+        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {words}", status=status)
 
 
 async def _once(
@@ -289,7 +290,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MOST_BODY_BYTES:
-            raise Again("an answer beyond any bound")
+            raise Retryable("an answer beyond any bound")
     return bytes(body)
 
 
@@ -308,9 +309,9 @@ _WORDS: tuple[tuple[type[Exception], str, bool], ...] = (
 )
 
 
-def _again(error: Exception) -> Again:
+def _again(error: Exception) -> Retryable:
     what, arrived = next((what, arrived) for kind, what, arrived in _WORDS if isinstance(error, kind))
-    return Again(what, arrived=arrived, lost=isinstance(error, _ConnectionLost))
+    return Retryable(what, arrived=arrived, lost=isinstance(error, _ConnectionLost))
 
 
 def _closed_seconds(headers: Mapping[str, str]) -> float:

@@ -26,8 +26,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, Unavailable
+from fubd.ports import Clock
 
 DEFAULT_CONTEXT = "global"
 DEFAULT_LIMIT = 125
@@ -46,12 +47,12 @@ _LARGEST_ALLOWED = 4_096
 _CONTEXT_NAME = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 
 
-class Window:
+class SlidingWindow:
     """One rate limit context. Callers are served in the order in which they came."""
 
-    def __init__(self, *, share: float, patience_seconds: float, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, share: float, total_timeout_seconds: float, clock: Clock, metrics: Metrics) -> None:
         self._share = share
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = total_timeout_seconds
         self._clock = clock
         self._metrics = metrics
         self._limit = DEFAULT_LIMIT
@@ -69,8 +70,8 @@ class Window:
         others = self._others[0][1] if self._others else 0
         return min(max(1, math.floor(self._share * self._limit + 1e-9) - others), _LARGEST_ALLOWED)
 
-    async def admit(self) -> float:
-        """Wait until one more request may be sent; gives the monotonic moment. Each admission is to be followed by one `settle`.
+    async def acquire(self) -> float:
+        """Wait until one more request may be sent; gives the monotonic moment. Each admission is to be followed by one `release`.
 
         Raises Unavailable, with FUB's wish, when FUB closed the context for longer than the patience.
         """
@@ -87,13 +88,13 @@ class Window:
             self._in_flight += 1
             return self._clock.monotonic()
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """Take note that an admitted request is over, answered or not."""
         self._in_flight -= 1
         self._answered.append(self._clock.monotonic())
         self._changed.set()
 
-    def report(self, sent_at: float, *, limit: int | None, remaining: int | None, window_seconds: int | None) -> None:
+    def update(self, sent_at: float, *, limit: int | None, remaining: int | None, window_seconds: int | None) -> None:
         """Take in what the answer to the request of `sent_at` told of the window; None where it told nothing."""
         self._limit = limit or self._limit
         self.told = (limit, remaining)
@@ -143,19 +144,19 @@ class Window:
 class Limiter:
     """All contexts. `share` of each limit is ours; waits longer than the patience are refused."""
 
-    def __init__(self, *, share: float, patience_seconds: float, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, share: float, total_timeout_seconds: float, clock: Clock, metrics: Metrics) -> None:
         self._share = share
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = total_timeout_seconds
         self._clock = clock
         self._metrics = metrics
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, SlidingWindow] = {}
         self._context_of: dict[str, str] = {}
 
-    def window(self, endpoint: str) -> Window:
+    def window(self, endpoint: str) -> SlidingWindow:
         """Give the window that requests to this endpoint count in, as far as known. Its name has the method: contexts differ by it."""
         return self._of_context(self._context_of.get(endpoint, DEFAULT_CONTEXT))
 
-    def learn(self, endpoint: str, sent_at: float, headers: Mapping[str, str]) -> Window:
+    def learn(self, endpoint: str, sent_at: float, headers: Mapping[str, str]) -> SlidingWindow:
         """Take in an answer's rate headers, as far as they are there and make sense; gives the window it belongs to."""
         context = headers.get("X-RateLimit-Context", "")
         if _CONTEXT_NAME.fullmatch(context) and (context in self._windows or len(self._windows) < MOST_CONTEXTS):
@@ -163,7 +164,7 @@ class Limiter:
         context = self._context_of.get(endpoint, DEFAULT_CONTEXT)
         window = self._of_context(context)
         remaining = _whole(headers.get("X-RateLimit-Remaining"), 0, _LARGEST_LIMIT)
-        window.report(
+        window.update(
             sent_at,
             limit=_whole(headers.get("X-RateLimit-Limit"), 1, _LARGEST_LIMIT),
             remaining=remaining,
@@ -173,10 +174,10 @@ class Limiter:
             self._metrics.api_rate_limit_remaining.labels(context).set(remaining)
         return window
 
-    def _of_context(self, context: str) -> Window:
+    def _of_context(self, context: str) -> SlidingWindow:
         if context not in self._windows:
-            self._windows[context] = Window(
-                share=self._share, patience_seconds=self._patience_seconds, clock=self._clock, metrics=self._metrics
+            self._windows[context] = SlidingWindow(
+                share=self._share, total_timeout_seconds=self._patience_seconds, clock=self._clock, metrics=self._metrics
             )
         return self._windows[context]
 

@@ -10,8 +10,9 @@ from fubd.commands.comparison import Comparison, Result
 from fubd.commands.console import Screen, counted, duration, instant, share, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import configured, opened, recording
-from fubd.daemon import Parts
-from fubd.ports import Inbox, Unavailable
+from fubd.daemon import Components
+from fubd.errors import Unavailable
+from fubd.ports import Ingestor
 from fubd.settings import FOR_FUB, Settings
 
 _SHOWN = 50
@@ -26,33 +27,33 @@ def run(args: argparse.Namespace) -> int:
 async def _audit(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     stop = stopping()
     async with AsyncExitStack() as stack:
-        parts = await stack.enter_async_context(opened(settings, writing=args.fix))
-        inbox = await stack.enter_async_context(recording(parts)) if args.fix else None
-        await stack.enter_async_context(parts.client)
+        components = await stack.enter_async_context(opened(settings, writing=args.fix))
+        ingestor = await stack.enter_async_context(recording(components)) if args.fix else None
+        await stack.enter_async_context(components.client)
         stack.enter_context(screen.warnings())
-        began = parts.clock.monotonic()
-        result = await until_stopped(_compare(parts, args.sample, inbox, screen, stop), stop)
+        began = components.clock.monotonic()
+        result = await until_stopped(_compare(components, args.sample, ingestor, screen, stop), stop)
         if result is None:
             raise Unavailable("interrupted: nothing is said of a part of the account")
-        seconds = parts.clock.monotonic() - began
+        seconds = components.clock.monotonic() - began
         if args.json:
-            screen.json(_document(result, fixed=args.fix, calls=parts.client.calls_made(), seconds=seconds))
+            screen.json(_document(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
         else:
-            _show(result, screen, fixed=args.fix, calls=parts.client.calls_made(), seconds=seconds)
+            _show(result, screen, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
     return 0 if result.ratio >= args.min else 1
 
 
-async def _compare(parts: Parts, sample: int | None, fix: Inbox | None, screen: Screen, stop: asyncio.Event) -> Result | None:
-    covered = (await parts.book.coverage()).reached
+async def _compare(components: Components, sample: int | None, fix: Ingestor | None, screen: Screen, stop: asyncio.Event) -> Result | None:
+    covered = (await components.state.coverage()).reached
     with screen.progress() as progress:
         comparison = Comparison(
-            parts.client,
-            parts.pool,
-            parts.clock,
-            ignored_stages=parts.settings.ignore_stages,
+            components.client,
+            components.pool,
+            components.clock,
+            ignored_stages=components.settings.ignore_stages,
             covered=covered,
             fix=fix,
-            progress=timed(progress, parts),
+            progress=timed(progress, components),
             stop=stop,
         )
         try:

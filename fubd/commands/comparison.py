@@ -18,11 +18,12 @@ from typing_extensions import override
 
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.timeline import Stage
+from fubd.errors import FubRefused, Malformed
 from fubd.poller import Progress
-from fubd.poller.poll_run import NOTHING, PAGE_SIZE, Errand, Tally
+from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
 from fubd.poller.sweep import Sweep
-from fubd.ports import Clock, Feed, Findings, Malformed, Observer, PeopleQuery, Refused
-from fubd.store import Book, Pool
+from fubd.ports import Clock, FubApi, PeopleQuery, SnapshotResult, SnapshotSink
+from fubd.store import Pool, StateStore
 from fubd.store.people import Inquiry, Standing
 
 _WORKERS = 16
@@ -94,13 +95,13 @@ class Comparison:
 
     def __init__(
         self,
-        feed: Feed,
+        api: FubApi,
         pool: Pool,
         clock: Clock,
         *,
         ignored_stages: Iterable[str],
         covered: datetime | None,
-        fix: Observer | None,
+        fix: SnapshotSink | None,
         progress: Callable[[Progress], None],
         stop: asyncio.Event,
     ) -> None:
@@ -117,7 +118,7 @@ class Comparison:
         self._doubted: set[int] = set()
         self._confirmed = 0
         self._total: Callable[[], int | None] = lambda: None
-        self._errand = Errand(feed, _FirstLook(self), covered=covered, may_go_on=lambda: not stop.is_set(), went_on=self._tell)
+        self._errand = PollRun(api, _FirstLook(self), covered=covered, should_continue=lambda: not stop.is_set(), on_page=self._tell)
         self.result = Result()
 
     async def everybody(self) -> Result:
@@ -138,7 +139,7 @@ class Comparison:
         self._total = lambda: len(people)
         for first in range(0, len(people), PAGE_SIZE):
             asked = people[first : first + PAGE_SIZE]
-            await self._errand.hand_in_page(await self._errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked))))
+            await self._errand.record_page(await self._errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked))))
             self._doubted.update(person_id for person_id in asked if person_id not in self._seen)
         return await self._settle()
 
@@ -171,7 +172,7 @@ class Comparison:
             kind = Kind.STAGE
         return Difference(reading.person_id, kind, standing.stage.name if standing else None, reading.stage, reading.updated)
 
-    def _tell(self, tally: Tally) -> None:
+    def _tell(self, tally: RunStats) -> None:
         self._progress(Progress("audit", tally.people, self._total(), len(self._doubted), tally.calls, None))
 
     # --- looking again ---
@@ -226,7 +227,7 @@ class Comparison:
             return []
         try:
             reading, read_at = await self._errand.person(person_id)
-        except (Refused, Malformed):
+        except (FubRefused, Malformed):
             self.result.unconfirmed += 1
             return []
         if reading is not None:
@@ -237,7 +238,7 @@ class Comparison:
             return []
         self._differs(Difference(person_id, Kind.GONE, standing.stage.name, None, None))
         if self._fix is not None:
-            await self._book.gone(person_id, read_at)
+            await self._book.mark_deleted(person_id, read_at)
         return []
 
     def _differs(self, difference: Difference) -> None:
@@ -252,12 +253,12 @@ class _FirstLook:
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         await self._comparison.first_look(snapshot)
         return NOTHING
 
 
-class _Untouched(Book):
+class _Untouched(StateStore):
     """The book, but no note of a sweep: this one is not for coverage."""
 
     @override

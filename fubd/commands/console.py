@@ -80,9 +80,9 @@ def moment(at: datetime, now: datetime) -> str:
     return f"{then:%m-%d %H:%M:%S}" if then.year == now.astimezone(UTC).year else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
-def named(*parts: object) -> str:
+def named(*components: object) -> str:
     """Give a person's name on one line of readable length; empty when there is none."""
-    name = " ".join(plain(part).strip() for part in parts if part)
+    name = " ".join(plain(part).strip() for part in components if part)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 

@@ -10,24 +10,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fubd.client.rate_limit import DEFAULT_LIMIT, DEFAULT_WINDOW_SECONDS
-from fubd.daemon import Parts
+from fubd.daemon import Components
 from fubd.poller import Progress
 
 _MOST_PEOPLE_PER_CALL = 100
 _FEWEST_PEOPLE_PER_CALL = 50
 
 
-def timed(show: Callable[[Progress], None], parts: Parts) -> Callable[[Progress], None]:
+def timed(show: Callable[[Progress], None], components: Components) -> Callable[[Progress], None]:
     """Give a watcher of readings that shows each progress with the time that is left."""
     kind, began = "", 0.0
 
     def watch(reached: Progress) -> None:
         nonlocal kind, began
-        now = parts.clock.monotonic()
+        now = components.clock.monotonic()
         if reached.kind != kind:
             kind, began = reached.kind, now
-        limit, _ = parts.client.told_limit()
-        allowed = max(1, int((limit or DEFAULT_LIMIT) * parts.settings.api_share))
+        limit, _ = components.client.limit_and_remaining()
+        allowed = max(1, int((limit or DEFAULT_LIMIT) * components.settings.api_share))
         show(replace(reached, seconds_left=seconds_left(reached, now - began, allowed)))
 
     return watch

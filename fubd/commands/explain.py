@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 
 from fubd.commands.console import Screen, duration, instant, named
 from fubd.commands.session import configured, reading
-from fubd.core.reconcile import Claim, Near, Row, derive, paired
+from fubd.core.reconcile import Claim, PersonHistory, Row, derive, paired
 from fubd.core.timeline import Change, History
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.settings import Settings
-from fubd.store import Book, Pool
+from fubd.store import Pool, StateStore
 from fubd.store.people import Correction, Ignored, Inquiry, Known
 
 # Beyond it no database column and no id of Follow Up Boss goes.
@@ -97,7 +97,7 @@ async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | No
         if older is None:
             return None
         person, near = older
-    history = derive(near, window=window, began=(await Book(pool).coverage()).began)
+    history = derive(near, window=window, began=(await StateStore(pool).coverage()).began)
     ignored = await inquiry.ignored(person_id)
     claims: dict[int, Claim | Ignored] = {claim.seq: claim for claim in near.claims}
     claims.update((claim.seq, claim) for claim in ignored)
@@ -115,13 +115,13 @@ async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | No
     )
 
 
-def _chapters(near: Near, history: History, claims: Mapping[int, Claim | Ignored]) -> list[_Chapter]:
+def _chapters(near: PersonHistory, history: History, claims: Mapping[int, Claim | Ignored]) -> list[_Chapter]:
     chapters = [
         _Chapter(
             change.changed_at,
             row,
             change,
-            [_Evidence(claims[seq], _role(seq, change)) for seq in sorted((*change.told, *change.repeats)) if seq in claims],
+            [_Evidence(claims[seq], _role(seq, change)) for seq in sorted((*change.claims, *change.repeated_by)) if seq in claims],
         )
         for change, row in paired(near, history)
     ]
@@ -131,9 +131,9 @@ def _chapters(near: Near, history: History, claims: Mapping[int, Claim | Ignored
 
 
 def _role(seq: int, change: Change) -> str:
-    if seq in change.repeats:
+    if seq in change.repeated_by:
         return "tells this stage again: the step between was seen by nobody, so it is no row of its own"
-    if seq != change.head.seq:
+    if seq != change.dated_by.seq:
         return "agrees"
     if change.changed_after is None:
         return "dates this row"
@@ -147,7 +147,7 @@ def _rest(history: History, claims: Mapping[int, Claim | Ignored], ignored: Sequ
     sight, same = "first sight: this is where they stood, and no change", "agrees with where they stood at first sight"
     again = "tells the stage of the first sight again: the step between was seen by nobody"
     rest = [_Evidence(claim, sight if claim is first else same) for claim in at_start]
-    rest += [_Evidence(claims[seq], again) for seq in history.repeats_at_start if seq in claims]
+    rest += [_Evidence(claims[seq], again) for seq in history.repeated_at_start if seq in claims]
     rest += [_Evidence(claim, "its stage is one of FUBD_IGNORE_STAGES") for claim in ignored]
     return sorted(rest, key=lambda one: (one.claim.at, one.claim.seq))
 

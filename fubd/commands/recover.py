@@ -20,16 +20,16 @@ from typing_extensions import override
 from fubd.commands.console import Screen, counted, duration, instant, moment, named, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import Impatient, configured, opened, recording
-from fubd.core.reconcile import Corrected, Recorded
-from fubd.daemon import Parts, policy_of
+from fubd.core.reconcile import NewRow, RowUpdate
+from fubd.daemon import Components, pacing_policy
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.notifier import Notifier
-from fubd.poller import CatchUp, Poller, PollPolicy, Progress
-from fubd.ports import Malformed, Refused, Unavailable
+from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
 from fubd.settings import FOR_FUB, Settings
-from fubd.store import Book
+from fubd.store import StateStore
 from fubd.store.outbox import Outbox
 from fubd.store.people import Inquiry
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 
 _SHOWN = 20
 
@@ -42,77 +42,79 @@ def run(args: argparse.Namespace) -> int:
 
 async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     stop = stopping()
-    async with opened(settings, writing=True) as parts, recording(parts) as inbox, parts.client:
-        recovery = _Recovery(parts, inbox, screen, stop, as_json=args.json, forever=args.forever)
+    async with opened(settings, writing=True) as components, recording(components) as ingestor, components.client:
+        recovery = _Recovery(components, ingestor, screen, stop, as_json=args.json, forever=args.forever)
         with screen.warnings():
             caught = await recovery.catch_up(full=args.full)
             await recovery.show(caught)
             if args.forever:
-                await _stand_in(recovery, parts, stop)
+                await _stand_in(recovery, components, stop)
                 return 0
     return 0 if caught.caught_up else 1
 
 
-async def _stand_in(recovery: _Recovery, parts: Parts, stop: asyncio.Event) -> None:
+async def _stand_in(recovery: _Recovery, components: Components, stop: asyncio.Event) -> None:
     """Do until told to stop what the daemon would do without its listener; of what it does, only modes and subscriptions stay its own."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(recovery.poller.read_hints(stop))
-        url = parts.settings.alert_url
+        group.create_task(recovery.poller.run_refetches(stop))
+        url = components.settings.alert_url
         if url is not None:
-            group.create_task(Notifier(Outbox(parts.pool), parts.clock, parts.metrics, url=url.get_secret_value()).run(stop))
+            group.create_task(Notifier(Outbox(components.pool), components.clock, components.metrics, url=url.get_secret_value()).run(stop))
         try:
             await recovery.go_on()
         finally:
             stop.set()
 
 
-class _OwnRuns(Book):
+class _OwnRuns(StateStore):
     """The book, where the runs are of somebody who goes on for himself: `next_within_seconds`, 0 for a single run."""
 
-    def __init__(self, parts: Parts, next_within_seconds: float) -> None:
-        super().__init__(parts.pool, alerting=parts.settings.alert_url is not None)
+    def __init__(self, components: Components, next_within_seconds: float) -> None:
+        super().__init__(components.pool, alerting=components.settings.alert_url is not None)
         self._next_within_seconds = next_within_seconds
 
     @override
     async def start_run(self, kind: str, started_at: datetime) -> int:
         run_id = await super().start_run(kind, started_at)
-        await self.promise(run_id, next_within_seconds=self._next_within_seconds)
+        await self.set_next_run(run_id, next_within_seconds=self._next_within_seconds)
         return run_id
 
 
 class _Recovery:
     """Catches up, once or again and again, and shows it."""
 
-    def __init__(self, parts: Parts, inbox: Impatient, screen: Screen, stop: asyncio.Event, *, as_json: bool, forever: bool) -> None:
-        settings = parts.settings
-        self._parts = parts
+    def __init__(
+        self, components: Components, ingestor: Impatient, screen: Screen, stop: asyncio.Event, *, as_json: bool, forever: bool
+    ) -> None:
+        settings = components.settings
+        self._parts = components
         self._screen = screen
         self._stop = stop
         self._as_json = as_json
-        self._inquiry = Inquiry(parts.pool)
+        self._inquiry = Inquiry(components.pool)
         self._furthest: dict[str, Progress] = {}
         self._recorded: list[int] = []
         # Whether nobody else is at work: then people a webhook spoke of are read here, and people are verified again.
         self._alone = True
-        parts.ingest.tell = self._take_note
+        components.ingest.on_commit = self._take_note
         self.poller = Poller(
-            feed=parts.client,
-            inbox=inbox,
-            book=_OwnRuns(parts, settings.poll_interval_failover_seconds if forever else 0.0),
-            clock=parts.clock,
-            metrics=parts.metrics,
-            policy=PollPolicy(pacing=policy_of(settings), scrub_batches=settings.scrub_batches),
-            keeper=Keeper(parts.client, parts.metrics, public_url=None, manage=False),
+            api=components.client,
+            ingestor=ingestor,
+            state=_OwnRuns(components, settings.poll_interval_failover_seconds if forever else 0.0),
+            clock=components.clock,
+            metrics=components.metrics,
+            policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
+            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False),
             jitter=lambda: 0.0,
-            held=lambda: self._alone,
-            hinted=parts.hinted,
-            woken=asyncio.Event(),
+            is_leader=lambda: self._alone,
+            refetch_requested=components.refetch_requested,
+            poll_now=asyncio.Event(),
         )
 
-    def _take_note(self, recorded: list[tuple[int, Recorded]], _corrected: list[tuple[int, Corrected]]) -> None:
+    def _take_note(self, recorded: list[tuple[int, NewRow]], _corrected: list[tuple[int, RowUpdate]]) -> None:
         self._recorded += [made.row.id for _, made in recorded]
 
-    async def catch_up(self, *, full: bool = False, forever: bool = False) -> CatchUp:
+    async def catch_up(self, *, full: bool = False, forever: bool = False) -> RecoveryResult:
         """Read until everything is covered, or until told to stop; of a round of many nothing is shown on the way."""
         began, calls = self._parts.clock.monotonic(), self._parts.client.calls_made()
         self._furthest.clear()
@@ -127,7 +129,7 @@ class _Recovery:
         if caught is None:
             # A call was under way that would not end: what was read so far is known from the last page.
             people = sum(progress.people for progress in self._furthest.values())
-            caught = CatchUp(False, 0, people, 0, (await self._parts.book.coverage()).reached, 0.0, "interrupted")
+            caught = RecoveryResult(False, 0, people, 0, (await self._parts.state.coverage()).reached, 0.0, "interrupted")
         return replace(
             caught,
             recovered=len(self._recorded),
@@ -135,7 +137,7 @@ class _Recovery:
             seconds=self._parts.clock.monotonic() - began,
         )
 
-    async def _read(self, reached: Callable[[Progress], None], *, full: bool, verify: bool) -> CatchUp:
+    async def _read(self, reached: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
         self._alone = not await self._inquiry.somebody_polls()
         caught = await self.poller.catch_up(full=full, progress=reached, stop=self._stop)
         if not caught.caught_up or not self._alone:
@@ -144,12 +146,12 @@ class _Recovery:
             if verify:
                 await self.poller.scrub_some()
             else:
-                await self.poller.read_waiting()
-        except (Unavailable, Refused, Malformed) as error:
+                await self.poller.drain_due()
+        except (Unavailable, FubRefused, Malformed) as error:
             return replace(caught, caught_up=False, why=str(error))
         return caught
 
-    async def show(self, caught: CatchUp) -> None:
+    async def show(self, caught: RecoveryResult) -> None:
         """Print what it came to; the last line says how much was recovered."""
         rows, self._recorded = self._recorded, []
         if not caught.caught_up:
@@ -179,14 +181,14 @@ class _Recovery:
         )
         self._screen.say(f"recovered {caught.recovered} changes", style="bold green" if caught.caught_up else "bold yellow")
 
-    async def _say_why(self, caught: CatchUp) -> None:
+    async def _say_why(self, caught: RecoveryResult) -> None:
         if not self._stop.is_set():
             self._screen.note(f"fubd: not caught up: {caught.why}")
             return
         reached = "nothing is covered yet" if caught.coverage is None else f"covered is everything until {instant(caught.coverage)}"
         further = ""
         with suppress(Unavailable):
-            coverage = await self._parts.book.coverage()
+            coverage = await self._parts.state.coverage()
             if coverage.sweep_began is not None and coverage.sweep_from_id:
                 began = instant(coverage.sweep_began)
                 further = f", and everybody with an id below {coverage.sweep_from_id} has been read since {began}"
@@ -226,7 +228,7 @@ class _Recovery:
             try:
                 caught = await self.catch_up(forever=True)
             except Unavailable as error:
-                caught = CatchUp(False, 0, 0, 0, None, 0.0, str(error))
+                caught = RecoveryResult(False, 0, 0, 0, None, 0.0, str(error))
             if not self._stop.is_set() and (caught.recovered or caught.why != trouble):
                 await self.show(caught)
             trouble = caught.why

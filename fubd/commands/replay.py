@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from fubd.commands.console import Screen, counted
 from fubd.commands.session import Impatient, configured, opened, recording
-from fubd.core.observation import Hint, StageEvent
-from fubd.core.reconcile import Corrected, Recorded
+from fubd.core.observation import RefetchEvent, StageEvent
+from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.core.webhook import decode
-from fubd.daemon import Parts
+from fubd.daemon import Components
 from fubd.poller import Progress
 from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
@@ -29,9 +29,9 @@ def run(_args: argparse.Namespace) -> int:
 
 
 async def _replay(settings: Settings, screen: Screen) -> int:
-    async with opened(settings, writing=True) as parts, recording(parts) as inbox:
+    async with opened(settings, writing=True) as components, recording(components) as ingestor:
         with screen.warnings(), screen.progress() as show:
-            replay = _Replay(parts, inbox)
+            replay = _Replay(components, ingestor)
             await replay.run(show)
         replay.show(screen)
         return 1 if replay.remain else 0
@@ -39,8 +39,8 @@ async def _replay(settings: Settings, screen: Screen) -> int:
 
 @dataclass(slots=True)
 class _Replay:
-    parts: Parts
-    inbox: Impatient
+    components: Components
+    ingestor: Impatient
     understood: int = 0
     recorded: int = 0
     corrected: int = 0
@@ -48,8 +48,8 @@ class _Replay:
 
     async def run(self, show: Callable[[Progress], None]) -> None:
         """Go through the quarantine once, in the order of arrival."""
-        self.parts.ingest.tell = self._count
-        quarantine = Quarantine(self.parts.pool)
+        self.components.ingest.on_commit = self._count
+        quarantine = Quarantine(self.components.pool)
         total = await quarantine.count()
         page = await quarantine.after(0, _AT_ONCE)
         while page:
@@ -58,10 +58,10 @@ class _Replay:
             page = await quarantine.after(page[-1].id, _AT_ONCE)
 
     async def _take_up(self, quarantine: Quarantine, page: Sequence[Quarantined]) -> None:
-        now = self.parts.clock.now()
+        now = self.components.clock.now()
         # Under the key it is kept by each stays the same delivery: its claims come in, and no second row of it.
         deliveries = [replace(decode(one.body, fub_now=now), key=one.key) for one in page]
-        await asyncio.gather(*(self.inbox.deliver(one) for one in deliveries if isinstance(one.told, StageEvent | Hint)))
+        await asyncio.gather(*(self.ingestor.deliver(one) for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)))
         for one, delivery in zip(page, deliveries, strict=True):
             if delivery.quarantine is not None:
                 self.remain[delivery.quarantine] += 1
@@ -70,7 +70,7 @@ class _Replay:
             else:
                 self.remain[one.quarantine] += 1
 
-    def _count(self, recorded: list[tuple[int, Recorded]], corrected: list[tuple[int, Corrected]]) -> None:
+    def _count(self, recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
         self.recorded += len(recorded)
         self.corrected += sum(item.healed for _, item in corrected)
 

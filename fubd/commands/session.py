@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 
 from fubd.core.observation import Delivery, Snapshot
-from fubd.daemon import Parts, build
+from fubd.daemon import Components, build
+from fubd.errors import FubRefused, Malformed, Unavailable, UserError
 from fubd.ingest import Ingest
-from fubd.ports import Findings, Malformed, Receipt, Refused, Unavailable
+from fubd.ports import DeliveryOutcome, SnapshotResult
 from fubd.settings import Settings, load
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse
@@ -41,19 +42,19 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, writing: bool) -> AsyncIterator[Parts]:
+async def opened(settings: Settings, *, writing: bool) -> AsyncIterator[Components]:
     """Give the parts on the settings' database, its schema made where `writing` allows. Raises SettingsError, Unavailable, Refused."""
     async with database(settings) as dsn:
-        parts = build(settings, dsn)
+        components = build(settings, dsn)
         try:
             if writing:
-                async with parts.pool.connection() as connection:
+                async with components.pool.connection() as connection:
                     await migrate(connection, columns=settings.columns)
             else:
-                await Inquiry(parts.pool).must_be_ready()
-            yield parts
+                await Inquiry(components.pool).must_be_ready()
+            yield components
         finally:
-            await parts.pool.close()
+            await components.pool.close()
 
 
 @asynccontextmanager
@@ -69,15 +70,15 @@ async def reading(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def recording(parts: Parts) -> AsyncIterator[Impatient]:
+async def recording(components: Components) -> AsyncIterator[Impatient]:
     """Run the recorder until the block ends; what was handed in is recorded then, unless the database is away."""
     stop = asyncio.Event()
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        group.create_task(parts.ingest.run(stop))
+        group.create_task(components.ingest.run(stop))
         try:
-            yield Impatient(parts.ingest)
-        except (Unavailable, Refused, Malformed) as error:
+            yield Impatient(components.ingest)
+        except (Unavailable, UserError, FubRefused, Malformed) as error:
             # Raised below: out of the group it would come wrapped.
             failure = error
         finally:
@@ -87,16 +88,16 @@ async def recording(parts: Parts) -> AsyncIterator[Impatient]:
 
 
 class Impatient:
-    """The junction, for those who do not wait for ever. Satisfies `fubd.ports.Inbox`; every method raises Unavailable."""
+    """The junction, for those who do not wait for ever. Satisfies `fubd.ports.Ingestor`; every method raises Unavailable."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+    def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Take a delivery."""
         return self._ingest.submit(delivery)
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
+    async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; returns once it is committed."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -104,7 +105,7 @@ class Impatient:
         except TimeoutError:
             raise Unavailable("the database does not answer") from None
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; returns once they are committed."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):

@@ -13,7 +13,7 @@ from fubd.commands.session import configured, reading
 from fubd.core.freshness import HEALTHY, polling_status, webhook_status
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
-from fubd.store import Book, Pool, Report
+from fubd.store import Pool, Report, StateStore
 from fubd.store.people import Inquiry, NothingYet, State
 from fubd.store.status import Known
 
@@ -120,7 +120,7 @@ async def _look(pool: Pool) -> _Status:
     return _Status(
         known=await report.known(),
         state=state,
-        mode=await Book(pool).mode(),
+        mode=await StateStore(pool).mode(),
         blind_seconds=await inquiry.blind_seconds(midnight, state.now),
         changes=await report.recent(_LAST_CHANGES),
     )

@@ -27,7 +27,8 @@ from typing import Generic, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from fubd.core.observation import Reading
-from fubd.ports import Malformed, Subscription
+from fubd.core.subscriptions import Subscription
+from fubd.errors import Malformed
 
 PERSON_FIELDS = (
     "id",

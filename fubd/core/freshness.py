@@ -51,7 +51,7 @@ class SubscriptionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class KeeperReport:
+class SubscriptionsReport:
     """One look at all our webhooks."""
 
     events: tuple[SubscriptionReport, ...]

@@ -69,7 +69,7 @@ class StageEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class RefetchEvent:
     """A webhook that says something happened to these people, but not which stage: they are read soon after."""
 
     event_id: str
@@ -79,7 +79,7 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
-class Uninteresting:
+class IgnoredEvent:
     """A genuine delivery of a kind that says nothing about people's stages."""
 
     event_id: str
@@ -91,7 +91,7 @@ class Uninteresting:
 class Delivery:
     """One verified webhook request, decoded as far as it goes.
 
-    `key` identifies its meaning (not its bytes): a redelivery has the same key. `told` is None when nothing in it could be used.
+    `key` identifies its meaning (not its bytes): a redelivery has the same key. `content` is None when nothing in it could be used.
     `quarantine` says in one sentence why something in it could not be used, and is None when everything could.
     """
 
@@ -99,5 +99,5 @@ class Delivery:
     body: bytes
     event_id: str | None
     event: str | None
-    told: StageEvent | Hint | Uninteresting | None
+    content: StageEvent | RefetchEvent | IgnoredEvent | None
     quarantine: str | None

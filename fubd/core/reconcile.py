@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class PersonHistory:
     """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it.
 
     `announced`: a webhook told that they were created.
@@ -67,21 +67,21 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A row to be made. `relinks`: the seq of the older claim that makes it, when no new one does; then `row.id` is 0, to be drawn."""
+class NewRow:
+    """A row to be made. `claim_to_relink`: the seq of the older claim that makes it, when no new one does; then `row.id` is 0, to be drawn."""
 
     row: Row
-    head: Claim
-    relinks: int | None
+    dated_by: Claim
+    claim_to_relink: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
+class RowUpdate:
     """A row to be brought in line."""
 
     was: Row
     now: Row
-    head: Claim | None
+    dated_by: Claim | None
 
     @property
     def healed(self) -> bool:
@@ -96,20 +96,20 @@ class Corrected:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What to write for one person. `joined`: rows that turned out to be part of another. `repeats`: new claims that told a stage again."""
+    """What to write for one person. `merged`: rows that turned out to be part of another. `repeats`: new claims that told a stage again."""
 
-    recorded: tuple[Recorded, ...] = ()
-    corrected: tuple[Corrected, ...] = ()
-    joined: tuple[Row, ...] = ()
+    recorded: tuple[NewRow, ...] = ()
+    corrected: tuple[RowUpdate, ...] = ()
+    merged: tuple[Row, ...] = ()
     repeats: int = 0
 
 
-def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, began: datetime | None) -> Difference:
+def reconcile(near: PersonHistory, new: frozenset[int] | set[int], *, window: timedelta, began: datetime | None) -> Difference:
     """Fold the claims and compare with the rows. `new`: the seqs that are new in this transaction."""
     claims = {claim.seq: claim for claim in near.claims}
     history = derive(near, window=window, began=began)
-    recorded: list[Recorded] = []
-    corrected: list[Corrected] = []
+    recorded: list[NewRow] = []
+    corrected: list[RowUpdate] = []
     taken: set[int] = set()
     for change, row in paired(near, history):
         if row is None:
@@ -120,21 +120,21 @@ def reconcile(near: Near, new: frozenset[int] | set[int], *, window: timedelta, 
             continue
         now = _corrected(row, change, claims)
         if now != row:
-            corrected.append(Corrected(row, now, claims.get(change.head.seq)))
+            corrected.append(RowUpdate(row, now, claims.get(change.dated_by.seq)))
     if near.start is not None and not near.start.foreign:
         # What agreed with the start before has had its say; an older visit to the same stage must not confirm this one.
         confirmed = _confirmed(near.start, tuple(seq for seq in history.at_start if seq in new), claims)
         if confirmed != near.start:
-            corrected.append(Corrected(near.start, confirmed, None))
+            corrected.append(RowUpdate(near.start, confirmed, None))
     # A row is judged by the claims that made it: without them it stays.
     judged = {claim.row_id for claim in near.claims}
-    joined = tuple(row for row in near.rows if row.id not in taken and not row.foreign and row.id in judged)
-    repeats = sum(seq in new for change in history.changes for seq in change.repeats)
-    repeats += sum(seq in new for seq in history.repeats_at_start)
-    return Difference(tuple(recorded), tuple(corrected), joined, repeats)
+    merged = tuple(row for row in near.rows if row.id not in taken and not row.foreign and row.id in judged)
+    repeats = sum(seq in new for change in history.changes for seq in change.repeated_by)
+    repeats += sum(seq in new for seq in history.repeated_at_start)
+    return Difference(tuple(recorded), tuple(corrected), merged, repeats)
 
 
-def derive(near: Near, *, window: timedelta, began: datetime | None) -> History:
+def derive(near: PersonHistory, *, window: timedelta, began: datetime | None) -> History:
     """Fold what stands near into a history; rows of other writers take part as what happened. A negative seq in it is such a row's."""
     foreign = sorted((row for row in near.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
     entries = [Entry(claim.seq, claim.at, claim.stage) for claim in near.claims if claim.entry]
@@ -144,7 +144,7 @@ def derive(near: Near, *, window: timedelta, began: datetime | None) -> History:
     return fold(entries, states, start, window=window, began=began)
 
 
-def paired(near: Near, history: History) -> list[tuple[Change, Row | None]]:
+def paired(near: PersonHistory, history: History) -> list[tuple[Change, Row | None]]:
     """Give each change with the row that stands for it, None where there is none yet."""
     claims = {claim.seq: claim for claim in near.claims}
     rows = {row.id: row for row in near.rows}
@@ -175,31 +175,31 @@ def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
 def _row_of(change: Change, claims: dict[int, Claim], rows: dict[int, Row], taken: set[int]) -> Row | None:
     if not rows:
         return None
-    for seq in sorted((*change.told, *change.repeats)):
+    for seq in sorted((*change.claims, *change.repeated_by)):
         row = rows.get(seq + _FOREIGN if seq < 0 else claims[seq].row_id)
         if row is not None and row.id not in taken:
             return row
     return None
 
 
-def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int], *, announced: bool) -> Recorded:
-    told = sorted(change.told)
+def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int], *, announced: bool) -> NewRow:
+    told = sorted(change.claims)
     first = claims[told[0]]
-    fresh = min((seq for seq in (*told, *change.repeats) if seq in new), default=None)
-    head = change.head
+    fresh = min((seq for seq in (*told, *change.repeated_by) if seq in new), default=None)
+    dated_by = change.dated_by
     row = Row(
         id=fresh or 0,
         stage_from=change.stage_from,
         stage=change.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        source=_voice(first, change, announced=announced),
+        source=_source_of(first, change, announced=announced),
         received_at=first.received_at,
         confirmed_by=None,
         confirmed_at=None,
-        event_id=claims[head.seq].event_id if isinstance(head, Entry) else None,
+        event_id=claims[dated_by.seq].event_id if isinstance(dated_by, Entry) else None,
     )
-    return Recorded(_confirmed(row, change.told, claims), claims[head.seq], None if fresh is not None else told[0])
+    return NewRow(_confirmed(row, change.claims, claims), claims[dated_by.seq], None if fresh is not None else told[0])
 
 
 def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
@@ -209,14 +209,14 @@ def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
         stage=change.stage if change.stage.name != row.stage.name else row.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        event_id=claims[change.head.seq].event_id if isinstance(change.head, Entry) else None,
+        event_id=claims[change.dated_by.seq].event_id if isinstance(change.dated_by, Entry) else None,
         confirmed_by=None,
         confirmed_at=None,
     )
-    return _confirmed(now, change.told, claims)
+    return _confirmed(now, change.claims, claims)
 
 
-def _voice(claim: Claim, change: Change, *, announced: bool) -> str:
+def _source_of(claim: Claim, change: Change, *, announced: bool) -> str:
     """Say which source told of a change first, by its first claim.
 
     A webhook that names no stage tells of a newcomer all the same, even where a poll comes before the read that it prompts. Any other

@@ -79,30 +79,30 @@ class Start:
 class Change:
     """One stage really entered.
 
-    `changed_after` is None when `changed_at` is exact, else the earliest bound. `head` is the claim that dates it. `told`: every claim, by
-    `seq`, that saw this very change; `repeats`: entries of the same stage told again later, the step between unseen.
+    `changed_after` is None when `changed_at` is exact, else the earliest bound. `dated_by` is the claim that dates it. `claims`: every claim, by
+    `seq`, that saw this very change; `repeated_by`: entries of the same stage told again later, the step between unseen.
     """
 
     stage_from: str | None
     stage: Stage
     changed_at: datetime
     changed_after: datetime | None
-    head: Entry | State
-    told: tuple[int, ...]
-    repeats: tuple[int, ...]
+    dated_by: Entry | State
+    claims: tuple[int, ...]
+    repeated_by: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class History:
     """What the claims amount to.
 
-    `at_start`: claims that agree with the start (or with the first sight); `repeats_at_start`: entries of its stage told again.
+    `at_start`: claims that agree with the start (or with the first sight); `repeated_at_start`: entries of its stage told again.
     `stage` is where the person stands at the end, None when nothing is known.
     """
 
     changes: tuple[Change, ...]
     at_start: tuple[int, ...]
-    repeats_at_start: tuple[int, ...]
+    repeated_at_start: tuple[int, ...]
     stage: Stage | None
 
 
@@ -121,25 +121,25 @@ def fold(
     """
     reads = sorted(states, key=lambda state: (state.updated, state.read_at, state.seq))
     moves = _settle_ties(sorted(entries, key=lambda entry: (entry.at, entry.seq)), reads)
-    line = _Line(start, window, began)
+    line = _Chain(start, window, began)
     done = 0
     for state in reads:
         second = _second(state.updated)
         while done < len(moves) and _second(moves[done].at) < second:
-            line.enter(moves[done])
+            line.add_entry(moves[done])
             done += 1
         ahead = done
         while ahead < len(moves) and _second(moves[ahead].at) == second:
             ahead += 1
         within = moves[done:ahead]
-        if within and not _conclusive(state, second) and line.precedes(state, within):
+        if within and not _conclusive(state, second) and line.absorb_before(state, within):
             continue
         for move in within:
-            line.enter(move)
+            line.add_entry(move)
         done = ahead
-        line.hold(state, moves[done] if done < len(moves) else None)
+        line.add_state(state, moves[done] if done < len(moves) else None)
     for move in moves[done:]:
-        line.enter(move)
+        line.add_entry(move)
     return line.history()
 
 
@@ -185,15 +185,15 @@ def _shown_after(second: datetime, until: datetime | None, reads: Sequence[State
 
 
 @dataclass(slots=True)
-class _Link:
-    """A change in the making; the first link may be where the person stands without a change (`head` None)."""
+class _Segment:
+    """A change in the making; the first link may be where the person stands without a change (`dated_by` None)."""
 
     stage: Stage
     at: datetime
     after: datetime | None
-    head: Entry | State | None
-    told: list[int] = field(default_factory=list)
-    repeats: list[int] = field(default_factory=list)
+    dated_by: Entry | State | None
+    claims: list[int] = field(default_factory=list)
+    repeated_by: list[int] = field(default_factory=list)
     held: list[datetime] = field(default_factory=list)
 
     def shown_until(self, before: datetime) -> datetime | None:
@@ -202,23 +202,23 @@ class _Link:
         return max(known, default=None)
 
 
-class _Line:
+class _Chain:
     """The chain as it grows, one claim at a time, in order."""
 
     def __init__(self, start: Start | None, window: timedelta, began: datetime | None) -> None:
         self._window = window
         self._began = began
-        self._links: list[_Link] = []
+        self._links: list[_Segment] = []
         self._waiting: list[State] = []
         if start is not None:
-            self._links.append(_Link(start.stage, start.at, None, None))
+            self._links.append(_Segment(start.stage, start.at, None, None))
 
-    def enter(self, move: Entry) -> None:
+    def add_entry(self, move: Entry) -> None:
         """Take the next entry; collapse it when the person is in that stage already (rule 5)."""
         last = self._links[-1] if self._links else None
         if last is not None and last.stage.same(move.stage):
-            again = last.head is None or _second(last.head.at if isinstance(last.head, Entry) else last.at) != _second(move.at)
-            (last.repeats if again else last.told).append(move.seq)
+            again = last.dated_by is None or _second(last.dated_by.at if isinstance(last.dated_by, Entry) else last.at) != _second(move.at)
+            (last.repeated_by if again else last.claims).append(move.seq)
             last.held.append(move.at)
             if move.seq < 0:
                 # That row stays where it is, so what follows stands after it.
@@ -229,7 +229,7 @@ class _Line:
             self._agree(last, state)
         self._waiting.clear()
 
-    def precedes(self, state: State, within: Sequence[Entry]) -> bool:
+    def absorb_before(self, state: State, within: Sequence[Entry]) -> bool:
         """Take a read made within the second of the moves `within` as a look at what was before them, if it can be one."""
         if self._links:
             if not self._links[-1].stage.same(state.stage):
@@ -238,10 +238,10 @@ class _Line:
             return True
         if any(move.stage.same(state.stage) for move in within):
             return False
-        self._sight(state)
+        self._first_sighting(state)
         return True
 
-    def hold(self, state: State, ahead: Entry | None) -> None:
+    def add_state(self, state: State, ahead: Entry | None) -> None:
         """Take the next state: explained (rule 2), a first sight (rule 4), or a change that no webhook told (rule 3)."""
         if self._waiting and not self._waiting[0].stage.same(state.stage):
             self._stop_waiting()
@@ -258,7 +258,7 @@ class _Line:
         if self._links:
             self._infer(state)
         else:
-            self._sight(state)
+            self._first_sighting(state)
 
     def _stop_waiting(self) -> None:
         """Another stage was read before the entry that was to explain these: they were a visit of their own."""
@@ -268,7 +268,7 @@ class _Line:
         for state in others:
             self._agree(self._links[-1], state)
 
-    def _passed_within(self, state: State) -> _Link | None:
+    def _passed_within(self, state: State) -> _Segment | None:
         """Find the link that a read within the very second of several moves may have caught in passing."""
         second = _second(state.updated)
         if _conclusive(state, second):
@@ -281,17 +281,17 @@ class _Line:
                 return None
         return None
 
-    def _agree(self, link: _Link, state: State) -> None:
-        link.told.append(state.seq)
+    def _agree(self, link: _Segment, state: State) -> None:
+        link.claims.append(state.seq)
         # A read from before the entry that explains it saw the stage, but not this stay in it.
         if _second(state.updated) >= _second(link.at):
             link.held.extend((state.updated, state.read_at))
 
-    def _sight(self, state: State) -> None:
+    def _first_sighting(self, state: State) -> None:
         """Rule 4."""
         created = state.created
         if created is None or self._began is None or created <= self._began:
-            link = _Link(state.stage, state.updated, None, None)
+            link = _Segment(state.stage, state.updated, None, None)
             self._links.append(link)
         elif state.updated - created <= self._window:
             link = self._append(state.stage, created, None, state)
@@ -306,37 +306,37 @@ class _Line:
         bounds = [bound for bound in (last.shown_until(at), state.covered) if bound is not None and bound < at]
         self._agree(self._append(state.stage, at, max(bounds, default=None), state), state)
 
-    def _append(self, stage: Stage, at: datetime, after: datetime | None, head: Entry | State) -> _Link:
+    def _append(self, stage: Stage, at: datetime, after: datetime | None, dated_by: Entry | State) -> _Segment:
         """Rule 6."""
         if self._links and at <= self._links[-1].at:
             at = self._links[-1].at + _TICK
-        link = _Link(stage, at, after, head)
-        if isinstance(head, Entry):
-            link.told.append(head.seq)
+        link = _Segment(stage, at, after, dated_by)
+        if isinstance(dated_by, Entry):
+            link.claims.append(dated_by.seq)
         self._links.append(link)
         return link
 
     def history(self) -> History:
         changes = []
-        before: _Link | None = None
+        before: _Segment | None = None
         for link in self._links:
-            if link.head is not None:
+            if link.dated_by is not None:
                 changes.append(
                     Change(
                         stage_from=None if before is None else before.stage.name,
                         stage=link.stage,
                         changed_at=link.at,
                         changed_after=link.after,
-                        head=link.head,
-                        told=tuple(link.told),
-                        repeats=tuple(link.repeats),
+                        dated_by=link.dated_by,
+                        claims=tuple(link.claims),
+                        repeated_by=tuple(link.repeated_by),
                     )
                 )
             before = link
-        base = self._links[0] if self._links and self._links[0].head is None else None
+        base = self._links[0] if self._links and self._links[0].dated_by is None else None
         return History(
             changes=tuple(changes),
-            at_start=() if base is None else tuple(base.told),
-            repeats_at_start=() if base is None else tuple(base.repeats),
+            at_start=() if base is None else tuple(base.claims),
+            repeated_at_start=() if base is None else tuple(base.repeated_by),
             stage=before.stage if before is not None else None,
         )

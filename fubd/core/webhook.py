@@ -23,8 +23,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as keyed_digest
 
-from fubd.core.observation import Delivery, Hint, StageEvent, Uninteresting
-from fubd.ports import Forged, Malformed
+from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent
+from fubd.errors import InvalidSignature, Malformed
 
 STAGE_UPDATED = "peopleStageUpdated"
 MAX_NAME_CHARS = 200
@@ -51,7 +51,7 @@ def verify(body: bytes, signature: str | None, keys: Sequence[bytes]) -> None:
     for key in keys:
         genuine |= compare_digest(keyed_digest(key, message, "sha256").hex().encode(), given)
     if not genuine:
-        raise Forged("no signature" if signature is None else "the signature does not fit the body")
+        raise InvalidSignature("no signature" if signature is None else "the signature does not fit the body")
 
 
 def decode(body: bytes, *, fub_now: datetime) -> Delivery:
@@ -86,8 +86,8 @@ def _about_people(body: bytes, document: dict[str, object], event_id: str | None
         # The bad part has no meaning to compare, so only the same bytes are the same delivery.
         key = _digest(body)
         quarantine = f"{bad} of {bad + len(people)} ids in resourceIds are unusable"
-    told = Hint(event_id, event, at, people) if stage is None else StageEvent(event_id, at, stage, people)
-    return Delivery(key, body, event_id, event, told, quarantine)
+    content = RefetchEvent(event_id, event, at, people) if stage is None else StageEvent(event_id, at, stage, people)
+    return Delivery(key, body, event_id, event, content, quarantine)
 
 
 def _uninteresting(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
@@ -100,7 +100,7 @@ def _uninteresting(body: bytes, document: dict[str, object], event_id: str | Non
         key = _digest(body)
     if event_id is None:
         event_id = f"content-{key.hex()}"
-    return Delivery(key, body, event_id, event, Uninteresting(event_id, event, at), None)
+    return Delivery(key, body, event_id, event, IgnoredEvent(event_id, event, at), None)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

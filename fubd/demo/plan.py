@@ -58,9 +58,9 @@ class Plan:
             pacing=pacing,
             scrub_batches=1,
             overlap_seconds=self.overlap_seconds,
-            hint_gather_seconds=2 * self.pace,
-            hint_settle_seconds=0.3 * self.pace,
-            hint_retry_seconds=0.5 * self.pace,
+            refetch_gather_seconds=2 * self.pace,
+            refetch_settle_seconds=0.3 * self.pace,
+            refetch_retry_seconds=0.5 * self.pace,
         )
 
 

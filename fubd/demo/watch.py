@@ -13,7 +13,8 @@ from fubd.core.freshness import polling_status, webhook_status
 from fubd.demo.plan import Plan
 from fubd.demo.view import Change, ModeView, SourceView, Teller, View
 from fubd.demo.world import World, instant
-from fubd.ports import ModeRecord, Unavailable
+from fubd.errors import Unavailable
+from fubd.ports import ModeRecord
 
 if TYPE_CHECKING:
     from fubd.store.status import Known
@@ -56,7 +57,7 @@ class Watch:
 
     def counted(self, metric: str, **labels: str) -> int:
         """Give a counter of the daemon's."""
-        return int(self._world.parts.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
+        return int(self._world.components.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
 
     async def run(self) -> None:
         """Look and draw until cancelled."""
@@ -67,7 +68,7 @@ class Watch:
 
     async def look(self) -> None:
         """Look once; while the database does not answer, what was known stays."""
-        report = self._world.parts.report
+        report = self._world.components.report
         with suppress(Unavailable):
             self.known = await report.known()
             for row in await self._world.rows(self._last_id):
@@ -94,7 +95,7 @@ class Watch:
             confirmed=sum(self.counted("confirmations_total", source=source) for source in self._pulse),
             redelivered=self.counted("webhook_deliveries_total", outcome="duplicate"),
             missed=self.counted("missed_by_webhook_total"),
-            api_calls=self._world.parts.client.calls_made(),
+            api_calls=self._world.components.client.calls_made(),
             recent=[_change(row) for row in self._recent],
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.daemon import Daemon, Parts, build, policy_of
+from fubd.daemon import Components, Daemon, build, pacing_policy
 from fubd.demo.plan import Plan
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
@@ -39,7 +39,7 @@ class World:
 
     simulator: Simulator
     settings: Settings
-    parts: Parts
+    components: Components
     daemon: Daemon
     running: asyncio.Task[None]
     url: str
@@ -52,7 +52,7 @@ class World:
     async def rows(self, after: int = 0) -> list[dict[str, Any]]:
         """Give every recorded row with a higher id, ascending, its instants as such. Raises Unavailable."""
         found: list[dict[str, Any]] = []
-        while page := await self.parts.report.changes(after, _ROWS_A_PAGE):
+        while page := await self.components.report.changes(after, _ROWS_A_PAGE):
             found += [{**row, **{name: instant(row[name]) for name in _INSTANTS}} for row in page]
             after = page[-1]["id"]
         return found
@@ -104,11 +104,11 @@ async def _daemon(plan: Plan, simulator: Simulator, given: dict[str, str]) -> As
             url = f"http://{_HOST}:{port}"
             own = {"PORT": port, "FUBD_HOST": _HOST, "PUBLIC_URL": url}
             settings = load({**given, **own, **plan.settings}, env_file=None)
-            parts = build(settings, parse(given["DATABASE_URL"]))
-            daemon = Daemon(parts, poll_policy=plan.poll_policy(policy_of(settings)))
+            components = build(settings, parse(given["DATABASE_URL"]))
+            daemon = Daemon(components, poll_policy=plan.poll_policy(pacing_policy(settings)))
             running = asyncio.create_task(daemon.run(stop))
             if await _listens(daemon, running, may_be_taken=not last):
-                yield World(simulator, settings, parts, daemon, running, url + "/")
+                yield World(simulator, settings, components, daemon, running, url + "/")
                 return
     finally:
         stop.set()

@@ -7,12 +7,12 @@ The rules, in the order in which they matter:
 - Nobody is gone because a list does not show them. They are asked for by id, one by one, and only a 404 counts.
 - Calls are scarce: usually one a poll.
 
-One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest unverified), `hints` (those a webhook spoke of), `errand`
+One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest unverified), `hints` (those a webhook spoke of), `run`
 (what all four share), `trash` (whether lists show it), `reader`, which runs errands until all is covered, `poller`, which decides when, and
 `blindness`, its account of the time in which nobody watched.
 """
 
 from fubd.poller.poll_run import PollPolicy, Progress
-from fubd.poller.poller import CatchUp, Poller
+from fubd.poller.poller import Poller, RecoveryResult
 
-__all__ = ["CatchUp", "PollPolicy", "Poller", "Progress"]
+__all__ = ["PollPolicy", "Poller", "Progress", "RecoveryResult"]

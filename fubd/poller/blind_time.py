@@ -7,24 +7,24 @@ from datetime import datetime
 from fubd.core.freshness import blind_seconds, watched_until
 from fubd.core.pacing import Mode, Pace, Policy
 from fubd.metrics import Metrics
-from fubd.ports import Heard
+from fubd.ports import LastHeard
 
 
-class Blindness:
+class BlindTimeCounter:
     """The account. It begins with what was heard before this process, so that time spent dead counts."""
 
     def __init__(self, metrics: Metrics, policy: Policy) -> None:
         self._metrics = metrics
         self._policy = policy
-        self._heard = Heard(None, None, None)
+        self._heard = LastHeard(None, None, None)
         self._until: datetime | None = None
 
-    def resume(self, heard: Heard) -> None:
+    def resume(self, heard: LastHeard) -> None:
         """Begin where the database says that a source was last heard. Never heard: the account begins with the first poll."""
         self._heard = heard
         self._until = max((at for at in (heard.webhook_received, heard.polling_received) if at is not None), default=None)
 
-    def account(self, heard: Heard, now: datetime, *, pace: Pace | None, polled_from: datetime | None) -> None:
+    def account(self, heard: LastHeard, now: datetime, *, pace: Pace | None, polled_from: datetime | None) -> None:
         """Add the blind time from the last account to the first sign of life since: a delivery, or the begin of a complete poll."""
         if self._until is not None:
             webhook = heard.webhook_received

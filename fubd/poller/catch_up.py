@@ -7,56 +7,57 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.poller.incremental import Walk
-from fubd.poller.poll_run import Errand, PollPolicy, Progress, Tally
+from fubd.poller.incremental import IncrementalRead
+from fubd.poller.poll_run import PollPolicy, PollRun, Progress, RunStats
 from fubd.poller.scrub import Scrub, Scrubbed
 from fubd.poller.sweep import Sweep
-from fubd.poller.trash_visibility import Trash
-from fubd.ports import Book, Clock, Feed, Malformed, Observer, Refused, Unavailable
+from fubd.poller.trash_visibility import TrashVisibility
+from fubd.ports import Clock, FubApi, SnapshotSink, StateStore
 
 _log = logging.getLogger("fubd.poller")
 
-TROUBLE = (Unavailable, Refused, Malformed)
+FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 
 
-class Reader:
+class CatchUp:
     """Runs errands, notes each in the book and in the metrics, and advances coverage when one is complete.
 
-    `sums` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` and `trash` know the account's
+    `totals` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` and `trash` know the account's
     ways, once they have probed them, for all readers that share them.
     """
 
     def __init__(
         self,
         *,
-        feed: Feed,
-        inbox: Observer,
-        book: Book,
+        api: FubApi,
+        ingestor: SnapshotSink,
+        state: StateStore,
         clock: Clock,
         metrics: Metrics,
         policy: PollPolicy,
-        walk: Walk,
-        trash: Trash,
-        may_go_on: Callable[[], bool],
+        walk: IncrementalRead,
+        trash: TrashVisibility,
+        should_continue: Callable[[], bool],
         progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self._feed = feed
-        self._inbox = inbox
-        self._book = book
+        self._api = api
+        self._ingestor = ingestor
+        self._state = state
         self._clock = clock
         self._metrics = metrics
         self._policy = policy
-        self._may_go_on = may_go_on
+        self._should_continue = should_continue
         self._progress = progress
-        self._walk = walk
+        self._incremental = walk
         self._trash = trash
-        self._scrub = Scrub(book, metrics)
-        self.sums = Tally()
+        self._scrub = Scrub(state, metrics)
+        self.totals = RunStats()
 
     async def catch_up(self, *, full: bool) -> datetime:
         """Cover everything up to now; give the coverage reached. Raises Unavailable, Refused and Malformed; what was read stays."""
-        coverage = await self._book.coverage()
+        coverage = await self._state.coverage()
         reached = None if full else coverage.reached
         swept = reached is None
         if reached is None:
@@ -70,11 +71,11 @@ class Reader:
 
     async def scrub(self) -> Scrubbed:
         """Re-verify the people longest unverified. Raises as `catch_up` does."""
-        covered = (await self._book.coverage()).reached
-        async with self._errand("scrub", covered) as errand:
-            scrubbed = await self._scrub.run(errand, batches=self._policy.scrub_batches)
+        covered = (await self._state.coverage()).reached
+        async with self._open_run("scrub", covered) as run:
+            scrubbed = await self._scrub.run(run, batches=self._policy.scrub_batches)
         if scrubbed.stale:
-            self._walk.doubt()
+            self._incremental.invalidate_probe()
         return scrubbed
 
     def show_coverage(self, reached: datetime | None) -> None:
@@ -83,61 +84,61 @@ class Reader:
 
     async def _walk_changed(self, reached: datetime) -> datetime | None:
         report = _Report("incremental", self._clock, self._policy, self._progress)
-        async with self._errand("incremental", reached, report) as errand:
-            began = await self._walk.changed_since(errand, reached)
+        async with self._open_run("incremental", reached, report) as run:
+            began = await self._incremental.changed_since(run, reached)
             if began is not None:
                 return await self._reach(began, sweep=False)
-            errand.unproven = "more changed than a walk can show completely"
+            run.incomplete_reason = "more changed than a walk can show completely"
             _log.info("More people changed than a walk can show completely: the whole account is read.")
             return None
 
     async def _sweep(self) -> datetime:
-        coverage = await self._book.coverage()
+        coverage = await self._state.coverage()
         report = _Report("sweep", self._clock, self._policy, self._progress)
-        async with self._errand("sweep", coverage.reached, report) as errand:
-            sweep = Sweep(errand, self._book, workers=self._policy.sweep_workers)
+        async with self._open_run("sweep", coverage.reached, report) as run:
+            sweep = Sweep(run, self._state, workers=self._policy.sweep_workers)
             report.sweep = sweep
             if coverage.sweep_began is not None:
                 _log.info("Going on with the sweep that began at %s, from id %s.", coverage.sweep_began, coverage.sweep_from_id)
             began = await sweep.run(coverage.sweep_began, coverage.sweep_from_id)
             reached = await self._reach(began, sweep=True)
-        _log.info("Read the whole account: %d people in %d calls.", errand.tally.people, errand.tally.calls)
+        _log.info("Read the whole account: %d people in %d calls.", run.tally.people, run.tally.calls)
         return reached
 
     async def _reach(self, began: datetime, *, sweep: bool) -> datetime:
-        reached = await self._book.reach(began - timedelta(seconds=self._policy.overlap_seconds), sweep=sweep)
+        reached = await self._state.advance_coverage(began - timedelta(seconds=self._policy.overlap_seconds), sweep=sweep)
         self.show_coverage(reached)
         return reached
 
     @asynccontextmanager
-    async def _errand(self, kind: str, covered: datetime | None, report: _Report | None = None) -> AsyncIterator[Errand]:
+    async def _open_run(self, kind: str, covered: datetime | None, report: _Report | None = None) -> AsyncIterator[PollRun]:
         """Make an errand and note in the book and in the metrics how it went."""
-        went_on = None if report is None else report.tell
-        errand = Errand(self._feed, self._inbox, covered=covered, may_go_on=self._may_go_on, went_on=went_on, trash=self._trash)
+        on_page = None if report is None else report.tell
+        run = PollRun(self._api, self._ingestor, covered=covered, should_continue=self._should_continue, on_page=on_page, trash=self._trash)
         started = self._clock.monotonic()
-        run_id = await self._book.start_run(kind, self._clock.now())
+        run_id = await self._state.start_run(kind, self._clock.now())
         try:
-            yield errand
-        except TROUBLE as error:
+            yield run
+        except FUB_ERRORS as error:
             self._metrics.poll_runs.labels(kind, "failed").inc()
             with suppress(Unavailable):
-                await self._finish(run_id, errand.tally, "failed", str(error))
+                await self._finish(run_id, run.tally, "failed", str(error))
             raise
         finally:
-            self.sums.people += errand.tally.people
-            self.sums.changes += errand.tally.changes
-            self.sums.calls += errand.tally.calls
+            self.totals.people += run.tally.people
+            self.totals.changes += run.tally.changes
+            self.totals.calls += run.tally.calls
             self._metrics.poll_seconds.labels(kind).observe(self._clock.monotonic() - started)
-        if errand.unproven is not None:
-            await self._finish(run_id, errand.tally, "failed", errand.unproven)
+        if run.incomplete_reason is not None:
+            await self._finish(run_id, run.tally, "failed", run.incomplete_reason)
             return
         self._metrics.poll_runs.labels(kind, "ok").inc()
-        if errand.tally.unreadable:
-            _log.warning("%d people in a %s poll could not be read: nothing usable was told of them.", errand.tally.unreadable, kind)
-        await self._finish(run_id, errand.tally, "ok", f"{errand.tally.unreadable} unreadable" if errand.tally.unreadable else None)
+        if run.tally.unreadable:
+            _log.warning("%d people in a %s poll could not be read: nothing usable was told of them.", run.tally.unreadable, kind)
+        await self._finish(run_id, run.tally, "ok", f"{run.tally.unreadable} unreadable" if run.tally.unreadable else None)
 
-    async def _finish(self, run_id: int, tally: Tally, outcome: str, note: str | None) -> None:
-        await self._book.finish_run(
+    async def _finish(self, run_id: int, tally: RunStats, outcome: str, note: str | None) -> None:
+        await self._state.finish_run(
             run_id,
             outcome=outcome,
             finished_at=self._clock.now(),
@@ -159,7 +160,7 @@ class _Report:
         self._began = self._said = clock.monotonic()
         self.sweep: Sweep | None = None
 
-    def tell(self, tally: Tally) -> None:
+    def tell(self, tally: RunStats) -> None:
         """Take the figures after a page."""
         now = self._clock.monotonic()
         total = None if self.sweep is None else self.sweep.total

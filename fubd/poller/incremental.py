@@ -25,8 +25,9 @@ from enum import StrEnum
 from itertools import pairwise
 
 from fubd.core.observation import Reading
-from fubd.poller.poll_run import PAGE_SIZE, Errand, KeyOrder
-from fubd.ports import PeoplePage, PeopleQuery, Refused, Unavailable
+from fubd.errors import FubRefused, Unavailable
+from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
+from fubd.ports import PeoplePage, PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
 
@@ -47,30 +48,30 @@ class Filter(StrEnum):
 
     UNPROVEN = "unproven"
     WORKS = "works"
-    LIES = "lies"
+    UNRELIABLE = "lies"
     IGNORED = "ignored"
 
 
 @dataclass(frozen=True, slots=True)
-class _Witness:
+class _Canary:
     """Somebody whom every walk from `updated` on must show."""
 
     person_id: int
     updated: datetime
 
 
-class Walk:
+class IncrementalRead:
     """Knows, once it has probed, how this account lists the people who changed."""
 
     def __init__(self) -> None:
         self.filter = Filter.UNPROVEN
-        self._witness: _Witness | None = None
+        self._witness: _Canary | None = None
 
-    def doubt(self) -> None:
+    def invalidate_probe(self) -> None:
         """Probe again before the next walk: something was found that the last one should have shown."""
         self.filter = Filter.UNPROVEN
 
-    async def changed_since(self, errand: Errand, watermark: datetime) -> datetime | None:
+    async def changed_since(self, run: PollRun, watermark: datetime) -> datetime | None:
         """Hand in everybody whose `updated` is at or after `watermark` (FUB's clock); give the instant at which the walk began.
 
         None when it could not be shown that everybody was seen. Raises Unavailable and Refused.
@@ -78,35 +79,35 @@ class Walk:
         # FUB dates by whole seconds, and "after" may or may not mean the second itself.
         watermark = watermark.replace(microsecond=0) - _SECOND
         if self.filter is Filter.UNPROVEN:
-            await self._probe(errand)
+            await self._probe(run)
         if self.filter is Filter.WORKS:
-            began = await self._by_cursor(errand, watermark)
+            began = await self._by_cursor(run, watermark)
             if began is not None:
                 return began
             _log.warning("The updatedAfter filter no longer shows everybody: walking by the order of change instead.")
-            self.filter = Filter.LIES
-        return await _OffsetWalk(errand, watermark).run()
+            self.filter = Filter.UNRELIABLE
+        return await _OffsetWalk(run, watermark).run()
 
-    async def _probe(self, errand: Errand) -> None:
+    async def _probe(self, run: PollRun) -> None:
         before, newest = self.filter, None
         for _ in range(2):
             # Twice, because the person asked for may be deleted between two calls.
-            self.filter, newest = await _probe(errand)
+            self.filter, newest = await _probe(run)
             if self.filter in (Filter.WORKS, Filter.UNPROVEN):
                 break
         self._witness = newest
         if self.filter is not before:
             _log.info("Probed how this account lists changed people: the updatedAfter filter %s.", _SAID[self.filter])
 
-    async def _by_cursor(self, errand: Errand, watermark: datetime) -> datetime | None:
+    async def _by_cursor(self, run: PollRun, watermark: datetime) -> datetime | None:
         witness = self._witness
         after = watermark if witness is None else min(watermark, witness.updated - _SECOND)
-        walked = _CursorWalk(errand, after, witness)
+        walked = _CursorWalk(run, after, witness)
         if not await walked.run():
             return None
         if witness is not None and not walked.witnessed:
             # Deleted, or hidden by a filter that has begun to lie.
-            await self._probe(errand)
+            await self._probe(run)
             if self.filter is not Filter.WORKS:
                 return None
         elif walked.newest is not None:
@@ -117,32 +118,32 @@ class Walk:
 class _CursorWalk:
     """One walk by `updatedAfter` and `next`. `witnessed`: the witness was seen; `newest`: who may bear witness next."""
 
-    def __init__(self, errand: Errand, after: datetime, witness: _Witness | None) -> None:
-        self._errand = errand
+    def __init__(self, run: PollRun, after: datetime, witness: _Canary | None) -> None:
+        self._run = run
         self._after = after
         self._witness = witness
-        self._order = KeyOrder()
+        self._order = MonotonicIds()
         self.began: datetime | None = None
         self.witnessed = False
-        self.newest: _Witness | None = None
+        self.newest: _Canary | None = None
 
     async def run(self) -> bool:
         """Hand in page after page; tell whether they kept what the filter and the cursor promise. Raises Unavailable and Refused."""
-        page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after))
+        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after))
         self.began = page.read_at
         if page.next is None and page.total is not None and len(page.ids) < page.total:
             # One answer, which counts more people than it shows.
             return False
         empty = 0
         while self._keeps_promises(page):
-            await self._errand.hand_in_page(page)
+            await self._run.record_page(page)
             self._remember(page)
             if page.next is None:
                 return True
             empty = 0 if page.ids else empty + 1
             if empty == _EMPTY_PAGES:
                 raise Unavailable("the pages of changed people do not end")
-            page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
+            page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
         return False
 
     def _keeps_promises(self, page: PeoplePage) -> bool:
@@ -155,36 +156,36 @@ class _CursorWalk:
             self.newest = newest
 
 
-def _newest(readings: tuple[Reading, ...]) -> _Witness | None:
+def _newest(readings: tuple[Reading, ...]) -> _Canary | None:
     """Choose the witness; none where a bulk edit left so many of that second that each walk would have to read them all again."""
     if not readings:
         return None
     chosen = max(readings, key=lambda reading: reading.updated)
     crowd = sum(reading.updated >= chosen.updated - _SECOND for reading in readings)
-    return _Witness(chosen.person_id, chosen.updated) if crowd <= PAGE_SIZE // 2 else None
+    return _Canary(chosen.person_id, chosen.updated) if crowd <= PAGE_SIZE // 2 else None
 
 
 _SAID = {
     Filter.WORKS: "works",
-    Filter.LIES: "hides people who changed, so it is not used",
+    Filter.UNRELIABLE: "hides people who changed, so it is not used",
     Filter.IGNORED: "is ignored, so it is not used",
     Filter.UNPROVEN: "could not be proven yet",
 }
 
 
-async def _probe(errand: Errand) -> tuple[Filter, _Witness | None]:
-    newest = await errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
+async def _probe(run: PollRun) -> tuple[Filter, _Canary | None]:
+    newest = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
     if not newest.readings or not _descends(newest.readings):
         return Filter.UNPROVEN, None
     probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]
     after = probed.updated - _SECOND
     known = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
-    page = await errand.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
+    page = await run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
     if any(reading.updated < after for reading in page.readings):
         return Filter.IGNORED, None
     if not page.ids or (page.next is None and not known <= set(page.ids)):
-        return Filter.LIES, None
-    future = await errand.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
+        return Filter.UNRELIABLE, None
+    future = await run.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
     return (Filter.IGNORED, None) if future.ids else (Filter.WORKS, _newest(newest.readings))
 
 
@@ -195,8 +196,8 @@ def _descends(rows: tuple[Reading, ...]) -> bool:
 class _OffsetWalk:
     """One walk by `sort=-updated`, in passes. `bound`: everybody who changed later than this was on a page of the pass under way."""
 
-    def __init__(self, errand: Errand, watermark: datetime) -> None:
-        self._errand = errand
+    def __init__(self, run: PollRun, watermark: datetime) -> None:
+        self._run = run
         self._watermark = watermark
         self._bound: datetime | None = None
         self._handed_in: set[tuple[int, datetime, str]] = set()
@@ -239,8 +240,8 @@ class _OffsetWalk:
 
     async def _page(self, offset: int) -> PeoplePage | None:
         try:
-            return await self._errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", offset=offset))
-        except Refused:
+            return await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", offset=offset))
+        except FubRefused:
             if offset == 0:
                 raise
             return None
@@ -260,7 +261,7 @@ class _OffsetWalk:
         if page.readings:
             oldest = page.readings[-1].updated
             self._bound = oldest if self._bound is None else min(self._bound, oldest)
-        await self._errand.hand_in_page(PeoplePage(fresh, page.ids, page.unreadable, page.total, page.next, page.read_at))
+        await self._run.record_page(PeoplePage(fresh, page.ids, page.unreadable, page.total, page.next, page.read_at))
 
     def _is_last(self, page: PeoplePage, offset: int) -> bool:
         if page.readings and page.readings[-1].updated < self._watermark:

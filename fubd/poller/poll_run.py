@@ -8,21 +8,22 @@ from datetime import datetime
 
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
-from fubd.poller.trash_visibility import Trash
-from fubd.ports import Feed, Findings, Observer, PeoplePage, PeopleQuery, Unavailable
+from fubd.errors import Unavailable
+from fubd.poller.trash_visibility import TrashVisibility
+from fubd.ports import FubApi, PeoplePage, PeopleQuery, SnapshotResult, SnapshotSink
 
 PAGE_SIZE = 100
 _GATHER_SHARE = 1 / 30
-NOTHING = Findings(changes=0, mismatched=frozenset(), first_seen=0)
+NOTHING = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0)
 
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
     """How the poller goes about it. `pacing` and `scrub_batches` (of 100 people, re-verified with a poll) are the owner's settings.
 
-    `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `hint_gather_seconds`: how long hints are
-    gathered for one call, and never longer than a thirtieth of the poll interval; `hint_settle_seconds`: how long the first of them waits
-    for others; `hint_retry_seconds`: the first wait for a person who cannot be read yet, doubling. `idle_seconds`: how often an instance
+    `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `refetch_gather_seconds`: how long hints are
+    gathered for one call, and never longer than a thirtieth of the poll interval; `refetch_settle_seconds`: how long the first of them waits
+    for others; `refetch_retry_seconds`: the first wait for a person who cannot be read yet, doubling. `idle_seconds`: how often an instance
     that may not poll looks at what the other decided. `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the
     log to the next.
     """
@@ -30,9 +31,9 @@ class PollPolicy:
     pacing: Policy = field(default_factory=Policy)
     scrub_batches: int = 4
     overlap_seconds: float = 60.0
-    hint_gather_seconds: float = 60.0
-    hint_settle_seconds: float = 2.0
-    hint_retry_seconds: float = 2.0
+    refetch_gather_seconds: float = 60.0
+    refetch_settle_seconds: float = 2.0
+    refetch_retry_seconds: float = 2.0
     idle_seconds: float = 5.0
     sweep_workers: int = 16
     progress_seconds: float = 10.0
@@ -40,12 +41,12 @@ class PollPolicy:
     @property
     def gather_seconds(self) -> float:
         """How long hints are gathered: a minute by default, less where everything else goes faster too."""
-        return min(self.hint_gather_seconds, self.pacing.poll_interval_seconds * _GATHER_SHARE)
+        return min(self.refetch_gather_seconds, self.pacing.poll_interval_seconds * _GATHER_SHARE)
 
     @property
     def settle_seconds(self) -> float:
         """How long the first hint waits for others."""
-        return min(self.hint_settle_seconds, self.gather_seconds)
+        return min(self.refetch_settle_seconds, self.gather_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Progress:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStats:
     """What was read and found so far. `unreadable`: people on a page of whom nothing usable could be made."""
 
     people: int = 0
@@ -70,37 +71,37 @@ class Tally:
     unreadable: int = 0
 
 
-class Errand:
+class PollRun:
     """One reading of people. Pages are handed in before the next are asked for, so that memory does not grow with the account.
 
-    `covered`: what was covered before it (FUB's clock). `may_go_on` is asked before each call; `went_on` is told after each page.
-    `unproven`: why an errand that had no trouble still counts for nothing. `trash`: what this process learnt of Trash on lists.
+    `covered`: what was covered before it (FUB's clock). `should_continue` is asked before each call; `on_page` is told after each page.
+    `incomplete_reason`: why an errand that had no trouble still counts for nothing. `trash`: what this process learnt of Trash on lists.
     """
 
     def __init__(
         self,
-        feed: Feed,
-        inbox: Observer,
+        api: FubApi,
+        ingestor: SnapshotSink,
         *,
         covered: datetime | None,
-        may_go_on: Callable[[], bool],
-        went_on: Callable[[Tally], None] | None = None,
-        trash: Trash | None = None,
+        should_continue: Callable[[], bool],
+        on_page: Callable[[RunStats], None] | None = None,
+        trash: TrashVisibility | None = None,
     ) -> None:
-        self._feed = feed
-        self._inbox = inbox
-        self._may_go_on = may_go_on
-        self._went_on = went_on
-        self._trash = trash or Trash()
+        self._api = api
+        self._ingestor = ingestor
+        self._should_continue = should_continue
+        self._on_page = on_page
+        self._trash = trash or TrashVisibility()
         self.covered = covered
-        self.tally = Tally()
-        self.unproven: str | None = None
+        self.tally = RunStats()
+        self.incomplete_reason: str | None = None
 
     async def page(self, query: PeopleQuery) -> PeoplePage:
         """Read a page. Raises Unavailable and Refused as the feed does, and Unavailable when told to stop."""
         self._count_call()
-        page = await self._feed.people(query)
-        self._trash.saw(page)
+        page = await self._api.people(query)
+        self._trash.observe_page(page)
         return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
@@ -109,35 +110,35 @@ class Errand:
         The first who is in Trash is asked for on a list too, once: that tells whether lists show Trash.
         """
         self._count_call()
-        reading, read_at = await self._feed.person(person_id)
+        reading, read_at = await self._api.person(person_id)
         if reading is not None and self._trash.is_worth_asking(reading):
-            self._trash.missed(person_id, await self.page(PeopleQuery(limit=1, ids=(person_id,))))
+            self._trash.observe_absence(person_id, await self.page(PeopleQuery(limit=1, ids=(person_id,))))
         return reading, read_at
 
-    async def hand_in(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> Findings:
+    async def record(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> SnapshotResult:
         """Record what was read; returns once it is committed. Raises Unavailable."""
         if not readings:
             return NOTHING
-        found = await self._inbox.observe(Snapshot(tuple(readings), read_at, self.covered, channel))
+        found = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.covered, channel))
         self.tally.people += len(readings)
         self.tally.changes += found.changes
         return found
 
-    async def hand_in_page(self, page: PeoplePage) -> Findings:
+    async def record_page(self, page: PeoplePage) -> SnapshotResult:
         """Record everybody on the page. Raises Unavailable."""
         self.tally.unreadable += len(page.unreadable)
-        found = await self.hand_in(page.readings, page.read_at)
-        if self._went_on is not None:
-            self._went_on(self.tally)
+        found = await self.record(page.readings, page.read_at)
+        if self._on_page is not None:
+            self._on_page(self.tally)
         return found
 
     def _count_call(self) -> None:
-        if not self._may_go_on():
+        if not self._should_continue():
             raise Unavailable("stopped before the end")
         self.tally.calls += 1
 
 
-class KeyOrder:
+class MonotonicIds:
     """Checks that ids only fall, or only rise, from page to page: else the cursor is not keyed by id and may skip."""
 
     def __init__(self) -> None:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fubd.core.freshness import KeeperReport
+from fubd.core.freshness import SubscriptionsReport
 from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.poller.blind_time import Blindness
-from fubd.poller.catch_up import TROUBLE, Reader
-from fubd.poller.incremental import Walk
+from fubd.poller.blind_time import BlindTimeCounter
+from fubd.poller.catch_up import FUB_ERRORS, CatchUp
+from fubd.poller.incremental import IncrementalRead
 from fubd.poller.poll_run import PollPolicy, Progress
-from fubd.poller.refetch import Hints
-from fubd.poller.trash_visibility import Trash
-from fubd.ports import Book, Clock, Feed, ModeRecord, Observer, Unavailable
+from fubd.poller.refetch import Refetcher
+from fubd.poller.trash_visibility import TrashVisibility
+from fubd.ports import Clock, FubApi, ModeRecord, SnapshotSink, StateStore
 
 _log = logging.getLogger("fubd.poller")
 
@@ -31,15 +32,15 @@ _ALMOST = 0.9
 _MOST_DOUBLINGS = 16
 
 
-class Lookout(Protocol):
-    """Looks after our webhook subscriptions (`keeper`)."""
+class SubscriptionChecker(Protocol):
+    """Looks after our webhook subscriptions (`subscriptions`)."""
 
-    async def check(self) -> KeeperReport:
+    async def check(self) -> SubscriptionsReport:
         """Look, put right what may be put right, and tell. Trouble with FUB is part of the report."""
 
 
 @dataclass(frozen=True, slots=True)
-class CatchUp:
+class RecoveryResult:
     """What a recovery run came to. `coverage` is FUB's instant reached, None before the first baseline; `why` it was not caught up."""
 
     caught_up: bool
@@ -52,48 +53,57 @@ class CatchUp:
 
 
 class Poller:
-    """Polls while `held()` says that this instance may.
+    """Polls while `is_leader()` says that this instance may.
 
-    `jitter` gives numbers in [0, 1). `woken` asks for a poll at once. `hinted` is set when new hints were committed. `announced` is called
+    `jitter` gives numbers in [0, 1). `poll_now` asks for a poll at once. `refetch_requested` is set when new hints were committed. `on_mode_change` is called
     with each change of mode and its evidence, once it is in the book.
     """
 
     def __init__(
         self,
         *,
-        feed: Feed,
-        inbox: Observer,
-        book: Book,
+        api: FubApi,
+        ingestor: SnapshotSink,
+        state: StateStore,
         clock: Clock,
         metrics: Metrics,
         policy: PollPolicy,
-        keeper: Lookout,
+        subscriptions: SubscriptionChecker,
         jitter: Callable[[], float],
-        held: Callable[[], bool],
-        hinted: asyncio.Event,
-        woken: asyncio.Event,
-        announced: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
+        is_leader: Callable[[], bool],
+        refetch_requested: asyncio.Event,
+        poll_now: asyncio.Event,
+        on_mode_change: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
     ) -> None:
-        self._feed = feed
-        self._inbox = inbox
-        self._book = book
+        self._api = api
+        self._ingestor = ingestor
+        self._state = state
         self._clock = clock
         self._metrics = metrics
         self._policy = policy
-        self._keeper = keeper
+        self._subscriptions = subscriptions
         self._jitter = jitter
-        self._held = held
-        self._woken = woken
-        self._announced = announced
-        self._trash = Trash()
-        self._hints = Hints(feed=feed, inbox=inbox, book=book, clock=clock, policy=policy, held=held, hinted=hinted, trash=self._trash)
-        self._blindness = Blindness(metrics, policy.pacing)
+        self._is_leader = is_leader
+        self._poll_now = poll_now
+        self._on_mode_change = on_mode_change
+        self._trash = TrashVisibility()
+        self._refetcher = Refetcher(
+            api=api,
+            ingestor=ingestor,
+            state=state,
+            clock=clock,
+            policy=policy,
+            is_leader=is_leader,
+            refetch_requested=refetch_requested,
+            trash=self._trash,
+        )
+        self._blind_time = BlindTimeCounter(metrics, policy.pacing)
         self._stop = asyncio.Event()
-        self._walk = Walk()
-        self._reader = self._make_reader(lambda: self._held() and not self._stop.is_set())
+        self._incremental = IncrementalRead()
+        self._catch_up = self._make_catch_up(lambda: self._is_leader() and not self._stop.is_set())
         self._pace: Pace | None = None
         self._shown = (Mode.STARTING.value, "nothing is known yet", 0.0)
-        self._report = KeeperReport(())
+        self._report = SubscriptionsReport(())
         self._evidence = _Evidence()
         self._looked_at: float | None = None
         self._decided_at = clock.monotonic()
@@ -113,7 +123,7 @@ class Poller:
         return self._shown
 
     @property
-    def subscriptions(self) -> KeeperReport:
+    def subscriptions(self) -> SubscriptionsReport:
         """What the last look at our webhook subscriptions found."""
         return self._report
 
@@ -121,22 +131,22 @@ class Poller:
         """Poll until `stop`. Outages of FUB and of the database are waited out; anything else is a bug and is raised."""
         self._stop = stop
         while not stop.is_set():
-            if self._held():
-                self._woken.clear()
+            if self._is_leader():
+                self._poll_now.clear()
                 wait = await self._round()
                 await self._rest(wait, stop)
             else:
                 await self._follow()
-                await self._clock.pause(self._policy.idle_seconds, stop, self._woken)
-                self._woken.clear()
+                await self._clock.pause(self._policy.idle_seconds, stop, self._poll_now)
+                self._poll_now.clear()
 
-    async def read_hints(self, stop: asyncio.Event) -> None:
+    async def run_refetches(self, stop: asyncio.Event) -> None:
         """Read the people webhooks spoke of, until `stop`."""
-        await self._hints.run(stop)
+        await self._refetcher.run(stop)
 
-    async def read_waiting(self) -> None:
+    async def drain_due(self) -> None:
         """Read the people webhooks spoke of who are due now, and return. Raises Unavailable, Refused, Malformed."""
-        await self._hints.read_waiting()
+        await self._refetcher.drain_due()
 
     async def catch_up(
         self,
@@ -144,42 +154,42 @@ class Poller:
         full: bool = False,
         progress: Callable[[Progress], None] | None = None,
         stop: asyncio.Event | None = None,
-    ) -> CatchUp:
+    ) -> RecoveryResult:
         """Poll once from where coverage ended (reading everybody when `full`, or when nobody was ever read) and tell what it brought.
 
         Needs no lease and changes no mode. `stop` ends it before the next call; a sweep goes on from there the next time.
         """
-        began, calls = self._clock.monotonic(), self._feed.calls_made()
-        reader = self._make_reader(lambda: stop is None or not stop.is_set(), progress)
+        began, calls = self._clock.monotonic(), self._api.calls_made()
+        reader = self._make_catch_up(lambda: stop is None or not stop.is_set(), progress)
         reached: datetime | None = None
         why: str | None = None
         try:
-            reached = (await self._book.coverage()).reached
+            reached = (await self._state.coverage()).reached
             reached = await reader.catch_up(full=full)
-        except TROUBLE as error:
+        except FUB_ERRORS as error:
             why = str(error)
             _log.warning("Not caught up: %s", error)
-        return CatchUp(
+        return RecoveryResult(
             caught_up=why is None,
-            recovered=reader.sums.changes,
-            people_read=reader.sums.people,
-            api_calls=self._feed.calls_made() - calls,
+            recovered=reader.totals.changes,
+            people_read=reader.totals.people,
+            api_calls=self._api.calls_made() - calls,
             coverage=reached,
             seconds=self._clock.monotonic() - began,
             why=why,
         )
 
-    def _make_reader(self, may_go_on: Callable[[], bool], progress: Callable[[Progress], None] | None = None) -> Reader:
-        return Reader(
-            feed=self._feed,
-            inbox=self._inbox,
-            book=self._book,
+    def _make_catch_up(self, should_continue: Callable[[], bool], progress: Callable[[Progress], None] | None = None) -> CatchUp:
+        return CatchUp(
+            api=self._api,
+            ingestor=self._ingestor,
+            state=self._state,
             clock=self._clock,
             metrics=self._metrics,
             policy=self._policy,
-            walk=self._walk,
+            walk=self._incremental,
             trash=self._trash,
-            may_go_on=may_go_on,
+            should_continue=should_continue,
             progress=progress,
         )
 
@@ -187,7 +197,7 @@ class Poller:
         """Show what another instance decides. What it decided last is taken up when the turn is ours."""
         self._pace = None
         with suppress(Unavailable):
-            record = await self._book.mode()
+            record = await self._state.mode()
             if record is not None:
                 self._show(record.mode, record.reason, record.delay_seconds)
 
@@ -201,7 +211,7 @@ class Poller:
             await self._look()
             await self._poll()
             await self.scrub_some()
-        except TROUBLE as error:
+        except FUB_ERRORS as error:
             failure = error
         try:
             decided = await self._decide_and_look()
@@ -216,9 +226,9 @@ class Poller:
         """Go on from the mode in the book; on a fresh database, announce the first."""
         if self._pace is not None:
             return
-        self._reader.show_coverage((await self._book.coverage()).reached)
-        self._blindness.resume(await self._book.heard())
-        record = await self._book.mode()
+        self._catch_up.show_coverage((await self._state.coverage()).reached)
+        self._blind_time.resume(await self._state.heard())
+        record = await self._state.mode()
         self._polls_in_mode = 0
         self._evidence = _Evidence()
         restored = None
@@ -236,17 +246,17 @@ class Poller:
         now = self._clock.monotonic()
         rested = self._looked_at is None or now - self._looked_at >= spacing
         if at_once or rested or self._polls_in_mode < _FIRST_POLLS_THAT_LOOK:
-            self._report = await self._keeper.check()
+            self._report = await self._subscriptions.check()
             self._looked_at = now
             self._evidence.found_broken = self._report.was_broken or self._evidence.found_broken
 
     async def _poll(self) -> None:
         began = self._clock.now()
-        changes = self._reader.sums.changes
-        await self._reader.catch_up(full=False)
+        changes = self._catch_up.totals.changes
+        await self._catch_up.catch_up(full=False)
         self._polls_in_mode += 1
         self._evidence.polled_from = began
-        if self._reader.sums.changes > changes:
+        if self._catch_up.totals.changes > changes:
             self._reckon_soon()
 
     async def scrub_some(self) -> None:
@@ -256,7 +266,7 @@ class Poller:
         if self._policy.scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing):
             return
         self._scrubbed_at = now
-        scrubbed = await self._reader.scrub()
+        scrubbed = await self._catch_up.scrub()
         if scrubbed.mismatched:
             _log.info(
                 "Of %d people re-verified, %d had a change that both sources missed.",
@@ -270,15 +280,15 @@ class Poller:
     async def _rest(self, seconds: float, stop: asyncio.Event) -> None:
         """Wait for the next round. What turns out to have been missed brings it closer."""
         due = self._clock.monotonic() + seconds
-        while not stop.is_set() and self._held():
+        while not stop.is_set() and self._is_leader():
             now = self._clock.monotonic()
             if now >= due:
                 self._evidence.waited_out = True
                 return
             until = due if self._reckon_at is None else min(due, self._reckon_at)
-            await self._clock.pause(max(0.0, until - now), stop, self._woken)
-            if self._woken.is_set():
-                self._woken.clear()
+            await self._clock.pause(max(0.0, until - now), stop, self._poll_now)
+            if self._poll_now.is_set():
+                self._poll_now.clear()
                 return
             if self._reckon_at is not None and self._clock.monotonic() >= self._reckon_at:
                 due = min(due, self._clock.monotonic() + await self._reckon())
@@ -298,7 +308,7 @@ class Poller:
 
     def _after_failure(self, error: Exception, at_most: float) -> float:
         """Give the seconds until the next try: the failover interval, doubling up to the watch interval. Each cause is said once."""
-        if str(error) != self._said and self._held() and not self._stop.is_set():
+        if str(error) != self._said and self._is_leader() and not self._stop.is_set():
             self._said = str(error)
             _log.warning("Polling failed and is tried again: %s", error)
         shortest = self._policy.pacing.failover_interval_seconds
@@ -327,12 +337,12 @@ class Poller:
 
     async def _decide(self) -> Pace:
         """Weigh the evidence, go over to another mode where it asks for it, and show everything. Raises Unavailable."""
-        if not self._held():
+        if not self._is_leader():
             # What is counted now would be lost to the one who decides.
             raise Unavailable("another instance polls now")
         policy = self._policy.pacing
-        evidence, heard, coverage = self._evidence, await self._book.heard(), await self._book.coverage()
-        missed = await self._book.missed(fub_now=self._feed.fub_now(), missed_after_seconds=policy.missed_after_seconds)
+        evidence, heard, coverage = self._evidence, await self._state.heard(), await self._state.coverage()
+        missed = await self._state.missed(fub_now=self._api.fub_now(), missed_after_seconds=policy.missed_after_seconds)
         self._metrics.missed_by_webhook.inc(len(missed - evidence.missed))
         evidence.missed |= missed
         now = self._clock.now()
@@ -347,11 +357,11 @@ class Poller:
         )
         before = self._pace
         decided = pace(before, fresh, now, policy, self._jitter())
-        self._blindness.account(heard, now, pace=before, polled_from=evidence.polled_from)
+        self._blind_time.account(heard, now, pace=before, polled_from=evidence.polled_from)
         if before is None or decided.mode is not before.mode:
             await self._announce(before, decided, fresh)
         elif evidence.missed or (decided.delay_seconds, decided.hysteresis) != (before.delay_seconds, before.hysteresis):
-            await self._book.keep_pace(decided.delay_seconds, decided.hysteresis, missed=evidence.missed)
+            await self._state.update_mode(decided.delay_seconds, decided.hysteresis, missed=evidence.missed)
         self._pace = decided
         self._evidence = _Evidence()
         self._show(decided.mode.value, decided.reason, decided.delay_seconds)
@@ -367,12 +377,12 @@ class Poller:
             "stage_webhook_heard": _text(fresh.stage_webhook_heard),
         }
         record = ModeRecord(decided.mode.value, decided.reason, decided.delay_seconds, decided.since, decided.hysteresis)
-        await self._book.announce(record, evidence=evidence, missed=self._evidence.missed)
+        await self._state.insert_mode(record, evidence=evidence, missed=self._evidence.missed)
         self._polls_in_mode = 0
         self._metrics.mode_changes.labels(decided.mode.value).inc()
         _log.info("Mode %s: %s. The next poll follows within %g s.", decided.mode.value, decided.reason, decided.delay_seconds)
-        if self._announced is not None:
-            self._announced(record, evidence)
+        if self._on_mode_change is not None:
+            self._on_mode_change(record, evidence)
 
     def _show(self, mode: str, reason: str, delay_seconds: float) -> None:
         self._shown = (mode, reason, delay_seconds)

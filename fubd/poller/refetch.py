@@ -21,9 +21,10 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from fubd.core.observation import Channel
-from fubd.poller.poll_run import PAGE_SIZE, Errand, PollPolicy
-from fubd.poller.trash_visibility import Trash
-from fubd.ports import Book, Clock, Feed, Malformed, Observer, PendingHint, PeopleQuery, Refused, Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
+from fubd.poller.poll_run import PAGE_SIZE, PollPolicy, PollRun
+from fubd.poller.trash_visibility import TrashVisibility
+from fubd.ports import Clock, FubApi, PendingRefetch, PeopleQuery, SnapshotSink, StateStore
 
 _log = logging.getLogger("fubd.poller")
 
@@ -34,10 +35,10 @@ _LONGEST_RETRY_SECONDS = 600.0
 _MOST_SAVED_CALLS = 20
 _ANSWERABLE_AFTER_SECONDS = 2.0
 # Accrued in parts, the last call of a minute must not wait for a rounding error.
-_A_HAIR = 1e-6
+_EPSILON = 1e-6
 
 
-class _Allowance:
+class TokenBucket:
     """One call for each `per_seconds`, saved up to a few."""
 
     def __init__(self, clock: Clock, *, per_seconds: float) -> None:
@@ -51,37 +52,37 @@ class _Allowance:
         now = self._clock.monotonic()
         self._saved = min(float(_MOST_SAVED_CALLS), self._saved + (now - self._at) / self._per_seconds)
         self._at = now
-        return 0.0 if self._saved >= 1 - _A_HAIR else (1 - self._saved) * self._per_seconds
+        return 0.0 if self._saved >= 1 - _EPSILON else (1 - self._saved) * self._per_seconds
 
     def spend(self) -> None:
         """Take note of a call."""
         self._saved -= 1
 
 
-class Hints:
-    """The second loop of the poller. `held` tells whether this instance may read; `hinted` is set when new hints were committed."""
+class Refetcher:
+    """The second loop of the poller. `is_leader` tells whether this instance may read; `refetch_requested` is set when new hints were committed."""
 
     def __init__(
         self,
         *,
-        feed: Feed,
-        inbox: Observer,
-        book: Book,
+        api: FubApi,
+        ingestor: SnapshotSink,
+        state: StateStore,
         clock: Clock,
         policy: PollPolicy,
-        held: Callable[[], bool],
-        hinted: asyncio.Event,
-        trash: Trash | None = None,
+        is_leader: Callable[[], bool],
+        refetch_requested: asyncio.Event,
+        trash: TrashVisibility | None = None,
     ) -> None:
-        self._feed = feed
-        self._inbox = inbox
-        self._book = book
+        self._api = api
+        self._ingestor = ingestor
+        self._state = state
         self._clock = clock
         self._policy = policy
-        self._held = held
-        self._hinted = hinted
-        self._trash = trash or Trash()
-        self._allowance = _Allowance(clock, per_seconds=policy.gather_seconds)
+        self._is_leader = is_leader
+        self._refetch_requested = refetch_requested
+        self._trash = trash or TrashVisibility()
+        self._allowance = TokenBucket(clock, per_seconds=policy.gather_seconds)
         self._called_at: float | None = None
         self._listed_last = False
         self._just_read: dict[int, datetime] = {}
@@ -92,24 +93,24 @@ class Hints:
     async def run(self, stop: asyncio.Event) -> None:
         """Read hints until `stop`; outages of either side are waited out."""
         while not stop.is_set():
-            self._hinted.clear()
+            self._refetch_requested.clear()
             try:
                 wait = await self._turn(stop)
-            except (Unavailable, Refused, Malformed) as error:
+            except (Unavailable, FubRefused, Malformed) as error:
                 # New hints do not cut this short: they would meet the same outage.
                 await self._clock.pause(self._after_failure(error), stop)
             else:
                 self._failures, self._said = 0, None
-                await self._clock.pause(wait, stop, self._hinted)
+                await self._clock.pause(wait, stop, self._refetch_requested)
 
-    async def read_waiting(self) -> None:
+    async def drain_due(self) -> None:
         """Read those who are due now, without waiting for others, and return; of those to be asked for alone a hundred at most.
 
         Whoever is not there yet is put off. Raises Unavailable, Refused, Malformed.
         """
-        asked: set[PendingHint] = set()
+        asked: set[PendingRefetch] = set()
         alone = 0
-        while waiting := [hint for hint in await self._book.hints(PAGE_SIZE) if hint not in asked]:
+        while waiting := [hint for hint in await self._state.due_refetches(PAGE_SIZE) if hint not in asked]:
             together = [hint for hint in waiting if not self._is_asked_for_alone(hint)]
             if together:
                 asked.update(together)
@@ -123,9 +124,9 @@ class Hints:
 
     async def _turn(self, stop: asyncio.Event) -> float:
         """Make the one call that is due; give the seconds until the next look."""
-        if not self._held():
+        if not self._is_leader():
             return self._policy.idle_seconds
-        waiting = await self._book.hints(PAGE_SIZE)
+        waiting = await self._state.due_refetches(PAGE_SIZE)
         if not waiting:
             return self._until_due()
         alone = [hint for hint in waiting if self._is_asked_for_alone(hint)]
@@ -139,7 +140,7 @@ class Hints:
             return await self._read(stop, together)
         return min(until_listed, until_asked)
 
-    def _is_asked_for_alone(self, hint: PendingHint) -> bool:
+    def _is_asked_for_alone(self, hint: PendingRefetch) -> bool:
         """Tell whether a list will not show them: asked for by id, they may be settled."""
         hidden = hint.attempts > 0 and (hint.deleted or self._trash.listed is False)
         return hidden or hint.attempts >= _CONFIRMED_FROM
@@ -152,10 +153,10 @@ class Hints:
             late = True
         if late:
             # Due by our clock and not yet by the database's.
-            return self._policy.hint_retry_seconds
+            return self._policy.refetch_retry_seconds
         return min(self._due[0] - now if self._due else self._policy.gather_seconds, self._policy.gather_seconds)
 
-    def _wait_before_list(self, waiting: Sequence[PendingHint]) -> float:
+    def _wait_before_list(self, waiting: Sequence[PendingRefetch]) -> float:
         """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
         if not waiting:
             return self._policy.gather_seconds
@@ -167,88 +168,88 @@ class Hints:
             rested = 0.0
         return max(0.0, rested, self._allowance.seconds_until_next())
 
-    def _fills_a_call(self, waiting: Sequence[PendingHint]) -> bool:
+    def _fills_a_call(self, waiting: Sequence[PendingRefetch]) -> bool:
         """Tell whether a hundred wait who were never asked for."""
         return sum(not hint.attempts and self._just_read.get(hint.person_id) != hint.since for hint in waiting) >= PAGE_SIZE
 
-    def _unanswerable_seconds(self, waiting: Sequence[PendingHint]) -> float:
+    def _unanswerable_seconds(self, waiting: Sequence[PendingRefetch]) -> float:
         """Give how long a read would still be too early.
 
         FUB dates by whole seconds, and its clock is known no better: what it answers in the second of the event may be from before it.
         """
         newest = max(hint.since for hint in waiting)
-        age_seconds = (self._feed.fub_now() - newest).total_seconds()
+        age_seconds = (self._api.fub_now() - newest).total_seconds()
         return max(0.0, min(_ANSWERABLE_AFTER_SECONDS, _ANSWERABLE_AFTER_SECONDS - age_seconds))
 
-    def _is_first(self, waiting: Sequence[PendingHint]) -> bool:
+    def _is_first(self, waiting: Sequence[PendingRefetch]) -> bool:
         return len(waiting) < PAGE_SIZE and not any(hint.attempts for hint in waiting)
 
-    async def _read(self, stop: asyncio.Event, waiting: Sequence[PendingHint]) -> float:
+    async def _read(self, stop: asyncio.Event, waiting: Sequence[PendingRefetch]) -> float:
         """Read them in one call; those who hint first wait a moment for others, and all until a read can answer them."""
         settle_seconds = max(self._policy.settle_seconds if self._is_first(waiting) else 0.0, self._unanswerable_seconds(waiting))
         if settle_seconds > 0:
             await self._clock.pause(settle_seconds, stop)
             if stop.is_set():
                 return 0.0
-            waiting = [hint for hint in await self._book.hints(PAGE_SIZE) if not self._is_asked_for_alone(hint)]
+            waiting = [hint for hint in await self._state.due_refetches(PAGE_SIZE) if not self._is_asked_for_alone(hint)]
         if waiting:
             await self._list(waiting)
         return 0.0
 
-    async def _list(self, waiting: Sequence[PendingHint]) -> None:
-        errand = await self._errand(full=self._fills_a_call(waiting))
+    async def _list(self, waiting: Sequence[PendingRefetch]) -> None:
+        run = await self._run(full=self._fills_a_call(waiting))
         self._called_at = self._clock.monotonic()
         self._listed_last = True
         asked = {hint.person_id: hint for hint in waiting}
-        page = await errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
+        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
         present = [reading for reading in page.readings if reading.person_id in asked]
-        await errand.hand_in(present, page.read_at, Channel.WEBHOOK)
+        await run.record(present, page.read_at, Channel.WEBHOOK)
         seen = {reading.person_id for reading in present}
         self._just_read = {person_id: asked[person_id].since for person_id in seen}
-        await self._put_off([hint for hint in waiting if hint.person_id not in seen])
+        await self._reschedule([hint for hint in waiting if hint.person_id not in seen])
 
-    async def _ask(self, hint: PendingHint) -> None:
+    async def _ask(self, hint: PendingRefetch) -> None:
         """Ask for one person by id, and settle where they are."""
-        errand = await self._errand(full=False)
+        run = await self._run(full=False)
         self._listed_last = False
         try:
-            reading, read_at = await errand.person(hint.person_id)
-        except (Refused, Malformed):
-            await self._put_off([hint])
+            reading, read_at = await run.person(hint.person_id)
+        except (FubRefused, Malformed):
+            await self._reschedule([hint])
             return
         if reading is not None:
-            await errand.hand_in([reading], read_at, Channel.WEBHOOK)
+            await run.record([reading], read_at, Channel.WEBHOOK)
             self._just_read[hint.person_id] = hint.since
         elif hint.deleted or hint.attempts >= _CONFIRMED_FROM:
-            await self._book.gone(hint.person_id, read_at)
+            await self._state.mark_deleted(hint.person_id, read_at)
         else:
             # Created a moment ago, perhaps.
-            await self._put_off([hint])
+            await self._reschedule([hint])
 
-    async def _errand(self, *, full: bool) -> Errand:
+    async def _run(self, *, full: bool) -> PollRun:
         """Make an errand of one call; one for a hundred people is not drawn from the allowance."""
-        coverage = await self._book.coverage()
+        coverage = await self._state.coverage()
         if not full:
             self._allowance.spend()
         now = self._clock.monotonic()
         self._due = [due_at for due_at in self._due if due_at > now]
         heapify(self._due)
-        return Errand(self._feed, self._inbox, covered=coverage.reached, may_go_on=self._held, trash=self._trash)
+        return PollRun(self._api, self._ingestor, covered=coverage.reached, should_continue=self._is_leader, trash=self._trash)
 
-    async def _put_off(self, absent: Sequence[PendingHint]) -> None:
+    async def _reschedule(self, absent: Sequence[PendingRefetch]) -> None:
         """Try again later, ever more seldom, and give up in the end."""
         given_up = [hint.person_id for hint in absent if hint.attempts >= _GIVEN_UP_AT]
         later: dict[float, list[int]] = {}
         for hint in absent:
             if hint.attempts < _GIVEN_UP_AT:
                 at_once = hint.deleted and hint.attempts == 0
-                delay = 0.0 if at_once else min(self._policy.hint_retry_seconds * 2.0**hint.attempts, _LONGEST_RETRY_SECONDS)
+                delay = 0.0 if at_once else min(self._policy.refetch_retry_seconds * 2.0**hint.attempts, _LONGEST_RETRY_SECONDS)
                 later.setdefault(delay, []).append(hint.person_id)
         for delay, people in later.items():
-            await self._book.postpone(people, delay_seconds=delay)
+            await self._state.postpone_refetches(people, delay_seconds=delay)
             heappush(self._due, self._clock.monotonic() + delay)
         if given_up:
-            await self._book.drop_hints(given_up)
+            await self._state.drop_refetches(given_up)
             _log.warning("Gave up reading %d people a webhook spoke of: Follow Up Boss does not show them.", len(given_up))
 
     def _after_failure(self, error: Exception) -> float:
@@ -256,6 +257,6 @@ class Hints:
             self._said = str(error)
             _log.warning("Could not read the people webhooks spoke of, trying again: %s", error)
         self._failures += 1
-        backoff = self._policy.hint_retry_seconds * 2.0 ** min(self._failures - 1, 10)
+        backoff = self._policy.refetch_retry_seconds * 2.0 ** min(self._failures - 1, 10)
         wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
         return max(min(backoff, self._policy.gather_seconds), wanted)

@@ -18,9 +18,10 @@ import logging
 from dataclasses import dataclass
 
 from fubd.core.observation import Reading
+from fubd.errors import FubRefused, Malformed
 from fubd.metrics import Metrics
-from fubd.poller.poll_run import PAGE_SIZE, Errand
-from fubd.ports import Book, Malformed, PeopleQuery, Refused
+from fubd.poller.poll_run import PAGE_SIZE, PollRun
+from fubd.ports import PeopleQuery, StateStore
 
 _log = logging.getLogger("fubd.poller")
 
@@ -47,63 +48,63 @@ class Scrubbed:
 class Scrub:
     """Re-verifies people. It remembers whom no list shows, who is still to be asked for by id, and how often it ran."""
 
-    def __init__(self, book: Book, metrics: Metrics) -> None:
-        self._book = book
+    def __init__(self, state: StateStore, metrics: Metrics) -> None:
+        self._state = state
         self._metrics = metrics
         self._out_of_sight: set[int] = set()
         self._doubtful: dict[int, None] = {}
         self._scrubs = 0
 
-    async def run(self, errand: Errand, *, batches: int) -> Scrubbed:
+    async def run(self, run: PollRun, *, batches: int) -> Scrubbed:
         """Read up to `batches` times 100 people again, in as many calls. Raises Unavailable and Refused."""
         scrubbed = Scrubbed()
         # Half of them, and of one batch every other time.
-        asked = await self._confirm_doubtful(errand, (batches + self._scrubs % 2) // 2, scrubbed)
-        people = await self._book.oldest_verified(PAGE_SIZE * (batches - asked))
+        asked = await self._confirm_doubtful(run, (batches + self._scrubs % 2) // 2, scrubbed)
+        people = await self._state.oldest_verified(PAGE_SIZE * (batches - asked))
         absent: list[int] = []
         for first in range(0, len(people), PAGE_SIZE):
-            absent += await self._read(errand, people[first : first + PAGE_SIZE], scrubbed)
+            absent += await self._read(run, people[first : first + PAGE_SIZE], scrubbed)
             asked += 1
         if absent:
             self._doubt(absent, len(people))
             # Whoever is found by id or gone leaves the queue by that.
-            await self._book.send_to_back(absent)
-        await self._confirm_doubtful(errand, batches - asked, scrubbed)
+            await self._state.requeue(absent)
+        await self._confirm_doubtful(run, batches - asked, scrubbed)
         if self._scrubs % _SCRUBS_PER_LOOK == 0:
-            await self._look_at_newest(errand)
+            await self._look_at_newest(run)
         self._scrubs += 1
         return scrubbed
 
-    async def _look_at_newest(self, errand: Errand) -> None:
+    async def _look_at_newest(self, run: PollRun) -> None:
         """Read the people with the highest ids, further down for as long as all of them are new to us."""
         below: int | None = None
         for _ in range(_MOST_LOOKS):
-            page = await errand.page(PeopleQuery(limit=PAGE_SIZE, sort="-id", id_less_than=below))
-            findings = await errand.hand_in_page(page)
+            page = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-id", id_less_than=below))
+            findings = await run.record_page(page)
             if not page.ids or findings.first_seen < len(page.ids):
                 return
             below = min(page.ids)
 
-    async def _read(self, errand: Errand, asked: list[int], scrubbed: Scrubbed) -> list[int]:
+    async def _read(self, run: PollRun, asked: list[int], scrubbed: Scrubbed) -> list[int]:
         """Read one batch; give those of it who were not there, or could not be read."""
-        page = await errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
+        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
         wanted = set(asked)
         present = [reading for reading in page.readings if reading.person_id in wanted]
-        findings = await errand.hand_in(present, page.read_at)
-        await self._note(errand, present, findings.mismatched, scrubbed)
+        findings = await run.record(present, page.read_at)
+        await self._note(run, present, findings.mismatched, scrubbed)
         seen = {reading.person_id for reading in present}
         self._out_of_sight -= seen
         return sorted(wanted - seen)
 
-    async def _note(self, errand: Errand, present: list[Reading], mismatched: frozenset[int], scrubbed: Scrubbed) -> None:
+    async def _note(self, run: PollRun, present: list[Reading], mismatched: frozenset[int], scrubbed: Scrubbed) -> None:
         wrong = [reading for reading in present if reading.person_id in mismatched]
         right = len(present) - len(wrong)
         scrubbed.matched += right
         scrubbed.mismatched += len(wrong)
-        scrubbed.stale |= any(errand.covered is not None and reading.updated < errand.covered for reading in wrong)
+        scrubbed.stale |= any(run.covered is not None and reading.updated < run.covered for reading in wrong)
         self._metrics.scrubbed_people.labels("match").inc(right)
         self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
-        await self._book.note_scrub(matched=right, mismatched=len(wrong))
+        await self._state.note_scrub(matched=right, mismatched=len(wrong))
 
     def _doubt(self, absent: list[int], asked: int) -> None:
         # Those in doubt come round together, at the end of the queue, and are no new crowd.
@@ -122,25 +123,25 @@ class Scrub:
         if len(self._out_of_sight) < _MOST_REMEMBERED:
             self._out_of_sight.update(person_ids)
 
-    async def _confirm_doubtful(self, errand: Errand, at_most: int, scrubbed: Scrubbed) -> int:
+    async def _confirm_doubtful(self, run: PollRun, at_most: int, scrubbed: Scrubbed) -> int:
         """Ask for some by id; give how many."""
         people = list(self._doubtful)[: max(0, at_most)]
         for person_id in people:
-            await self._confirm(errand, person_id, scrubbed)
+            await self._confirm(run, person_id, scrubbed)
             self._doubtful.pop(person_id, None)
         return len(people)
 
-    async def _confirm(self, errand: Errand, person_id: int, scrubbed: Scrubbed) -> None:
+    async def _confirm(self, run: PollRun, person_id: int, scrubbed: Scrubbed) -> None:
         """Ask for one person by id, and settle where they are."""
         try:
-            reading, read_at = await errand.person(person_id)
-        except (Refused, Malformed):
+            reading, read_at = await run.person(person_id)
+        except (FubRefused, Malformed):
             self._lose_sight(person_id)
             return
         if reading is None:
-            await self._book.gone(person_id, read_at)
+            await self._state.mark_deleted(person_id, read_at)
             scrubbed.gone += 1
             return
-        findings = await errand.hand_in([reading], read_at)
-        await self._note(errand, [reading], findings.mismatched, scrubbed)
+        findings = await run.record([reading], read_at)
+        await self._note(run, [reading], findings.mismatched, scrubbed)
         self._lose_sight(person_id)

@@ -26,8 +26,9 @@ from itertools import pairwise
 from math import ceil
 from typing import NoReturn
 
-from fubd.poller.poll_run import PAGE_SIZE, Errand, KeyOrder
-from fubd.ports import Book, PeoplePage, PeopleQuery, Refused, Unavailable
+from fubd.errors import FubRefused, Unavailable
+from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
+from fubd.ports import PeoplePage, PeopleQuery, StateStore
 
 # Small ranges keep the frontier close behind the workers, large ones waste fewer half-filled pages.
 _MOST_IN_RANGE = 1000
@@ -69,9 +70,9 @@ class _Survey:
 class Sweep:
     """One sweep. `total` is the number of people it expects, once known."""
 
-    def __init__(self, errand: Errand, book: Book, *, workers: int) -> None:
-        self._errand = errand
-        self._book = book
+    def __init__(self, run: PollRun, state: StateStore, *, workers: int) -> None:
+        self._run = run
+        self._state = state
         self._workers = workers
         self._waiting: deque[_Range] = deque()
         self._active: list[_Range] = []
@@ -86,9 +87,9 @@ class Sweep:
         Raises Unavailable when the certificate cannot be given, and Refused.
         """
         first_id = from_id or 0 if began else 0
-        newest = await self._errand.page(PeopleQuery(limit=_SHOW_ORDER, sort="-id"))
+        newest = await self._run.page(PeopleQuery(limit=_SHOW_ORDER, sort="-id"))
         began = began or newest.read_at
-        await self._book.begin_sweep(began, from_id=first_id)
+        await self._state.begin_sweep(began, from_id=first_id)
         try:
             survey = await self._survey(newest, first_id)
             if survey is not None:
@@ -100,7 +101,7 @@ class Sweep:
         return began
 
     async def _survey(self, newest: PeoplePage, first_id: int) -> _Survey | None:
-        oldest = await self._errand.page(PeopleQuery(limit=_SHOW_ORDER, sort="id", id_greater_than=first_id - 1))
+        oldest = await self._run.page(PeopleQuery(limit=_SHOW_ORDER, sort="id", id_greater_than=first_id - 1))
         if not newest.ids or not oldest.ids:
             if first_id == 0 and (newest.ids or oldest.ids or newest.total):
                 raise Unavailable("Follow Up Boss counts people whom it does not list")
@@ -114,8 +115,8 @@ class Sweep:
     async def _by_ranges(self, began: datetime, survey: _Survey) -> None:
         total = survey.total or 0
         people = min(_MOST_IN_RANGE, max(_FEWEST_IN_RANGE, total // (self._workers * _RANGES_PER_WORKER)))
-        parts = max(1, ceil(total / people))
-        width = max(1, ceil((survey.top - survey.low + 1) / parts))
+        components = max(1, ceil(total / people))
+        width = max(1, ceil((survey.top - survey.low + 1) / components))
         for first in range(survey.low, survey.top + 1, width):
             self._waiting.append(_Range(first - 1, min(first + width, survey.top + 1)))
         failure: BaseException | None = None
@@ -123,7 +124,7 @@ class Sweep:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
                     group.create_task(self._work(began))
-        except* (Unavailable, Refused, _NoRanges) as failures:
+        except* (Unavailable, FubRefused, _NoRanges) as failures:
             failure = failures.exceptions[0]
         if failure is not None:
             await self._give_up(began, failure)
@@ -165,10 +166,10 @@ class Sweep:
     async def _advance(self, part: _Range) -> bool:
         """Read one page of the range and record it; tell whether the range is read to its end."""
         low, high = part.low, part.high
-        page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, sort="id", id_greater_than=low, id_less_than=high))
+        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="id", id_greater_than=low, id_less_than=high))
         if not _ascends(page.ids, low, high):
             raise _NoRanges
-        await self._errand.hand_in_page(page)
+        await self._run.record_page(page)
         self._pages += 1
         # Another worker may have taken the upper half meanwhile; it counts those.
         mine = sum(1 for person_id in page.ids if person_id < part.high)
@@ -192,38 +193,38 @@ class Sweep:
     async def _note(self, began: datetime) -> None:
         unread = [part.low for part in (*self._active, *self._waiting)]
         if unread:
-            await self._book.begin_sweep(began, from_id=min(unread) + 1)
+            await self._state.begin_sweep(began, from_id=min(unread) + 1)
 
     async def _certify(self, survey: _Survey) -> None:
         if survey.total is None or not survey.counted:
             return
         query = PeopleQuery(limit=1, sort="id", id_greater_than=survey.low - 1, id_less_than=survey.top + 1)
-        page = await self._errand.page(query)
+        page = await self._run.page(query)
         await self._count_in_line(survey.total, page.total)
 
     async def _count_in_line(self, at_start: int, at_end: int | None) -> None:
         expected = at_start if at_end is None else min(at_start, at_end)
         if self._read < expected - max(1, expected // _TOLERATED_SHARE):
             # Which of them are missing cannot be told, so the next sweep starts over.
-            fresh = await self._errand.page(PeopleQuery(limit=1, sort="-id"))
-            await self._book.begin_sweep(fresh.read_at, from_id=0)
+            fresh = await self._run.page(PeopleQuery(limit=1, sort="-id"))
+            await self._state.begin_sweep(fresh.read_at, from_id=0)
             raise Unavailable(f"read {self._read} people of the {expected} that Follow Up Boss counts")
 
     async def _by_cursor(self) -> datetime:
-        page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE))
+        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE))
         began, at_start = page.read_at, page.total
-        await self._book.begin_sweep(began, from_id=0)
+        await self._state.begin_sweep(began, from_id=0)
         self.total, self._read = at_start, 0
-        order = KeyOrder()
+        order = MonotonicIds()
         while order.goes_on(page.ids):
-            await self._errand.hand_in_page(page)
+            await self._run.record_page(page)
             self._read += len(page.ids)
             if page.next is None:
                 await self._count_in_line(at_start or 0, page.total)
                 return began
             if not page.ids:
                 break
-            page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, next=page.next))
+            page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, next=page.next))
         raise Unavailable("the pages of the account do not follow one another")
 
 

@@ -17,7 +17,7 @@ _log = logging.getLogger("fubd.poller")
 _TRASH = "Trash"
 
 
-class Trash:
+class TrashVisibility:
     """What was learnt, for a whole process. `listed`: None while it is not known."""
 
     def __init__(self) -> None:
@@ -30,13 +30,13 @@ class Trash:
         self._asked |= worth
         return worth
 
-    def saw(self, page: PeoplePage) -> None:
+    def observe_page(self, page: PeoplePage) -> None:
         """Take a page of any list."""
         if self.listed is not True and any(reading.stage == _TRASH for reading in page.readings):
             self.listed = True
             _log.info("Lists show people in Trash, as they are asked to.")
 
-    def missed(self, person_id: int, page: PeoplePage) -> None:
+    def observe_absence(self, person_id: int, page: PeoplePage) -> None:
         """Take the page on which someone known to be in Trash was asked for by id."""
         if self.listed is None and person_id not in page.ids:
             self.listed = False

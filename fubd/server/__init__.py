@@ -2,16 +2,15 @@
 
 from fubd.server.limits import Limits
 from fubd.server.server import WEBHOOK_PATHS, Server
-from fubd.server.view import SPANS, ApiBudget, Captures, Completeness, Health, ModeChange, Overview, SourceHealth, View
-from fubd.server.webhook import Door
+from fubd.server.view import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth, View
+from fubd.server.webhook import WebhookHandler
 
 __all__ = [
     "SPANS",
     "WEBHOOK_PATHS",
     "ApiBudget",
-    "Captures",
+    "ChangeCounts",
     "Completeness",
-    "Door",
     "Health",
     "Limits",
     "ModeChange",
@@ -19,4 +18,5 @@ __all__ = [
     "Server",
     "SourceHealth",
     "View",
+    "WebhookHandler",
 ]

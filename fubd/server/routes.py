@@ -14,10 +14,11 @@ from pathlib import Path
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fubd.ports import ShownRow, Unavailable
+from fubd.errors import Unavailable
+from fubd.ports import ShownRow
 from fubd.server.limits import Limits
 from fubd.server.sse import HEADERS as STREAM_HEADERS
-from fubd.server.sse import Stream
+from fubd.server.sse import EventStream
 from fubd.server.view import SPANS, View
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -40,14 +41,14 @@ _PAGE_HEADERS = {
 }
 
 
-class BadQuestion(Exception):
+class BadParameter(Exception):
     """A parameter is not what it must be; the message says what it must be."""
 
 
-class Pages:
+class ReadRoutes:
     """What those who only look may ask for. `files` are read once, when the server is built."""
 
-    def __init__(self, *, view: View, stream: Stream, registry: CollectorRegistry, token: str | None, limits: Limits) -> None:
+    def __init__(self, *, view: View, stream: EventStream, registry: CollectorRegistry, token: str | None, limits: Limits) -> None:
         self._view = view
         self._stream = stream
         self._registry = registry
@@ -75,7 +76,7 @@ class Pages:
                 return web.Response(status=401, text="the metrics token is needed\n", headers=headers)
             try:
                 return await handler(request)
-            except BadQuestion as fault:
+            except BadParameter as fault:
                 return _json({"error": str(fault)}, status=400)
             except Unavailable:
                 response = _json({"error": "the database does not answer"}, status=503)
@@ -122,7 +123,7 @@ class Pages:
     async def _overview(self, request: web.BaseRequest) -> web.StreamResponse:
         hours = _number(request, "hours", least=1, default=max(SPANS))
         if hours not in SPANS:
-            raise BadQuestion(f"hours must be one of {', '.join(map(str, SPANS))}")
+            raise BadParameter(f"hours must be one of {', '.join(map(str, SPANS))}")
         overview = await self._view.overview(hours)
         told = asdict(overview)
         del told["recent"]
@@ -158,7 +159,7 @@ def _number(request: web.BaseRequest, name: str, *, least: int, default: int) ->
     if text is None:
         return default
     if not _is_number(text) or int(text) < least:
-        raise BadQuestion(f"{name} must be a whole number of at least {least}")
+        raise BadParameter(f"{name} must be a whole number of at least {least}")
     return int(text)
 
 

@@ -17,13 +17,13 @@ from typing import cast
 from aiohttp import hdrs, web
 
 from fubd.metrics import Metrics
-from fubd.ports import Clock, Inbox
+from fubd.ports import Clock, Ingestor
 from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.limits import Limits
-from fubd.server.routes import Pages
-from fubd.server.sse import Stream
-from fubd.server.view import BoundedView, View
-from fubd.server.webhook import Door
+from fubd.server.routes import ReadRoutes
+from fubd.server.sse import EventStream
+from fubd.server.view import ThrottledView, View
+from fubd.server.webhook import WebhookHandler
 
 # The second is where older registrations point.
 WEBHOOK_PATHS = ("/webhook/fub", "/webhook/fub/stage-change")
@@ -43,7 +43,7 @@ class Server:
     def __init__(
         self,
         *,
-        inbox: Inbox,
+        ingestor: Ingestor,
         view: View,
         keys: Sequence[bytes],
         metrics: Metrics,
@@ -53,10 +53,10 @@ class Server:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self.door = Door(inbox=inbox, keys=keys, metrics=metrics, clock=clock, fub_now=fub_now, limits=self._limits)
-        bounded = BoundedView(view, self._limits)
-        self._stream = Stream(bounded, clock, self._limits)
-        self._pages = Pages(view=bounded, stream=self._stream, registry=metrics.registry, token=token, limits=self._limits).routes()
+        self.door = WebhookHandler(ingestor=ingestor, keys=keys, metrics=metrics, clock=clock, fub_now=fub_now, limits=self._limits)
+        bounded = ThrottledView(view, self._limits)
+        self._stream = EventStream(bounded, clock, self._limits)
+        self._pages = ReadRoutes(view=bounded, stream=self._stream, registry=metrics.registry, token=token, limits=self._limits).routes()
         self._connections: Connections | None = None
         self._listeners: list[asyncio.Server] = []
 

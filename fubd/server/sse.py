@@ -17,7 +17,8 @@ from typing import NamedTuple, cast
 
 from aiohttp import hdrs, web
 
-from fubd.ports import Clock, ShownRow, Unavailable
+from fubd.errors import Unavailable
+from fubd.ports import Clock, ShownRow
 from fubd.server.connections import NAME, Connection
 from fubd.server.limits import Limits
 from fubd.server.view import View
@@ -107,7 +108,7 @@ class _Corrections:
         return list(told)
 
 
-class Stream:
+class EventStream:
     """All open streams, and the part that follows the table for them. `told`: up to which id the log knows the table."""
 
     def __init__(self, view: View, clock: Clock, limits: Limits) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from fubd.ports import Malformed, ShownRow, Unavailable
+from fubd.errors import Malformed, Unavailable
+from fubd.ports import ShownRow
 from fubd.server.limits import Limits
 
 # How far back the status page may look, in hours, and how many seconds a bucket of it holds then.
@@ -67,7 +68,7 @@ class ModeChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Captures:
+class ChangeCounts:
     """How many changes each source was the first to bring, in buckets of `bucket_seconds` from `start` (by `received_at`, our clock).
 
     Every source has the same number of buckets; the last one holds the present moment.
@@ -100,7 +101,7 @@ class Overview:
     now: datetime
     started_at: datetime
     version: str
-    captures: Captures
+    change_counts: ChangeCounts
     modes: Sequence[ModeChange]
     api: ApiBudget
     pending: int
@@ -140,7 +141,7 @@ class View(Protocol):
         """Give at most `limit` corrections noted under numbers above `after`, ascending: the number, and the id of the row."""
 
 
-class BoundedView:
+class ThrottledView:
     """A view that only so many ask at a time, and each only for so long; raises Unavailable when the time is over."""
 
     def __init__(self, view: View, limits: Limits) -> None:

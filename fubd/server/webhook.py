@@ -17,8 +17,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
+from fubd.errors import InvalidSignature, Unavailable
 from fubd.metrics import DELIVERY_OUTCOMES, Metrics
-from fubd.ports import Clock, Forged, Inbox, Receipt, Unavailable
+from fubd.ports import Clock, DeliveryOutcome, Ingestor
 from fubd.server.limits import Limits
 
 _logger = logging.getLogger(__name__)
@@ -34,13 +35,13 @@ class TooSlow(Exception):
     """The body did not come in time."""
 
 
-class BrokenOff(Exception):
+class IncompleteBody(Exception):
     """The body ended before its end, or its framing is not HTTP: there is no request to answer, and mostly nobody to answer to."""
 
 
 # The table: error -> status and outcome. 406 and 410 must never be in it: for each of them FUB deletes the webhook.
 _REFUSALS: dict[type[Exception], tuple[int, str]] = {
-    Forged: (401, "forged"),
+    InvalidSignature: (401, "forged"),
     TooLarge: (413, "too_large"),
     TooSlow: (408, "too_slow"),
     Unavailable: (503, "unavailable"),
@@ -49,7 +50,7 @@ _REFUSALS: dict[type[Exception], tuple[int, str]] = {
 _CLOSING = frozenset({408, 413})
 
 
-class Door:
+class WebhookHandler:
     """Admits deliveries to the inbox. The counts are plain numbers: another part holds them against the metrics and the database.
 
     `answered` and `answered_200` are counted where an answer leaves, `outcomes` where it is decided.
@@ -58,7 +59,7 @@ class Door:
     def __init__(
         self,
         *,
-        inbox: Inbox,
+        ingestor: Ingestor,
         keys: Sequence[bytes],
         metrics: Metrics,
         clock: Clock,
@@ -68,7 +69,7 @@ class Door:
         self.answered = 0
         self.answered_200 = 0
         self.outcomes = dict.fromkeys(DELIVERY_OUTCOMES, 0)
-        self._inbox = inbox
+        self._ingestor = ingestor
         self._keys = tuple(keys)
         self._clock = clock
         self._fub_now = fub_now
@@ -85,7 +86,7 @@ class Door:
             response = web.Response(body=outcome.encode(), content_type="text/plain")
         except tuple(_REFUSALS) as error:
             outcome, response = self._refuse(error)
-        except BrokenOff:
+        except IncompleteBody:
             response = web.Response(status=400, text="the body broke off\n")
             response.force_close()
             return response
@@ -107,13 +108,13 @@ class Door:
             response.force_close()
         return outcome, response
 
-    async def _admit(self, request: web.BaseRequest) -> Receipt:
+    async def _admit(self, request: web.BaseRequest) -> DeliveryOutcome:
         content = request.content
         try:
             # Nearly always head and body came in one segment, and there is nothing to wait for.
             body = content.read_nowait(-1) if content.is_eof() else await self._read(request)
         except (ConnectionError, HttpProcessingError, web.RequestPayloadError) as error:
-            raise BrokenOff from error
+            raise IncompleteBody from error
         if len(body) > self._limits.body_bytes:
             raise TooLarge
         verify(body, request.headers.get(_SIGNATURE), self._keys)
@@ -138,15 +139,15 @@ class Door:
             raise TooSlow from None
         except RuntimeError as error:
             # How a read says that the connection was gone before it began.
-            raise BrokenOff from error
+            raise IncompleteBody from error
         return body
 
-    async def _deliver(self, delivery: Delivery) -> Receipt:
+    async def _deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Hand it to the inbox, which goes on with it even when its sender is told to come again.
 
         A timer instead of a timeout around the wait: no task, no shield, and nothing that could be cancelled with the sender.
         """
-        answer = self._inbox.submit(delivery)
+        answer = self._ingestor.submit(delivery)
         timer = asyncio.get_running_loop().call_later(self._limits.deliver_seconds, _give_up, answer)
         try:
             return await answer
@@ -170,6 +171,6 @@ async def _read_up_to(content: StreamReader, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _give_up(answer: asyncio.Future[Receipt]) -> None:
+def _give_up(answer: asyncio.Future[DeliveryOutcome]) -> None:
     if not answer.done():
         answer.set_exception(Unavailable("the inbox did not answer in time"))

@@ -3,8 +3,8 @@
 from fubd.store.dsn import Dsn
 from fubd.store.migrations import SchemaRefused, migrate
 from fubd.store.pool import Pool
-from fubd.store.recording import Journal
-from fubd.store.state import Book
+from fubd.store.recording import ChangeStore
+from fubd.store.state import StateStore
 from fubd.store.status import Report
 
-__all__ = ["Book", "Dsn", "Journal", "Pool", "Report", "SchemaRefused", "migrate"]
+__all__ = ["ChangeStore", "Dsn", "Pool", "Report", "SchemaRefused", "StateStore", "migrate"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from fubd.ports import Malformed, Unavailable
+from fubd.errors import Malformed, Unavailable
 
 _SOON_SECONDS = 5.0
 # Ten refused log-ins within 150 s lock a client out for 120 s (Supavisor).

@@ -13,7 +13,7 @@ from fubd.store import statements
 from fubd.store.dsn import Dsn
 from fubd.store.errors import SortedErrors
 from fubd.store.migrations import SchemaRefused, examine_applied
-from fubd.store.pool_mode import Pooling, find_pooling
+from fubd.store.pool_mode import PoolMode, find_pooling
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
@@ -31,7 +31,7 @@ class Schema(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class ExposedObject:
     """Something that web clients can reach: a table, view or sequence; `roles` that reach it, `holders` whose privileges let them.
 
     Without a holder the roles are members of the `owner`.
@@ -52,7 +52,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class DatabaseInspection:
     """One look. `version` as in 15. `encrypted` is the server's own word, of the connection that it sees: behind a pooler, the pooler's.
 
     `read_only`: nothing can be written (a standby, or so set). `may_make`: we could make the schema. `refusal`: why the schema is refused.
@@ -60,7 +60,7 @@ class Examination:
     """
 
     version: int
-    pooling: Pooling
+    pooling: PoolMode
     encrypted: bool
     read_only: bool
     schema: Schema
@@ -68,10 +68,10 @@ class Examination:
     may_make: bool
     adopted: bool
     foreign: int
-    exposed: tuple[Open, ...]
+    exposed: tuple[ExposedObject, ...]
 
 
-async def examine(dsn: Dsn) -> Examination:
+async def examine(dsn: Dsn) -> DatabaseInspection:
     """Look at the database. Raises Unavailable."""
     arguments = {**dsn.connect_arguments(), "timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS, "statement_cache_size": 0}
     with SortedErrors():
@@ -85,7 +85,7 @@ async def examine(dsn: Dsn) -> Examination:
             await connection.close(timeout=_CLOSE_SECONDS)
 
 
-async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination:
+async def _look(connection: asyncpg.Connection, pooling: PoolMode) -> DatabaseInspection:
     row = await connection.fetchrow(statements.text("check/database"))
     schema, refusal = Schema.READY, None
     try:
@@ -96,7 +96,7 @@ async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination
         schema = Schema.BEHIND if row["made"] else Schema.OLDER if row["table_there"] else Schema.EMPTY
     # Tables of a schema that is not this version's may not be there.
     ready = schema is Schema.READY
-    return Examination(
+    return DatabaseInspection(
         version=row["version"],
         pooling=pooling,
         encrypted=row["encrypted"],
@@ -106,5 +106,5 @@ async def _look(connection: asyncpg.Connection, pooling: Pooling) -> Examination
         may_make=row["may_make"],
         adopted=ready and await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.adoption)"),
         foreign=await connection.fetchval("SELECT count(*) FROM fubd.foreign_row") if ready else 0,
-        exposed=tuple(Open(**dict(thing)) for thing in await connection.fetch(statements.text("check/exposure"))),
+        exposed=tuple(ExposedObject(**dict(thing)) for thing in await connection.fetch(statements.text("check/exposure"))),
     )

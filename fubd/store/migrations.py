@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from fubd.ports import Refused
+from fubd.errors import UserError
 from fubd.store import statements
 
 # Drawn once at random; transaction-level, so it works through a transaction pooler too.
@@ -21,11 +21,11 @@ _NOT_OURS = (
 )
 
 
-class SchemaRefused(Refused):
+class SchemaRefused(UserError):
     """The database's schema is not one this version may touch; the message says what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, status=0)
+        super().__init__(message)
 
 
 async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] | None = None) -> None:

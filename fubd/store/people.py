@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.core.reconcile import Near, Row
+from fubd.core.reconcile import PersonHistory, Row
 from fubd.core.timeline import Stage
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store import statements
 from fubd.store.migrations import unready
 from fubd.store.pool import Pool
-from fubd.store.recording import Journal
+from fubd.store.recording import ChangeStore
 
 _MOST = 10_000
 _MOST_LIMIT = 2**63 - 1
@@ -143,13 +143,13 @@ class Inquiry:
             for row in rows
         ]
 
-    async def everything(self, person_id: int) -> Near | None:
+    async def everything(self, person_id: int) -> PersonHistory | None:
         """Give all rows and claims of a person, loaded as the recorder loads them."""
-        async with Journal(self._pool, instance="", columns={}).recording() as recording:
-            found = await recording.load({person_id: _BEFORE_ALL})
+        async with ChangeStore(self._pool, instance="", columns={}).recording() as recording:
+            found = await recording.load_history({person_id: _BEFORE_ALL})
         return found[0] if found else None
 
-    async def older(self, person_id: int) -> tuple[Known, Near] | None:
+    async def older(self, person_id: int) -> tuple[Known, PersonHistory] | None:
         """Give the rows of a person whom only an older script knew; None when there are none."""
         found = await self._rows("reads/person_foreign_rows", person_id, _MOST)
         if not found:
@@ -162,7 +162,7 @@ class Inquiry:
             for row in found
         )  # fmt: skip
         person = Known(person_id, found[-1]["first_name"], found[-1]["last_name"], None, None, None, None, None, asked_for=False)
-        return person, Near(person_id, None, rows, ())
+        return person, PersonHistory(person_id, None, rows, ())
 
     async def _rows(self, name: str, *values: object) -> list[Any]:
         async with self._pool.reading() as connection:

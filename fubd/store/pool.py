@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store.errors import LoginRefused, SortedErrors
-from fubd.store.pool_mode import Pooling, find_pooling
+from fubd.store.pool_mode import PoolMode, find_pooling
 
 if TYPE_CHECKING:
     from fubd.store.dsn import Dsn
@@ -67,7 +67,7 @@ class Pool:
         self._hold_seconds = _FIRST_HOLD_SECONDS
         self._size = size
         self._pool: asyncpg.Pool | None = None
-        self._pooling: Pooling | None = None
+        self._pooling: PoolMode | None = None
         self._opening = asyncio.Lock()
 
     async def _opened(self) -> asyncpg.Pool:
@@ -82,7 +82,7 @@ class Pool:
                         max_size=self._size,
                         max_inactive_connection_lifetime=240.0,
                         command_timeout=_COMMAND_SECONDS,
-                        statement_cache_size=0 if self._pooling is Pooling.TRANSACTION else _STATEMENTS_KEPT,
+                        statement_cache_size=0 if self._pooling is PoolMode.TRANSACTION else _STATEMENTS_KEPT,
                         reset=_leave_as_is,
                         **self._arguments(),
                     )
@@ -91,7 +91,7 @@ class Pool:
     def _arguments(self) -> dict[str, Any]:
         return {**self._dsn.connect_arguments(), "timeout": _CONNECT_SECONDS}
 
-    async def _find_pooling(self) -> Pooling:
+    async def _find_pooling(self) -> PoolMode:
         async def connect() -> asyncpg.Connection:
             return await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
 
@@ -118,7 +118,7 @@ class Pool:
                 raise
             except _SHARED:
                 # A pooler lends its servers by the transaction after all, or has begun to: from now on nothing stays prepared.
-                self._pooling = Pooling.TRANSACTION
+                self._pooling = PoolMode.TRANSACTION
                 if self._pool is pool:
                     self._pool = None
                 pool.terminate()

@@ -15,7 +15,7 @@ import asyncpg
 _CLOSE_SECONDS = 5.0
 
 
-class Pooling(StrEnum):
+class PoolMode(StrEnum):
     """What stands between us and the server."""
 
     NONE = "none"
@@ -23,7 +23,7 @@ class Pooling(StrEnum):
     TRANSACTION = "transaction"
 
 
-async def find_pooling(first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> Pooling:
+async def find_pooling(first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> PoolMode:
     """Tell by the server processes that answer; `connect` opens a second connection for it. Raises what the driver raises.
 
     A pooler names another process than the one that answers. In transaction mode it lends a server to whoever asks: the one given back
@@ -32,18 +32,18 @@ async def find_pooling(first: asyncpg.Connection, connect: Callable[[], Awaitabl
     """
     own = await _server_of(first)
     if own == first.get_server_pid():
-        return Pooling.NONE
+        return PoolMode.NONE
     try:
         second = await connect()
     except (asyncpg.PostgresError, OSError, TimeoutError):
         # No room for a second: what is safe in every mode is safe.
-        return Pooling.TRANSACTION
+        return PoolMode.TRANSACTION
     try:
         again = await _server_of(first)
         others = await _server_of(second)
         if again != own or others == own or await _server_of(first) != own or await _server_of(second) != others:
-            return Pooling.TRANSACTION
-        return Pooling.SESSION
+            return PoolMode.TRANSACTION
+        return PoolMode.SESSION
     finally:
         await second.close(timeout=_CLOSE_SECONDS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from fubd.core.observation import Delivery, Hint, StageEvent
+from fubd.core.observation import Delivery, RefetchEvent, StageEvent
 from fubd.store import statements
 from fubd.store.pool import Pool
 
@@ -43,8 +43,8 @@ class Quarantine:
 
         `asked_at` (our clock): rows received from then on are filled by that read.
         """
-        told = delivery.told
-        people = sorted(told.person_ids) if isinstance(told, StageEvent | Hint) else []
+        told = delivery.content
+        people = sorted(told.person_ids) if isinstance(told, StageEvent | RefetchEvent) else []
         async with self._pool.transaction() as connection:
             released = await connection.fetchval(
                 statements.text("state/release_quarantined"),

@@ -10,17 +10,18 @@ from typing import Any
 
 import asyncpg
 
-from fubd.core.reconcile import Claim, Near, Row
+from fubd.core.reconcile import Claim, PersonHistory, Row
 from fubd.core.timeline import Stage
-from fubd.ports import Facts, KeptDelivery, NewClaim, Recording, Taken, Unavailable, Writing
+from fubd.errors import Unavailable
+from fubd.ports import ChangeSet, Facts, InsertedEvidence, KeptDelivery, NewClaim
 from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
-from fubd.store.stage_changes import Table
+from fubd.store.stage_changes import StageChangesTable
 
 _CLAIM_FIELDS = len(NewClaim._fields)
 
 
-class Journal:
+class ChangeStore:
     """Records through the pool. `instance` names this process among others; `columns` is FUBD_COLUMNS.
 
     `alert_stages`: who enters one of these is told of through the outbox; none when nobody listens.
@@ -31,21 +32,21 @@ class Journal:
         self._instance = instance
         self._columns = dict(columns)
         self._alert_stages = sorted(alert_stages)
-        self._table: Table | None = None
+        self._table: StageChangesTable | None = None
 
     @asynccontextmanager
-    async def recording(self) -> AsyncIterator[Recording]:
+    async def recording(self) -> AsyncIterator[RecordingTransaction]:
         """Open the transaction; committed when left without an error."""
         try:
             async with self._pool.transaction() as connection:
                 self._table = self._table or await stage_changes.read(connection)
-                yield OneRecording(connection, self._table, self._instance, self._columns, self._alert_stages)
+                yield RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
         except BaseException:
             # Whatever failed, somebody may have altered the table: it is looked at anew.
             self._table = None
             raise
 
-    async def ours(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
+    async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Tell which deliveries this process stored since `received_at`."""
         async with self._pool.reading() as connection:
             rows = await connection.fetch(
@@ -57,11 +58,11 @@ class Journal:
             return frozenset(row["key"] for row in rows)
 
 
-class OneRecording:
-    """The steps of one transaction, which its owner began and ends. Satisfies `fubd.ports.Recording`."""
+class RecordingTransaction:
+    """The steps of one transaction, which its owner began and ends. Satisfies `fubd.ports.RecordingTransaction`."""
 
     def __init__(
-        self, connection: asyncpg.Connection, product: Table, instance: str, columns: Mapping[str, str], alert_stages: list[str]
+        self, connection: asyncpg.Connection, product: StageChangesTable, instance: str, columns: Mapping[str, str], alert_stages: list[str]
     ) -> None:
         self._connection = connection
         self._table = product
@@ -71,7 +72,9 @@ class OneRecording:
         # From where on rows of other writers have come among a person's, by person.
         self._others: dict[int, datetime] = {}
 
-    async def take(self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]) -> Taken:
+    async def insert_claims(
+        self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]
+    ) -> InsertedEvidence:
         """Keep deliveries, lock people, add claims."""
         kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
         row = await self._connection.fetchrow(
@@ -87,9 +90,11 @@ class OneRecording:
             raise Unavailable("a person was being added by another instance")
         for person_id, since in zip(row["others"] or (), row["since"] or (), strict=True):
             self._others[person_id] = min(since, self._others.get(person_id, since))
-        return Taken(frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"])
+        return InsertedEvidence(
+            frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"]
+        )
 
-    async def load(self, since: Mapping[int, datetime]) -> list[Near]:
+    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
         """Give what stands near the new claims, and near rows of other writers that were not seen by the last ones."""
         from_when = [min(at, self._others.get(person_id, at)) for person_id, at in since.items()]
         found = await self._connection.fetch(statements.text("recording/load_history"), list(since), from_when, self._table.stage_length)
@@ -108,11 +113,11 @@ class OneRecording:
                 if record["kind"] == "announced":
                     announced.add(person_id)
         return [
-            Near(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ())), person_id in announced)
+            PersonHistory(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ())), person_id in announced)
             for person_id, start in starts.items()
         ]
 
-    async def facts(self, facts: Sequence[Facts]) -> frozenset[int]:
+    async def upsert_people(self, facts: Sequence[Facts]) -> frozenset[int]:
         """Keep people as read; gives who of them was read before."""
         values = [
             (
@@ -124,10 +129,10 @@ class OneRecording:
         statement = self._table.statement("recording/upsert_people", self._columns)
         return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
 
-    async def write(self, writing: Writing) -> None:
+    async def apply_changes(self, change_set: ChangeSet) -> None:
         """Write the difference."""
-        recorded = await self._with_ids(writing)
-        evidence = writing.evidence
+        recorded = await self._with_ids(change_set)
+        evidence = change_set.evidence
         made = [
             (
                 row.id, person_id, row.stage_from, row.stage.name, row.changed_at, row.changed_after, row.received_at, row.source,
@@ -138,21 +143,21 @@ class OneRecording:
         corrected = [
             (
                 c.now.id, person_id, c.now.stage_from, c.now.stage.name, c.now.changed_at, c.now.changed_after, c.now.confirmed_by,
-                c.now.confirmed_at, c.now.event_id, evidence.get(c.head.seq) if c.head is not None else None,
+                c.now.confirmed_at, c.now.event_id, evidence.get(c.dated_by.seq) if c.dated_by is not None else None,
             )
-            for person_id, c in writing.corrected
+            for person_id, c in change_set.corrected
         ]  # fmt: skip
-        healed = [(person_id, c) for person_id, c in writing.corrected if c.healed]
-        notes: list[tuple[object, ...]] = [(c.was.id, person_id, writing.now, _json(c.was), _json(c.now)) for person_id, c in healed]
-        notes += [(row.id, person_id, writing.now, _json(row), None) for person_id, row in writing.joined]
-        forgotten = [c.was.id for _, c in writing.corrected if c.now.confirmed_by == "webhook"]
-        joined = [row.id for _, row in writing.joined]
-        relinked = [(person_id, relinks, row.id) for person_id, row, _, relinks in recorded if relinks is not None]
-        asked = _columns(sorted(writing.hints), 5)
+        healed = [(person_id, c) for person_id, c in change_set.corrected if c.healed]
+        notes: list[tuple[object, ...]] = [(c.was.id, person_id, change_set.now, _json(c.was), _json(c.now)) for person_id, c in healed]
+        notes += [(row.id, person_id, change_set.now, _json(row), None) for person_id, row in change_set.merged]
+        forgotten = [c.was.id for _, c in change_set.corrected if c.now.confirmed_by == "webhook"]
+        merged = [row.id for _, row in change_set.merged]
+        relinked = [(person_id, claim_to_relink, row.id) for person_id, row, _, claim_to_relink in recorded if claim_to_relink is not None]
+        asked = _columns(sorted(change_set.refetches), 5)
         await self._connection.execute(
             self._table.statement("recording/apply_changes", self._columns),
-            joined,
-            forgotten + joined,
+            merged,
+            forgotten + merged,
             *_columns(corrected, 10),
             *_columns(notes, 5),
             *_columns(made, 12),
@@ -162,17 +167,22 @@ class OneRecording:
             *asked[3:],
         )
 
-    async def _with_ids(self, writing: Writing) -> list[tuple[int, Row, int, int | None]]:
+    async def _with_ids(self, change_set: ChangeSet) -> list[tuple[int, Row, int, int | None]]:
         """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see it."""
-        wanted = sum(made.relinks is not None for _, made in writing.recorded)
+        wanted = sum(made.claim_to_relink is not None for _, made in change_set.recorded)
         drawn: list[int] = []
         if wanted:
             drawn = await self._connection.fetchval(
                 "SELECT array_agg(nextval($1::text::regclass)) FROM generate_series(1, $2)", self._table.sequence, wanted
             )
         return [
-            (person_id, made.row if made.relinks is None else made.row._replace(id=drawn.pop(0)), made.head.seq, made.relinks)
-            for person_id, made in writing.recorded
+            (
+                person_id,
+                made.row if made.claim_to_relink is None else made.row._replace(id=drawn.pop(0)),
+                made.dated_by.seq,
+                made.claim_to_relink,
+            )
+            for person_id, made in change_set.recorded
         ]
 
 

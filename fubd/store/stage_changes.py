@@ -79,7 +79,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class StageChangesTable:
     """The product table. `sequence` is what its ids are drawn from, and the seq of claims with them."""
 
     columns: Mapping[str, Column]
@@ -107,7 +107,7 @@ class Table:
         return statements.with_columns(statements.text(name), columns or {}, self.fitted).replace("{shown}", self.shown)
 
 
-async def read(connection: asyncpg.Connection) -> Table:
+async def read(connection: asyncpg.Connection) -> StageChangesTable:
     """Read how the table looks, once the schema is made."""
     columns = await read_columns(connection)
     sequence = await connection.fetchval(
@@ -115,7 +115,7 @@ async def read(connection: asyncpg.Connection) -> Table:
         " JOIN pg_class s ON d.refclassid = 'pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'"
         " WHERE a.adrelid = 'fubd.claim'::regclass"
     )
-    return Table(columns, sequence)
+    return StageChangesTable(columns, sequence)
 
 
 async def read_columns(connection: asyncpg.Connection) -> dict[str, Column]:

@@ -11,15 +11,16 @@ from typing import Any
 import asyncpg
 
 from fubd.core.pacing import Hysteresis
-from fubd.ports import Coverage, Heard, ModeRecord, PendingHint, Unavailable
+from fubd.errors import Unavailable
+from fubd.ports import Coverage, LastHeard, ModeRecord, PendingRefetch
 from fubd.store import statements
 from fubd.store.pool import Pool
 
 _LEASE = "poller"
 
 
-class Book:
-    """Keeps it through the pool; satisfies `fubd.ports.Book`. `alerting`: a change of mode is told of through the outbox.
+class StateStore:
+    """Keeps it through the pool; satisfies `fubd.ports.StateStore`. `alerting`: a change of mode is told of through the outbox.
 
     Once it had the lease, it decides nothing any more when another has it: how the mode and a sweep go on, and what a scrub counts. The
     other writes are true whoever makes them, and a book that never had the lease is a recovery run's, which is welcome beside the holder.
@@ -44,7 +45,7 @@ class Book:
             await connection.execute(statement, *values)
 
     @asynccontextmanager
-    async def holding(self) -> AsyncIterator[asyncpg.Connection]:
+    async def fenced(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a transaction within which nobody takes the lease. Raises Unavailable when another has it."""
         async with self._pool.transaction() as connection:
             if self._token is not None:
@@ -60,12 +61,12 @@ class Book:
 
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
         """Note how far a sweep has come; the very first sets since when we watch."""
-        async with self.holding() as connection:
+        async with self.fenced() as connection:
             await connection.execute(
                 "UPDATE fubd.coverage SET began = coalesce(began, $1), sweep_began = $1, sweep_from_id = $2", began, from_id
             )
 
-    async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
+    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards. The first baseline is the first complete round: everyone was read and is as recorded."""
         async with self._pool.transaction() as connection:
             row = await connection.fetchrow(
@@ -88,7 +89,7 @@ class Book:
         row = await self._fetchrow("INSERT INTO fubd.poll_run (kind, started_at) VALUES ($1, $2) RETURNING id", kind, started_at)
         return int(row["id"])
 
-    async def promise(self, run_id: int, *, next_within_seconds: float) -> None:
+    async def set_next_run(self, run_id: int, *, next_within_seconds: float) -> None:
         """Note within how many seconds another run is to follow this one, 0 for none: else the mode in force says it."""
         await self._execute("UPDATE fubd.poll_run SET next_within_seconds = $2 WHERE id = $1", run_id, next_within_seconds)
 
@@ -107,14 +108,14 @@ class Book:
             note,
         )
 
-    async def heard(self) -> Heard:
+    async def heard(self) -> LastHeard:
         """Give when each source was last heard."""
         row = await self._fetchrow(
             "SELECT (SELECT received_at FROM fubd.delivery ORDER BY id DESC LIMIT 1) AS webhook,"
             " (SELECT received_at FROM fubd.delivery WHERE event = 'peopleStageUpdated' ORDER BY id DESC LIMIT 1) AS stage,"
             " (SELECT max(finished_at) FROM fubd.poll_run WHERE outcome = 'ok' AND kind <> 'scrub') AS polling"
         )
-        return Heard(row["webhook"], row["stage"], row["polling"])
+        return LastHeard(row["webhook"], row["stage"], row["polling"])
 
     async def mode(self) -> ModeRecord | None:
         """Give the mode last announced."""
@@ -138,7 +139,7 @@ class Book:
         )
         return frozenset(row["change_id"] for row in rows)
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
+    async def insert_mode(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
         """Keep a change of mode with its evidence and the alert that tells of it, and count what proved it."""
         kept = record.hysteresis or Hysteresis()
         alert = {
@@ -149,7 +150,7 @@ class Book:
             "poll_interval_seconds": record.delay_seconds,
             "at": record.since.isoformat(),
         }
-        async with self.holding() as connection:
+        async with self.fenced() as connection:
             await connection.execute(
                 statements.text("state/insert_mode"),
                 record.since,
@@ -165,9 +166,9 @@ class Book:
                 sorted(missed),
             )
 
-    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         """Keep how the current mode goes on, and count missed changes."""
-        async with self.holding() as connection:
+        async with self.fenced() as connection:
             await connection.execute(
                 statements.text("state/update_mode"),
                 delay_seconds,
@@ -183,7 +184,7 @@ class Book:
         rows = await self._fetch("SELECT id FROM fubd.person WHERE gone_at IS NULL ORDER BY scrub_after, id LIMIT $1", limit)
         return [row["id"] for row in rows]
 
-    async def send_to_back(self, person_ids: Sequence[int]) -> None:
+    async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people at the end of the scrub's queue."""
         await self._execute(
             "UPDATE fubd.person SET scrub_after = (SELECT max(scrub_after) FROM fubd.person WHERE gone_at IS NULL)"
@@ -194,7 +195,7 @@ class Book:
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
         """Add to the round under way, and close it once everyone was verified after it began."""
         latest = "(SELECT max(p.scrub_after) FROM fubd.person p WHERE p.gone_at IS NULL)"
-        async with self.holding() as connection:
+        async with self.fenced() as connection:
             await connection.execute(
                 f"UPDATE fubd.scrub SET round_began = coalesce(round_began, {latest}),"
                 " matched = matched + $1, mismatched = mismatched + $2",
@@ -209,7 +210,7 @@ class Book:
                 " AND NOT EXISTS (SELECT FROM fubd.person p WHERE p.gone_at IS NULL AND p.scrub_after <= fubd.scrub.round_began)"
             )
 
-    async def gone(self, person_id: int, at: datetime) -> None:
+    async def mark_deleted(self, person_id: int, at: datetime) -> None:
         """Mark a person gone, unless they were read since; never makes a row."""
         async with self._pool.transaction() as connection:
             await connection.execute(
@@ -219,16 +220,16 @@ class Book:
             )
             await connection.execute("DELETE FROM fubd.hint WHERE person_id = $1 AND since <= $2", person_id, at)
 
-    async def hints(self, limit: int) -> list[PendingHint]:
+    async def due_refetches(self, limit: int) -> list[PendingRefetch]:
         """Give people to be read: those never asked for before those who were not there, of whom the deleted come last."""
         rows = await self._fetch(
             "SELECT person_id, since, attempts, deleted FROM fubd.hint WHERE not_before <= now()"
             " ORDER BY deleted AND attempts > 0, attempts, asked_at, person_id LIMIT $1",
             limit,
         )
-        return [PendingHint(row["person_id"], row["since"], row["attempts"], row["deleted"]) for row in rows]
+        return [PendingRefetch(row["person_id"], row["since"], row["attempts"], row["deleted"]) for row in rows]
 
-    async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
+    async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         """Put off hints, counting the attempt."""
         await self._execute(
             "UPDATE fubd.hint SET attempts = attempts + 1, not_before = now() + make_interval(secs => $2)"
@@ -237,7 +238,7 @@ class Book:
             delay_seconds,
         )
 
-    async def drop_hints(self, person_ids: Sequence[int]) -> None:
+    async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         """Give up hints."""
         await self._execute("DELETE FROM fubd.hint WHERE person_id = ANY($1::bigint[])", sorted(person_ids))
 

@@ -16,7 +16,7 @@ from fubd.ports import ModeRecord, ShownRow
 from fubd.store import stage_changes, statements
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.pool import Pool
-from fubd.store.stage_changes import Table
+from fubd.store.stage_changes import StageChangesTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Report:
         self._pool = pool
         self._instance = instance
         self._first_delivery = 0
-        self._table: Table | None = None
+        self._table: StageChangesTable | None = None
         self._settled = 0
 
     async def begin(self) -> None:
@@ -123,7 +123,7 @@ class Report:
         return [json.loads(row.json) for row in await self.last(limit)]
 
     @asynccontextmanager
-    async def _showing(self) -> AsyncIterator[tuple[asyncpg.Connection, Table]]:
+    async def _showing(self) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable]]:
         """Open a look at the rows, with how the table is made."""
         try:
             async with self._pool.reading() as connection:
@@ -134,13 +134,13 @@ class Report:
             self._table = None
             raise
 
-    async def _settle(self, connection: asyncpg.Connection, product: Table) -> int:
+    async def _settle(self, connection: asyncpg.Connection, product: StageChangesTable) -> int:
         """Find out up to which id rows are settled. What was once stays so, though a new writer may say a lower id than it draws."""
         settled = await connection.fetchval(statements.text("reads/safe_id"), product.sequence)
         self._settled = max(self._settled, settled)
         return self._settled
 
-    async def captures(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
+    async def change_counts(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
         """Count rows received since `start`, by source and bucket. Raises Unavailable."""
         counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
         async with self._pool.reading() as connection:

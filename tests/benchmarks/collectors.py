@@ -16,7 +16,7 @@ import asyncpg
 from aiohttp import web
 
 from fubd.core.webhook import verify
-from fubd.ports import Forged
+from fubd.errors import InvalidSignature
 from fubd.store.dsn import parse
 
 KEY = b"benchmark-system-key"
@@ -38,7 +38,7 @@ async def bare(request: web.Request) -> web.Response:
     body = await request.read()
     try:
         verify(body, request.headers.get("FUB-Signature"), (KEY,))
-    except Forged:
+    except InvalidSignature:
         return web.Response(status=401)
     return web.Response()
 
@@ -61,7 +61,7 @@ class Single:
         body = await request.read()
         try:
             verify(body, request.headers.get("FUB-Signature"), (KEY,))
-        except Forged:
+        except InvalidSignature:
             return web.Response(status=401)
         event = json.loads(body)
         async with self._one_by_one:

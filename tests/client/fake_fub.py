@@ -138,7 +138,7 @@ def client_of(
     system_key: str | None = SYSTEM_KEY,
     share: float = 0.8,
     attempt_timeout_seconds: float = 5.0,
-    patience_seconds: float = 60.0,
+    total_timeout_seconds: float = 60.0,
     custom_fields: tuple[str, ...] = ("customCampaignID",),
 ) -> FubClient:
     """Make a client of a server on loopback, not yet entered."""
@@ -153,7 +153,7 @@ def client_of(
         metrics=metrics or Metrics(CollectorRegistry()),
         rng=Dice(1),
         attempt_timeout_seconds=attempt_timeout_seconds,
-        patience_seconds=patience_seconds,
+        total_timeout_seconds=total_timeout_seconds,
     )
 
 

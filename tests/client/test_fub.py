@@ -9,8 +9,10 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from fubd.core.subscriptions import Subscription
+from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Feed, PeopleQuery, Refused, Subscription, Unavailable
+from fubd.ports import FubApi, PeopleQuery
 from fubd.simulator import Account, ApiFault, Behaviour, SimClock, Simulator
 from tests.client.fake_fub import API_KEY, PERSON, SYSTEM_KEY, HastyClock, client_of, page, played, refusal, requests_counted
 
@@ -155,8 +157,8 @@ async def test_webhooks() -> None:
         expected = Subscription(3, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
         assert await client.subscriptions() == [expected]
         assert await client.subscribe("peopleCreated", expected.url) == expected
-        assert (await client.resubscribe(3, status="Disabled")).status == "Disabled"
-        assert await client.resubscribe(3, url=expected.url, status="Active") == expected
+        assert (await client.update_subscription(3, status="Disabled")).status == "Disabled"
+        assert await client.update_subscription(3, url=expected.url, status="Active") == expected
     assert [(request.method, request.path) for request in server.asked] == [
         ("GET", "/v1/webhooks"),
         ("POST", "/v1/webhooks"),
@@ -174,7 +176,7 @@ async def test_a_key_that_may_not_see_webhooks() -> None:
     """Only the owner's key may see webhooks; FUB's words for it reach the caller."""
     answer = refusal(403, "Only the account owner may access webhooks.")
     async with played(answer) as (_, base), client_of(base, HastyClock()) as client:
-        with pytest.raises(Refused, match="Only the account owner may access webhooks") as caught:
+        with pytest.raises(FubRefused, match="Only the account owner may access webhooks") as caught:
             await client.subscriptions()
     assert caught.value.status == 403
 
@@ -200,7 +202,7 @@ def simulated(clock: SimClock, *, people: int, behaviour: Behaviour | None = Non
     return Simulator(account, behaviour=behaviour, api_key=API_KEY, system="fubd-test", system_key=SYSTEM_KEY)
 
 
-async def everyone(feed: Feed) -> list[int]:
+async def everyone(feed: FubApi) -> list[int]:
     """Walk all people by the token, as the poller does."""
     ids: list[int] = []
     query = PeopleQuery()
@@ -275,9 +277,9 @@ async def test_webhooks_of_the_simulated_account() -> None:
     async with simulator.running() as base, client_of(base, clock) as client:
         made = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/webhook/fub")
         other = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/other")
-        assert await client.resubscribe(other.id, status="Disabled") == Subscription(other.id, other.event, other.url, "Disabled")
+        assert await client.update_subscription(other.id, status="Disabled") == Subscription(other.id, other.event, other.url, "Disabled")
         assert {hook.id: hook.status for hook in await client.subscriptions()} == {made.id: "Active", other.id: "Disabled"}
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(FubRefused) as caught:
             await client.subscribe("peopleStageUpdated", "https://hooks.example.com/third")
     assert caught.value.status == 400
 

@@ -16,8 +16,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fubd.client.http import MOST_ATTEMPTS, MOST_BODY_BYTES
+from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import PeopleQuery, Refused, Unavailable
+from fubd.ports import PeopleQuery
 from fubd.simulator.dice import Dice
 from tests.client.fake_fub import (
     API_KEY,
@@ -162,7 +163,7 @@ async def test_a_refusal_is_final(status: int) -> None:
     """A refusal is not asked for again, and says in FUB's words why, in one bounded line that gives no secret away."""
     words = f"No\r\nkey {API_KEY} of {SYSTEM_KEY}: " + "x" * 900
     async with played(refusal(status, words)) as (server, base), client_of(base, HastyClock()) as client:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(FubRefused) as caught:
             await client.people(ONE)
     assert caught.value.status == status
     which = ", so it does not accept FUB_API_KEY" if status == 401 else ""
@@ -175,7 +176,7 @@ async def test_a_refusal_is_final(status: int) -> None:
 async def test_a_refusal_without_words(answer: web.Response) -> None:
     """A refusal in no form we know is one all the same."""
     async with played(answer) as (server, base), client_of(base, HastyClock()) as client:
-        with pytest.raises(Refused, match="no reason given"):
+        with pytest.raises(FubRefused, match="no reason given"):
             await client.stages()
     assert len(server.asked) == 1
 
@@ -221,7 +222,7 @@ async def test_429_for_ever() -> None:
 async def test_the_patience_bounds_a_call() -> None:
     """However many attempts are left, a call does not take longer than its patience: the last attempt gets what is left of it."""
     clock = HastyClock()
-    async with played(hang) as (server, base), client_of(base, clock, attempt_timeout_seconds=0.2, patience_seconds=0.3) as client:
+    async with played(hang) as (server, base), client_of(base, clock, attempt_timeout_seconds=0.2, total_timeout_seconds=0.3) as client:
         with pytest.raises(Unavailable, match=r"timed out after 1 attempt$"):
             await client.people(ONE)
     assert len(server.asked) == 1

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fubd.client.rate_limit import MOST_IN_FLIGHT, MOST_RETRY_AFTER_SECONDS, Limiter, retry_after_seconds
+from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Unavailable
 from fubd.simulator.dice import Dice
 from fubd.simulator.limits import Limits
 from tests.client.virtual import VirtualClock, run_virtually
@@ -28,7 +28,7 @@ class Road:
     def __init__(self, *, share: float, registered: bool = True) -> None:
         self.clock = VirtualClock()
         self.metrics = Metrics(CollectorRegistry())
-        self.limiter = Limiter(share=share, patience_seconds=60.0, clock=self.clock, metrics=self.metrics)
+        self.limiter = Limiter(share=share, total_timeout_seconds=60.0, clock=self.clock, metrics=self.metrics)
         self.fub = Limits()
         self.registered = registered
         self.arrivals: list[float] = []
@@ -37,7 +37,7 @@ class Road:
     async def call(self, *, out_seconds: float = 0.125, back_seconds: float = 0.125) -> None:
         """Make one call, which FUB counts when it arrives there."""
         window = self.limiter.window(ENDPOINT)
-        sent_at = await window.admit()
+        sent_at = await window.acquire()
         try:
             await self.clock.pause(out_seconds)
             now = self.clock.monotonic()
@@ -49,7 +49,7 @@ class Road:
             if not verdict.allowed:
                 window.close(verdict.retry_after)
         finally:
-            window.settle()
+            window.release()
 
     async def sweep(self, calls: int, *, callers: int = 16, journey: Callable[[], float] = lambda: 0.125) -> float:
         """Make so many calls from so many callers side by side; gives the seconds it took."""
@@ -111,10 +111,10 @@ def test_answers_without_rate_headers() -> None:
 
         async def call() -> None:
             window = road.limiter.window(ENDPOINT)
-            sent_at = await window.admit()
+            sent_at = await window.acquire()
             sent.append(sent_at)
             road.limiter.learn(ENDPOINT, sent_at, {"X-RateLimit-Limit": "many", "X-RateLimit-Remaining": "-1", "X-RateLimit-Window": "0"})
-            window.settle()
+            window.release()
 
         for _ in range(250):
             await call()
@@ -164,8 +164,8 @@ def test_a_429_closes_the_context() -> None:
 
     async def caller(number: int) -> None:
         window = road.limiter.window(ENDPOINT)
-        order.append((number, await window.admit()))
-        window.settle()
+        order.append((number, await window.acquire()))
+        window.release()
 
     async def main() -> None:
         road.limiter.window(ENDPOINT).close(8.0)
@@ -183,7 +183,7 @@ def test_a_429_while_waiting() -> None:
     async def main() -> float:
         window = road.limiter.window(ENDPOINT)
         window.close(3.0)
-        waiting = asyncio.create_task(window.admit())
+        waiting = asyncio.create_task(window.acquire())
         await road.clock.pause(2.0)
         window.close(10.0)
         window.close(1.0)
@@ -199,10 +199,10 @@ def test_a_wish_beyond_the_patience() -> None:
     async def main() -> tuple[list[float | None], float]:
         window = road.limiter.window(ENDPOINT)
         window.close(300.0)
-        refused = await asyncio.gather(*(window.admit() for _ in range(3)), return_exceptions=True)
+        refused = await asyncio.gather(*(window.acquire() for _ in range(3)), return_exceptions=True)
         await road.clock.pause(299.0)
         wishes = [error.retry_after for error in refused if isinstance(error, Unavailable)]
-        return wishes, await window.admit()
+        return wishes, await window.acquire()
 
     assert run_virtually(main()) == ([300.0, 300.0, 300.0], 300.0)
 
@@ -213,15 +213,15 @@ def test_contexts_do_not_share() -> None:
 
     async def main() -> tuple[float, float]:
         first = road.limiter.window("POST notes")
-        sent_at = await first.admit()
+        sent_at = await first.acquire()
         notes = road.limiter.learn(
             "POST notes",
             sent_at,
             {"X-RateLimit-Context": "notes", "X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "9", "X-RateLimit-Window": "10"},
         )
-        first.settle()
+        first.release()
         notes.close(30.0)
-        return await road.limiter.window(ENDPOINT).admit(), await road.limiter.window("POST notes").admit()
+        return await road.limiter.window(ENDPOINT).acquire(), await road.limiter.window("POST notes").acquire()
 
     assert run_virtually(main()) == (0.0, 30.0)
     assert road.metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "notes"}) == 9
@@ -233,9 +233,9 @@ def test_contexts_are_bounded() -> None:
 
     async def main() -> None:
         for name in (*(f"context {number}" for number in range(100)), "x" * 500, "a\nb", "é"):
-            sent_at = await road.limiter.window(name).admit()
+            sent_at = await road.limiter.window(name).acquire()
             road.limiter.learn(name, sent_at, {"X-RateLimit-Context": name, "X-RateLimit-Remaining": "100"})
-            road.limiter.window(name).settle()
+            road.limiter.window(name).release()
 
     run_virtually(main())
     told = [sample for family in road.metrics.registry.collect() for sample in family.samples if "context" in sample.labels]
@@ -249,9 +249,9 @@ def test_callers_are_served_in_their_order() -> None:
 
     async def caller(number: int) -> None:
         window = road.limiter.window(ENDPOINT)
-        await window.admit()
+        await window.acquire()
         order.append(number)
-        window.settle()
+        window.release()
 
     async def main() -> None:
         tasks = [asyncio.create_task(caller(number)) for number in range(300)]
@@ -271,11 +271,11 @@ def test_requests_under_way_are_bounded() -> None:
 
     async def caller() -> None:
         window = road.limiter.window(ENDPOINT)
-        await window.admit()
+        await window.acquire()
         under_way.append(under_way[-1] + 1)
         await road.clock.pause(30.0)
         under_way.append(under_way[-1] - 1)
-        window.settle()
+        window.release()
 
     async def main() -> None:
         await asyncio.gather(*(caller() for _ in range(80)))

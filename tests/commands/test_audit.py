@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fubd.clock import SystemClock
 from fubd.commands.comparison import Comparison, Kind, Result
-from fubd.daemon import Parts, build
+from fubd.daemon import Components, build
 from fubd.poller import Progress
 from fubd.settings import load
 from fubd.store.dsn import parse
@@ -26,22 +26,22 @@ async def known(database: str, folder: Path, *, people: int = 250) -> AsyncItera
 
 
 @asynccontextmanager
-async def parts_of(here: World) -> AsyncIterator[Parts]:
+async def parts_of(here: World) -> AsyncIterator[Components]:
     """Give the parts of a command, on a clock that runs ten times as fast."""
     settings = load(here.settings, env_file=None)
-    parts = build(settings, parse(here.settings["DATABASE_URL"]), clock=SystemClock(10.0))
-    async with parts.client:
-        yield parts
-    await parts.pool.close()
+    components = build(settings, parse(here.settings["DATABASE_URL"]), clock=SystemClock(10.0))
+    async with components.client:
+        yield components
+    await components.pool.close()
 
 
 async def compared(here: World, *, sample: int | None = None, meanwhile: Callable[[Progress], None] = lambda _: None) -> Result:
     """Compare in this process; `meanwhile` is called after each page."""
-    async with parts_of(here) as parts:
+    async with parts_of(here) as components:
         comparison = Comparison(
-            parts.client,
-            parts.pool,
-            parts.clock,
+            components.client,
+            components.pool,
+            components.clock,
             ignored_stages=(),
             covered=None,
             fix=None,
@@ -53,7 +53,7 @@ async def compared(here: World, *, sample: int | None = None, meanwhile: Callabl
 
 async def execute(here: World, statement: str, *values: object) -> None:
     """Change the database behind everybody's back."""
-    async with parts_of(here) as parts, parts.pool.connection() as connection:
+    async with parts_of(here) as components, components.pool.connection() as connection:
         await connection.execute(statement, *values)
 
 
@@ -79,8 +79,8 @@ async def test_finds_what_differs_and_records_it(database: str, tmp_path: Path) 
             newcomer: Kind.UNKNOWN,
         }
         assert (await here.run("audit")).lines[-1] == "completeness 1: 250 of 250 people as in Follow Up Boss"
-        async with parts_of(here) as parts:
-            rows = await parts.report.recent(10)
+        async with parts_of(here) as components:
+            rows = await components.report.recent(10)
         assert {(row["person_id"], row["stage_to"], row["source"]) for row in rows} == {
             (str(one), "ACQ - Offers Made", "polling"),
             (str(other), "Trash", "polling"),

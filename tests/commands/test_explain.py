@@ -37,7 +37,7 @@ async def explained(dsn: str, folder: Path, *arguments: str) -> Ended:
     return Ended(code, process.lines, process.errors)
 
 
-async def told(made: Recorder, person: int = 1) -> dict[str, Any]:
+async def document_of(made: Recorder, person: int = 1) -> dict[str, Any]:
     """Give what it tells programs."""
     story = await gather(made.pool, person, window=WINDOW)
     assert story is not None
@@ -47,7 +47,7 @@ async def told(made: Recorder, person: int = 1) -> dict[str, Any]:
 async def test_tells_people_the_whole_story(database: str, tmp_path: Path) -> None:
     """A row that came late, the row it corrected, who saw what first and what confirmed it: readable from top to bottom."""
     async with recorder(database) as made:
-        await made.told(*HEALED)
+        await made.record(*HEALED)
         ids = [row["id"] for row in await made.records()]
     shown = await explained(database, tmp_path, "1")
     assert (shown.code, shown.errors) == (0, [])
@@ -67,7 +67,7 @@ async def test_tells_people_the_whole_story(database: str, tmp_path: Path) -> No
 async def test_answers_programs(database: str, tmp_path: Path) -> None:
     """With --json it is one object of the person, the rows with their evidence, and the claims that made no row."""
     async with recorder(database, ignored_stages=("Z",)) as made:
-        await made.told(*HEALED, webhook("e4", "Z", "11:00"), hint("e5", "peopleUpdated", "11:30"))
+        await made.record(*HEALED, webhook("e4", "Z", "11:00"), hint("e5", "peopleUpdated", "11:30"))
     shown = await explained(database, tmp_path, "1", "--json")
     assert shown.code == 0
     assert shown.json["person"]["stage"] == "D"
@@ -107,15 +107,15 @@ async def test_explains_whom_only_an_older_script_knew(empty_database: str, tmp_
 async def test_says_why_something_is_no_row(database: str) -> None:
     """A stage told twice, a read that agrees, a read between the lines, rows that became one: each with its reason."""
     async with recorder(database) as made:
-        await made.told(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "B", "10:20"), read("B", "10:21", "10:30", "10:00"))
-        (row,) = (await told(made))["rows"]
+        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "B", "10:20"), read("B", "10:21", "10:30", "10:00"))
+        (row,) = (await document_of(made))["rows"]
         assert [(one["event_id"], one["why"].split(":")[0]) for one in row["evidence"]] == [
             ("e1", "dates this row"),
             ("e2", "tells this stage again"),
             (None, "agrees"),
         ]
-        await made.told(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
-        (row,) = (await told(made, 2))["rows"]
+        await made.record(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
+        (row,) = (await document_of(made, 2))["rows"]
         assert row["evidence"][0]["why"].startswith("shows a change that no webhook told")
         assert (row["changed_after"], row["changed_at"]) == (at("10:00"), at("10:12"))
 
@@ -124,10 +124,10 @@ async def test_tells_of_rows_that_became_one(database: str) -> None:
     """A row that turned out to be part of another is told of, with what brought that about."""
     async with recorder(database) as made:
         # In a second of two moves, as they arrived: out of A and back. A later read shows B, so the return to A came first and was none.
-        await made.told(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "A", "10:00"))
+        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "A", "10:00"))
         gone = (await made.records())[-1]
-        await made.told(read("B", "10:00", "10:05"))
-        story = await told(made)
+        await made.record(read("B", "10:00", "10:05"))
+        story = await document_of(made)
         assert [(row["stage_from"], row["stage_to"]) for row in story["rows"]] == [("A", "B")]
         assert [(one["row"], one["was"]["stage_to"]) for one in story["joined"]] == [(gone["id"], "A")]
 
@@ -138,8 +138,8 @@ async def test_never_disagrees_with_the_recorder(database: str, seed: int) -> No
     chance = random.Random(seed)
     async with recorder(database, ignored_stages=("Z",)) as made:
         for person in range(1, 6):
-            await made.told(*(_anything(chance, person, number) for number in range(12)))
-            story = await told(made, person)
+            await made.record(*(_anything(chance, person, number) for number in range(12)))
+            story = await document_of(made, person)
             rows = [(row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in story["rows"]]
             assert rows == [
                 (row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"])

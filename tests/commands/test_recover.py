@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fubd.ports import ModeRecord
 from fubd.simulator import Faults
-from fubd.store import Book, Pool
+from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
 from fubd.store.people import Inquiry
 from tests.commands.fakes import world
@@ -49,9 +49,9 @@ async def test_leaves_the_lease_alone(database: str, tmp_path: Path) -> None:
     """Beside a daemon that holds the lease it neither waits for it nor takes it."""
     async with world(database, tmp_path, people=20) as here:
         pool = Pool(parse(database))
-        token = await Book(pool).acquire_lease("the daemon", ttl_seconds=600)
+        token = await StateStore(pool).acquire_lease("the daemon", ttl_seconds=600)
         assert (await here.run("--poll-only")).code == 0
-        assert await Book(pool).acquire_lease("the daemon", ttl_seconds=600) == token
+        assert await StateStore(pool).acquire_lease("the daemon", ttl_seconds=600) == token
         await pool.close()
 
 
@@ -105,7 +105,7 @@ async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Pat
         there, deleted = here.account.ids[:2]
         here.account.delete(deleted)
         pool = Pool(parse(database))
-        book = Book(pool)
+        state = StateStore(pool)
         async with pool.connection() as connection:
             for person, gone in ((there, False), (deleted, True)):
                 await connection.execute(
@@ -113,13 +113,13 @@ async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Pat
                     person,
                     gone,
                 )
-        await book.acquire_lease("the daemon", ttl_seconds=600)
+        await state.acquire_lease("the daemon", ttl_seconds=600)
         assert (await here.run("--poll-only")).code == 0
-        assert len(await book.hints(10)) == 2
-        await book.release_lease("the daemon")
+        assert len(await state.due_refetches(10)) == 2
+        await state.release_lease("the daemon")
         done = await here.run("--poll-only", "--json")
         assert (done.code, done.json["caught_up"], done.json["recovered"]) == (0, True, 0)
-        assert await book.hints(10) == []
+        assert await state.due_refetches(10) == []
         async with pool.connection() as connection:
             assert await connection.fetchval("SELECT gone_at IS NOT NULL FROM fubd.person WHERE id = $1", deleted)
         await pool.close()
@@ -129,7 +129,7 @@ async def test_promises_nothing_beyond_itself(database: str, tmp_path: Path) -> 
     """After a recovery run nobody watches, though the daemon that died was to poll on; a stand-in watches while it goes on."""
     async with world(database, tmp_path, people=20) as here:
         pool = Pool(parse(database))
-        await Book(pool).announce(ModeRecord("steady", "because", 1800.0, datetime.now(UTC)), evidence={})
+        await StateStore(pool).insert_mode(ModeRecord("steady", "because", 1800.0, datetime.now(UTC)), evidence={})
         assert (await here.run("--poll-only")).code == 0
         after = datetime.now(UTC)
         inquiry = Inquiry(pool)
@@ -168,7 +168,7 @@ async def test_stands_in_for_a_daemon_that_is_down(database: str, tmp_path: Path
             )
 
         async def read() -> bool:
-            return await Book(pool).hints(10) == []
+            return await StateStore(pool).due_refetches(10) == []
 
         await eventually(read, 30.0)
         await pool.close()

@@ -33,7 +33,7 @@ def body(event: str, people: list[object], **more: object) -> bytes:
 
 async def keep_aside(made: Recorder, *bodies: bytes) -> None:
     """Have deliveries quarantined by a clock that is days behind."""
-    await made.told(*(decode(told, fub_now=BEHIND) for told in bodies))
+    await made.record(*(decode(told, fub_now=BEHIND) for told in bodies))
 
 
 async def replay(dsn: str, folder: Path) -> Ended:
@@ -70,7 +70,7 @@ async def test_records_what_is_understood_by_now(database: str, tmp_path: Path) 
         ]
         assert all(row["free"] for row in after)
         assert [row["event"] for row in after[:2]] == ["peopleStageUpdated", "peopleCreated"]
-        assert {waiting.person_id for waiting in await made.book.hints(10)} == {1, 2, 3}
+        assert {waiting.person_id for waiting in await made.state.due_refetches(10)} == {1, 2, 3}
         again = await replay(database, tmp_path)
         assert (again.code, again.lines) == (0, ["replayed 0 deliveries: 0 understood, 0 remain"])
         assert len(await made.records(1)) == 1
@@ -104,7 +104,7 @@ async def test_brings_late_news_into_line(database: str, tmp_path: Path) -> None
     """A replayed event that lies before what is known is inserted there, and the row after it corrected."""
     async with recorder(database) as made:
         await keep_aside(made, body("peopleStageUpdated", [6], data={"stage": "B"}))
-        await made.told(decode(body("peopleStageUpdated", [6], data={"stage": "C"}, eventCreated=NOW.isoformat()), fub_now=NOW))
+        await made.record(decode(body("peopleStageUpdated", [6], data={"stage": "C"}, eventCreated=NOW.isoformat()), fub_now=NOW))
         done = await replay(database, tmp_path)
         assert done.lines[0] == "1 change recorded, 1 row corrected"
         assert await made.rows(6) == [(None, "B", HAPPENED, None), ("B", "C", NOW, None)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fubd.ports import ModeRecord
-from fubd.store import Book, Pool, migrate
+from fubd.store import Pool, StateStore, migrate
 from fubd.store.dsn import parse
 from fubd.store.people import Inquiry
 from tests.commands.fakes import Ended
@@ -34,7 +34,7 @@ class Past:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._book = Book(pool)
+        self._book = StateStore(pool)
 
     async def polled(
         self, finished: datetime, *, outcome: str = "ok", kind: str = "incremental", took: timedelta = timedelta(seconds=1)
@@ -52,7 +52,7 @@ class Past:
             )
 
     async def decided(self, mode: str, at: datetime, delay_seconds: float) -> None:
-        await self._book.announce(ModeRecord(mode, "because", delay_seconds, at), evidence={})
+        await self._book.insert_mode(ModeRecord(mode, "because", delay_seconds, at), evidence={})
 
     async def blind_minutes(self, since: datetime, until: datetime) -> float | None:
         seconds = await Inquiry(self._pool).blind_seconds(since, until)
@@ -70,10 +70,10 @@ async def past(dsn: str) -> AsyncIterator[Past]:
 async def test_tells_how_the_house_stands(database: str, tmp_path: Path) -> None:
     """Healthy: one sentence, both sources, the last changes, and exit 0; no key of FUB is asked for."""
     async with recorder(database) as made, past(database) as written:
-        await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("C", "10:12", "10:30", "10:05"))
+        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("C", "10:12", "10:30", "10:05"))
         await written.decided("steady", datetime.now(UTC) - HOUR, 1800.0)
         await written.polled(datetime.now(UTC))
-        await made.book.reach(datetime.now(UTC) - MINUTE, sweep=True)
+        await made.state.advance_coverage(datetime.now(UTC) - MINUTE, sweep=True)
     shown = await status(database, tmp_path)
     assert (shown.code, shown.errors) == (0, [])
     assert shown.lines[0].startswith("Today: 2 changes, 1 by webhook, 1 by polling, blind for ")
@@ -86,7 +86,7 @@ async def test_tells_how_the_house_stands(database: str, tmp_path: Path) -> None
 async def test_answers_programs(database: str, tmp_path: Path) -> None:
     """With --json it is one object, named as in /health; a stale source makes the exit code 1."""
     async with recorder(database) as made:
-        await made.told(webhook("e1", "B", "10:00"))
+        await made.record(webhook("e1", "B", "10:00"))
     shown = await status(database, tmp_path, "--json")
     assert shown.code == 1
     told = shown.json
@@ -151,7 +151,7 @@ async def test_needs_a_database_of_this_version(empty_database: str, tmp_path: P
 async def test_long_names_and_short_intervals(database: str, tmp_path: Path) -> None:
     """A name of a thousand letters is cut, and the interval of a quick poller is told as it is."""
     async with recorder(database) as made, past(database) as written:
-        await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
         await written.decided("failover", datetime.now(UTC), 0.5)
         async with made.pool.connection() as connection:
             await connection.execute("UPDATE public.stage_changes SET first_name = repeat('x', 1000)")

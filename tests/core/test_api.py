@@ -24,7 +24,8 @@ from fubd.core.api import (
     parse_subscriptions,
 )
 from fubd.core.observation import Reading
-from fubd.ports import Malformed, Subscription
+from fubd.core.subscriptions import Subscription
+from fubd.errors import Malformed
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "page"
 FIELDS = ("customCampaignID", "customBudget", "customAreas", "customMissing")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fubd.core.reconcile import Claim, Near, Row, reconcile
+from fubd.core.reconcile import Claim, PersonHistory, Row, reconcile
 from fubd.core.timeline import Stage
 
 BEGINNING = datetime(2026, 1, 5, 10, tzinfo=UTC)
@@ -35,13 +35,13 @@ class Table:
     def __init__(self, foreign: Sequence[tuple[str, int, int]]) -> None:
         self.rows: dict[int, Row] = {}
         self.claims: list[Claim] = []
-        self.joined: set[int] = set()
+        self.merged: set[int] = set()
         for number, (stage, second, fraction) in enumerate(foreign, start=1):
             self.rows[number] = _row(number, stage, BEGINNING + timedelta(seconds=second, microseconds=fraction))
         self.foreign = dict(self.rows)
         self._next = 1_000
 
-    def told(self, kind: str, stage: str, second: int, later: int) -> bool:
+    def record(self, kind: str, stage: str, second: int, later: int) -> bool:
         """Take one claim in; tell whether anything was written."""
         at = BEGINNING + timedelta(seconds=second)
         channel, read_at = ("webhook", None) if kind == "entry" else ("polling", at + timedelta(seconds=later))
@@ -59,21 +59,21 @@ class Table:
 
     def settle(self, new: set[int]) -> bool:
         """Reconcile and write the difference."""
-        difference = reconcile(Near(1, None, tuple(self.rows.values()), tuple(self.claims)), new, window=WINDOW, began=None)
+        difference = reconcile(PersonHistory(1, None, tuple(self.rows.values()), tuple(self.claims)), new, window=WINDOW, began=None)
         for made in difference.recorded:
             self._next += 1
-            row = made.row if made.relinks is None else made.row._replace(id=self._next)
-            if made.relinks is not None:
-                self.claims = [claim._replace(row_id=row.id) if claim.seq == made.relinks else claim for claim in self.claims]
+            row = made.row if made.claim_to_relink is None else made.row._replace(id=self._next)
+            if made.claim_to_relink is not None:
+                self.claims = [claim._replace(row_id=row.id) if claim.seq == made.claim_to_relink else claim for claim in self.claims]
             assert row.id not in self.rows
             self.rows[row.id] = row
         for corrected in difference.corrected:
             assert not corrected.was.foreign
             self.rows[corrected.now.id] = corrected.now
-        for joined in difference.joined:
-            assert not joined.foreign
-            del self.rows[joined.id]
-        return bool(difference.recorded or difference.corrected or difference.joined)
+        for merged in difference.merged:
+            assert not merged.foreign
+            del self.rows[merged.id]
+        return bool(difference.recorded or difference.corrected or difference.merged)
 
     def in_order(self) -> list[Row]:
         """Give the rows as readers see them, without those that tell no stage."""
@@ -93,7 +93,7 @@ def test_rows_of_others_stay_and_ours_follow_from_them(foreign: list[tuple[str, 
     """Each row of ours leaves the stage before it in the table's own order, and enters another; telling it all again changes nothing."""
     table = Table(foreign)
     for claim in told:
-        table.told(*claim)
+        table.record(*claim)
     assert {number: row for number, row in table.rows.items() if row.foreign} == table.foreign
     before: Row | None = None
     for row in table.in_order():
@@ -118,7 +118,7 @@ def test_order_does_not_matter_beside_rows_of_others(
     chance.shuffle(shuffled)
     for table, order in ((one, told), (other, shuffled)):
         for claim in order:
-            table.told(*claim)
+            table.record(*claim)
     assert one.history() == other.history()
 
 
@@ -129,8 +129,8 @@ def test_rows_that_come_later_are_taken_in(
     """What another writer adds after us is, once the person is settled again, as if it had stood there before."""
     one, other = Table([*foreign, *later]), Table(foreign)
     for claim in told:
-        one.told(*claim)
-        other.told(*claim)
+        one.record(*claim)
+        other.record(*claim)
     other.rows |= {number: row for number, row in one.foreign.items() if number > len(foreign)}
     other.settle(set())
     assert one.history() == other.history()

@@ -12,8 +12,8 @@ from fubd.core.freshness import (
     HEALTHY,
     POLLING_STALE,
     WEBHOOK_STALE,
-    KeeperReport,
     SubscriptionReport,
+    SubscriptionsReport,
     SubscriptionStatus,
     blind_seconds,
     polling_status,
@@ -90,7 +90,7 @@ def test_a_report_names_the_first_broken_webhook_in_words() -> None:
     """What was found broken and repaired is proof of the past only; a status that says nothing of FUB's registry is no proof."""
     repaired = SubscriptionReport("peopleStageUpdated", SubscriptionStatus.DISABLED, SubscriptionStatus.ACTIVE)
     unknown = SubscriptionReport("peopleCreated", SubscriptionStatus.NOT_OWNER, SubscriptionStatus.NOT_OWNER)
-    report = KeeperReport((unknown, repaired))
+    report = SubscriptionsReport((unknown, repaired))
     assert report.was_broken == "the webhook for peopleStageUpdated is disabled in Follow Up Boss"
     assert report.is_broken is None
     assert report.statuses() == {"peopleCreated": "not_owner", "peopleStageUpdated": "active"}

@@ -162,7 +162,7 @@ def test_a_newcomer_read_within_the_second_of_a_move_was_in_the_stage_before() -
 def test_a_stage_told_again_is_noted() -> None:
     """An entry that tells the same stage again, later, is a repeat and not a second sight of the same change."""
     found = history(KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00"), webhook(4, "B", "10:40"))
-    assert [(change.told, change.repeats) for change in found.changes] == [((2, 3), (4,))]
+    assert [(change.claims, change.repeated_by) for change in found.changes] == [((2, 3), (4,))]
 
 
 # --- laws ---
@@ -220,7 +220,7 @@ def test_the_chain_holds(claims: list[Entry | State]) -> None:
 def test_bounds_lie_before_the_change(claims: list[Entry | State]) -> None:
     """`changed_after` is earlier than `changed_at`; a change that an entry dates is exact, one that a state dates follows something."""
     for position, change in enumerate(folded(claims).changes):
-        if isinstance(change.head, Entry):
+        if isinstance(change.dated_by, Entry):
             assert change.changed_after is None
         elif position > 0:
             assert change.changed_after is not None
@@ -232,19 +232,19 @@ def test_nothing_is_invented_and_no_entry_is_lost(claims: list[Entry | State]) -
     """Every change is dated by a claim of its own stage; every claim belongs somewhere, once."""
     found = folded(claims)
     by_seq = {claim.seq: claim for claim in claims}
-    told = [seq for change in found.changes for seq in (*change.told, *change.repeats)]
+    seen = [seq for change in found.changes for seq in (*change.claims, *change.repeated_by)]
     for change in found.changes:
-        assert change.head.stage.name == change.stage.name
-        assert all(by_seq[seq].stage.name == change.stage.name for seq in (*change.told, *change.repeats))
-    assert sorted([*told, *found.at_start, *found.repeats_at_start]) == sorted(by_seq)
+        assert change.dated_by.stage.name == change.stage.name
+        assert all(by_seq[seq].stage.name == change.stage.name for seq in (*change.claims, *change.repeated_by))
+    assert sorted([*seen, *found.at_start, *found.repeated_at_start]) == sorted(by_seq)
 
 
 @given(claims_of_one_person())
 def test_no_state_moves_an_entry(claims: list[Entry | State]) -> None:
     """An entry that makes a change dates it, to within the microseconds that keep a second in order."""
     for change in folded(claims).changes:
-        if isinstance(change.head, Entry):
-            assert timedelta(0) <= change.changed_at - change.head.at < timedelta(seconds=1)
+        if isinstance(change.dated_by, Entry):
+            assert timedelta(0) <= change.changed_at - change.dated_by.at < timedelta(seconds=1)
 
 
 @given(claims_of_one_person(), st.integers(0, 30))

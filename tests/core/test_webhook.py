@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fubd.core.observation import Delivery, Hint, StageEvent, Uninteresting
+from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent
 from fubd.core.webhook import decode, verify
-from fubd.ports import Forged
+from fubd.errors import InvalidSignature
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "event"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -57,7 +57,7 @@ def test_the_known_vectors_verify(key: bytes, body: str, signature: str) -> None
     verify(content, signature, [key])
     verify(content, signature, [b"older", key])
     verify(content, signature, [key, b"older"])
-    with pytest.raises(Forged):
+    with pytest.raises(InvalidSignature):
         verify(content, signature, [b"older"])
 
 
@@ -77,15 +77,15 @@ def test_the_known_vectors_verify(key: bytes, body: str, signature: str) -> None
 )
 def test_only_the_exact_lowercase_hex_is_a_signature(spoil: type[str]) -> None:
     """A signature that differs in case, length, prefix or alphabet is forged, also when no ASCII."""
-    with pytest.raises(Forged):
+    with pytest.raises(InvalidSignature):
         verify(b"abc", spoil(VECTORS[0][2]), [b"k"])
 
 
 def test_without_a_header_or_without_a_key_nothing_is_genuine() -> None:
     """A missing header, and an empty list of keys, are forged."""
-    with pytest.raises(Forged):
+    with pytest.raises(InvalidSignature):
         verify(b"abc", None, [b"k"])
-    with pytest.raises(Forged):
+    with pytest.raises(InvalidSignature):
         verify(b"abc", VECTORS[0][2], [])
 
 
@@ -94,7 +94,7 @@ def test_any_request_verifies_or_is_forged(body: bytes, signature: str | None, k
     """Whatever the inputs, verify returns or raises Forged; what was signed returns."""
     try:
         verify(body, signature, keys)
-    except Forged:
+    except InvalidSignature:
         assert all(sign(body, key) != signature for key in keys)
     for key in keys:
         verify(body, sign(body, key), keys)
@@ -102,17 +102,17 @@ def test_any_request_verifies_or_is_forged(body: bytes, signature: str | None, k
 
 # --- The samples ------------------------------------------------------------------------------------------------------
 
-TOLD: dict[str, StageEvent | Hint | Uninteresting] = {
+TOLD: dict[str, StageEvent | RefetchEvent | IgnoredEvent] = {
     "stage-updated.json": StageEvent("e0ac086a-879a-4d8b-869a-fe53151e34f4", AT, "Free Trial", (40942,)),
     "stage-updated-plain-slashes.json": StageEvent("e0ac086a-879a-4d8b-869a-fe53151e34f4", AT, "Free Trial", (40942,)),
-    "created.json": Hint(f"{SERIES}1", "peopleCreated", datetime(2016, 12, 12, 15, 19, 21, tzinfo=UTC), (1234, 3244, 3232)),
-    "updated.json": Hint(f"{SERIES}2", "peopleUpdated", AT, (77,)),
-    "deleted.json": Hint(f"{SERIES}3", "peopleDeleted", AT, (77, 78)),
-    "tags-created.json": Hint(f"{SERIES}4", "peopleTagsCreated", AT, (77,)),
-    "merged.json": Hint(f"{SERIES}5", "peopleMerged", AT, (77, 78)),
-    "relationship-created.json": Uninteresting(f"{SERIES}6", "peopleRelationshipCreated", AT),
-    "note-created.json": Uninteresting(f"{SERIES}7", "notesCreated", AT),
-    "stage-definition-updated.json": Uninteresting(f"{SERIES}8", "stageUpdated", AT),
+    "created.json": RefetchEvent(f"{SERIES}1", "peopleCreated", datetime(2016, 12, 12, 15, 19, 21, tzinfo=UTC), (1234, 3244, 3232)),
+    "updated.json": RefetchEvent(f"{SERIES}2", "peopleUpdated", AT, (77,)),
+    "deleted.json": RefetchEvent(f"{SERIES}3", "peopleDeleted", AT, (77, 78)),
+    "tags-created.json": RefetchEvent(f"{SERIES}4", "peopleTagsCreated", AT, (77,)),
+    "merged.json": RefetchEvent(f"{SERIES}5", "peopleMerged", AT, (77, 78)),
+    "relationship-created.json": IgnoredEvent(f"{SERIES}6", "peopleRelationshipCreated", AT),
+    "note-created.json": IgnoredEvent(f"{SERIES}7", "notesCreated", AT),
+    "stage-definition-updated.json": IgnoredEvent(f"{SERIES}8", "stageUpdated", AT),
     "bulk-stage-updated.json": StageEvent(f"{SERIES}9", AT, "Négociation → Offer", (42, 7, 1000000000000)),
     "mixed-ids.json": StageEvent(f"{SERIES}a", AT, "Lead", (42, 7)),
 }
@@ -123,11 +123,11 @@ def test_each_sample_tells_what_it_says(name: str) -> None:
     """A sample decodes to the claim in the table; only mixed ids are quarantined beside it."""
     body = (SAMPLES / name).read_bytes()
     delivery = read(body)
-    told = TOLD[name]
-    assert delivery.told == told
+    content = TOLD[name]
+    assert delivery.content == content
     assert delivery.body == body
-    assert delivery.event_id == told.event_id
-    assert delivery.event == ("peopleStageUpdated" if isinstance(told, StageEvent) else told.event)
+    assert delivery.event_id == content.event_id
+    assert delivery.event == ("peopleStageUpdated" if isinstance(content, StageEvent) else content.event)
     assert delivery.quarantine == ("3 of 5 ids in resourceIds are unusable" if name == "mixed-ids.json" else None)
 
 
@@ -166,7 +166,7 @@ UNREADABLE = [
 def test_what_is_no_json_object_is_quarantined_whole(body: bytes, reason: str) -> None:
     """An unreadable body tells nothing, says why, and is known by its bytes."""
     delivery = read(body)
-    assert (delivery.told, delivery.event, delivery.event_id, delivery.body) == (None, None, None, body)
+    assert (delivery.content, delivery.event, delivery.event_id, delivery.body) == (None, None, None, body)
     assert reason in (delivery.quarantine or "")
     assert delivery.key == read(bytes(bytearray(body))).key
     assert delivery.key != read(body + b" ").key
@@ -239,7 +239,7 @@ UNUSABLE: list[tuple[dict[str, object], str]] = [
 def test_an_event_that_lacks_what_it_needs_is_quarantined_whole(changed: dict[str, object], reason: str) -> None:
     """Without a name, an instant, an id or a stage nothing is told; what is known of it stays with it."""
     delivery = read(event(**changed))
-    assert delivery.told is None
+    assert delivery.content is None
     assert reason in (delivery.quarantine or "")
     assert delivery.event_id == "e-1"
     assert delivery.event == (None if "event" in changed else "peopleStageUpdated")
@@ -252,7 +252,7 @@ def test_an_event_that_lacks_what_it_needs_is_quarantined_whole(changed: dict[st
 def test_a_hint_needs_an_instant_and_an_id_like_a_stage_event(changed: dict[str, object]) -> None:
     """A hint without one of them is quarantined whole as well."""
     delivery = read(event(event="peopleUpdated", **changed))
-    assert (delivery.told, delivery.quarantine is None) == (None, False)
+    assert (delivery.content, delivery.quarantine is None) == (None, False)
 
 
 @pytest.mark.parametrize("changed", [each for each, _ in UNUSABLE if "event" not in each])
@@ -260,15 +260,15 @@ def test_a_hint_needs_an_instant_and_an_id_like_a_stage_event(changed: dict[str,
 def test_an_event_of_no_interest_needs_only_its_name(name: str, changed: dict[str, object]) -> None:
     """Whatever else is odd, it is told as uninteresting and not quarantined."""
     delivery = read(event(event=name, **changed))
-    assert isinstance(delivery.told, Uninteresting)
-    assert delivery.told.event == name
+    assert isinstance(delivery.content, IgnoredEvent)
+    assert delivery.content.event == name
     assert delivery.quarantine is None
 
 
 def test_good_ids_are_told_though_bad_ones_are_among_them() -> None:
     """The usable ids are told, each once and in order, and the rest is counted in the reason."""
     delivery = read(event(resourceIds=["42", 7, 0, "7", None, 42, 9]))
-    assert delivery.told == StageEvent("e-1", AT, "Lead", (42, 7, 9))
+    assert delivery.content == StageEvent("e-1", AT, "Lead", (42, 7, 9))
     assert delivery.quarantine == "2 of 5 ids in resourceIds are unusable"
 
 
@@ -276,16 +276,16 @@ def test_good_ids_are_told_though_bad_ones_are_among_them() -> None:
 def test_an_instant_up_to_a_day_ahead_is_used(ahead: timedelta) -> None:
     """FUB's two clocks may differ: only beyond a day is an instant not believed."""
     delivery = read(event(eventCreated=(NOW + ahead).isoformat()))
-    assert isinstance(delivery.told, StageEvent)
-    assert delivery.told.at == NOW + ahead
+    assert isinstance(delivery.content, StageEvent)
+    assert delivery.content.at == NOW + ahead
 
 
 @pytest.mark.parametrize("written", ["2019-07-01T17:12:32Z", "2019-07-01T19:12:32+02:00", "2019-07-01T17:12:32.000+00:00"])
 def test_an_instant_is_the_same_however_written(written: str) -> None:
     """Zone and precision of the writing make no other event, and the instant is given in UTC."""
     delivery = read(event(eventCreated=written))
-    assert isinstance(delivery.told, StageEvent)
-    assert (delivery.told.at, delivery.told.at.tzinfo) == (AT, UTC)
+    assert isinstance(delivery.content, StageEvent)
+    assert (delivery.content.at, delivery.content.at.tzinfo) == (AT, UTC)
     assert delivery.key == read(event()).key
 
 
@@ -295,8 +295,8 @@ def test_an_event_without_a_usable_id_gets_a_stable_one(name: str, odd: object) 
     """It is told under an id derived from what it says, the same for a redelivery and another for another content."""
     delivery = read(event(event=name, eventId=odd))
     assert delivery.quarantine is None
-    assert delivery.told is not None
-    assert delivery.event_id == delivery.told.event_id == read(event(event=name, eventId=odd)).event_id
+    assert delivery.content is not None
+    assert delivery.event_id == delivery.content.event_id == read(event(event=name, eventId=odd)).event_id
     assert (delivery.event_id or "").startswith("content-")
     assert delivery.event_id != read(event(event=name, eventId=odd, resourceIds=[43])).event_id
 
@@ -348,9 +348,9 @@ def test_an_uninteresting_event_is_keyed_alike_at_any_time() -> None:
 
 def test_ten_thousand_people_are_one_event() -> None:
     """A bulk edit keeps all its people."""
-    told = read(event(resourceIds=list(range(1, 10_001)))).told
-    assert isinstance(told, StageEvent)
-    assert told.person_ids == tuple(range(1, 10_001))
+    content = read(event(resourceIds=list(range(1, 10_001)))).content
+    assert isinstance(content, StageEvent)
+    assert content.person_ids == tuple(range(1, 10_001))
 
 
 # --- The law ----------------------------------------------------------------------------------------------------------
@@ -381,10 +381,10 @@ def test_any_bytes_decode(body: bytes, now: datetime) -> None:
     delivery = decode(body, fub_now=now)
     assert delivery.body == body
     assert len(delivery.key) == 32
-    assert delivery.told is not None or delivery.quarantine
-    for text in (delivery.event_id, delivery.event, delivery.quarantine, getattr(delivery.told, "stage", None)):
+    assert delivery.content is not None or delivery.quarantine
+    for text in (delivery.event_id, delivery.event, delivery.quarantine, getattr(delivery.content, "stage", None)):
         assert text is None or (text.strip() and "\0" not in text and text.encode())
-    if delivery.told is not None:
-        assert delivery.told.event_id == delivery.event_id
-        assert delivery.told.at.tzinfo is UTC
+    if delivery.content is not None:
+        assert delivery.content.event_id == delivery.event_id
+        assert delivery.content.at.tzinfo is UTC
     assert decode(body, fub_now=now) == delivery

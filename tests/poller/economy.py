@@ -1,4 +1,4 @@
-"""What a day costs in calls: the real poller and keeper over 202,000 people, in virtual time, beside the older poller's figure."""
+"""What a day costs in calls: the real poller and subscriptions over 202,000 people, in virtual time, beside the older poller's figure."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ async def _day(situation: str, people: int) -> Day:
     house.run()
     await house.passes(1)
     seconds_per_move = await _SITUATIONS[situation](house)
-    calls, runs, moves = len(house.feed.calls), len(house.memory.runs), len(house.account.moves)
+    calls, runs, moves = len(house.api.calls), len(house.memory.runs), len(house.account.moves)
     if seconds_per_move:
         await house.lives(_DAY, every=seconds_per_move)
     else:
         await house.passes(_DAY)
-    asked = Counter(kind in _SUBSCRIPTION_CALLS for kind, _ in house.feed.calls[calls:])
+    asked = Counter(kind in _SUBSCRIPTION_CALLS for kind, _ in house.api.calls[calls:])
     spent: Counter[str] = Counter()
     for run in house.memory.runs[runs:]:
         spent[run.kind] += run.calls

@@ -16,20 +16,9 @@ from typing_extensions import override
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
-from fubd.ports import (
-    Clock,
-    Coverage,
-    Findings,
-    Heard,
-    ModeRecord,
-    PendingHint,
-    PeoplePage,
-    PeopleQuery,
-    Receipt,
-    Refused,
-    Subscription,
-    Unavailable,
-)
+from fubd.core.subscriptions import Subscription
+from fubd.errors import FubRefused, Unavailable
+from fubd.ports import Clock, Coverage, DeliveryOutcome, LastHeard, ModeRecord, PendingRefetch, PeoplePage, PeopleQuery, SnapshotResult
 from fubd.simulator.dice import Dice
 
 EPOCH = datetime(2031, 3, 3, 9, 0, tzinfo=UTC)
@@ -125,7 +114,7 @@ class Person:
 class Account:
     """People, ordered by id; who was ever deleted; and every move as it truly happened.
 
-    `untouched_since`: nobody but those in `touched` changed later than this, so that who changed is found without looking at everybody.
+    `untouched_since`: nobody but those in `upserted` changed later than this, so that who changed is found without looking at everybody.
     """
 
     def __init__(self) -> None:
@@ -134,7 +123,7 @@ class Account:
         self.deleted: set[int] = set()
         self.hidden: set[int] = set()
         self.moves: list[tuple[int, str, datetime]] = []
-        self.touched: set[int] = set()
+        self.upserted: set[int] = set()
         self.untouched_since = datetime.min.replace(tzinfo=UTC)
 
     def add(self, person_id: int, *, stage: str = "Lead", updated: datetime | None = None) -> None:
@@ -150,17 +139,17 @@ class Account:
 
     def move(self, person_id: int, stage: str) -> None:
         self.people[person_id] = replace(self.people[person_id], stage=stage, updated=true_time())
-        self.touched.add(person_id)
+        self.upserted.add(person_id)
         self.moves.append((person_id, stage, true_time()))
 
     def touch(self, person_id: int) -> None:
         self.people[person_id] = replace(self.people[person_id], updated=true_time())
-        self.touched.add(person_id)
+        self.upserted.add(person_id)
 
     def delete(self, person_id: int) -> None:
         del self.people[person_id]
         self.ids.remove(person_id)
-        self.touched.discard(person_id)
+        self.upserted.discard(person_id)
         self.deleted.add(person_id)
 
     def between(self, low: int | None, high: int | None) -> list[int]:
@@ -171,8 +160,8 @@ class Account:
 
     def changed_after(self, after: datetime, among: list[int]) -> list[int]:
         """Give those whose `updated`, as shown in whole seconds, is later."""
-        if self.untouched_since <= after and len(among) > len(self.touched):
-            among = [person_id for person_id in sorted(self.touched) if _holds(among, person_id)]
+        if self.untouched_since <= after and len(among) > len(self.upserted):
+            among = [person_id for person_id in sorted(self.upserted) if _holds(among, person_id)]
         return [person_id for person_id in among if self.people[person_id].updated.replace(microsecond=0) > after]
 
 
@@ -227,7 +216,7 @@ class AccountFeed:
         self.in_flight = 0
         self.most_in_flight = 0
         self.registry: dict[int, Subscription] = {}
-        self.refusals: dict[str, Refused] = {}
+        self.refusals: dict[str, FubRefused] = {}
         self.writes = 0
         self._sent: deque[float] = deque()
 
@@ -275,7 +264,7 @@ class AccountFeed:
         if order == "-updated":
             offset = query.offset or 0
             if offset >= _DEEPEST_OFFSET:
-                raise Refused("Deep pagination disabled, use 'nextLink' url", status=400)
+                raise FubRefused("Deep pagination disabled, use 'nextLink' url", status=400)
             return None, sorted(chosen, key=self._recency, reverse=True)[offset : offset + query.limit]
         beyond = len(chosen) if query.next is None else bisect_left(chosen, int(query.next))
         page = chosen[max(0, beyond - query.limit) : beyond][::-1]
@@ -302,12 +291,12 @@ class AccountFeed:
         await self._answer("subscribe", None)
         made = Subscription(max(self.registry, default=0) + 1, event, url, "Active")
         if sum(one.event == event for one in self.registry.values()) >= 2:
-            raise Refused("Too many webhooks for this event.", status=400)
+            raise FubRefused("Too many webhooks for this event.", status=400)
         self.registry[made.id] = made
         self.writes += 1
         return made
 
-    async def resubscribe(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
+    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
         await self._answer("resubscribe", None)
         old = self.registry[subscription_id]
         self.registry[old.id] = replace(old, url=url or old.url, status=status or old.status)
@@ -385,7 +374,7 @@ class Memory:
     known: dict[int, Known] = field(default_factory=dict)
     pending: dict[int, Hinted] = field(default_factory=dict)
     unconfirmed: dict[int, datetime] = field(default_factory=dict)
-    hinted: asyncio.Event = field(default_factory=asyncio.Event)
+    refetch_requested: asyncio.Event = field(default_factory=asyncio.Event)
     modes: list[ModeRecord] = field(default_factory=list)
     evidence: list[dict[str, object]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
@@ -408,10 +397,10 @@ class Memory:
 
     # Inbox
 
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+    def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         raise Unavailable(f"this world takes no raw deliveries: {delivery.event}")
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         self._reach_database()
         self.observing += 1
         self.most_observing = max(self.most_observing, self.observing)
@@ -426,7 +415,7 @@ class Memory:
         first = 0
         for reading in snapshot.readings:
             first += self._learn(reading, snapshot, mismatched)
-        return Findings(changes=len(mismatched), mismatched=frozenset(mismatched), first_seen=first)
+        return SnapshotResult(changes=len(mismatched), mismatched=frozenset(mismatched), first_seen=first)
 
     def _learn(self, reading: Reading, snapshot: Snapshot, mismatched: set[int]) -> int:
         self.verifications += 1
@@ -452,7 +441,7 @@ class Memory:
         self.webhook_received = self.clock.now()
         if stage is None:
             self.pending[person_id] = Hinted(true_time(), deleted=deleted)
-            self.hinted.set()
+            self.refetch_requested.set()
             return
         self.stage_webhook_received = self.clock.now()
         self.unconfirmed.pop(person_id, None)
@@ -470,7 +459,7 @@ class Memory:
         self._reach_database()
         self.cover = replace(self.cover, began=self.cover.began or began, sweep_began=began, sweep_from_id=from_id)
 
-    async def reach(self, reached: datetime, *, sweep: bool) -> datetime:
+    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
         self._reach_database()
         now = reached if self.cover.reached is None else max(reached, self.cover.reached)
         self.cover = replace(self.cover, reached=now, began=self.cover.began or reached)
@@ -492,9 +481,9 @@ class Memory:
         if outcome == "ok" and self.runs[run_id].kind != "scrub":
             self.polling_received = finished_at
 
-    async def heard(self) -> Heard:
+    async def heard(self) -> LastHeard:
         self._reach_database()
-        return Heard(self.webhook_received, self.stage_webhook_received, self.polling_received)
+        return LastHeard(self.webhook_received, self.stage_webhook_received, self.polling_received)
 
     async def mode(self) -> ModeRecord | None:
         self._reach_database()
@@ -505,14 +494,14 @@ class Memory:
         self._reach_database()
         return frozenset(who for who, at in self.unconfirmed.items() if (fub_now - at).total_seconds() >= missed_after_seconds)
 
-    async def announce(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
+    async def insert_mode(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
         self._reach_database()
         self.modes.append(record)
         self.evidence.append(evidence)
         self.kept = (record.delay_seconds, record.hysteresis)
         self._count(missed)
 
-    async def keep_pace(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         self._reach_database()
         self.kept = (delay_seconds, hysteresis)
         self._count(missed)
@@ -525,7 +514,7 @@ class Memory:
         self._reach_database()
         return list(islice((person_id for person_id, known in self.known.items() if not known.gone), limit))
 
-    async def send_to_back(self, person_ids: Sequence[int]) -> None:
+    async def requeue(self, person_ids: Sequence[int]) -> None:
         self._reach_database()
         self.verifications += 1
         for person_id in person_ids:
@@ -536,20 +525,20 @@ class Memory:
         self._reach_database()
         self.scrubbed = (self.scrubbed[0] + matched, self.scrubbed[1] + mismatched)
 
-    async def gone(self, person_id: int, at: datetime) -> None:
+    async def mark_deleted(self, person_id: int, at: datetime) -> None:
         self._reach_database()
         assert at.tzinfo is not None
         if person_id in self.known:
             self.known[person_id].gone = True
         self.pending.pop(person_id, None)
 
-    async def hints(self, limit: int) -> list[PendingHint]:
+    async def due_refetches(self, limit: int) -> list[PendingRefetch]:
         self._reach_database()
         now = self.clock.monotonic()
-        due = [PendingHint(who, hint.since, hint.attempts, hint.deleted) for who, hint in self.pending.items() if hint.not_before <= now]
+        due = [PendingRefetch(who, hint.since, hint.attempts, hint.deleted) for who, hint in self.pending.items() if hint.not_before <= now]
         return sorted(due, key=lambda hint: (hint.deleted and hint.attempts > 0, hint.attempts, hint.since, hint.person_id))[:limit]
 
-    async def postpone(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
+    async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         self._reach_database()
         for person_id in person_ids:
             hint = self.pending.get(person_id)
@@ -557,7 +546,7 @@ class Memory:
                 hint.attempts += 1
                 hint.not_before = self.clock.monotonic() + delay_seconds
 
-    async def drop_hints(self, person_ids: Sequence[int]) -> None:
+    async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         self._reach_database()
         for person_id in person_ids:
             self.pending.pop(person_id, None)

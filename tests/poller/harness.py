@@ -1,4 +1,4 @@
-"""A household in the small world: an account, a memory, and a daemon's poller, hints and keeper over both."""
+"""A household in the small world: an account, a memory, and a daemon's poller, hints and subscriptions over both."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
+from fubd.core.subscriptions import Subscription
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
-from fubd.ports import Subscription
 from fubd.simulator.dice import Dice
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, VirtualClock, true_time
 
 PUBLIC = "https://fubd.example.net"
@@ -20,7 +20,7 @@ PUBLIC = "https://fubd.example.net"
 
 @dataclass
 class House:
-    """An account with its people, and a daemon's poller, hints and keeper over one memory.
+    """An account with its people, and a daemon's poller, hints and subscriptions over one memory.
 
     `delivering`: whether webhooks get through. `asking`: whether who a webhook told of is also to be read, for the names of the row.
     """
@@ -31,44 +31,44 @@ class House:
     account: Account = field(default_factory=Account)
     delivering: bool = True
     asking: bool = False
-    held: bool = True
+    is_leader: bool = True
     dice: Dice = field(default_factory=lambda: Dice(7))
 
     def __post_init__(self) -> None:
         for person_id in range(1, self.people + 1):
             self.account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=person_id))
-        self.feed = AccountFeed(self.account)
+        self.api = AccountFeed(self.account)
         self.memory = Memory(clock=self.clock, keep_snapshots=False)
         self.stop = asyncio.Event()
-        self.woken = asyncio.Event()
+        self.poll_now = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self.subscribe()
         self.start()
 
     def subscribe(self, status: str = "Active") -> None:
         for number, event in enumerate(SUBSCRIBED_EVENTS, start=1):
-            self.feed.registry[number] = Subscription(number, event, f"{PUBLIC}/webhook/fub", status)
+            self.api.registry[number] = Subscription(number, event, f"{PUBLIC}/webhook/fub", status)
 
     def start(self) -> None:
         """Build the parts anew over the same memory, as a restart does."""
         self.metrics = Metrics(CollectorRegistry())
         self.poller = Poller(
-            feed=self.feed,
-            inbox=self.memory,
-            book=self.memory,
+            api=self.api,
+            ingestor=self.memory,
+            state=self.memory,
             clock=self.clock,
             metrics=self.metrics,
             policy=self.policy,
-            keeper=Keeper(self.feed, self.metrics, public_url=PUBLIC, manage=True),
+            subscriptions=SubscriptionManager(self.api, self.metrics, public_url=PUBLIC, manage=True),
             jitter=self.dice.random,
-            held=lambda: self.held,
-            hinted=self.memory.hinted,
-            woken=self.woken,
+            is_leader=lambda: self.is_leader,
+            refetch_requested=self.memory.refetch_requested,
+            poll_now=self.poll_now,
         )
 
     def run(self) -> None:
         self.stop = asyncio.Event()
-        self.tasks = [asyncio.create_task(self.poller.run(self.stop)), asyncio.create_task(self.poller.read_hints(self.stop))]
+        self.tasks = [asyncio.create_task(self.poller.run(self.stop)), asyncio.create_task(self.poller.run_refetches(self.stop))]
 
     async def end(self) -> None:
         self.stop.set()
@@ -83,7 +83,7 @@ class House:
         present = self.account.people[person_id].stage
         stage = stage or self.dice.choice([name for name in ("Lead", "Nurture", "Offer", "Closed") if name != present])
         self.account.move(person_id, stage)
-        subscribed = any(hook.event == "peopleStageUpdated" and hook.status == "Active" for hook in self.feed.registry.values())
+        subscribed = any(hook.event == "peopleStageUpdated" and hook.status == "Active" for hook in self.api.registry.values())
         if self.delivering and subscribed:
             self.memory.webhook(person_id, stage)
             if self.asking:

@@ -15,7 +15,7 @@ from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.dice import Dice
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import Memory
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -28,7 +28,7 @@ class World:
     simulator: Simulator
     memory: Memory
     poller: Poller
-    keeper: Keeper
+    subscriptions: SubscriptionManager
     client: FubClient
 
     def unrecorded(self) -> list[int]:
@@ -73,24 +73,24 @@ async def simulated(
             metrics=metrics,
             rng=Dice(seed + 3),
             attempt_timeout_seconds=3600.0,
-            patience_seconds=36000.0,
+            total_timeout_seconds=36000.0,
         )
         async with client:
-            keeper = Keeper(client, metrics, public_url=PUBLIC, manage=True)
+            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC, manage=True)
             poller = Poller(
-                feed=client,
-                inbox=memory,
-                book=memory,
+                api=client,
+                ingestor=memory,
+                state=memory,
                 clock=ours,
                 metrics=metrics,
                 policy=PollPolicy(),
-                keeper=keeper,
+                subscriptions=subscriptions,
                 jitter=Dice(seed + 5).random,
-                held=lambda: True,
-                hinted=memory.hinted,
-                woken=asyncio.Event(),
+                is_leader=lambda: True,
+                refetch_requested=memory.refetch_requested,
+                poll_now=asyncio.Event(),
             )
-            yield World(account, simulator, memory, poller, keeper, client)
+            yield World(account, simulator, memory, poller, subscriptions, client)
 
 
 async def stir(account: Account, dice: Dice, *, times: int, every_seconds: float) -> None:

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from fubd.core.observation import Reading
-from fubd.poller.incremental import Filter, Walk
-from fubd.poller.poll_run import Errand
-from fubd.ports import PeoplePage, PeopleQuery, Unavailable
+from fubd.errors import Unavailable
+from fubd.poller.incremental import Filter, IncrementalRead
+from fubd.poller.poll_run import PollRun
+from fubd.ports import PeoplePage, PeopleQuery
 from fubd.simulator.dice import Dice
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)
 
 
-def _errand(feed: AccountFeed, memory: Memory) -> Errand:
-    return Errand(feed, memory, covered=None, may_go_on=lambda: True)
+def _errand(api: AccountFeed, memory: Memory) -> PollRun:
+    return PollRun(api, memory, covered=None, should_continue=lambda: True)
 
 
 def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Account:
@@ -38,16 +39,16 @@ def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Acc
 
 @pytest.mark.parametrize(
     ("way", "shown"),
-    [("works", Filter.WORKS), ("lies", Filter.LIES), ("ignored", Filter.IGNORED)],
+    [("works", Filter.WORKS), ("lies", Filter.UNRELIABLE), ("ignored", Filter.IGNORED)],
 )
 def test_the_probe_tells_what_the_filter_is_worth(way: str, shown: Filter) -> None:
     """A filter that works is used; one that answers with nobody or is ignored is not, and the changed are found all the same."""
 
     async def story() -> None:
-        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), Walk()
-        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), IncrementalRead()
+        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
         assert walk.filter is shown
-        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
         assert changed <= set(memory.known)
 
     live(story())
@@ -58,11 +59,11 @@ def test_a_quiet_poll_is_one_call(way: str) -> None:
     """Once probed, a poll of an account with few changes asks for one page, whichever way it walks."""
 
     async def story() -> None:
-        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        before = feed.calls_made()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        assert feed.calls_made() - before == 1
+        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        before = api.calls_made()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        assert api.calls_made() - before == 1
 
     live(story())
 
@@ -71,7 +72,7 @@ def test_an_empty_account_is_walked() -> None:
     """With nobody to prove the filter by, the walk still ends and tells when it began."""
 
     async def story() -> None:
-        walk = Walk()
+        walk = IncrementalRead()
         assert await walk.changed_since(_errand(AccountFeed(Account()), Memory()), _HOUR_AGO) is not None
         assert walk.filter is Filter.UNPROVEN
 
@@ -95,22 +96,22 @@ def test_nothing_that_changed_before_the_walk_began_is_missed(
     async def story() -> None:
         dice = Dice(seed)
         ways = Ways(filter=way, latency_seconds=0.3, unordered_ties=dice if unordered else None)
-        feed = AccountFeed(_peopled(untouched=300, changed=changed, spread_seconds=spread_seconds), ways)
-        memory, walk = Memory(), Walk()
+        api = AccountFeed(_peopled(untouched=300, changed=changed, spread_seconds=spread_seconds), ways)
+        memory, walk = Memory(), IncrementalRead()
         history: list[tuple[datetime, dict[int, Reading]]] = []
 
         def meanwhile() -> None:
-            history.append((true_time(), {person.id: person.reading() for person in feed.account.people.values()}))
+            history.append((true_time(), {person.id: person.reading() for person in api.account.people.values()}))
             for _ in range(dice.randrange(liveliness + 1)):
-                change_something(feed.account, dice)
+                change_something(api.account, dice)
 
-        feed.meanwhile = meanwhile
-        began = await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        api.meanwhile = meanwhile
+        began = await walk.changed_since(_errand(api, memory), _HOUR_AGO)
         if began is None:
             return
         as_it_began = next(people for at, people in history if at >= began)
         for person_id, then in as_it_began.items():
-            if then.updated >= _HOUR_AGO and person_id not in feed.account.deleted:
+            if then.updated >= _HOUR_AGO and person_id not in api.account.deleted:
                 assert memory.known[person_id].updated >= then.updated
 
     live(story())
@@ -120,20 +121,20 @@ def test_deletions_between_pages_cost_a_step_back_and_nobody() -> None:
     """When forty people are deleted ahead of the next page, the walk reads further up again and misses nobody."""
 
     async def story() -> None:
-        feed, memory, walk = AccountFeed(_peopled(untouched=300, changed=250), Ways(filter="lies")), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        api, memory, walk = AccountFeed(_peopled(untouched=300, changed=250), Ways(filter="lies")), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
         memory.known.clear()
-        newest = sorted(feed.account.people.values(), key=lambda person: person.updated, reverse=True)
+        newest = sorted(api.account.people.values(), key=lambda person: person.updated, reverse=True)
         doomed = [person.id for person in newest[10:50]]
-        calls = feed.calls_made()
+        calls = api.calls_made()
 
         def meanwhile() -> None:
-            if feed.calls_made() == calls + 2:
+            if api.calls_made() == calls + 2:
                 for person_id in doomed:
-                    feed.account.delete(person_id)
+                    api.account.delete(person_id)
 
-        feed.meanwhile = meanwhile
-        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
+        api.meanwhile = meanwhile
+        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
         assert {person.id for person in newest[:250]} - set(doomed) <= set(memory.known)
 
     live(story())
@@ -146,8 +147,8 @@ def test_more_people_of_one_second_than_a_page_holds_ask_for_a_sweep() -> None:
         account = _peopled(untouched=300, changed=0)
         for person_id in account.ids[:150]:
             account.touch(person_id)
-        feed = AccountFeed(account, Ways(filter="lies"))
-        assert await Walk().changed_since(_errand(feed, Memory()), _HOUR_AGO) is None
+        api = AccountFeed(account, Ways(filter="lies"))
+        assert await IncrementalRead().changed_since(_errand(api, Memory()), _HOUR_AGO) is None
 
     live(story())
 
@@ -156,9 +157,9 @@ def test_the_walk_gives_up_before_the_deepest_offset() -> None:
     """With more changed people than offsets reach, the walk gives up without ever asking for a refused page."""
 
     async def story() -> None:
-        feed = AccountFeed(_peopled(untouched=0, changed=3000, spread_seconds=3500), Ways(filter="lies"))
-        assert await Walk().changed_since(_errand(feed, Memory()), _HOUR_AGO) is None
-        assert max(asked.offset or 0 for _, asked in feed.calls if asked is not None and not isinstance(asked, int)) < 2000
+        api = AccountFeed(_peopled(untouched=0, changed=3000, spread_seconds=3500), Ways(filter="lies"))
+        assert await IncrementalRead().changed_since(_errand(api, Memory()), _HOUR_AGO) is None
+        assert max(asked.offset or 0 for _, asked in api.calls if asked is not None and not isinstance(asked, int)) < 2000
 
     live(story())
 
@@ -167,12 +168,12 @@ def test_a_filter_that_stops_working_is_noticed_within_the_poll() -> None:
     """When the filter is ignored from one day on, the very poll that meets it walks the other way and misses nobody."""
 
     async def story() -> None:
-        feed, memory, walk = AccountFeed(_peopled(untouched=400, changed=150)), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        feed.ways.filter = "ignored"
+        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        api.ways.filter = "ignored"
         memory.known.clear()
-        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
-        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
+        changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
         assert changed <= set(memory.known)
 
     live(story())
@@ -182,17 +183,17 @@ def test_an_aborted_walk_raises() -> None:
     """An outage in the middle is not an end: what was read stays, and the walk does not claim to be complete."""
 
     async def story() -> None:
-        feed, memory, walk = AccountFeed(_peopled(untouched=10, changed=400)), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        calls = feed.calls_made()
+        api, memory, walk = AccountFeed(_peopled(untouched=10, changed=400)), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        calls = api.calls_made()
 
         def meanwhile() -> None:
-            if feed.calls_made() == calls + 3:
-                feed.outage = Unavailable("FUB answered 503 to every try")
+            if api.calls_made() == calls + 3:
+                api.outage = Unavailable("FUB answered 503 to every try")
 
-        feed.meanwhile = meanwhile
+        api.meanwhile = meanwhile
         with pytest.raises(Unavailable):
-            await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+            await walk.changed_since(_errand(api, memory), _HOUR_AGO)
 
     live(story())
 
@@ -218,14 +219,14 @@ def test_pages_that_repeat_without_an_end_are_left(way: str) -> None:
     """Pages that begin anew or repeat: within few calls the walk goes the other way, and misses nobody."""
 
     async def story() -> None:
-        feed, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
+        api, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
         memory.known.clear()
-        feed.way = way
-        calls = feed.calls_made()
-        assert await walk.changed_since(_errand(feed, memory), _HOUR_AGO) is not None
-        assert feed.calls_made() - calls <= 12
-        changed = {person.id for person in feed.account.people.values() if person.updated >= _HOUR_AGO}
+        api.way = way
+        calls = api.calls_made()
+        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
+        assert api.calls_made() - calls <= 12
+        changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
         assert changed <= set(memory.known)
 
     live(story())
@@ -235,12 +236,12 @@ def test_empty_pages_without_an_end_are_no_end() -> None:
     """Pages of nobody, each with a next one, end the poll within few calls, as one that is not complete."""
 
     async def story() -> None:
-        feed, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), Walk()
-        await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        feed.way = "empty"
-        calls = feed.calls_made()
+        api, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
+        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        api.way = "empty"
+        calls = api.calls_made()
         with pytest.raises(Unavailable, match="do not end"):
-            await walk.changed_since(_errand(feed, memory), _HOUR_AGO)
-        assert feed.calls_made() - calls <= 12
+            await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        assert api.calls_made() - calls <= 12
 
     live(story())

@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 
 from fubd.core.pacing import Hysteresis, Policy
-from fubd.poller import CatchUp, Poller, PollPolicy, Progress
-from fubd.ports import Unavailable
-from fubd.subscriptions import Keeper
+from fubd.errors import Unavailable
+from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
+from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import EPOCH, live, true_time
 from tests.poller.harness import PUBLIC, House
 
@@ -22,7 +22,7 @@ _DAY = 24 * _HOUR
 
 
 def _story(story: Callable[[House], Awaitable[None]], *, people: int = 500, policy: PollPolicy | None = None, started: bool = True) -> None:
-    async def told() -> None:
+    async def run() -> None:
         house = House(people=people, policy=policy or PollPolicy())
         if started:
             house.run()
@@ -32,7 +32,7 @@ def _story(story: Callable[[House], Awaitable[None]], *, people: int = 500, poli
         if house.memory.cover.reached is not None:
             assert house.uncovered() == []
 
-    live(told())
+    live(run())
 
 
 # --- Beginning ------------------------------------------------------------------------------------------------------
@@ -56,14 +56,14 @@ def test_the_first_start_reads_everybody_and_then_watches() -> None:
 
 
 def test_webhooks_set_up_at_the_first_start_are_no_failure() -> None:
-    """The keeper creates what is missing on a fresh system, and the mode after the baseline is watch."""
+    """The subscriptions creates what is missing on a fresh system, and the mode after the baseline is watch."""
 
     async def story(house: House) -> None:
-        house.feed.registry.clear()
+        house.api.registry.clear()
         house.run()
         await house.passes(1)
         assert house.modes == ["starting", "watch"]
-        assert len(house.feed.registry) == 3
+        assert len(house.api.registry) == 3
 
     _story(story, started=False)
 
@@ -72,12 +72,12 @@ def test_a_baseline_that_fails_is_tried_again() -> None:
     """While FUB is out of reach at the first start the mode is starting; afterwards all is as if nothing had been."""
 
     async def story(house: House) -> None:
-        house.feed.outage = Unavailable("FUB answered 503 to every try")
+        house.api.outage = Unavailable("FUB answered 503 to every try")
         house.run()
         await house.passes(_HOUR)
         assert house.modes == ["starting"]
-        assert house.feed.calls_made() <= 45
-        house.feed.outage = None
+        assert house.api.calls_made() <= 45
+        house.api.outage = None
         await house.passes(301)
         assert house.modes == ["starting", "watch"]
 
@@ -93,9 +93,9 @@ def test_a_steady_day_costs_three_hundred_calls_at_most() -> None:
     async def story(house: House) -> None:
         house.move()
         await house.passes(301)
-        before = len(house.feed.calls)
+        before = len(house.api.calls)
         await house.lives(_DAY, every=240)
-        calls = house.feed.calls[before:]
+        calls = house.api.calls[before:]
         assert house.modes == ["starting", "watch", "steady"]
         assert len(calls) <= 300
         assert sum(kind == "webhooks" for kind, _ in calls) in (48, 49)
@@ -111,7 +111,7 @@ def test_a_failover_day_costs_four_thousand_calls_at_most() -> None:
         house.move()
         await house.passes(700)
         assert house.modes[-1] == "failover"
-        before = len(house.feed.calls)
+        before = len(house.api.calls)
         slowest = 0.0
         for _ in range(96):
             await house.passes(_DAY / 96 - 31)
@@ -120,7 +120,7 @@ def test_a_failover_day_costs_four_thousand_calls_at_most() -> None:
             await house.passes(31)
             assert house.memory.known[moved].stage == house.account.people[moved].stage
             slowest = max(slowest, (true_time() - at).total_seconds())
-        calls = len(house.feed.calls) - before
+        calls = len(house.api.calls) - before
         assert house.modes[-1] == "failover"
         assert calls <= 4000
 
@@ -133,10 +133,10 @@ def test_a_quiet_weekend_wakes_nobody() -> None:
     async def story(house: House) -> None:
         house.move()
         await house.passes(301)
-        before = len(house.feed.calls)
+        before = len(house.api.calls)
         await house.passes(3 * _DAY)
         assert house.modes == ["starting", "watch", "steady", "watch"]
-        assert (len(house.feed.calls) - before) / 3 <= 2 * 288 + 200
+        assert (len(house.api.calls) - before) / 3 <= 2 * 288 + 200
         house.move()
         await house.passes(301)
         assert house.modes[-1] == "steady"
@@ -190,7 +190,7 @@ def test_a_disabled_subscription_is_repaired_by_the_next_poll_and_is_proof() -> 
         await house.lives(_HOUR, every=100)
         house.subscribe("Disabled")
         await house.lives(1900, every=100)
-        assert {hook.status for hook in house.feed.registry.values()} == {"Active"}
+        assert {hook.status for hook in house.api.registry.values()} == {"Active"}
         assert "failover" in house.modes
         assert "disabled" in house.memory.modes[house.modes.index("failover")].reason
         await house.lives(1.5 * _HOUR, every=100)
@@ -205,15 +205,15 @@ def test_fub_out_of_reach_moves_no_coverage_and_is_said_once(caplog: pytest.LogC
 
     async def story(house: House) -> None:
         await house.lives(_HOUR, every=100)
-        reached, calls = house.coverage, house.feed.calls_made()
-        house.feed.outage = Unavailable("FUB answered 503 to every try")
+        reached, calls = house.coverage, house.api.calls_made()
+        house.api.outage = Unavailable("FUB answered 503 to every try")
         house.delivering = False
         caplog.clear()
         await house.lives(3 * _HOUR, every=100)
         assert house.coverage <= reached + timedelta(seconds=1800)
-        assert house.feed.calls_made() - calls <= 3 * (_HOUR / 300) * 2 + 30
+        assert house.api.calls_made() - calls <= 3 * (_HOUR / 300) * 2 + 30
         assert sum("failed" in record.message for record in caplog.records) == 1
-        house.feed.outage = None
+        house.api.outage = None
         await house.lives(400, every=100)
         assert true_time() - house.coverage <= timedelta(seconds=400)
         assert house.uncovered() == []
@@ -316,15 +316,15 @@ def test_an_instance_without_the_lease_follows() -> None:
         await house.lives(_HOUR, every=100)
         assert house.modes[-1] == "steady"
         await house.end()
-        house.held = False
+        house.is_leader = False
         house.start()
         house.run()
-        calls = house.feed.calls_made()
+        calls = house.api.calls_made()
         await house.passes(_HOUR)
-        assert house.feed.calls_made() == calls
+        assert house.api.calls_made() == calls
         assert house.sample("mode", mode="steady") == 1
-        house.held = True
-        house.woken.set()
+        house.is_leader = True
+        house.poll_now.set()
         await house.passes(1)
         assert true_time() - house.coverage <= timedelta(seconds=62)
 
@@ -338,7 +338,7 @@ def test_being_woken_polls_at_once() -> None:
         await house.lives(_HOUR, every=100)
         house.delivering = False
         moved = house.move()
-        house.woken.set()
+        house.poll_now.set()
         await house.passes(1)
         assert house.memory.known[moved].stage == house.account.people[moved].stage
 
@@ -351,18 +351,18 @@ def test_each_switch_is_handed_on_with_its_evidence() -> None:
 
     async def story(house: House) -> None:
         house.poller = Poller(
-            feed=house.feed,
-            inbox=house.memory,
-            book=house.memory,
+            api=house.api,
+            ingestor=house.memory,
+            state=house.memory,
             clock=house.clock,
             metrics=house.metrics,
             policy=house.policy,
-            keeper=Keeper(house.feed, house.metrics, public_url=PUBLIC, manage=True),
+            subscriptions=SubscriptionManager(house.api, house.metrics, public_url=PUBLIC, manage=True),
             jitter=house.dice.random,
-            held=lambda: True,
-            hinted=house.memory.hinted,
-            woken=house.woken,
-            announced=lambda record, evidence: told.append((record.mode, evidence["missed"])),
+            is_leader=lambda: True,
+            refetch_requested=house.memory.refetch_requested,
+            poll_now=house.poll_now,
+            on_mode_change=lambda record, evidence: told.append((record.mode, evidence["missed"])),
         )
         house.delivering = False
         house.run()
@@ -381,11 +381,11 @@ def test_nothing_before_coverage_is_ever_unrecorded(way: str) -> None:
     """What changed before coverage is always recorded: through outages, edits, deletions, and a filter that fails once it was proven."""
 
     async def story(house: House) -> None:
-        house.feed.ways.filter = way
-        house.feed.ways.latency_seconds = 0.25
+        house.api.ways.filter = way
+        house.api.ways.latency_seconds = 0.25
         for _ in range(32):
             house.delivering = house.dice.chance(0.7)
-            house.feed.outage = Unavailable("out of reach") if house.dice.chance(0.2) else None
+            house.api.outage = Unavailable("out of reach") if house.dice.chance(0.2) else None
             for _ in range(house.dice.choice([0, 1, 5, 150])):
                 await house.passes(house.dice.uniform(0.0, 8.0))
                 house.move()
@@ -403,7 +403,7 @@ def test_a_bulk_edit_the_walk_cannot_show_is_swept() -> None:
     """Where the filter does not work, 400 people edited in one second are read by a sweep, coverage moves, and the next poll walks."""
 
     async def story(house: House) -> None:
-        house.feed.ways.filter = "lies"
+        house.api.ways.filter = "lies"
         house.run()
         await house.passes(1)
         for person_id in range(1, 401):
@@ -426,9 +426,9 @@ def test_time_in_which_nobody_watched_is_counted() -> None:
         await house.lives(_HOUR, every=100)
         assert house.modes[-1] == "failover"
         assert house.sample("blind_seconds_total") == 0
-        house.feed.outage = Unavailable("out of reach")
+        house.api.outage = Unavailable("out of reach")
         await house.passes(2 * _HOUR)
-        house.feed.outage = None
+        house.api.outage = None
         await house.passes(400)
         assert house.sample("blind_seconds_total") == pytest.approx(2 * _HOUR, abs=400)
 
@@ -443,13 +443,13 @@ def test_a_recovery_run_brings_what_a_dead_daemon_missed() -> None:
 
     async def story(house: House) -> None:
         await house.end()
-        house.held = False
+        house.is_leader = False
         house.delivering = False
         modes = len(house.modes)
         for person_id in range(1, 214):
             await house.passes(100)
             house.move(who=person_id)
-        caught: CatchUp = await house.poller.catch_up()
+        caught: RecoveryResult = await house.poller.catch_up()
         assert (caught.caught_up, caught.recovered, caught.why) == (True, 213, None)
         assert caught.people_read == 213
         assert caught.api_calls <= 6
@@ -466,7 +466,7 @@ def test_a_first_recovery_run_reads_everybody_with_progress() -> None:
 
     async def story(house: House) -> None:
         seen: list[Progress] = []
-        house.feed.ways.latency_seconds = 0.25
+        house.api.ways.latency_seconds = 0.25
         caught = await house.poller.catch_up(progress=seen.append)
         assert (caught.caught_up, caught.recovered) == (True, 0)
         assert caught.people_read >= 5000
@@ -483,7 +483,7 @@ def test_an_interrupted_full_run_goes_on_the_next_time() -> None:
     async def story(house: House) -> None:
         await house.end()
         reached = house.coverage
-        house.feed.ways.latency_seconds = 0.25
+        house.api.ways.latency_seconds = 0.25
         stop = asyncio.Event()
 
         def watch(progress: Progress) -> None:
@@ -504,7 +504,7 @@ def test_a_recovery_run_that_cannot_reach_fub_says_why() -> None:
 
     async def story(house: House) -> None:
         await house.end()
-        house.feed.outage = Unavailable("FUB answered 503 to every try")
+        house.api.outage = Unavailable("FUB answered 503 to every try")
         caught = await house.poller.catch_up()
         assert (caught.caught_up, caught.why) == (False, "FUB answered 503 to every try")
 
@@ -522,6 +522,6 @@ def test_intervals_may_be_fractions_of_a_second() -> None:
         house.delivering = True
         await house.lives(6, every=0.5)
         assert house.modes[-1] == "steady"
-        assert house.feed.calls_made() <= 12 * 2 * 8
+        assert house.api.calls_made() <= 12 * 2 * 8
 
     _story(story, policy=replace(PollPolicy(), pacing=pacing, overlap_seconds=1.0))

@@ -10,29 +10,30 @@ from typing import Any
 import pytest
 
 from fubd.core.observation import Channel
+from fubd.errors import FubRefused, Unavailable
 from fubd.poller.poll_run import PollPolicy
-from fubd.poller.refetch import Hints
-from fubd.ports import PeopleQuery, Refused, Unavailable
+from fubd.poller.refetch import Refetcher
+from fubd.ports import PeopleQuery
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Known, Memory, VirtualClock, Ways, live
 
 _POLICY = PollPolicy()
 
 
 class _World:
-    def __init__(self, people: int, *, held: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, people: int, *, is_leader: Callable[[], bool] = lambda: True) -> None:
         account = Account()
         for person_id in range(1, people + 1):
             account.add(person_id, updated=EPOCH - timedelta(days=1))
-        self.feed, self.memory, self.clock = AccountFeed(account), Memory(), VirtualClock()
+        self.api, self.memory, self.clock = AccountFeed(account), Memory(), VirtualClock()
         self.stop = asyncio.Event()
-        self.hints = Hints(
-            feed=self.feed,
-            inbox=self.memory,
-            book=self.memory,
+        self.due_refetches = Refetcher(
+            api=self.api,
+            ingestor=self.memory,
+            state=self.memory,
             clock=self.clock,
             policy=_POLICY,
-            held=held,
-            hinted=self.memory.hinted,
+            is_leader=is_leader,
+            refetch_requested=self.memory.refetch_requested,
         )
 
     def hint(self, *people: int) -> None:
@@ -45,18 +46,18 @@ class _World:
     @property
     def asked(self) -> list[int]:
         """How many people each list call asked for."""
-        return [len(query.ids or ()) for _, query in self.feed.calls if isinstance(query, PeopleQuery)]
+        return [len(query.ids or ()) for _, query in self.api.calls if isinstance(query, PeopleQuery)]
 
 
 def _story(world: Callable[[], _World], story: Callable[[_World], Coroutine[Any, Any, None]]) -> None:
-    async def told() -> None:
+    async def run() -> None:
         made = world()
-        loop = asyncio.create_task(made.hints.run(made.stop))
+        loop = asyncio.create_task(made.due_refetches.run(made.stop))
         await story(made)
         made.stop.set()
         await loop
 
-    live(told())
+    live(run())
 
 
 def test_a_hint_is_read_within_seconds() -> None:
@@ -104,11 +105,11 @@ def test_a_person_who_appears_late_is_read_within_seconds_of_appearing() -> None
     """FUB shows a person just created only after a while: the hint is tried again within seconds, and nobody is marked gone."""
 
     async def story(world: _World) -> None:
-        world.feed.account.hidden = {51}
-        world.feed.account.add(51)
+        world.api.account.hidden = {51}
+        world.api.account.add(51)
         world.hint(51)
         await world.passes(6)
-        world.feed.account.hidden = set()
+        world.api.account.hidden = set()
         await world.passes(10)
         assert 51 in world.memory.known
         assert world.memory.pending == {}
@@ -122,12 +123,12 @@ def test_a_deleted_person_is_asked_for_by_id_and_then_gone() -> None:
     async def story(world: _World) -> None:
         world.hint(9)
         await world.passes(10)
-        world.feed.account.delete(9)
+        world.api.account.delete(9)
         world.hint(9)
         await world.passes(1800)
         assert world.memory.known[9].gone
         assert world.memory.pending == {}
-        assert world.feed.calls_made() <= 9
+        assert world.api.calls_made() <= 9
 
     _story(lambda: _World(50), story)
 
@@ -136,9 +137,9 @@ def test_someone_never_shown_and_never_denied_is_given_up() -> None:
     """When FUB neither shows a person nor answers 404, the hint is dropped after some ten attempts, and nobody is marked."""
 
     async def story(world: _World) -> None:
-        world.feed.account.hidden = {9}
+        world.api.account.hidden = {9}
         world.memory.known.clear()
-        world.feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
+        world.api.refusals["person"] = FubRefused("You do not have access to this API endpoint", status=403)
         world.hint(9)
         await world.passes(4 * 3600)
         assert world.memory.pending == {}
@@ -163,12 +164,12 @@ def test_an_outage_is_waited_out_with_growing_pauses() -> None:
     """While FUB is out of reach the tries grow rare, new hints do not hasten them, and afterwards all are read."""
 
     async def story(world: _World) -> None:
-        world.feed.outage = Unavailable("FUB answered 503 to every try")
+        world.api.outage = Unavailable("FUB answered 503 to every try")
         for person_id in range(1, 41):
             world.hint(person_id)
             await world.passes(30)
-        assert world.feed.calls_made() <= 26
-        world.feed.outage = None
+        assert world.api.calls_made() <= 26
+        world.api.outage = None
         await world.passes(65)
         assert set(range(1, 41)) <= set(world.memory.known)
 
@@ -182,9 +183,9 @@ def test_an_outage_of_either_side_loses_no_hint(way: str) -> None:
     async def story(world: _World) -> None:
         world.hint(4)
         outage = Unavailable("out of reach", retry_after=7.0)
-        world.feed.outage, world.memory.outage = (outage, None) if way == "feed" else (None, outage)
+        world.api.outage, world.memory.outage = (outage, None) if way == "feed" else (None, outage)
         await world.passes(300)
-        world.feed.outage = world.memory.outage = None
+        world.api.outage = world.memory.outage = None
         await world.passes(61)
         assert 4 in world.memory.known
 
@@ -198,19 +199,19 @@ def test_without_the_lease_nothing_is_read() -> None:
     async def story(world: _World) -> None:
         world.hint(4)
         await world.passes(60)
-        assert world.feed.calls_made() == 0
+        assert world.api.calls_made() == 0
         free.append(True)
         await world.passes(15)
         assert 4 in world.memory.known
 
-    _story(lambda: _World(50, held=lambda: bool(free)), story)
+    _story(lambda: _World(50, is_leader=lambda: bool(free)), story)
 
 
 def test_an_unfiltered_answer_is_not_taken_for_the_people_asked() -> None:
     """When FUB ignores the ids and lists others, those are not handed in, and who was asked for is asked for again."""
 
     async def story(world: _World) -> None:
-        world.feed.ways = Ways(honours_ids=False)
+        world.api.ways = Ways(honours_ids=False)
         world.hint(3)
         await world.passes(5)
         assert set(world.memory.known) <= {3}
@@ -222,16 +223,16 @@ def test_people_whom_a_list_never_shows_stay_within_the_budget() -> None:
     """Half of the people out of the key's sight: at most a call a minute and one for each hundred people, beside twenty saved ones."""
 
     async def story(world: _World) -> None:
-        world.feed.account.hidden = set(range(1, 251))
-        world.feed.refusals["person"] = Refused("You do not have access to this API endpoint", status=403)
-        hinted = 0
+        world.api.account.hidden = set(range(1, 251))
+        world.api.refusals["person"] = FubRefused("You do not have access to this API endpoint", status=403)
+        refetch_requested = 0
         for minute in range(600):
             people = range(1, 301) if minute == 60 else [1 + (7 * minute) % 500, 1 + (11 * minute) % 500]
             world.hint(*people)
-            hinted += len(people)
+            refetch_requested += len(people)
             await world.passes(60)
         assert set(range(251, 501)) <= set(world.memory.known)
-        assert len(world.feed.calls) <= 600 + hinted // 100 + 20
+        assert len(world.api.calls) <= 600 + refetch_requested // 100 + 20
 
     _story(lambda: _World(500), story)
 
@@ -242,7 +243,7 @@ def test_a_mass_deletion_is_confirmed_within_the_budget_and_hides_nobody() -> No
     async def story(world: _World) -> None:
         for person_id in range(1, 151):
             world.memory.known[person_id] = Known("Lead", EPOCH, 0)
-            world.feed.account.delete(person_id)
+            world.api.account.delete(person_id)
             world.memory.webhook(person_id, None, deleted=True)
         await world.passes(10)
         assert sum(known.gone for known in world.memory.known.values()) >= 10
@@ -253,7 +254,7 @@ def test_a_mass_deletion_is_confirmed_within_the_budget_and_hides_nobody() -> No
         await world.passes(3 * 3600)
         assert sum(known.gone for known in world.memory.known.values()) == 150
         assert world.memory.pending == {}
-        assert len(world.feed.calls) <= 4 * 60 + 2 + 20
+        assert len(world.api.calls) <= 4 * 60 + 2 + 20
 
     _story(lambda: _World(500), story)
 
@@ -262,14 +263,14 @@ def test_where_lists_hide_trash_who_is_moved_there_costs_two_calls() -> None:
     """Once that is known, who is not on the list is asked for by id at once: 30 moves to Trash, six minutes apart, are 60 calls."""
 
     async def story(world: _World) -> None:
-        world.feed.ways = Ways(lists_trash=False)
+        world.api.ways = Ways(lists_trash=False)
         for person_id in range(1, 31):
-            world.feed.account.move(person_id, "Trash")
+            world.api.account.move(person_id, "Trash")
             world.hint(person_id)
             await world.passes(360)
         assert [world.memory.known[person_id].stage for person_id in range(1, 31)] == ["Trash"] * 30
         # The first one taught it: asked for on the list five times, by id, and on the list again.
-        assert len(world.feed.calls) <= 7 + 29 * 2
+        assert len(world.api.calls) <= 7 + 29 * 2
 
     _story(lambda: _World(500), story)
 
@@ -279,7 +280,7 @@ def test_a_read_in_the_second_of_the_event_is_not_made_in_vain(people: int) -> N
     """FUB dates by whole seconds, so who is read at once must be read again: a bulk edit is read a moment later, each hundred once."""
 
     async def story(world: _World) -> None:
-        world.feed.ways = Ways(latency_seconds=0.1)
+        world.api.ways = Ways(latency_seconds=0.1)
         await world.passes(600.2)
         world.hint(*range(1, people + 1))
         await world.passes(70)

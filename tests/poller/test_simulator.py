@@ -108,24 +108,24 @@ async def test_the_keeper_keeps_the_real_registry() -> None:
             return {(hook.event, hook.url, hook.status) for hook in registry.all()}
 
         ours = {(event, f"{PUBLIC}/webhook/fub", "Active") for event in ("peopleStageUpdated", "peopleCreated", "peopleDeleted")}
-        report = await world.keeper.check()
+        report = await world.subscriptions.check()
         assert report.was_broken is not None
         assert report.is_broken is None
         assert registered() == ours
-        assert (await world.keeper.check()).was_broken is None
+        assert (await world.subscriptions.check()).was_broken is None
         for hook in registry.all():
             registry.disable(hook)
-        assert (await world.keeper.check()).is_broken is None
+        assert (await world.subscriptions.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():
             registry.change(hook, url="https://legacy_tables.example.org/webhook/fub/stage-change")
-        assert (await world.keeper.check()).is_broken is None
+        assert (await world.subscriptions.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():
             registry.delete(hook)
         for place in ("one", "two"):
             world.simulator.subscribe("peopleDeleted", f"https://{place}.example.org/in")
-        report = await world.keeper.check()
+        report = await world.subscriptions.check()
         assert report.statuses()["peopleDeleted"] == "slots_taken"
         assert report.statuses()["peopleStageUpdated"] == "active"
         assert len(registered()) == 4

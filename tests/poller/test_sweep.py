@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from fubd.poller.poll_run import Errand
+from fubd.errors import Unavailable
+from fubd.poller.poll_run import PollRun
 from fubd.poller.sweep import Sweep
-from fubd.ports import PeopleQuery, Unavailable
+from fubd.ports import PeopleQuery
 from fubd.simulator.dice import Dice
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
@@ -25,13 +26,13 @@ def _account(ids: range | list[int]) -> Account:
     return account
 
 
-async def _sweep(feed: AccountFeed, memory: Memory) -> Errand:
+async def _sweep(api: AccountFeed, memory: Memory) -> PollRun:
     """Sweep from where the memory says that the last one ended, and advance coverage as the reader does."""
-    errand = Errand(feed, memory, covered=None, may_go_on=lambda: True)
+    run = PollRun(api, memory, covered=None, should_continue=lambda: True)
     coverage = await memory.coverage()
-    began = await Sweep(errand, memory, workers=16).run(coverage.sweep_began, coverage.sweep_from_id)
-    await memory.reach(began, sweep=True)
-    return errand
+    began = await Sweep(run, memory, workers=16).run(coverage.sweep_began, coverage.sweep_from_id)
+    await memory.advance_coverage(began, sweep=True)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,13 @@ def test_a_sweep_of_202000_people_keeps_to_the_speed_limit() -> None:
     """At 200 calls in 10 s (0.8 of 250) and 250 ms a call, it takes no more than 1.15 times the limit's own minimum, 16 pages in flight."""
 
     async def story() -> None:
-        feed = AccountFeed(_account(range(1, 404_001, 2)), Ways(limit=200, latency_seconds=0.25))
+        api = AccountFeed(_account(range(1, 404_001, 2)), Ways(limit=200, latency_seconds=0.25))
         memory = Memory(keep_snapshots=False)
-        await _sweep(feed, memory)
+        await _sweep(api, memory)
         minimum_seconds = (202_000 / 100 / 200 - 1) * 10
         assert (true_time() - EPOCH).total_seconds() <= 1.15 * minimum_seconds
-        assert feed.calls_made() <= 1.08 * 2020
-        assert feed.most_in_flight <= 16
+        assert api.calls_made() <= 1.08 * 2020
+        assert api.most_in_flight <= 16
         assert memory.most_observing <= 16
         assert len(memory.known) == 202_000
 
@@ -78,9 +79,9 @@ def test_people_crowded_in_a_few_ids_are_shared_among_the_workers() -> None:
     """With 30,000 of 30,001 people in a thousandth of the ids, the workers split that part, and few calls are wasted."""
 
     async def story() -> None:
-        feed = AccountFeed(_account([1, *range(90_000_000, 90_030_000)]), Ways(latency_seconds=0.25))
-        await _sweep(feed, Memory(keep_snapshots=False))
-        assert feed.calls_made() <= 1.35 * 300
+        api = AccountFeed(_account([1, *range(90_000_000, 90_030_000)]), Ways(latency_seconds=0.25))
+        await _sweep(api, Memory(keep_snapshots=False))
+        assert api.calls_made() <= 1.35 * 300
         assert (true_time() - EPOCH).total_seconds() <= 0.25 * 300 / 16 * 2.5
 
     live(story())
@@ -90,19 +91,19 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_began_when_it_began() -> 
     """After an outage in the middle, the second part reads little twice, and coverage is that of the first part's beginning."""
 
     async def story() -> None:
-        feed, memory = AccountFeed(_account(range(1, 40_001)), Ways(latency_seconds=0.25)), Memory(keep_snapshots=False)
+        api, memory = AccountFeed(_account(range(1, 40_001)), Ways(latency_seconds=0.25)), Memory(keep_snapshots=False)
 
         def meanwhile() -> None:
-            feed.outage = Unavailable("FUB answered 503 to every try") if feed.calls_made() == 250 else feed.outage
+            api.outage = Unavailable("FUB answered 503 to every try") if api.calls_made() == 250 else api.outage
 
-        feed.meanwhile = meanwhile
+        api.meanwhile = meanwhile
         with pytest.raises(Unavailable, match="503"):
-            await _sweep(feed, memory)
+            await _sweep(api, memory)
         began = EPOCH - timedelta(seconds=0.25)
         assert memory.cover.sweep_began == began
         assert memory.cover.reached is None
-        feed.outage = None
-        again = await _sweep(feed, memory)
+        api.outage = None
+        again = await _sweep(api, memory)
         assert len(memory.known) == 40_000
         assert again.tally.people <= 20_000
         assert memory.cover.reached == began
@@ -114,11 +115,11 @@ def test_a_sweep_that_is_told_to_stop_stops_before_the_next_call() -> None:
     """No call is made once it may not go on, and the frontier is noted."""
 
     async def story() -> None:
-        feed, memory = AccountFeed(_account(range(1, 20_001)), Ways(latency_seconds=0.25)), Memory(keep_snapshots=False)
-        errand = Errand(feed, memory, covered=None, may_go_on=lambda: feed.calls_made() < 150)
+        api, memory = AccountFeed(_account(range(1, 20_001)), Ways(latency_seconds=0.25)), Memory(keep_snapshots=False)
+        run = PollRun(api, memory, covered=None, should_continue=lambda: api.calls_made() < 150)
         with pytest.raises(Unavailable):
-            await Sweep(errand, memory, workers=16).run(None, None)
-        assert feed.calls_made() == 150
+            await Sweep(run, memory, workers=16).run(None, None)
+        assert api.calls_made() == 150
         assert memory.cover.sweep_from_id is not None
         assert memory.cover.sweep_from_id > 5_000
         assert set(range(1, memory.cover.sweep_from_id)) <= set(memory.known)
@@ -156,17 +157,17 @@ def test_whoever_stays_is_read_while_others_come_and_go(*, seed: int, liveliness
     async def story() -> None:
         dice = Dice(seed)
         account = _account(sorted(dice.sample(range(1, 30_000), 4_000)))
-        feed = AccountFeed(account, Ways(ranges=ranges, counts_filtered=counts_filtered, latency_seconds=0.2))
+        api = AccountFeed(account, Ways(ranges=ranges, counts_filtered=counts_filtered, latency_seconds=0.2))
         before = set(account.ids)
 
         def meanwhile() -> None:
             for _ in range(dice.randrange(liveliness + 1)):
                 change_something(account, dice)
 
-        feed.meanwhile = meanwhile
+        api.meanwhile = meanwhile
         memory = Memory()
         try:
-            await _sweep(feed, memory)
+            await _sweep(api, memory)
         except Unavailable:
             # Counts that people leave behind may deny the certificate where they cannot be had for a part; never in the usual case.
             assert not counts_filtered or not ranges

@@ -20,7 +20,7 @@ def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def _asked_alone(house: House) -> int:
     """Count the list calls that asked for one person only."""
-    return sum(isinstance(query, PeopleQuery) and query.ids is not None and len(query.ids) == 1 for _, query in house.feed.calls)
+    return sum(isinstance(query, PeopleQuery) and query.ids is not None and len(query.ids) == 1 for _, query in house.api.calls)
 
 
 def test_somebody_in_trash_on_a_list_is_proof_without_a_call(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,7 +46,7 @@ def test_nothing_is_asked_while_nobody_in_trash_is_known(caplog: pytest.LogCaptu
 
     async def story() -> None:
         house = House(people=300)
-        house.feed.ways.lists_trash = False
+        house.api.ways.lists_trash = False
         house.run()
         await house.passes(6 * _HOUR)
         assert _told(caplog) == []
@@ -63,7 +63,7 @@ def test_lists_that_leave_trash_out_are_found_out_by_one_call(caplog: pytest.Log
 
     async def story() -> None:
         house = House(people=300)
-        house.feed.ways.lists_trash = False
+        house.api.ways.lists_trash = False
         house.run()
         await house.passes(60)
         house.delivering = False
@@ -88,12 +88,12 @@ def test_what_was_taken_for_hidden_is_put_right_when_trash_is_seen(caplog: pytes
 
     async def story() -> None:
         house = House(people=300)
-        house.feed.ways.lists_trash = False
+        house.api.ways.lists_trash = False
         house.run()
         await house.passes(60)
         house.move("Trash", who=7)
         await house.passes(3 * _HOUR)
-        house.feed.ways.lists_trash = True
+        house.api.ways.lists_trash = True
         await house.passes(3 * _HOUR)
         assert [line.startswith(_HIDDEN) for line in _told(caplog)] == [True, False]
         await house.end()

@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from prometheus_client import CollectorRegistry
 
 from fubd.core.observation import Delivery, Snapshot
+from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Findings, Malformed, Receipt, ShownRow, Unavailable
+from fubd.ports import DeliveryOutcome, ShownRow, SnapshotResult
 from fubd.server import (
     ApiBudget,
-    Captures,
+    ChangeCounts,
     Completeness,
     Health,
     Limits,
@@ -105,15 +106,15 @@ class MemoryInbox:
         self.failure: Exception | None = None
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def submit(self, delivery: Delivery) -> asyncio.Future[Receipt]:
+    def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Take it; the answer comes when it is kept."""
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
         task = asyncio.get_running_loop().create_task(self._settle(delivery, answer))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return answer
 
-    async def _settle(self, delivery: Delivery, answer: asyncio.Future[Receipt]) -> None:
+    async def _settle(self, delivery: Delivery, answer: asyncio.Future[DeliveryOutcome]) -> None:
         try:
             receipt = await self.deliver(delivery)
         except (Unavailable, ArithmeticError) as error:
@@ -123,21 +124,21 @@ class MemoryInbox:
             if not answer.done():
                 answer.set_result(receipt)
 
-    async def deliver(self, delivery: Delivery) -> Receipt:
+    async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Keep it, and tell what it was."""
         self.reached.set()
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         if any(each.key == delivery.key for each in self.kept):
-            return Receipt.DUPLICATE
+            return DeliveryOutcome.DUPLICATE
         self.kept.append(delivery)
-        return Receipt.QUARANTINED if delivery.quarantine else Receipt.ACCEPTED
+        return DeliveryOutcome.QUARANTINED if delivery.quarantine else DeliveryOutcome.ACCEPTED
 
-    async def observe(self, snapshot: Snapshot) -> Findings:
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Take nothing: no poller is here."""
         del snapshot
-        return Findings(0, frozenset(), 0)
+        return SnapshotResult(0, frozenset(), 0)
 
 
 def story() -> Overview:
@@ -154,7 +155,7 @@ def story() -> Overview:
         now=NOW,
         started_at=NOW - timedelta(days=9, hours=4),
         version="0.1.0",
-        captures=Captures(start, BUCKET_SECONDS, {"webhook": webhook, "polling": polling}),
+        change_counts=ChangeCounts(start, BUCKET_SECONDS, {"webhook": webhook, "polling": polling}),
         modes=[
             ModeChange("steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", at(-30)),
             ModeChange("watch", "no webhook for 60 minutes, and no proof that any was missed", at(54)),
@@ -198,7 +199,7 @@ class MemoryView:
             completeness=Completeness(0.99987, 202_113, NOW - timedelta(hours=31)),
         )
         self.day = story()
-        self.hour = Captures(NOW.replace(second=0) - timedelta(hours=1), 60, {"webhook": [0] * 60 + [3], "polling": [1] + [0] * 60})
+        self.hour = ChangeCounts(NOW.replace(second=0) - timedelta(hours=1), 60, {"webhook": [0] * 60 + [3], "polling": [1] + [0] * 60})
 
     def unready(self) -> str | None:
         """Give why not."""
@@ -211,7 +212,7 @@ class MemoryView:
     async def overview(self, hours: int) -> Overview:
         """Give the day or its last hour, with the newest rows."""
         await self._answer()
-        shown = self.day if hours == 24 else dataclasses.replace(self.day, captures=self.hour)
+        shown = self.day if hours == 24 else dataclasses.replace(self.day, change_counts=self.hour)
         return dataclasses.replace(shown, settled=self._last(), recent=[_shown(each) for each in self.table[:-51:-1]])
 
     async def settled(self) -> int:
@@ -263,11 +264,11 @@ class House:
     """A running server with what it was built of."""
 
     def __init__(self, *, token: str | None = None, limits: Limits | None = None, keys: Sequence[bytes] = (KEY,)) -> None:
-        self.inbox = MemoryInbox()
+        self.ingestor = MemoryInbox()
         self.view = MemoryView()
         self.metrics = Metrics(CollectorRegistry())
         self.server = Server(
-            inbox=self.inbox,
+            ingestor=self.ingestor,
             view=self.view,
             keys=keys,
             metrics=self.metrics,

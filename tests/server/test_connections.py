@@ -50,15 +50,15 @@ async def test_the_longest_waiting_makes_room_when_the_house_is_full(web: aiohtt
 async def test_a_house_at_work_takes_nobody_in() -> None:
     """When every connection is being answered, a new one is closed at once, and those at work are not disturbed."""
     async with running(limits=Limits(connections=2)) as house:
-        house.inbox.gate.clear()
+        house.ingestor.gate.clear()
         body = stage_event()
         busy = [await connect(house) for _ in range(2)]
         for _, writer in busy:
-            house.inbox.reached.clear()
+            house.ingestor.reached.clear()
             writer.write(head(body, length=len(body)) + body)
-            await house.inbox.reached.wait()
+            await house.ingestor.reached.wait()
         assert await exchange(house, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n") == b""
-        house.inbox.gate.set()
+        house.ingestor.gate.set()
         for reader, writer in busy:
             assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
             writer.close()

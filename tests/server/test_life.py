@@ -33,37 +33,37 @@ async def test_a_port_in_use_is_an_error() -> None:
 async def test_what_was_accepted_is_finished_before_the_end() -> None:
     """Stopping takes no new connection, lets go of the idle, and waits for the delivery at hand."""
     async with running() as house:
-        house.inbox.gate.clear()
+        house.ingestor.gate.clear()
         body = stage_event()
         reader, writer = await connect(house)
         idle, other = await connect(house)
         writer.write(head(body, length=len(body)) + body)
-        await house.inbox.reached.wait()
+        await house.ingestor.reached.wait()
         port = house.server.port
         stopping = asyncio.create_task(house.server.stop(within_seconds=PATIENCE_SECONDS))
         await asyncio.sleep(0)
         with pytest.raises(OSError, match="onnect"):
             await asyncio.open_connection("127.0.0.1", port)
-        house.inbox.gate.set()
+        house.ingestor.gate.set()
         await stopping
         assert (await rest_of(reader)).startswith(b"HTTP/1.1 200 ")
         assert await rest_of(idle) == b""
         writer.close()
         other.close()
-        assert len(house.inbox.kept) == 1
+        assert len(house.ingestor.kept) == 1
 
 
 async def test_the_end_does_not_wait_longer_than_told(caplog: pytest.LogCaptureFixture) -> None:
     """A delivery that never ends is given up, and that is told."""
     async with running() as house:
-        house.inbox.gate.clear()
+        house.ingestor.gate.clear()
         body = stage_event()
         reader, writer = await connect(house)
         writer.write(head(body, length=len(body)) + body)
-        await house.inbox.reached.wait()
+        await house.ingestor.reached.wait()
         async with asyncio.timeout(1):
             await house.server.stop(within_seconds=0.05)
         assert await rest_of(reader) == b""
         writer.close()
-        house.inbox.gate.set()
+        house.ingestor.gate.set()
     assert "unanswered" in caplog.text

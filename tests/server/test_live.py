@@ -80,7 +80,7 @@ async def test_what_any_process_records_is_told_once_and_in_order(shared: House)
         await asyncio.gather(
             *(shared.post(body) for body in _bodies("one", range(900_001, 900_031))),
             *(other.post(body) for body in _bodies("two", range(900_031, 900_061))),
-            *(recording.told(webhook(f"r-{person}", "Lead", "10:00", people=(person,))) for person in range(80_001, 80_031)),
+            *(recording.record(webhook(f"r-{person}", "Lead", "10:00", people=(person,))) for person in range(80_001, 80_031)),
         )
         listeners.append(await opened.enter_async_context(listening(shared, query="?after=0")))
         made = await _made(shared)
@@ -92,9 +92,9 @@ async def test_what_any_process_records_is_told_once_and_in_order(shared: House)
 async def test_a_correction_by_another_process_is_told(shared: House) -> None:
     """A late webhook that lands before a row, taken by another instance, corrects it; who listens here is told of both rows."""
     async with recorder(shared.database, instance="another") as another, listening(shared) as told:
-        await another.told(webhook("c-2", "Offer", "10:05", people=(70_001,)))
+        await another.record(webhook("c-2", "Offer", "10:05", people=(70_001,)))
         await eventually(lambda: told)
-        await another.told(webhook("c-1", "Lead", "10:00", people=(70_001,)))
+        await another.record(webhook("c-1", "Lead", "10:00", people=(70_001,)))
         first, second = await _made(shared)
         await eventually(lambda: len(told) == 3)
         assert sorted(told[1:]) == [("corrected", first), ("recorded", second)]
@@ -118,7 +118,7 @@ async def test_a_stream_goes_on_where_it_broke_when_the_daemon_is_new(database: 
             process.kill()
         last = told[-1][1]
         async with recorder(database, instance="between") as between:
-            await between.told(webhook("between", "Lead", "10:00", people=(70_001, 70_002)))
+            await between.record(webhook("between", "Lead", "10:00", people=(70_001, 70_002)))
         async with built.ready(), listening(built, place=last) as more:
             await asyncio.gather(*(built.post(body) for body in _bodies("after", range(900_011, 900_021))))
             made = await _made(built)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from tests.recorder import recorder, webhook
 from tests.stack import event, house, sign
 from tests.support.proxy import Proxy
@@ -67,7 +67,7 @@ async def test_what_was_refused_is_stored_in_its_order_and_its_retry_is_a_duplic
 async def test_the_buffer_has_an_end(database: str) -> None:
     """Ten thousand are kept; who comes when they are is told at once to come again; all that were kept are stored."""
     async with Proxy(database) as proxy, recorder(proxy.dsn) as made:
-        await made.told(webhook("first", "Lead", "9:00", people=(1,)))
+        await made.record(webhook("first", "Lead", "9:00", people=(1,)))
         await proxy.refuse()
         await proxy.cut()
         answers = [made.ingest.submit(webhook(f"e-{each}", "Lead", "10:00", people=(each + 1,))) for each in range(11_000)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from fubd.core.observation import StageEvent
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.server import WEBHOOK_PATHS, Limits
 from tests.server.fakes import KEY, running, sign, stage_event
 from tests.server.senders import MIB, PATIENCE_SECONDS, balanced, connect, exchange, head, post, rest_of, until
@@ -29,8 +29,8 @@ async def test_a_genuine_delivery_is_answered_200_once_kept(web: aiohttp.ClientS
         target = URL(f"{house.url}{path}", encoded=True)
         async with web.post(target, data=body, headers={"FUB-Signature": sign(body)}) as response:
             assert (response.status, await response.text()) == (200, "accepted")
-        assert [type(each.told) for each in house.inbox.kept] == [StageEvent]
-        assert house.inbox.kept[0].body == body
+        assert [type(each.content) for each in house.ingestor.kept] == [StageEvent]
+        assert house.ingestor.kept[0].body == body
         assert (house.server.door.answered_200, house.counted("accepted")) == (1, 1)
         assert balanced(house)
 
@@ -55,7 +55,7 @@ async def test_a_forged_delivery_is_answered_401_and_kept_nowhere(
             headers = {} if signature is None else {"FUB-Signature": signature}
             async with web.post(f"{house.url}{WEBHOOK_PATHS[0]}", data=stage_event(), headers=headers) as response:
                 assert response.status == 401
-            assert house.inbox.kept == []
+            assert house.ingestor.kept == []
             assert house.counted("forged") == 1
             assert balanced(house)
     assert caplog.records == []
@@ -115,7 +115,7 @@ async def test_a_body_that_comes_in_pieces_is_taken() -> None:
         writer.write(b"0\r\n\r\n")
         assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
-        assert len(house.inbox.kept) == 1
+        assert len(house.ingestor.kept) == 1
 
 
 async def test_only_so_many_large_bodies_are_taken_in_at_a_time(web: aiohttp.ClientSession) -> None:
@@ -138,7 +138,7 @@ async def test_only_so_many_large_bodies_are_taken_in_at_a_time(web: aiohttp.Cli
         for answered, closed in ((reader, writer), (other_reader, other_writer)):
             assert (await until(answered, b"\r\n")).startswith(b"HTTP/1.1 200 ")
             closed.close()
-        assert len(house.inbox.kept) == 3
+        assert len(house.ingestor.kept) == 3
 
 
 async def test_a_body_that_does_not_come_is_answered_408() -> None:
@@ -164,7 +164,7 @@ async def test_a_body_that_breaks_off_is_counted_nowhere(caplog: pytest.LogCaptu
         body = stage_event()
         answer = await exchange(house, head(body, "Connection: close", length=len(body)) + body)
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert (len(house.inbox.kept), house.server.door.answered) == (1, 1)
+        assert (len(house.ingestor.kept), house.server.door.answered) == (1, 1)
         assert balanced(house)
     assert caplog.records == []
 
@@ -198,10 +198,10 @@ async def test_what_is_not_http_is_a_bad_request(framing: bytes, caplog: pytest.
 async def test_an_unavailable_inbox_is_answered_503(web: aiohttp.ClientSession) -> None:
     """The sender is asked to come again: at a moment the inbox wishes, or at a usual one."""
     async with running() as house:
-        house.inbox.failure = Unavailable("the database is away")
+        house.ingestor.failure = Unavailable("the database is away")
         response = await post(web, house, stage_event())
         assert (response.status, response.headers["Retry-After"]) == (503, "30")
-        house.inbox.failure = Unavailable("the database is away", retry_after=6.2)
+        house.ingestor.failure = Unavailable("the database is away", retry_after=6.2)
         assert (await post(web, house, stage_event())).headers["Retry-After"] == "7"
         assert house.counted("unavailable") == 2
         assert balanced(house)
@@ -210,11 +210,11 @@ async def test_an_unavailable_inbox_is_answered_503(web: aiohttp.ClientSession) 
 async def test_a_silent_inbox_is_answered_503_and_goes_on(web: aiohttp.ClientSession) -> None:
     """The sender does not wait longer than promised, and the delivery is kept all the same once the inbox can."""
     async with running(limits=Limits(deliver_seconds=0.05)) as house:
-        house.inbox.gate.clear()
+        house.ingestor.gate.clear()
         assert (await post(web, house, stage_event())).status == 503
-        assert house.inbox.kept == []
-        house.inbox.gate.set()
-        await eventually(lambda: len(house.inbox.kept) == 1)
+        assert house.ingestor.kept == []
+        house.ingestor.gate.set()
+        await eventually(lambda: len(house.ingestor.kept) == 1)
 
 
 async def test_a_bug_behind_the_door_is_told_in_the_log_and_answered_503(
@@ -222,7 +222,7 @@ async def test_a_bug_behind_the_door_is_told_in_the_log_and_answered_503(
 ) -> None:
     """Nothing was committed, so the sender must come again; the sender is never told 500."""
     async with running() as house:
-        house.inbox.failure = ZeroDivisionError("a bug")
+        house.ingestor.failure = ZeroDivisionError("a bug")
         assert (await post(web, house, stage_event())).status == 503
         assert [record.getMessage() for record in caplog.records] == ["a delivery could not be recorded"]
         assert balanced(house)
@@ -231,15 +231,15 @@ async def test_a_bug_behind_the_door_is_told_in_the_log_and_answered_503(
 async def test_a_delivery_whose_sender_hung_up_is_still_kept() -> None:
     """Once the whole body is here, nobody has to wait for it to be recorded."""
     async with running() as house:
-        house.inbox.gate.clear()
+        house.ingestor.gate.clear()
         body = stage_event()
         _, writer = await connect(house)
         writer.write(head(body, length=len(body)) + body)
-        await house.inbox.reached.wait()
+        await house.ingestor.reached.wait()
         writer.transport.abort()
-        house.inbox.gate.set()
+        house.ingestor.gate.set()
         await house.server.stop(within_seconds=PATIENCE_SECONDS)
-        assert len(house.inbox.kept) == 1
+        assert len(house.ingestor.kept) == 1
         assert balanced(house)
 
 
@@ -250,7 +250,7 @@ async def test_a_body_is_taken_as_it_came(web: aiohttp.ClientSession, encoding: 
     async with running() as house:
         body = gzip.compress(stage_event()) if packed else stage_event()
         assert (await post(web, house, body, Content_Encoding=encoding)).status == 200
-        assert [each.body for each in house.inbox.kept] == [body]
+        assert [each.body for each in house.ingestor.kept] == [body]
 
 
 @pytest.mark.parametrize("kind", ["", "text/html", "application/x-www-form-urlencoded", "multipart/form-data", "a/b; charset=x", ";;=,"])

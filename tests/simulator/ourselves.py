@@ -11,12 +11,12 @@ from typing import Any
 
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
-from fubd.daemon import Parts, build, policy_of
+from fubd.daemon import Components, build, pacing_policy
 from fubd.poller import Poller, PollPolicy
 from fubd.settings import load
 from fubd.simulator import SimClock
 from fubd.store.dsn import parse
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 from tests.simulator.listener import Got
 
 _ROWS_A_PAGE = 1_000
@@ -27,20 +27,20 @@ _INSTANTS = ("changed_at", "changed_after", "received_at")
 class Ourselves:
     """Takes the bytes that the other collectors are told, and polls when they do."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, components: Components) -> None:
+        self._parts = components
         self._poller = Poller(
-            feed=parts.client,
-            inbox=parts.ingest,
-            book=parts.book,
-            clock=parts.clock,
-            metrics=parts.metrics,
-            policy=PollPolicy(pacing=policy_of(parts.settings)),
-            keeper=Keeper(parts.client, parts.metrics, public_url=None, manage=False),
+            api=components.client,
+            ingestor=components.ingest,
+            state=components.state,
+            clock=components.clock,
+            metrics=components.metrics,
+            policy=PollPolicy(pacing=pacing_policy(components.settings)),
+            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False),
             jitter=lambda: 0.0,
-            held=lambda: True,
-            hinted=asyncio.Event(),
-            woken=asyncio.Event(),
+            is_leader=lambda: True,
+            refetch_requested=asyncio.Event(),
+            poll_now=asyncio.Event(),
         )
 
     async def take(self, got: Sequence[Got]) -> None:
@@ -70,19 +70,19 @@ class Ourselves:
 async def ourselves(database_url: str, api_url: str, clock: SimClock) -> AsyncIterator[Ourselves]:
     """Run it on a migrated database of its own, against a simulator and in that one's time; everybody was read once already."""
     given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": "test-api-key", "FUB_SYSTEM_KEY": _KEY}
-    parts = build(load(given, env_file=None), parse(database_url), clock=clock, chance=random.Random(1))
+    components = build(load(given, env_file=None), parse(database_url), clock=clock, rng=random.Random(1))
     stop = asyncio.Event()
     try:
-        async with parts.client, asyncio.TaskGroup() as group:
-            group.create_task(parts.ingest.run(stop))
+        async with components.client, asyncio.TaskGroup() as group:
+            group.create_task(components.ingest.run(stop))
             try:
-                made = Ourselves(parts)
+                made = Ourselves(components)
                 await made.poll()
                 yield made
             finally:
                 stop.set()
     finally:
-        await parts.pool.close()
+        await components.pool.close()
 
 
 def _instant(text: str | None) -> datetime | None:

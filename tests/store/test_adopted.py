@@ -135,11 +135,11 @@ async def test_the_last_older_row_is_the_stage_we_know_of_a_person(empty_databas
     rows, snapshot, added = FIRST_READS[name]
     async with adopted(empty_database, rows) as made:
         before = await rows_of(made)
-        await made.told(snapshot)
-        await made.told(snapshot)
+        await made.record(snapshot)
+        await made.record(snapshot)
         assert sorted(map(str, await rows_of(made))) == sorted(map(str, [*before, *added]))
         # And what comes then goes on from there.
-        await made.told(webhook("e1", "Z", "11:00"))
+        await made.record(webhook("e1", "Z", "11:00"))
         assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(made)]
 
 
@@ -150,7 +150,7 @@ async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: s
     async with adopted(empty_database) as made:
         async with made.pool.connection() as connection:
             await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at) VALUES {rows}")
-        await made.told(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
+        await made.record(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "C"), ("C", "B")]
         report = Report(made.pool, instance="test")
         known = await report.known()
@@ -164,19 +164,19 @@ async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: s
 async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empty_database: str) -> None:
     """What differs at the baseline is recorded, and does not count against the webhooks; what happens after it does."""
     async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as made:
-        await made.book.begin_sweep(at("10:00"), from_id=0)
-        await made.told(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
-        await made.told(read("B", "10:10", "10:30", "10:00", person=2))
-        assert len(await made.book.missed(fub_now=at("12:00"), missed_after_seconds=120)) == 1
+        await made.state.begin_sweep(at("10:00"), from_id=0)
+        await made.record(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
+        await made.record(read("B", "10:10", "10:30", "10:00", person=2))
+        assert len(await made.state.missed(fub_now=at("12:00"), missed_after_seconds=120)) == 1
 
 
 async def test_a_late_webhook_of_a_change_that_stands_there_adds_nothing(empty_database: str) -> None:
     """The script wrote it by its own clock, later than the event. One that stands nowhere is inserted; older rows stay as they are."""
     async with adopted(empty_database, A_AT_EIGHT + ", ('1', 'A', 'B', '2026-01-05 09:30:07.25', 'webhook_peopleStageU')") as made:
         before = await rows_of(made)
-        await made.told(webhook("e1", "B", "09:12"))
+        await made.record(webhook("e1", "B", "09:12"))
         assert await rows_of(made) == before
-        await made.told(webhook("e2", "C", "09:00"))
+        await made.record(webhook("e2", "C", "09:00"))
         assert await rows_of(made) == [before[0], ("A", "C", at("09:00"), None), before[1]]
 
 
@@ -207,8 +207,8 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
     """A name is cut, any other value that is too long or of another kind is null there, and all is whole in fubd's own tables."""
     async with adopted(empty_database, altered=NARROW) as made:
         stage = "s" * 450
-        await made.told(webhook(LONG[:200], stage, "10:00"))
-        await made.told(person(stage, "10:00", long=LONG, customCampaignID=LONG, customScore="much", customMovedIn="some day"))
+        await made.record(webhook(LONG[:200], stage, "10:00"))
+        await made.record(person(stage, "10:00", long=LONG, customCampaignID=LONG, customScore="much", customMovedIn="some day"))
         (row,) = await made.records()
         assert (row["first_name"], row["last_name"], row["assigned_user_name"]) == (LONG[:20], LONG[:20], LONG[:20])
         assert (row["stage_to"], row["source"], row["assigned_user_id"]) == (stage[:100], "webhook", 7)
@@ -222,9 +222,9 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
             )
             assert await connection.fetchval("SELECT stage FROM fubd.claim LIMIT 1") == stage
         # Read again and again the long name is no other stage, and nothing is corrected.
-        await made.told(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
-        await made.told(person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03"))
-        await made.told(webhook("e3", stage, "13:00"))
+        await made.record(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
+        await made.record(person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03"))
+        await made.record(webhook("e3", stage, "13:00"))
         last = (await made.records())[1:]
         assert [(row["stage_from"], row["stage_to"]) for row in last] == [(stage[:100], "Next"), ("Next", stage[:100])]
         assert [last[0][name] for name in ("first_name", "campaign_id", "event_id")] == ["Ada", "C5", "e2"]
@@ -238,9 +238,9 @@ async def test_the_promises_hold_on_every_variant(empty_database: str, variant: 
     async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
         for number, (evidence, _) in enumerate(EXAMPLES.values(), start=10):
             one, other, third = ([about(person, item) for item in evidence] for person in (number, number + 100, number + 200))
-            await made.told(*one, *one)
-            await made.told_at_once(*other)
-            await made.told(*reversed(third))
+            await made.record(*one, *one)
+            await made.record_concurrently(*other)
+            await made.record(*reversed(third))
         for number, (_, expected) in enumerate(EXAMPLES.values(), start=10):
             for person in (number, number + 100, number + 200):
                 assert await rows_of(made, person) == expected
@@ -258,8 +258,8 @@ async def test_the_promises_hold_on_every_variant(empty_database: str, variant: 
 async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, variant: str) -> None:
     """With the fields of FUBD_COLUMNS, the tag of FUBD_LEAD_SOURCE_TAGS, names and agent."""
     async with adopted(empty_database, variant=variant) as made:
-        await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:12"))
-        await made.told(person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"))
+        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:12"))
+        await made.record(person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"))
         (row,) = await made.records()
         assert (row["campaign_id"], row["who_pushed_lead"], row["lead_source_tag"]) == ("C5", "Grace", "Smarter Contact")
         assert (row["first_name"], str(row["assigned_user_id"]), row["assigned_user_name"]) == ("Ada", "7", "Ada")
@@ -273,7 +273,7 @@ async def test_what_a_script_wrote_first_is_not_written_again(empty_database: st
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await script(made, "('1', 'A', 'B', '2026-01-05 10:30:04.5', 'polling')")
         before = await rows_of(made)
-        await made.told(read("B", "10:12", "10:31", "10:00"), webhook("e1", "B", "10:12"), read("B", "10:12", "11:31", "10:00"))
+        await made.record(read("B", "10:12", "10:31", "10:00"), webhook("e1", "B", "10:12"), read("B", "10:12", "11:31", "10:00"))
         assert await rows_of(made) == before
         async with made.pool.reading() as connection:
             row = await connection.fetchrow("SELECT * FROM stage_changes WHERE stage_to = 'B'")
@@ -284,7 +284,7 @@ async def test_a_row_that_is_dated_late_within_a_second_is_put_before_what_a_rea
     """The script learned of B half a second after C had followed: C moves behind it and is no second row."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await script(made, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
-        await made.told(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
+        await made.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
         moved = at("10:00") + timedelta(seconds=0.5)
         assert await rows_of(made) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
 
@@ -293,7 +293,7 @@ async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None
     """Each row is counted by one look of one instance, ours never; the people are read, and the chain goes on from the script's row."""
     async with adopted(empty_database, A_AT_EIGHT) as made, recorder(empty_database, instance="other") as other:
         assert await foreign(made) == 0
-        await made.told(webhook("e1", "B", "10:00"))
+        await made.record(webhook("e1", "B", "10:00"))
         await script(
             made, "('1', 'B', 'C', '2026-01-05 10:30', 'polling'), ('test-1', NULL, 'A', now(), 'test'), (NULL, NULL, NULL, NULL, NULL)"
         )
@@ -301,8 +301,8 @@ async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None
             looks = [group.create_task(foreign(one)) for one in (made, other)]
         assert sorted(look.result() for look in looks) == [0, 3]
         assert await foreign(made) == 0
-        assert [hint.person_id for hint in await made.book.hints(10)] == [1]
-        await made.told(webhook("e2", "D", "11:00"))
+        assert [hint.person_id for hint in await made.state.due_refetches(10)] == [1]
+        await made.record(webhook("e2", "D", "11:00"))
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C"), ("C", "D")]
         async with made.pool.connection() as connection:
             await connection.execute("UPDATE fubd.foreign_mark SET seen_at = seen_at - interval '1 hour'")
@@ -314,12 +314,12 @@ async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None
 async def test_a_change_that_a_script_writes_after_us_becomes_one_row_again(empty_database: str) -> None:
     """Ours and the script's are one change: once the person is read, ours joins the other's, which cannot be touched."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
-        await made.told(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
+        await made.record(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
         await script(made, "('1', 'A', 'B', '2026-01-05 10:30', 'polling')")
         assert await foreign(made) == 1
-        await made.told(read("B", "10:00", "10:32"))
+        await made.record(read("B", "10:00", "10:32"))
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B")]
-        await made.told(webhook("e2", "C", "11:00"), read("C", "11:00", "11:05"))
+        await made.record(webhook("e2", "C", "11:00"), read("C", "11:00", "11:05"))
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C")]
 
 
@@ -331,13 +331,13 @@ async def test_a_change_that_a_script_writes_after_us_becomes_one_row_though_the
 ) -> None:
     """The poll notices it late: what was settled meanwhile is looked at again, from before the script's row, and once only."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
-        await made.told(webhook("e1", "B", "10:00"))
+        await made.record(webhook("e1", "B", "10:00"))
         await script(made, f"('1', 'A', 'B', '2026-01-05 10:03:14', 'polling'){between}")
-        await made.told(webhook("e2", "C", "10:20"), read("C", "10:20", "10:21"))
+        await made.record(webhook("e2", "C", "10:20"), read("C", "10:20", "10:21"))
         stages = [row[1] for row in await rows_of(made) if row[1] != "Unknown"]
         assert stages == ["A", "B", "B", "C"]
         assert await foreign(made) == (2 if between else 1)
-        await made.told(read("C", "10:20", "10:31"))
+        await made.record(read("C", "10:20", "10:31"))
         assert [row[:2] for row in await rows_of(made) if row[1] != "Unknown"] == [(None, "A"), ("A", "B"), ("B", "C")]
         async with made.pool.reading() as connection:
             assert await connection.fetchval("SELECT bool_and(settled) FROM fubd.foreign_row")
@@ -347,7 +347,7 @@ async def test_views_and_the_page_show_older_rows_in_utc(empty_database: str) ->
     """Instants without a zone are UTC, wherever the session stands; placeholders say nothing of where a person stands."""
     rows = A_AT_EIGHT + ", ('1', 'A', 'Unknown', '2026-01-05 08:30', 'wh_peopleUpdated'), ('1', 'A', 'B', NULL, 'polling')"
     async with adopted(empty_database, rows) as made:
-        await made.told(read("A", "08:00", "10:00"))
+        await made.record(read("A", "08:00", "10:00"))
         async with made.pool.transaction() as connection:
             await connection.execute("SET LOCAL timezone = 'Asia/Tokyo'")
             current = await connection.fetchrow("SELECT * FROM current_stages WHERE person_id = '1'")

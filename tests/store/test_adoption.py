@@ -12,7 +12,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store import Pool, SchemaRefused, adoption, migrate
 from fubd.store.adoption import AdoptionRefused, Plan
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
@@ -97,7 +97,11 @@ async def test_every_variant_is_taken_over_and_given_back(empty_database: str, v
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, variant, rows=600)
         columns = await columns_of(connection)
-        shape, reports, rows = await legacy_tables.shape(connection), await legacy_tables.reports(connection), await rows_of(connection, columns)
+        shape, reports, rows = (
+            await legacy_tables.shape(connection),
+            await legacy_tables.reports(connection),
+            await rows_of(connection, columns),
+        )
         proof = await adopt(pool)
         assert (proof.before, proof.before.rows) == (proof.after, 600)
         assert reports
@@ -150,7 +154,7 @@ async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, m
         await legacy_tables.make(connection, rows=100)
         await adopt(pool)
         async with recorder(pooler.url) as made:
-            await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
+            await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
             assert [row["stage_to"] for row in await made.records()] == ["B"]
 
 
@@ -331,13 +335,13 @@ async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again
     async with connected(empty_database) as connection, connected(empty_database) as other, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=50)
         shape, plan = await legacy_tables.shape(connection), await planned(pool)
-        parts: list[str] = []
+        components: list[str] = []
         for part in range(30):
             interruption = Interruption(part, (RuntimeError, asyncio.CancelledError, None)[part % 3], other)
             try:
                 await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=interruption)
             except (RuntimeError, asyncio.CancelledError, Unavailable):
-                parts.append(interruption.at)
+                components.append(interruption.at)
                 assert await legacy_tables.shape(connection) == shape
             await interruption.ended()
             if not interruption.at:
@@ -345,7 +349,7 @@ async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again
             if await adoption.state(pool) == "adopted":
                 # Told to end while it committed, and too late.
                 break
-        assert len(parts) > 8
+        assert len(components) > 8
         assert await adoption.state(pool) == "adopted"
 
 
@@ -408,23 +412,23 @@ async def test_reports_go_on_reading_while_rows_are_hashed_and_copied(empty_data
     """Only the last part of the work has the table to itself."""
     async with connected(empty_database) as connection, connected(empty_database) as reader, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=20_000)
-        parts: list[str] = [""]
+        components: list[str] = [""]
         read_during: set[str] = set()
 
         async def read_on() -> None:
-            while parts[-1] != "committing":
-                during = parts[-1]
+            while components[-1] != "committing":
+                during = components[-1]
                 await reader.fetchval("SELECT count(*) FROM stage_changes WHERE stage_to = 'ACQ - Offers Made'")
-                if parts[-1] == during:
+                if components[-1] == during:
                     read_during.add(during.split(" ")[0])
 
         async with asyncio.TaskGroup() as group:
             group.create_task(read_on())
             plan = await planned(pool)
-            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=parts.append)
+            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=components.append)
         assert proof.after.rows == 20_000
         assert {"counting", "copying"} <= read_during
-        assert parts.index("waiting for readers to be done") > parts.index("copying 20,000 rows to fubd.stage_changes_backup")
+        assert components.index("waiting for readers to be done") > components.index("copying 20,000 rows to fubd.stage_changes_backup")
 
 
 async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: str) -> None:
@@ -519,7 +523,7 @@ async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_datab
         )
         rows = await rows_of(connection, columns)
         async with recorder(empty_database) as made:
-            await made.told(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "11:00"))
+            await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "11:00"))
         with pytest.raises(AdoptionRefused, match="fubd has recorded 2 changes") as refused:
             await adoption.undo(pool)
         (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))

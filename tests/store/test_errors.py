@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trustme
 
-from fubd.ports import Malformed, Unavailable
+from fubd.errors import Malformed, Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
 from tests.support.ports import free_port

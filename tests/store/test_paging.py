@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from fubd.core.observation import Delivery
-from fubd.ports import NewClaim, Unavailable
-from fubd.store import Journal, Pool, Report
+from fubd.errors import Unavailable
+from fubd.ports import NewClaim
+from fubd.store import ChangeStore, Pool, Report
 from fubd.store.dsn import parse
 from tests.recorder import at, recorder, webhook
 from tests.support.pooler import pooled
@@ -29,12 +30,12 @@ async def test_a_row_is_shown_only_once_none_below_it_can_appear(database: str) 
     slow = Pool(parse(database), size=1)
     async with recorder(database) as quick, AsyncExitStack() as under_way:
         report = Report(quick.pool, instance="reader")
-        await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)))
+        await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
         first = await _ids(report)
         assert len(first) == 1
-        recording = await under_way.enter_async_context(Journal(slow, instance="slow", columns={}).recording())
-        await recording.take([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
-        await quick.told(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
+        recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
+        await recording.insert_claims([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
+        await quick.record(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
         assert await _ids(report, after=first[0]) == []
         await under_way.aclose()
         assert len(await _ids(report, after=first[0])) == 2
@@ -46,10 +47,10 @@ async def test_what_was_shown_once_stays(database: str) -> None:
     slow = Pool(parse(database), size=1)
     async with recorder(database) as quick, AsyncExitStack() as under_way:
         report = Report(quick.pool, instance="reader")
-        await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
+        await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
         shown = await _ids(report)
-        recording = await under_way.enter_async_context(Journal(slow, instance="slow", columns={}).recording())
-        await recording.take([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
+        recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
+        await recording.insert_claims([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
         assert await _ids(report) == shown
         assert await _ids(report, limit=1) == shown[:1]
     await slow.close()
@@ -63,7 +64,7 @@ async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: st
         await connection.execute("CREATE TABLE unrelated (one int)")
         async with connection.transaction():
             await connection.execute(statement)
-            await quick.told(webhook("e-1", "Lead", "10:00", people=(1,)))
+            await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
             assert len(await _ids(Report(quick.pool, instance="reader"))) == 1
     await other.close()
 
@@ -91,7 +92,7 @@ async def test_a_reader_beside_many_writers_misses_nothing(database: str, throug
         following = asyncio.create_task(follow())
         await asyncio.gather(
             *(
-                writer.told(*(webhook(f"e-{number}-{each}", "Lead", "10:00", people=(100 * each + number + 1,)) for each in range(40)))
+                writer.record(*(webhook(f"e-{number}-{each}", "Lead", "10:00", people=(100 * each + number + 1,)) for each in range(40)))
                 for number, writer in enumerate(writers)
             )
         )
@@ -129,7 +130,7 @@ async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
             for name, (kind, _, _) in ODD.items():
                 quoted = name.replace('"', '""')
                 await connection.execute(f'ALTER TABLE public.stage_changes ADD COLUMN "{quoted}" {kind}')
-        await made.told(webhook("e-1", "Lead", "10:00"))
+        await made.record(webhook("e-1", "Lead", "10:00"))
         async with made.pool.connection() as connection:
             for name, (_, value, _) in ODD.items():
                 quoted = name.replace('"', '""')
@@ -148,7 +149,7 @@ async def test_a_column_that_comes_or_goes_is_no_trouble_for_long(database: str)
         report = Report(made.pool, instance="reader")
         async with made.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes ADD COLUMN extra text")
-        await made.told(webhook("e-1", "Lead", "10:00"))
+        await made.record(webhook("e-1", "Lead", "10:00"))
         assert "extra" in (await report.changes(0, 10))[0]
         async with made.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes DROP COLUMN extra")

@@ -123,7 +123,7 @@ async def test_a_daemon_that_is_started_again_is_found_and_nothing_is_missed(
             await page.until("document.querySelector('#link').dataset.state === 'lost'")
             assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
         async with recorder(url, instance="between") as between:
-            await between.told(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
+            await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
         async with own.ready():
             await page.until(f"{LIVE} && {IDS}.length === 7")
             await asyncio.gather(*(own.post(body) for body in strangers(900_101, 5)))

@@ -185,7 +185,7 @@ async def test_a_young_house_shows_its_hour(page: Page, house: House) -> None:
     house.view.day = dataclasses.replace(
         house.view.day,
         started_at=NOW - timedelta(minutes=5),
-        captures=dataclasses.replace(house.view.day.captures, by_source=empty),
+        change_counts=dataclasses.replace(house.view.day.change_counts, by_source=empty),
     )
     await show(page, house)
     await page.until("document.querySelector('#timeline-title').innerText === 'The last hour'")

@@ -15,10 +15,10 @@ from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.commands.console import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
+from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Refused, Unavailable
 from fubd.settings import Settings
-from fubd.subscriptions import Keeper
+from fubd.subscriptions import SubscriptionManager
 
 REGISTER = "register a system at apps.followupboss.com/system-registration, and set FUB_SYSTEM and FUB_SYSTEM_KEY to what it gives"
 
@@ -42,7 +42,7 @@ async def _client(settings: Settings, metrics: Metrics) -> AsyncIterator[FubClie
         rng=random.SystemRandom(),
         connect_timeout_seconds=_FUB_SECONDS / 2,
         attempt_timeout_seconds=_FUB_SECONDS / 2,
-        patience_seconds=_FUB_SECONDS,
+        total_timeout_seconds=_FUB_SECONDS,
     ) as client:
         yield client
 
@@ -53,7 +53,7 @@ async def examine_account(settings: Settings) -> list[Finding]:
     async with _client(settings, metrics) as client:
         try:
             identity = await client.identity()
-        except Refused as error:
+        except FubRefused as error:
             told = "Follow Up Boss does not accept FUB_API_KEY" if error.status == HTTPStatus.UNAUTHORIZED else str(error)
             return [
                 Finding("api key", Status.FIX, told, "set FUB_API_KEY to a key of the account's owner (Follow Up Boss: Admin, API)"),
@@ -82,7 +82,7 @@ class _Ownership(StrEnum):
 async def _ownership(client: FubClient) -> _Ownership:
     try:
         await client.subscriptions()
-    except Refused as error:
+    except FubRefused as error:
         return _Ownership.NO_SYSTEM if "system" in str(error).lower() else _Ownership.NOT_OWNER
     except Unavailable:
         return _Ownership.UNKNOWN
@@ -129,7 +129,7 @@ async def _webhooks(settings: Settings, client: FubClient, metrics: Metrics, own
     if owner is _Ownership.UNKNOWN:
         return Finding("webhooks", Status.UNKNOWN, "Follow Up Boss did not tell")
     # It may change nothing here.
-    report = await Keeper(client, metrics, public_url=settings.public_url, manage=False).check()
+    report = await SubscriptionManager(client, metrics, public_url=settings.public_url, manage=False).check()
     wrong = [event for event in report.events if event.now is not SubscriptionStatus.ACTIVE]
     if not wrong:
         told = f"{', '.join(event.event for event in report.events)} are active and lead here"

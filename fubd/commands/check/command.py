@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 async def examined(settings: Settings) -> list[Finding]:
     """Examine everything, side by side where it can be; in the order of the lines."""
-    parts = (examine_database(settings), examine_account(settings), examine_public_url(settings))
-    return [_configuration(settings), *(finding for part in await asyncio.gather(*parts) for finding in part)]
+    components = (examine_database(settings), examine_account(settings), examine_public_url(settings))
+    return [_configuration(settings), *(finding for part in await asyncio.gather(*components) for finding in part)]
 
 
 def _is_good(findings: list[Finding]) -> bool:

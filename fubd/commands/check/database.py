@@ -5,11 +5,11 @@ from __future__ import annotations
 from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.commands.console import counted
 from fubd.commands.session import database
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse
-from fubd.store.inspection import Examination, Schema, examine
-from fubd.store.pool_mode import Pooling
+from fubd.store.inspection import DatabaseInspection, Schema, examine
+from fubd.store.pool_mode import PoolMode
 
 _OLDEST_VERSION = 14
 _EXPOSED_SHOWN = 3
@@ -43,7 +43,7 @@ def _is_supabase_direct(dsn: Dsn) -> bool:
     return dsn.host.startswith(beginning) and dsn.host.endswith(ending)
 
 
-def _reached(settings: Settings, dsn: Dsn, seen: Examination) -> Finding:
+def _reached(settings: Settings, dsn: Dsn, seen: DatabaseInspection) -> Finding:
     place = f"PostgreSQL {seen.version} at {dsn.place}" if settings.database_url is not None else f"the embedded PostgreSQL {seen.version}"
     if seen.version < _OLDEST_VERSION:
         return Finding("database", Status.FIX, f"{place} is too old", f"use PostgreSQL {_OLDEST_VERSION} or newer")
@@ -58,7 +58,7 @@ def _reached(settings: Settings, dsn: Dsn, seen: Examination) -> Finding:
     return Finding("database", Status.GOOD, place)
 
 
-def _tls(dsn: Dsn, seen: Examination) -> Finding:
+def _tls(dsn: Dsn, seen: DatabaseInspection) -> Finding:
     if dsn.tls in {Tls.VERIFY_FULL, Tls.VERIFY_CA}:
         return Finding("tls", Status.GOOD, f"{dsn.tls}: encrypted, and the server's certificate is verified")
     if dsn.tls is Tls.REQUIRE:
@@ -73,18 +73,18 @@ def _tls(dsn: Dsn, seen: Examination) -> Finding:
     return Finding("tls", Status.GOOD, "not encrypted: the server is on this machine")
 
 
-def _pooler(dsn: Dsn, seen: Examination) -> Finding:
-    if seen.pooling is Pooling.TRANSACTION:
+def _pooler(dsn: Dsn, seen: DatabaseInspection) -> Finding:
+    if seen.pooling is PoolMode.TRANSACTION:
         better = "the session pooler, port 5432, saves parsing each statement anew" if dsn.port == _SUPABASE_TRANSACTIONS else ""
         return Finding("pooler", Status.NOTE, "a pooler in transaction mode: no statement stays prepared", better)
-    if seen.pooling is Pooling.SESSION:
+    if seen.pooling is PoolMode.SESSION:
         return Finding("pooler", Status.GOOD, "a pooler in session mode; fubd takes at most 4 of its connections")
     if _is_supabase_direct(dsn):
         return Finding("pooler", Status.NOTE, "none; this address is IPv6 only", "from Railway use the session pooler's address, port 5432")
     return Finding("pooler", Status.GOOD, "none: connected to the server itself")
 
 
-def _schema(settings: Settings, seen: Examination) -> Finding:
+def _schema(settings: Settings, seen: DatabaseInspection) -> Finding:
     mine = "adopted from older scripts" if seen.adopted else "fubd's own"
     if seen.schema is Schema.REFUSED:
         return Finding("schema", Status.FIX, seen.refusal or "", "start the version of fubd that made it")
@@ -111,7 +111,7 @@ def _user(settings: Settings) -> str:
     return parse(settings.database_url.get_secret_value()).user if settings.database_url is not None else "the user"
 
 
-def _exposure(seen: Examination) -> Finding:
+def _exposure(seen: DatabaseInspection) -> Finding:
     if not seen.exposed:
         return Finding("exposure", Status.GOOD, "anon and authenticated, the roles of web clients, can reach nothing of it")
     shown = [f"{thing.name} is open to {' and '.join(thing.roles)}" for thing in seen.exposed[:_EXPOSED_SHOWN]]

@@ -3,7 +3,7 @@
 `foreign` is for afterwards: the older scripts may go on writing.
 """
 
-from fubd.store.adoption.adopt import Adopted, AdoptionRefused, GivenBack, adopt, look, state, undo
+from fubd.store.adoption.adopt import Adopted, AdoptionRefused, UndoResult, adopt, look, state, undo
 from fubd.store.adoption.foreign import count_foreign
 from fubd.store.adoption.plan import BACKUP, Obstacle, Plan, Step
 
@@ -11,10 +11,10 @@ __all__ = [
     "BACKUP",
     "Adopted",
     "AdoptionRefused",
-    "GivenBack",
     "Obstacle",
     "Plan",
     "Step",
+    "UndoResult",
     "adopt",
     "count_foreign",
     "look",

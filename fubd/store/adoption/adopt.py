@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.ports import Refused
+from fubd.errors import UserError
 from fubd.store import migrations, statements
 from fubd.store.adoption import dry_run
 from fubd.store.adoption import plan as planning
@@ -37,11 +37,11 @@ _BEGIN = (
 Told = Callable[[str], None]
 
 
-class AdoptionRefused(Refused):
+class AdoptionRefused(UserError):
     """It cannot be done as things stand, and nothing was changed; the message says why and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, status=0)
+        super().__init__(message)
 
 
 class _Crowded(AdoptionRefused):
@@ -59,7 +59,7 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenBack:
+class UndoResult:
     """The rows before and after; `as_found` tells whether they are those of the day of adoption, none added or changed by anybody."""
 
     before: Fingerprint
@@ -121,7 +121,7 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], shown: Plan, told: Told
         await _make_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
         told("trying what the daemon will do, and taking it back")
         if not await dry_run.attempt(connection, columns):
-            raise AdoptionRefused(_meddled(found.facts))
+            raise AdoptionRefused(_interference_message(found.facts))
         told("counting and hashing again")
         after = await _fingerprint(connection, plan)
         if not before == copy == after:
@@ -151,7 +151,7 @@ async def _carry_out(connection: asyncpg.Connection, steps: Sequence[tuple[str, 
             await connection.execute(statement, timeout=_LONGEST_SECONDS)
 
 
-def _meddled(facts: Facts) -> str:
+def _interference_message(facts: Facts) -> str:
     """Say that rows did not come to stand as they were written."""
     off = [f"ALTER TABLE {_TABLE} DISABLE TRIGGER {_quoted(name)}" for name in facts.triggers]
     off += [f"DROP RULE {_quoted(name)} ON {_TABLE}" for name in facts.rules]
@@ -161,7 +161,7 @@ def _meddled(facts: Facts) -> str:
     )
 
 
-async def undo(pool: Pool, *, told: Told = lambda _: None) -> GivenBack:
+async def undo(pool: Pool, *, told: Told = lambda _: None) -> UndoResult:
     """Give an adopted table (see `state`) back as it was, with what other writers have added. Raises AdoptionRefused, Unavailable."""
     async with _transaction(pool) as connection:
         told("waiting for the table to be free")
@@ -183,7 +183,7 @@ async def undo(pool: Pool, *, told: Told = lambda _: None) -> GivenBack:
         if before != after:
             raise AdoptionRefused("the rows are not what they were before: all of it has been taken back; please report this")
         told("committing")
-    return GivenBack(before, after, as_found=before.digest == facts["digest"])
+    return UndoResult(before, after, as_found=before.digest == facts["digest"])
 
 
 @asynccontextmanager

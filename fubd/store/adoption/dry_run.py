@@ -10,9 +10,9 @@ import asyncpg
 
 from fubd.core.observation import Reading
 from fubd.core.reconcile import reconcile
-from fubd.ports import Facts, NewClaim, Writing
+from fubd.ports import ChangeSet, Facts, NewClaim
 from fubd.store import stage_changes
-from fubd.store.recording import OneRecording
+from fubd.store.recording import RecordingTransaction
 
 # The largest id, which is nobody's.
 _NOBODY = 2**63 - 1
@@ -31,7 +31,7 @@ async def attempt(connection: asyncpg.Connection, columns: Mapping[str, str]) ->
     await taking_back.start()
     try:
         product = await stage_changes.read(connection)
-        recording = OneRecording(connection, product, "adopt", columns, [])
+        recording = RecordingTransaction(connection, product, "adopt", columns, [])
         await _record(recording, _entry("first", 1), None)
         await _record(recording, _state("third " + "x" * _LONG, 3), _facts(columns))
         await _record(recording, _entry("second " + "x" * _LONG, 2), None)
@@ -64,19 +64,19 @@ def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
     ]
 
 
-async def _record(recording: OneRecording, claim: NewClaim, facts: Facts | None) -> None:
-    taken = await recording.take([], [claim], [_NOBODY])
-    (near,) = await recording.load({_NOBODY: claim.at - _WINDOW})
+async def _record(recording: RecordingTransaction, claim: NewClaim, facts: Facts | None) -> None:
+    taken = await recording.insert_claims([], [claim], [_NOBODY])
+    (near,) = await recording.load_history({_NOBODY: claim.at - _WINDOW})
     if facts is not None:
-        await recording.facts([facts])
+        await recording.upsert_people([facts])
     difference = reconcile(near, taken.claims, window=_WINDOW, began=None)
     evidence = {known.seq: json.dumps({"stage": known.stage.name}) for known in near.claims}
-    await recording.write(
-        Writing(
+    await recording.apply_changes(
+        ChangeSet(
             recorded=[(_NOBODY, made) for made in difference.recorded],
             corrected=[(_NOBODY, corrected) for corrected in difference.corrected],
-            joined=[(_NOBODY, row) for row in difference.joined],
-            hints=[],
+            merged=[(_NOBODY, row) for row in difference.merged],
+            refetches=[],
             evidence=evidence,
             now=_DAY,
         )

