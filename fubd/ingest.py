@@ -85,8 +85,9 @@ class _BatchResult:
 class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed; `on_commit`, when
-    set, is called with the rows of each committed batch, `on_new_delivery` with when the event of each new delivery was created (our clock).
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed;
+    `on_commit`, when set, is called with the rows of each committed batch, `on_new_delivery` with when the event of each new delivery was
+    created (our clock).
     """
 
     def __init__(

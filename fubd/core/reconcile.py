@@ -68,7 +68,10 @@ class PersonHistory:
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """A row to be made. `claim_to_relink`: the seq of the older claim that makes it, when no new one does; then `row.id` is 0, to be drawn."""
+    """A row to insert.
+
+    `claim_to_relink`: the seq of the older claim that makes it, when no new claim does; then `row.id` is 0 and is drawn later.
+    """
 
     row: Row
     dated_by: Claim

@@ -79,8 +79,8 @@ class Start:
 class Change:
     """One stage really entered.
 
-    `changed_after` is None when `changed_at` is exact, else the earliest bound. `dated_by` is the claim that dates it. `claims`: every claim, by
-    `seq`, that saw this very change; `repeated_by`: entries of the same stage told again later, the step between unseen.
+    `changed_after` is None when `changed_at` is exact, else the earliest bound. `dated_by` is the claim that dates it. `claims`: every
+    claim, by `seq`, that saw this very change; `repeated_by`: entries of the same stage told again later, the step between unseen.
     """
 
     stage_from: str | None

@@ -24,8 +24,8 @@ FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 class CatchUp:
     """Runs errands, notes each in the book and in the metrics, and advances coverage when one is complete.
 
-    `totals` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` and `trash` know the account's
-    ways, once they have probed them, for all readers that share them.
+    `totals` adds up what they brought; whoever wants the figures of one recovery makes a reader for it. `walk` and `trash` know the
+    account's ways, once they have probed them, for all readers that share them.
     """
 
     def __init__(

@@ -21,11 +21,11 @@ NOTHING = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0)
 class PollPolicy:
     """How the poller goes about it. `pacing` and `scrub_batches` (of 100 people, re-verified with a poll) are the owner's settings.
 
-    `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `refetch_gather_seconds`: how long hints are
-    gathered for one call, and never longer than a thirtieth of the poll interval; `refetch_settle_seconds`: how long the first of them waits
-    for others; `refetch_retry_seconds`: the first wait for a person who cannot be read yet, doubling. `idle_seconds`: how often an instance
-    that may not poll looks at what the other decided. `sweep_workers`: pages in flight at once. `progress_seconds`: from one line in the
-    log to the next.
+    `overlap_seconds`: by how much coverage stays behind the instant a poll began (at most 120). `refetch_gather_seconds`: how long hints
+    are gathered for one call, and never longer than a thirtieth of the poll interval; `refetch_settle_seconds`: how long the first of them
+    waits for others; `refetch_retry_seconds`: the first wait for a person who cannot be read yet, doubling. `idle_seconds`: how often an
+    instance that may not poll looks at what the other decided. `sweep_workers`: pages in flight at once. `progress_seconds`: from one
+    line in the log to the next.
     """
 
     pacing: Policy = field(default_factory=Policy)

@@ -55,8 +55,8 @@ class RecoveryResult:
 class Poller:
     """Polls while `is_leader()` says that this instance may.
 
-    `jitter` gives numbers in [0, 1). `poll_now` asks for a poll at once. `refetch_requested` is set when new hints were committed. `on_mode_change` is called
-    with each change of mode and its evidence, once it is in the book.
+    `jitter` gives numbers in [0, 1). `poll_now` asks for a poll at once. `refetch_requested` is set when new hints were committed.
+    `on_mode_change` is called with each change of mode and its evidence, once it is in the book.
     """
 
     def __init__(

@@ -60,7 +60,10 @@ class TokenBucket:
 
 
 class Refetcher:
-    """The second loop of the poller. `is_leader` tells whether this instance may read; `refetch_requested` is set when new hints were committed."""
+    """Reads the people that webhooks without a stage name.
+
+    `is_leader` says whether this instance may read; `refetch_requested` is set when new refetch requests were committed.
+    """
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ VARIANTS = {
     "CREATE VIEW everything AS SELECT * FROM source_health;",
 }
 
-_ROWS = (_SAMPLES / "reads/changes_by_ids.sql").read_text(encoding="utf-8")
+_ROWS = (_SAMPLES / "rows.sql").read_text(encoding="utf-8")
 _MUST = {
     "person_id": "'1'",
     "stage_to": "'Lead'",
