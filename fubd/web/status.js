@@ -203,12 +203,11 @@ function showSpan(hours) {
   at("span-words").textContent = hours === 1 ? "hour" : `${hours} hours`;
 }
 
-function isYoung({ captures, now: told, started_at: started }) {
-  const hourAgo = new Date(told).getTime() - HOUR;
-  if (new Date(started).getTime() < hourAgo) return false;
-  const before = hourAgo - new Date(captures.start).getTime();
-  const quiet = (counts) => counts.slice(0, Math.floor(before / (captures.bucket_seconds * 1000))).every((each) => each === 0);
-  return Object.values(captures.by_source).every(quiet);
+function hasOneHourAtMost({ change_counts: changeCounts, now: serverTime, started_at: startedAt }) {
+  const hourAgo = new Date(serverTime).getTime() - HOUR;
+  if (new Date(startedAt).getTime() < hourAgo) return false;
+  const older = Math.floor((hourAgo - new Date(changeCounts.start).getTime()) / (changeCounts.bucket_seconds * 1000));
+  return Object.values(changeCounts.by_source).every((counts) => counts.slice(0, older).every((count) => count === 0));
 }
 
 at("spans").addEventListener("change", (event) => {
@@ -223,7 +222,7 @@ function askOverview() {
   return ask(`/api/overview?hours=${asked ?? 24}`, (overview) => {
     if (asked !== span) return;
     if (span === null) {
-      showSpan(isYoung(overview) ? 1 : 24);
+      showSpan(hasOneHourAtMost(overview) ? 1 : 24);
       if (span === 1) askOverview();
     }
     ahead = new Date(overview.now).getTime() - Date.now();

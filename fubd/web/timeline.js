@@ -36,7 +36,7 @@ export class Timeline {
   }
 
   show(overview) {
-    const { start, bucket_seconds: seconds, by_source: bySource } = overview.captures;
+    const { start, bucket_seconds: seconds, by_source: bySource } = overview.change_counts;
     const webhook = bySource.webhook ?? [];
     const polling = bySource.polling ?? [];
     this.#data = {
