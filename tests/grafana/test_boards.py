@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -16,7 +15,6 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from fubd.store.dsn import parse
 from tests.deploy.promql import exported, metrics_in, wrongs
-from tests.grafana.alerting import PROVISIONED, RULES, provisioned
 from tests.grafana.boards import GRAFANA, NAMES, Query, board, panels, promql, queries, sql, sql_without_rows
 from tests.stack import house
 
@@ -139,28 +137,6 @@ async def test_the_business_queries_find_rows(database: str, tmp_path: Path) -> 
     of_now = {"Source health", "People", "Where people stand", "Time in stage"}
     later = await sql_without_rows(database, since=SINCE, until=UNTIL)
     assert {query.panel for query in SQL} - set(later) <= of_now
-
-
-def test_the_alerts_are_prometheus_own() -> None:
-    """The alert rules for Grafana say what Prometheus's say; when not: `python -m tests.grafana.alerting`."""
-    assert PROVISIONED.read_text() == provisioned(RULES.read_text())
-
-
-def alert_rules() -> list[dict[str, Any]]:
-    """Give the provisioned alert rules."""
-    return [rule for group in yaml.safe_load(PROVISIONED.read_text())["groups"] for rule in group["rules"]]
-
-
-@pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: str(rule["title"]))
-def test_an_alert_needs_no_recording_rule(rule: dict[str, Any]) -> None:
-    """Each alert for Grafana reads only what fubd exports, from our data source, and its condition is one of its steps."""
-    query = rule["data"][0]
-    assert wrongs(query["model"]["expr"].replace("$$", "$")) == []
-    assert rule["condition"] in {step["refId"] for step in rule["data"]}
-    sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "fubd.yaml").read_text())["datasources"]
-    assert query["datasourceUid"] in {source["uid"] for source in sources}
-    texts = json.dumps(rule)
-    assert not re.search(r"(?<!\$)\$(?!\$)", texts.replace("$$", "")), "a single dollar sign is taken for a variable"
 
 
 def test_the_data_sources_are_those_of_the_dashboards() -> None:
