@@ -8,12 +8,10 @@ recorder empties its queue, the lease is given back, the pool closes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import random
-import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from fubd.core.pacing import Policy
 from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.errors import Unavailable
 from fubd.ingest import Ingest
+from fubd.lease import Lease
 from fubd.metrics import Metrics
 from fubd.monitor import DeliveryCounts, Monitor, StaleAfter
 from fubd.notifier import Notifier
@@ -39,21 +38,16 @@ from fubd.settings import Settings
 from fubd.store import ChangeStore, Dsn, Pool, Report, SchemaRefused, StateStore, migrate
 from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
+from fubd.watchdog import Watchdog
 
 _log = logging.getLogger("fubd")
 
-_LEASE_SECONDS = 10.0
-_LEASE_RENEW_SECONDS = 3.0
-# Who waits for the lease looks more often: after a clean stop it is free at once.
-_LEASE_ASK_SECONDS = 1.0
 # Together with the closing of the pool (1 s) these stay below the 10 s within which a stop is over, whatever the database does.
 _DRAIN_SECONDS = 5.5
 _LAST_WORK_SECONDS = 2.0
 _LOOPS_END_SECONDS = 3.0
 _FIRST_RETRY_SECONDS = 0.25
 _LAST_RETRY_SECONDS = 5.0
-_STALL_SECONDS = 30
-_STALLED = 70
 
 
 @dataclass(slots=True)
@@ -172,14 +166,13 @@ class Daemon:
         self._parts = components
         self._host = host if host is not None else settings.host
         self._port = settings.port if port is None else port
-        self._leader_until = float("-inf")
-        self._poll_now = asyncio.Event()
+        self._lease = Lease(components.state, clock, metrics, holder=components.instance)
         self._stop = asyncio.Event()
         self._server_stopped = asyncio.Event()
         self._recording_stops = asyncio.Event()
         self.listening = asyncio.Event()
         self.subscriptions = SubscriptionManager(
-            components.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, is_leader=self._is_leader
+            components.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, lease=self._lease
         )
         self.poller = Poller(
             api=components.client,
@@ -190,9 +183,9 @@ class Daemon:
             policy=poll_policy or PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
             subscriptions=self.subscriptions,
             jitter=random.SystemRandom().random,
-            is_leader=self._is_leader,
+            is_leader=lambda: self._lease.held,
             refetch_requested=components.refetch_requested,
-            poll_now=self._poll_now,
+            poll_now=self._lease.gained,
             on_mode_change=lambda _record, _evidence: self.monitor.refresh_soon(),
         )
         self.notifier = None
@@ -242,7 +235,7 @@ class Daemon:
         _tune_gc()
         try:
             async with self._parts.client, asyncio.TaskGroup() as group:
-                self._start(group, "watchdog", Watchdog().beat, self._recording_stops)
+                self._start(group, "watchdog", Watchdog().run, self._recording_stops)
                 work = group.create_task(self._work(stop, refused), name="work")
                 await stop.wait()
                 await self.server.stop(within_seconds=_DRAIN_SECONDS)
@@ -277,7 +270,7 @@ class Daemon:
             loops = [
                 self._start(group, "monitor", self.monitor.look, stop),
                 self._start(group, "stream", self.server.follow, stop),
-                self._start(group, "lease", self._lease, stop),
+                self._start(group, "lease", self._lease.run, stop),
                 self._start(group, "poller", self.poller.run, stop),
                 self._start(group, "hints", self.poller.run_refetches, stop),
             ]
@@ -303,31 +296,6 @@ class Daemon:
                 raise
 
         return group.create_task(guarded(), name=name)
-
-    async def _lease(self, stop: asyncio.Event) -> None:
-        """Hold the lease while we can: whoever has it polls and keeps the webhooks."""
-        components = self._parts
-        while not stop.is_set():
-            asked = components.clock.monotonic()
-            try:
-                async with asyncio.timeout(_LEASE_SECONDS - _LEASE_RENEW_SECONDS):
-                    token = await components.state.acquire_lease(components.instance, ttl_seconds=_LEASE_SECONDS)
-            except (Unavailable, TimeoutError):
-                token = None
-            is_leader = self._is_leader()
-            # Counted from before the question, by our own steady clock: a process that slept through its term does not hold it.
-            self._leader_until = asked + _LEASE_SECONDS if token is not None else float("-inf")
-            if self._is_leader() and not is_leader:
-                self._poll_now.set()
-            components.metrics.lease_held.set(1 if self._is_leader() else 0)
-            await components.clock.pause(_LEASE_RENEW_SECONDS if self._is_leader() else _LEASE_ASK_SECONDS, stop)
-        self._leader_until = float("-inf")
-        with contextlib.suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(2.0):
-                await components.state.release_lease(components.instance)
-
-    def _is_leader(self) -> bool:
-        return self._parts.clock.monotonic() < self._leader_until
 
     def _changed(self, _recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
         # What was healed is noted in the database, where those who listen at another instance find it too.
@@ -359,34 +327,3 @@ def _tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-class Watchdog:
-    """A thread that ends the process when the event loop stalls: a wedged service is never restarted by the platform.
-
-    It counts its own wakings without a sign of the loop, not the time: after a pause of the whole process both go on as if nothing was.
-    """
-
-    def __init__(self, *, end: Callable[[int], None] = os._exit, seconds: int = _STALL_SECONDS) -> None:
-        self._beats = 0
-        self._end = end
-        self._seconds = seconds
-        self._over = threading.Event()
-
-    async def beat(self, stop: asyncio.Event) -> None:
-        """Show once a second that the loop runs."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-        while not stop.is_set():
-            self._beats += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1.0)
-        self._over.set()
-
-    def _watch(self) -> None:
-        seen, silent = -1, 0
-        while not self._over.wait(1.0):
-            seen, silent = (self._beats, 0) if self._beats != seen else (seen, silent + 1)
-            if silent >= self._seconds:
-                os.write(2, b"fubd: the event loop has stalled; ending the process so that it is started again\n")
-                self._end(_STALLED)
-                return

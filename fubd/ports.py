@@ -32,6 +32,18 @@ class Clock(Protocol):
         """Wait until one of the events is set (True) or the seconds have passed (False)."""
 
 
+class Lease(Protocol):
+    """Leadership among the instances on one database: only the leader polls and changes webhook subscriptions."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this instance is the leader now."""
+
+    @property
+    def gained(self) -> asyncio.Event:
+        """Set when this instance becomes the leader; the part that waits for it clears it."""
+
+
 # --- Follow Up Boss -------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ once), elsewhere it is nobody's and counts failures until FUB disables it. Nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from fubd.core.freshness import SubscriptionReport, SubscriptionsReport, Subscri
 from fubd.core.subscriptions import Subscription
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
-from fubd.ports import FubApi
+from fubd.ports import FubApi, Lease
 
 _log = logging.getLogger("fubd.subscriptions")
 
@@ -55,18 +55,16 @@ _SAID = {
 class SubscriptionManager:
     """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours.
 
-    `is_leader` is asked before each change: who was stopped between the look and the change finds that another has made it meanwhile.
+    The lease is checked before each change: while this process was suspended, another instance may have made the change.
     """
 
-    def __init__(
-        self, feed: FubApi, metrics: Metrics, *, public_url: str | None, manage: bool, is_leader: Callable[[], bool] = lambda: True
-    ) -> None:
-        self._api = feed
+    def __init__(self, api: FubApi, metrics: Metrics, *, public_url: str | None, manage: bool, lease: Lease) -> None:
+        self._api = api
         self._metrics = metrics
         self._public = None if public_url is None else _address(public_url.rstrip("/"))
         self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
         self._manage = manage
-        self._is_leader = is_leader
+        self._lease = lease
         self._reports: dict[str, SubscriptionReport] = {}
 
     def statuses(self) -> dict[str, str]:
@@ -128,7 +126,7 @@ class SubscriptionManager:
         advice = self._advice(found)
         report = SubscriptionReport(found.event, found.status, found.status, advice)
         callback = self._callback
-        if not self._manage or callback is None or not self._is_leader():
+        if not self._manage or callback is None or not self._lease.held:
             return report
         try:
             if found.status is SubscriptionStatus.MISSING:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from fubd.core.freshness import SubscriptionsReport
 from fubd.core.subscriptions import Subscription
 from fubd.errors import FubRefused, Unavailable
+from fubd.lease import LocalLease
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import Account, AccountFeed, live
@@ -35,7 +36,7 @@ def _all_ours(url: str = OURS, status: str = "Active") -> list[tuple[str, str, s
 
 def _keeper(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
     metrics = Metrics(CollectorRegistry())
-    return SubscriptionManager(feed, metrics, public_url=public_url, manage=manage), metrics
+    return SubscriptionManager(feed, metrics, public_url=public_url, manage=manage, lease=LocalLease()), metrics
 
 
 def _check(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> SubscriptionsReport:
@@ -59,7 +60,7 @@ def test_nothing_there_is_created_at_the_first_look() -> None:
 def test_who_has_lost_the_turn_since_the_look_changes_nothing() -> None:
     """Stopped between the look and the change, and gone on when another instance has long made it: no second subscription."""
     feed = _registry()
-    keeper = SubscriptionManager(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, is_leader=lambda: False)
+    keeper = SubscriptionManager(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, lease=LocalLease(held=False))
     report = live(keeper.check())
     assert (feed.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from fubd.daemon import Watchdog
+from fubd.watchdog import Watchdog
 
 
 def test_a_stalled_loop_ends_the_process() -> None:
@@ -13,14 +13,14 @@ def test_a_stalled_loop_ends_the_process() -> None:
     ended: list[int] = []
     told = threading.Event()
 
-    def end(code: int) -> None:
+    def exit_process(code: int) -> None:
         ended.append(code)
         told.set()
 
     loop = asyncio.new_event_loop()
     try:
         stop = asyncio.Event()
-        beating = loop.create_task(Watchdog(end=end, seconds=1).beat(stop))
+        beating = loop.create_task(Watchdog(exit_process=exit_process, stall_seconds=1).run(stop))
         # The loop runs for a moment and then stands still, as it does while something blocks it.
         loop.run_until_complete(_moment())
         assert told.wait(10.0)
@@ -42,7 +42,7 @@ async def test_a_running_loop_is_left_alone() -> None:
     ended: list[int] = []
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(Watchdog(end=ended.append, seconds=1).beat(stop))
+        group.create_task(Watchdog(exit_process=ended.append, stall_seconds=1).run(stop))
         await asyncio.wait_for(_turns(2.5), 10)
         stop.set()
     assert ended == []

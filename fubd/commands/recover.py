@@ -23,6 +23,7 @@ from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.daemon import Components, pacing_policy
 from fubd.errors import FubRefused, Malformed, Unavailable
+from fubd.lease import LocalLease
 from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
 from fubd.settings import FOR_FUB, Settings
@@ -104,7 +105,7 @@ class _Recovery:
             clock=components.clock,
             metrics=components.metrics,
             policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
-            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False),
+            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False, lease=LocalLease()),
             jitter=lambda: 0.0,
             is_leader=lambda: self._alone,
             refetch_requested=components.refetch_requested,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from prometheus_client import CollectorRegistry
 
 from fubd.core.subscriptions import Subscription
+from fubd.lease import LocalLease
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator.dice import Dice
@@ -59,7 +60,7 @@ class House:
             clock=self.clock,
             metrics=self.metrics,
             policy=self.policy,
-            subscriptions=SubscriptionManager(self.api, self.metrics, public_url=PUBLIC, manage=True),
+            subscriptions=SubscriptionManager(self.api, self.metrics, public_url=PUBLIC, manage=True, lease=LocalLease()),
             jitter=self.dice.random,
             is_leader=lambda: self.is_leader,
             refetch_requested=self.memory.refetch_requested,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from fubd.client import FubClient
+from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
@@ -76,7 +77,7 @@ async def simulated(
             total_timeout_seconds=36000.0,
         )
         async with client:
-            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC, manage=True)
+            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC, manage=True, lease=LocalLease())
             poller = Poller(
                 api=client,
                 ingestor=memory,

@@ -12,6 +12,7 @@ import pytest
 
 from fubd.core.pacing import Hysteresis, Policy
 from fubd.errors import Unavailable
+from fubd.lease import LocalLease
 from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import EPOCH, live, true_time
@@ -357,7 +358,7 @@ def test_each_switch_is_handed_on_with_its_evidence() -> None:
             clock=house.clock,
             metrics=house.metrics,
             policy=house.policy,
-            subscriptions=SubscriptionManager(house.api, house.metrics, public_url=PUBLIC, manage=True),
+            subscriptions=SubscriptionManager(house.api, house.metrics, public_url=PUBLIC, manage=True, lease=LocalLease()),
             jitter=house.dice.random,
             is_leader=lambda: True,
             refetch_requested=house.memory.refetch_requested,

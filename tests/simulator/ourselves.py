@@ -12,6 +12,7 @@ from typing import Any
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
 from fubd.daemon import Components, build, pacing_policy
+from fubd.lease import LocalLease
 from fubd.poller import Poller, PollPolicy
 from fubd.settings import load
 from fubd.simulator import SimClock
@@ -36,7 +37,7 @@ class Ourselves:
             clock=components.clock,
             metrics=components.metrics,
             policy=PollPolicy(pacing=pacing_policy(components.settings)),
-            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False),
+            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False, lease=LocalLease()),
             jitter=lambda: 0.0,
             is_leader=lambda: True,
             refetch_requested=asyncio.Event(),

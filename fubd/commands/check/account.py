@@ -16,6 +16,7 @@ from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.commands.console import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
 from fubd.errors import FubRefused, Unavailable
+from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.settings import Settings
 from fubd.subscriptions import SubscriptionManager
@@ -129,7 +130,7 @@ async def _webhooks(settings: Settings, client: FubClient, metrics: Metrics, own
     if owner is _Ownership.UNKNOWN:
         return Finding("webhooks", Status.UNKNOWN, "Follow Up Boss did not tell")
     # It may change nothing here.
-    report = await SubscriptionManager(client, metrics, public_url=settings.public_url, manage=False).check()
+    report = await SubscriptionManager(client, metrics, public_url=settings.public_url, manage=False, lease=LocalLease()).check()
     wrong = [event for event in report.events if event.now is not SubscriptionStatus.ACTIVE]
     if not wrong:
         told = f"{', '.join(event.event for event in report.events)} are active and lead here"
