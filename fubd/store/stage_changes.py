@@ -7,11 +7,12 @@ is null there. Both are whole in fubd's own tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from fubd.store import statements
+from fubd.store.statements import Query
 
 # Longer than any name of a stage that is read (`fubd.core`).
 _UNBOUNDED = 10_000
@@ -101,6 +102,11 @@ class StageChangesTable:
         """Write a row (alias c) as JSON text for readers: every column but the evidence, instants in UTC."""
         columns = ", ".join(column.shown for column in self.columns.values() if column.name != "raw_payload")
         return f"(SELECT row_to_json(shown)::text FROM (SELECT {columns}) shown)"
+
+    def query(self, name: str, columns: Mapping[str, str] | None = None) -> Query:
+        """Return a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""
+        query = statements.query(name)
+        return replace(query, text=statements.with_columns(query.text, columns or {}, self.fitted).replace("{shown}", self.shown))
 
     def statement(self, name: str, columns: Mapping[str, str] | None = None) -> str:
         """Give a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""

@@ -1,13 +1,71 @@
-"""The SQL files, one statement a file, by name."""
+"""The SQL files, one statement a file, by name.
+
+Parameters are written `:name`. Postgres numbers them, so a file is translated once: `:name` becomes `$n`, in the order of first use.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+import asyncpg
+
+# A parameter, or what may contain something that only looks like one: a string, a quoted name, a comment, a cast.
+_PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|::|:(?P<name>[a-z_][a-z0-9_]*)""")
 _VALUE = re.compile(r"\{(?P<new>new )?(?P<column>[a-z_][a-z0-9_]*): (?P<value>[^{}]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One statement as Postgres takes it. `parameters` are the names of $1, $2, ... in that order."""
+
+    name: str
+    text: str
+    parameters: tuple[str, ...]
+
+    def arguments(self, values: Mapping[str, object]) -> list[object]:
+        """Return the values in the order of the parameters. Raises TypeError unless each parameter has one and nothing is left over."""
+        if values.keys() != set(self.parameters):
+            raise TypeError(f"{self.name} takes {sorted(self.parameters)}, not {sorted(values)}")
+        return [values[parameter] for parameter in self.parameters]
+
+    async def fetch(self, connection: asyncpg.Connection, **values: object) -> list[asyncpg.Record]:
+        """Run it and return all rows."""
+        rows: list[asyncpg.Record] = await connection.fetch(self.text, *self.arguments(values))
+        return rows
+
+    async def fetchrow(self, connection: asyncpg.Connection, **values: object) -> asyncpg.Record:
+        """Run it and return the first row, None when there is none."""
+        return await connection.fetchrow(self.text, *self.arguments(values))
+
+    async def execute(self, connection: asyncpg.Connection, **values: object) -> None:
+        """Run it for its effect."""
+        await connection.execute(self.text, *self.arguments(values))
+
+
+@cache
+def query(name: str) -> Query:
+    """Return the statement of `fubd/sql/NAME.sql`."""
+    return parse(name, text(name))
+
+
+def parse(name: str, written: str) -> Query:
+    """Return a statement with its named parameters numbered."""
+    parameters: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        parameter = found["name"]
+        if parameter is None:
+            return found[0]
+        if parameter not in parameters:
+            parameters.append(parameter)
+        return f"${parameters.index(parameter) + 1}"
+
+    numbered_text = _PARAMETER.sub(numbered, written)
+    return Query(name, numbered_text, tuple(parameters))
 
 
 @cache

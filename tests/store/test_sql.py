@@ -38,10 +38,26 @@ async def test_each_statement_is_one_that_the_server_understands(connection: asy
     """Prepared as the daemon prepares it, with a column of FUBD_COLUMNS."""
     table = await read(connection)
     for name in PREPARED:
-        await connection.prepare(table.statement(name, COLUMNS))
+        await connection.prepare(table.query(name, COLUMNS).text)
 
 
 async def test_migrations_are_numbered_without_a_gap() -> None:
     """From 1 on, each once, in the order in which they are applied."""
     numbers = [number for number, _, _ in statements.migrations()]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_named_parameters_are_numbered_in_the_order_of_their_first_use() -> None:
+    """Casts, strings, quoted names and comments are left as they are, although they may contain a colon and a word."""
+    written = "SELECT :b::text, ':c', \":d\", x[1], :a, :b -- :e\nFROM t"
+    expected = "SELECT $1::text, ':c', \":d\", x[1], $2, $1 -- :e\nFROM t"
+    assert statements.parse("written", written) == statements.Query("written", expected, ("b", "a"))
+
+
+async def test_a_parameter_without_a_value_and_a_value_without_a_parameter_are_errors() -> None:
+    """A misspelt name is found before anything is sent."""
+    query = statements.Query("some/query", "SELECT $1, $2", ("first", "second"))
+    assert query.arguments({"second": 2, "first": 1}) == [1, 2]
+    for values in ({"first": 1}, {"first": 1, "second": 2, "third": 3}):
+        with pytest.raises(TypeError, match="some/query"):
+            query.arguments(values)
