@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from fubd.core.problems import ProblemName
+
 SOURCES = ("webhook", "polling")
 MODES = ("starting", "steady", "watch", "failover", "recovering")
 DELIVERY_OUTCOMES = (
@@ -126,6 +128,9 @@ class Metrics:
         self.lease_held = gauge("lease_held", "1 while this instance polls and keeps the webhooks.")
         self.ledger_imbalance = gauge("ledger_imbalance", "Answers that do not add up with outcomes and rows: must be 0.")
         self.chain_violations = gauge("chain_violations", "Rows whose stage_from is not the row before: must be 0.")
+        self.problem = gauge(
+            "problem", "1 while this problem holds; /health says since when and what to do.", "problem", tuple(ProblemName)
+        )
         self.show_mode("starting")
         # A ratio that nobody has measured is not 0.
         self.completeness_ratio.set(float("nan"))
