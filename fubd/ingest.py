@@ -130,7 +130,7 @@ class Ingest:
         if pending is None:
             return self._enqueue(delivery, len(delivery.body))
         answer: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
-        if pending.answer.result():
+        if pending.answer.done():
             # Its first sender was refused and this one would wait as long; it is kept already.
             answer.set_exception(Unavailable("the database is away; this delivery is kept already"))
         else:
@@ -187,7 +187,7 @@ class Ingest:
                 self._refuse(item)
 
     def _refuse(self, item: _Item) -> None:
-        if not item.answer.result():
+        if not item.answer.done():
             item.answer.set_exception(Unavailable("fubd is stopping"))
 
     @property
@@ -204,7 +204,7 @@ class Ingest:
                 break
             item = self._queue.popleft()
             self._queued_bytes -= item.size
-            if item.answer.result() and isinstance(item.what, Snapshot):
+            if item.answer.done() and isinstance(item.what, Snapshot):
                 # Its reader has gone and will read again; a delivery is kept whoever waits for it.
                 continue
             batch.append(item)
@@ -390,14 +390,14 @@ class Ingest:
                 answer: DeliveryOutcome | SnapshotResult = _receipt(item.what, new=item.what.key in fresh)
                 fresh.discard(item.what.key)
                 if answer is not DeliveryOutcome.DUPLICATE:
-                    self.stored_unanswered += item.answer.result()
+                    self.stored_unanswered += item.answer.done()
                     self._tell_arrival(item.what)
                 for again in item.duplicates:
-                    if not again.result():
+                    if not again.done():
                         again.set_result(DeliveryOutcome.DUPLICATE)
             else:
                 answer = _findings(item.what, moved, result.known)
-            if not item.answer.result():
+            if not item.answer.done():
                 item.answer.set_result(answer)
 
     def _tell_arrival(self, delivery: Delivery) -> None:
