@@ -35,7 +35,7 @@ from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock
 from fubd.server import ApiBudget, Server
 from fubd.settings import Settings
-from fubd.store import ChangeStore, Dsn, Pool, Report, SchemaRefused, StateStore, migrate
+from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, SchemaRefused, StateStore, StatusReader, migrate
 from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
 from fubd.watchdog import Watchdog
@@ -60,7 +60,9 @@ class Components:
     pool: Pool
     state: StateStore
     store: ChangeStore
-    report: Report
+    changes: ChangeReader
+    status: StatusReader
+    maintenance: Maintenance
     client: FubClient
     ingest: Ingest
     refetch_requested: asyncio.Event
@@ -105,7 +107,9 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         pool,
         StateStore(pool, alerting=alerting),
         store,
-        Report(pool, instance=instance),
+        ChangeReader(pool),
+        StatusReader(pool, instance=instance),
+        Maintenance(pool, instance=instance),
         client,
         ingest,
         refetch_requested,
@@ -133,13 +137,13 @@ async def open_database(components: Components, stop: asyncio.Event, *, told: Ca
         try:
             async with components.pool.connection() as connection:
                 await migrate(connection, columns=components.settings.columns)
-            await components.report.keep_settings(
+            await components.maintenance.save_settings(
                 {
                     "webhook_stale_after_seconds": components.settings.webhook_stale_after_seconds,
                     "poll_stale_after_seconds": components.settings.poll_stale_after_seconds,
                 }
             )
-            await components.report.begin()
+            await components.status.mark_start()
         except Unavailable as error:
             reason = str(error)
             told(reason)
@@ -192,7 +196,9 @@ class Daemon:
         if settings.alert_url is not None:
             self.notifier = Notifier(Outbox(components.pool), clock, metrics, url=settings.alert_url.get_secret_value())
         self.monitor = Monitor(
-            components.report,
+            components.changes,
+            components.status,
+            components.maintenance,
             clock,
             metrics,
             stale_after=StaleAfter(settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds),

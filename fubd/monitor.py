@@ -10,16 +10,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
 
-from fubd.core.delivery_attempts import Hour, Others, Tally, attempts_within
+from fubd.core.delivery_attempts import Others, Tally, attempts_within
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, ModeRecord, ShownRow
+from fubd.ports import Clock, ShownRow
 from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth
-
-if TYPE_CHECKING:
-    from fubd.store.status import Known, Pruned
+from fubd.store import ChangeReader, Maintenance, StatusReader
+from fubd.store.status import StatusSummary
 
 _log = logging.getLogger("fubd.monitor")
 
@@ -33,49 +31,6 @@ _EARLY_KEPT = 100_000
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
 _STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
-
-
-class Reports(Protocol):
-    """What the panel asks of the database (`fubd.store.status`). Every method raises Unavailable."""
-
-    async def known(self) -> Known:
-        """Give one look at the whole."""
-
-    async def count_foreign(self) -> int:
-        """Notice rows that another writer added; gives how many are new."""
-
-    async def broken_links(self) -> int:
-        """Count rows that do not follow from the row before."""
-
-    async def settled(self) -> int:
-        """Give up to which id no row can appear any more."""
-
-    async def page(self, after: int, limit: int) -> list[ShownRow]:
-        """Give rows by id, none above the settled."""
-
-    async def rows(self, ids: Sequence[int]) -> list[ShownRow]:
-        """Give these rows."""
-
-    async def last(self, limit: int) -> list[ShownRow]:
-        """Give the last rows, newest first."""
-
-    async def last_correction(self) -> int:
-        """Give the highest number of a correction."""
-
-    async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
-        """Give corrections by number, each with its row."""
-
-    async def change_counts(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
-        """Count rows by source and bucket."""
-
-    async def modes(self, since: datetime) -> list[ModeRecord]:
-        """Give the modes since then."""
-
-    async def keep_answers(self, hours: Sequence[Hour], now: datetime) -> Others:
-        """Keep how our answers went, as counted at `now`; gives how those of other processes went."""
-
-    async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
-        """Remove old raw deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +64,9 @@ class Monitor:
 
     def __init__(
         self,
-        reports: Reports,
+        changes: ChangeReader,
+        status: StatusReader,
+        maintenance: Maintenance,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -125,7 +82,9 @@ class Monitor:
         subscriptions: Callable[[], Mapping[str, str]],
         advice: Callable[[], Mapping[str, str]],
     ) -> None:
-        self._reports = reports
+        self._changes = changes
+        self._status = status
+        self._maintenance = maintenance
         self._clock = clock
         self._metrics = metrics
         self._stale_after = stale_after
@@ -139,7 +98,7 @@ class Monitor:
         self._mode = mode
         self._subscriptions = subscriptions
         self._advice = advice
-        self._known: Known | None = None
+        self._known: StatusSummary | None = None
         self._pruned = 0
         self._started_at = clock.now()
         self._not_ready: str | None = "the database has not answered yet"
@@ -175,10 +134,10 @@ class Monitor:
             self._look_now.clear()
             try:
                 before = self._answered()
-                self._show(await self._reports.known())
+                self._show(await self._status.summary())
                 await self._balance(before)
                 await self._keep_answers()
-                self._metrics.foreign_rows.inc(await self._reports.count_foreign())
+                self._metrics.foreign_rows.inc(await self._maintenance.count_foreign_rows())
                 await self._prune()
             except Unavailable:
                 self._metrics.db_up.set(0)
@@ -193,7 +152,7 @@ class Monitor:
     async def _prune(self) -> None:
         now = self._clock.monotonic()
         if now >= self._prune_due:
-            pruned = await self._reports.prune(older_than_days=self._keep_days, limit=_PRUNE_BATCH)
+            pruned = await self._maintenance.prune(older_than_days=self._keep_days, limit=_PRUNE_BATCH)
             self._pruned += pruned.own
             self._prune_due = now + (_LOOK_SECONDS if pruned.removed == _PRUNE_BATCH else _PRUNE_SECONDS)
 
@@ -203,7 +162,7 @@ class Monitor:
         if began < self._chain_due:
             return
         try:
-            self._metrics.chain_violations.set(await self._reports.broken_links())
+            self._metrics.chain_violations.set(await self._maintenance.count_chain_violations())
             self._chain_said = False
         except Unavailable as error:
             if not self._chain_said:
@@ -218,7 +177,7 @@ class Monitor:
         now = self._clock.monotonic()
         if self._others is None or self._tally.changed() or now >= self._here_due:
             hours = self._tally.unkept(self._clock.now())
-            others = await self._reports.keep_answers(hours, self._clock.now())
+            others = await self._status.exchange_delivery_attempts(hours, self._clock.now())
             self._tally.kept(hours)
             self._here_due = now + _HERE_SECONDS
             if self._others is None:
@@ -239,7 +198,7 @@ class Monitor:
         self._count_answers()
         self._metrics.webhook_failure_ratio.set(self._tally.ratio(self._clock.now(), self._others or Others(0, 0, None)))
 
-    def _show(self, known: Known) -> None:
+    def _show(self, known: StatusSummary) -> None:
         self._known = known
         metrics = self._metrics
         # A database that is full or a standby can be read, and takes nothing.
@@ -302,14 +261,14 @@ class Monitor:
         known = self._known
         if known is None:
             return {source: SourceHealth(stale, None, None, 0) for source, stale in _STALE.items()}
-        webhook = self._status("webhook", known.webhook_heard, self._stale_after.webhook)
-        polling = self._status("polling", known.polling_heard, self._stale_after.polling)
+        webhook = self._source_status("webhook", known.webhook_heard, self._stale_after.webhook)
+        polling = self._source_status("polling", known.polling_heard, self._stale_after.polling)
         return {
             "webhook": SourceHealth(webhook, known.webhook_heard, known.webhook_change, known.webhook_today),
             "polling": SourceHealth(polling, known.polling_heard, known.polling_change, known.polling_today),
         }
 
-    def _status(self, source: str, heard: datetime | None, stale_after_seconds: float) -> str:
+    def _source_status(self, source: str, heard: datetime | None, stale_after_seconds: float) -> str:
         fresh = heard is not None and self._clock.now() - heard <= timedelta(seconds=stale_after_seconds)
         return "HEALTHY" if fresh else _STALE[source]
 
@@ -321,38 +280,38 @@ class Monitor:
         now = self._clock.now()
         edge = now.timestamp() // bucket_seconds * bucket_seconds
         start = datetime.fromtimestamp(edge - (buckets - 1) * bucket_seconds, tz=now.tzinfo)
-        modes = await self._reports.modes(start)
-        settled = await self._reports.settled()
+        modes = await self._status.modes(start)
+        settled = await self._changes.safe_id()
         known = self._known
         return Overview(
             now=now,
             started_at=self._started_at,
             version=self._version,
-            change_counts=ChangeCounts(start, bucket_seconds, await self._reports.change_counts(start, bucket_seconds, buckets)),
+            change_counts=ChangeCounts(start, bucket_seconds, await self._changes.counts_by_source(start, bucket_seconds, buckets)),
             modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
             api=self._api(),
             pending=known.hints if known else 0,
             quarantined=known.quarantined if known else 0,
             settled=settled,
-            recent=await self._reports.last(20),
+            recent=await self._changes.recent(20),
         )
 
     async def settled(self) -> int:
         """Give up to which id no row can appear any more. Raises Unavailable."""
-        return await self._reports.settled()
+        return await self._changes.safe_id()
 
     async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
         """Give rows by id. Raises Unavailable."""
-        return await self._reports.page(after, limit)
+        return await self._changes.page(after, limit)
 
     async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
         """Give these rows. Raises Unavailable."""
-        return await self._reports.rows(ids)
+        return await self._changes.by_ids(ids)
 
     async def last_correction(self) -> int:
         """Give the highest number of a correction. Raises Unavailable."""
-        return await self._reports.last_correction()
+        return await self._changes.last_correction_id()
 
     async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Give corrections by number, each with its row. Raises Unavailable."""
-        return await self._reports.corrections(after, limit)
+        return await self._changes.corrections(after, limit)

@@ -6,12 +6,13 @@ No part imports another's implementation; the daemon hands each its neighbours, 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
@@ -251,6 +252,11 @@ class ShownRow(NamedTuple):
 
     id: int
     json: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns as JSON values."""
+        columns: dict[str, Any] = json.loads(self.json)
+        return columns
 
 
 class ChangeStore(Protocol):

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fubd.metrics import Metrics
-from fubd.store import Pool, Report
+from fubd.store import Maintenance, Pool, StatusReader
 from fubd.store.dsn import parse
 from tests.deploy.programs import run
 from tests.recorder import recorder, webhook
@@ -185,10 +185,10 @@ async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(data
 
 
 @asynccontextmanager
-async def reporting(url: str, instance: str) -> AsyncIterator[Report]:
-    """Give the reports of one instance."""
+async def pooled(url: str) -> AsyncIterator[Pool]:
+    """Open a pool of the test's own."""
     pool = Pool(parse(url))
-    yield Report(pool, instance=instance)
+    yield pool
     await pool.close()
 
 
@@ -197,20 +197,21 @@ async def test_the_books_of_two_instances_are_each_its_own(database: str) -> Non
     async with (
         recorder(database, instance="one") as one,
         recorder(database, instance="two") as two,
-        reporting(database, "one") as of_one,
-        reporting(database, "two") as of_two,
+        pooled(database) as pool,
     ):
+        of_one, of_two = StatusReader(pool, instance="one"), StatusReader(pool, instance="two")
         await one.record(webhook("e0", "A", "10:00"))
-        await of_two.begin()
+        await of_two.mark_start()
         await two.record(webhook("e1", "B", "10:01"))
         await one.record(webhook("e2", "C", "10:02"))
         await two.record(webhook("e1", "B", "10:01"))
-        assert ((await of_one.known()).own_deliveries, (await of_two.known()).own_deliveries) == (2, 1)
+        assert ((await of_one.summary()).own_deliveries, (await of_two.summary()).own_deliveries) == (2, 1)
 
 
 async def test_nobody_removes_what_another_counts_on(database: str) -> None:
     """Old deliveries are removed by whoever stored them, and a day later by anybody: till then the books of the other still need them."""
-    async with recorder(database, instance="one") as one, reporting(database, "one") as of_one, reporting(database, "two") as of_two:
+    async with recorder(database, instance="one") as one, pooled(database) as pool:
+        of_one, of_two = Maintenance(pool, instance="one"), Maintenance(pool, instance="two")
         await one.record(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
         await one.record(webhook("last", "E", "10:10"))
         async with one.pool.connection() as connection:
@@ -219,7 +220,7 @@ async def test_nobody_removes_what_another_counts_on(database: str) -> None:
         assert (await of_two.prune(older_than_days=2, limit=100)).removed == 1
         pruned = await of_one.prune(older_than_days=2, limit=100)
         assert (pruned.removed, pruned.own) == (3, 3)
-        assert (await of_one.known()).own_deliveries == 1
+        assert (await StatusReader(pool, instance="one").summary()).own_deliveries == 1
 
 
 async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> None:

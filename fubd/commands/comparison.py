@@ -24,7 +24,7 @@ from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
 from fubd.poller.sweep import Sweep
 from fubd.ports import Clock, FubApi, PeopleQuery, SnapshotResult, SnapshotSink
 from fubd.store import Pool, StateStore
-from fubd.store.people import Inquiry, Standing
+from fubd.store.people import CurrentStage, PeopleReader
 
 _WORKERS = 16
 _LOOKS = 3
@@ -106,7 +106,7 @@ class Comparison:
         stop: asyncio.Event,
     ) -> None:
         self._clock = clock
-        self._inquiry = Inquiry(pool)
+        self._people = PeopleReader(pool)
         self._book = _Untouched(pool)
         self._ignored = frozenset(ignored_stages)
         self._covered = covered
@@ -126,16 +126,16 @@ class Comparison:
         sweep = Sweep(self._errand, self._book, workers=_WORKERS)
         self._total = lambda: sweep.total
         await sweep.run(None, None)
-        after, known = 0, await self._inquiry.people(0, _KNOWN_AT_ONCE)
+        after, known = 0, await self._people.list_ids(0, _KNOWN_AT_ONCE)
         while known:
             self._doubted.update(person_id for person_id in known if person_id not in self._seen)
             after = known[-1]
-            known = await self._inquiry.people(after, _KNOWN_AT_ONCE)
+            known = await self._people.list_ids(after, _KNOWN_AT_ONCE)
         return await self._settle()
 
     async def sample(self, number: int) -> Result:
         """Compare so many known people, chosen at random. Raises as `everybody` does."""
-        people = await self._inquiry.sample(number)
+        people = await self._people.sample_ids(number)
         self._total = lambda: len(people)
         for first in range(0, len(people), PAGE_SIZE):
             asked = people[first : first + PAGE_SIZE]
@@ -150,7 +150,7 @@ class Comparison:
         self._begin(snapshot.read_at)
         fresh = {reading.person_id: reading for reading in snapshot.readings if reading.person_id not in self._seen}
         self._seen |= fresh.keys()
-        standing = await self._inquiry.standing(fresh.keys())
+        standing = await self._people.current_stages(fresh.keys())
         for person_id, reading in fresh.items():
             if self._difference(reading, standing.get(person_id)) is None:
                 self.result.matched += 1
@@ -160,7 +160,7 @@ class Comparison:
     def _begin(self, read_at: datetime) -> None:
         self._began = read_at if self._began is None else min(self._began, read_at)
 
-    def _difference(self, reading: Reading, standing: Standing | None) -> Difference | None:
+    def _difference(self, reading: Reading, standing: CurrentStage | None) -> Difference | None:
         there = Stage(reading.stage, reading.stage_id)
         if standing is None:
             kind = Kind.UNKNOWN
@@ -203,7 +203,7 @@ class Comparison:
         return moving
 
     async def _judge(self, readings: Sequence[Reading], read_at: datetime) -> list[int]:
-        standing = await self._inquiry.standing([reading.person_id for reading in readings])
+        standing = await self._people.current_stages([reading.person_id for reading in readings])
         moving: list[int] = []
         wrong: list[Reading] = []
         for reading in readings:
@@ -232,7 +232,7 @@ class Comparison:
             return []
         if reading is not None:
             return await self._judge([reading], read_at)
-        standing = (await self._inquiry.standing([person_id])).get(person_id)
+        standing = (await self._people.current_stages([person_id])).get(person_id)
         if standing is None or standing.gone:
             # Created and deleted, or deleted and marked so, while we looked.
             return []

@@ -18,7 +18,7 @@ from fubd.core.timeline import Change, History
 from fubd.errors import Unavailable
 from fubd.settings import Settings
 from fubd.store import Pool, StateStore
-from fubd.store.people import Correction, Ignored, Inquiry, Known
+from fubd.store.people import Correction, IgnoredClaim, KnownPerson, PeopleReader
 
 # Beyond it no database column and no id of Follow Up Boss goes.
 _HIGHEST_ID = 2**63 - 1
@@ -53,7 +53,7 @@ async def _explain(settings: Settings, args: argparse.Namespace, screen: Screen)
 class _Evidence:
     """One claim, and what it does for the row it stands under."""
 
-    claim: Claim | Ignored
+    claim: Claim | IgnoredClaim
     role: str
 
 
@@ -80,7 +80,7 @@ class _Corrected:
 class Story:
     """A person: `stage` as the evidence has it, the rows in order, the claims that made none, and rows that became part of others."""
 
-    person: Known
+    person: KnownPerson
     stage: str | None
     chapters: list[_Chapter]
     rest: list[_Evidence]
@@ -89,19 +89,19 @@ class Story:
 
 async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | None:
     """Gather what there is to tell of a person; None when they are unknown. `window`: FUBD_DEDUP_WINDOW. Raises Unavailable."""
-    inquiry = Inquiry(pool)
-    person = await inquiry.person(person_id)
-    near = await inquiry.everything(person_id)
+    people = PeopleReader(pool)
+    person = await people.person(person_id)
+    near = await people.history(person_id)
     if person is None or near is None:
-        older = await inquiry.older(person_id)
+        older = await people.foreign_history(person_id)
         if older is None:
             return None
         person, near = older
     history = derive(near, window=window, began=(await StateStore(pool).coverage()).began)
-    ignored = await inquiry.ignored(person_id)
-    claims: dict[int, Claim | Ignored] = {claim.seq: claim for claim in near.claims}
+    ignored = await people.ignored_claims(person_id)
+    claims: dict[int, Claim | IgnoredClaim] = {claim.seq: claim for claim in near.claims}
     claims.update((claim.seq, claim) for claim in ignored)
-    corrected = [_Corrected(one, _causes(one, claims.values())) for one in await inquiry.corrections(person_id)]
+    corrected = [_Corrected(one, _causes(one, claims.values())) for one in await people.corrections(person_id)]
     chapters = _chapters(near, history, claims)
     for chapter in chapters:
         chapter.corrections = [one for one in corrected if chapter.row is not None and one.correction.change_id == chapter.row.id]
@@ -115,7 +115,7 @@ async def gather(pool: Pool, person_id: int, *, window: timedelta) -> Story | No
     )
 
 
-def _chapters(near: PersonHistory, history: History, claims: Mapping[int, Claim | Ignored]) -> list[_Chapter]:
+def _chapters(near: PersonHistory, history: History, claims: Mapping[int, Claim | IgnoredClaim]) -> list[_Chapter]:
     chapters = [
         _Chapter(
             change.changed_at,
@@ -140,7 +140,7 @@ def _role(seq: int, change: Change) -> str:
     return "shows a change that no webhook told: it lies between the last sign of the stage before and this"
 
 
-def _rest(history: History, claims: Mapping[int, Claim | Ignored], ignored: Sequence[Ignored]) -> list[_Evidence]:
+def _rest(history: History, claims: Mapping[int, Claim | IgnoredClaim], ignored: Sequence[IgnoredClaim]) -> list[_Evidence]:
     """Say of each claim that belongs to no change why it made no row."""
     at_start = [claims[seq] for seq in history.at_start if seq in claims]
     first = min(at_start, key=lambda claim: (claim.at, claim.seq), default=None)
@@ -152,7 +152,7 @@ def _rest(history: History, claims: Mapping[int, Claim | Ignored], ignored: Sequ
     return sorted(rest, key=lambda one: (one.claim.at, one.claim.seq))
 
 
-def _causes(correction: Correction, claims: Iterable[Claim | Ignored]) -> tuple[int, ...]:
+def _causes(correction: Correction, claims: Iterable[Claim | IgnoredClaim]) -> tuple[int, ...]:
     """Give the claims that brought a correction: the last that had come in by then."""
     before = [claim for claim in claims if claim.received_at <= correction.corrected_at]
     last = max((claim.received_at for claim in before), default=None)
@@ -188,7 +188,7 @@ def _tell(story: Story, screen: Screen) -> None:
             screen.tell(_when_corrected(corrected), indent=4)
 
 
-def _read(person: Known) -> str:
+def _read(person: KnownPerson) -> str:
     return "never read yet" if person.verified_at is None else f"last read as of {instant(person.verified_at)}"
 
 
@@ -235,7 +235,7 @@ def _seen(row: Row) -> list[str]:
     return [first, f"{row.confirmed_by} saw it too, {later} later"]
 
 
-def _claim(claim: Claim | Ignored) -> str:
+def _claim(claim: Claim | IgnoredClaim) -> str:
     entry = claim.entry if isinstance(claim, Claim) else claim.kind == "entry"
     stage = claim.stage.name if isinstance(claim, Claim) else claim.stage
     if entry:

@@ -29,7 +29,6 @@ from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
 from fubd.settings import FOR_FUB, Settings
 from fubd.store import StateStore
 from fubd.store.outbox import Outbox
-from fubd.store.people import Inquiry
 from fubd.subscriptions import SubscriptionManager
 
 _SHOWN = 20
@@ -92,7 +91,6 @@ class _Recovery:
         self._screen = screen
         self._stop = stop
         self._as_json = as_json
-        self._inquiry = Inquiry(components.pool)
         self._furthest: dict[str, Progress] = {}
         self._recorded: list[int] = []
         # Whether nobody else is at work: then people a webhook spoke of are read here, and people are verified again.
@@ -139,7 +137,7 @@ class _Recovery:
         )
 
     async def _read(self, reached: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
-        self._alone = not await self._inquiry.somebody_polls()
+        self._alone = not await self._parts.status.is_polled()
         caught = await self.poller.catch_up(full=full, progress=reached, stop=self._stop)
         if not caught.caught_up or not self._alone:
             return caught
@@ -210,7 +208,7 @@ class _Recovery:
                     row["stage_to"],
                     moment(datetime.fromisoformat(row["changed_at"]), now),
                 )
-                for row in await self._parts.report.chosen(rows[:_SHOWN])
+                for row in (shown.to_dict() for shown in await self._parts.changes.by_ids(rows[:_SHOWN]))
             ],
         )
         if len(rows) > _SHOWN:

@@ -15,7 +15,7 @@ from fubd.settings import Settings, load
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse
 from fubd.store.embedded import installed, running
-from fubd.store.people import Inquiry
+from fubd.store.status import StatusReader
 
 # The daemon waits for its database however long that takes; who waits for a command wants to be told.
 _PATIENCE_SECONDS = 60.0
@@ -51,7 +51,7 @@ async def opened(settings: Settings, *, writing: bool) -> AsyncIterator[Componen
                 async with components.pool.connection() as connection:
                     await migrate(connection, columns=settings.columns)
             else:
-                await Inquiry(components.pool).must_be_ready()
+                await components.status.require_schema()
             yield components
         finally:
             await components.pool.close()
@@ -63,7 +63,7 @@ async def reading(settings: Settings) -> AsyncIterator[Pool]:
     async with database(settings) as dsn:
         pool = Pool(dsn)
         try:
-            await Inquiry(pool).must_be_ready()
+            await StatusReader(pool).require_schema()
             yield pool
         finally:
             await pool.close()

@@ -13,9 +13,8 @@ from fubd.commands.session import configured, reading
 from fubd.core.freshness import HEALTHY, polling_status, webhook_status
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
-from fubd.store import Pool, Report, StateStore
-from fubd.store.people import Inquiry, NothingYet, State
-from fubd.store.status import Known
+from fubd.store import ChangeReader, Pool, StateStore, StatusReader
+from fubd.store.status import EmptyDatabase, StatusSettings, StatusSummary
 
 _LAST_CHANGES = 10
 
@@ -30,7 +29,7 @@ async def _status(settings: Settings, args: argparse.Namespace, screen: Screen) 
     try:
         async with reading(settings) as pool:
             status = await _look(pool)
-    except NothingYet as nothing:
+    except EmptyDatabase as nothing:
         screen.note(f"fubd: {nothing}")
         status = _nothing_yet(settings)
     if args.json:
@@ -44,8 +43,8 @@ async def _status(settings: Settings, args: argparse.Namespace, screen: Screen) 
 class _Status:
     """One look at the database. `blind_seconds`: of this day (UTC), None before the first complete poll."""
 
-    known: Known
-    state: State
+    known: StatusSummary
+    state: StatusSettings
     mode: ModeRecord | None
     blind_seconds: float | None
     changes: list[dict[str, Any]]
@@ -114,22 +113,22 @@ class _Status:
 
 
 async def _look(pool: Pool) -> _Status:
-    report, inquiry = Report(pool, instance=""), Inquiry(pool)
-    state = await inquiry.state()
+    reader = StatusReader(pool)
+    state = await reader.settings()
     midnight = state.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return _Status(
-        known=await report.known(),
+        known=await reader.summary(),
         state=state,
         mode=await StateStore(pool).mode(),
-        blind_seconds=await inquiry.blind_seconds(midnight, state.now),
-        changes=await report.recent(_LAST_CHANGES),
+        blind_seconds=await reader.blind_seconds(midnight, state.now),
+        changes=[row.to_dict() for row in await ChangeReader(pool).recent(_LAST_CHANGES)],
     )
 
 
 def _nothing_yet(settings: Settings) -> _Status:
     """Give what there is to see before anything of fubd ever ran: nothing is known, so both sources are stale."""
-    state = State(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
-    known = Known(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
+    state = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
+    known = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
     return _Status(known=known, state=state, mode=None, blind_seconds=None, changes=[])
 
 

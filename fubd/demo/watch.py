@@ -17,7 +17,7 @@ from fubd.errors import Unavailable
 from fubd.ports import ModeRecord
 
 if TYPE_CHECKING:
-    from fubd.store.status import Known
+    from fubd.store.status import StatusSummary
 
 _LOOK_SECONDS = 0.2
 _RECENT = 40
@@ -38,7 +38,7 @@ class Watch:
         self._pulse: dict[str, Counter[int]] = {"webhook": Counter(), "polling": Counter()}
         self._recent: list[dict[str, Any]] = []
         self._modes: list[ModeRecord] = []
-        self.known: Known | None = None
+        self.known: StatusSummary | None = None
 
     @property
     def mode(self) -> str:
@@ -68,15 +68,15 @@ class Watch:
 
     async def look(self) -> None:
         """Look once; while the database does not answer, what was known stays."""
-        report = self._world.components.report
+        components = self._world.components
         with suppress(Unavailable):
-            self.known = await report.known()
+            self.known = await components.status.summary()
             for row in await self._world.rows(self._last_id):
                 self._captured[row["source"]] += 1
                 self._pulse[row["source"]][int((row["received_at"] - self._began).total_seconds())] += 1
                 self._last_id = row["id"]
-            self._recent = await report.recent(_RECENT)
-            for record in (await report.modes(self._began))[len(self._modes) :]:
+            self._recent = [row.to_dict() for row in await components.changes.recent(_RECENT)]
+            for record in (await components.status.modes(self._began))[len(self._modes) :]:
                 self._modes.append(record)
                 self._teller.announce(record.mode, record.reason, record.delay_seconds)
 

@@ -52,9 +52,9 @@ class World:
     async def rows(self, after: int = 0) -> list[dict[str, Any]]:
         """Give every recorded row with a higher id, ascending, its instants as such. Raises Unavailable."""
         found: list[dict[str, Any]] = []
-        while page := await self.components.report.changes(after, _ROWS_A_PAGE):
-            found += [{**row, **{name: instant(row[name]) for name in _INSTANTS}} for row in page]
-            after = page[-1]["id"]
+        while page := await self.components.changes.page(after, _ROWS_A_PAGE):
+            found += [{**row, **{name: instant(row[name]) for name in _INSTANTS}} for row in (shown.to_dict() for shown in page)]
+            after = page[-1].id
         return found
 
 

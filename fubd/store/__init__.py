@@ -1,10 +1,12 @@
 """Postgres over asyncpg: the pool, migrations, and the statements in `fubd/sql`."""
 
+from fubd.store.changes import ChangeReader
 from fubd.store.dsn import Dsn
+from fubd.store.maintenance import Maintenance
 from fubd.store.migrations import SchemaRefused, migrate
 from fubd.store.pool import Pool
 from fubd.store.recording import ChangeStore
 from fubd.store.state import StateStore
-from fubd.store.status import Report
+from fubd.store.status import StatusReader
 
-__all__ = ["ChangeStore", "Dsn", "Pool", "Report", "SchemaRefused", "StateStore", "migrate"]
+__all__ = ["ChangeReader", "ChangeStore", "Dsn", "Maintenance", "Pool", "SchemaRefused", "StateStore", "StatusReader", "migrate"]

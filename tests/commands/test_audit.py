@@ -80,7 +80,7 @@ async def test_finds_what_differs_and_records_it(database: str, tmp_path: Path) 
         }
         assert (await here.run("audit")).lines[-1] == "completeness 1: 250 of 250 people as in Follow Up Boss"
         async with parts_of(here) as components:
-            rows = await components.report.recent(10)
+            rows = [row.to_dict() for row in await components.changes.recent(10)]
         assert {(row["person_id"], row["stage_to"], row["source"]) for row in rows} == {
             (str(one), "ACQ - Offers Made", "polling"),
             (str(other), "Trash", "polling"),

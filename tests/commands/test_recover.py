@@ -11,7 +11,7 @@ from fubd.ports import ModeRecord
 from fubd.simulator import Faults
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
-from fubd.store.people import Inquiry
+from fubd.store.status import StatusReader
 from tests.commands.fakes import world
 from tests.support.waiting import eventually
 
@@ -132,12 +132,12 @@ async def test_promises_nothing_beyond_itself(database: str, tmp_path: Path) -> 
         await StateStore(pool).insert_mode(ModeRecord("steady", "because", 1800.0, datetime.now(UTC)), evidence={})
         assert (await here.run("--poll-only")).code == 0
         after = datetime.now(UTC)
-        inquiry = Inquiry(pool)
-        assert await inquiry.blind_seconds(after, after + timedelta(minutes=10)) == 600
+        reader = StatusReader(pool)
+        assert await reader.blind_seconds(after, after + timedelta(minutes=10)) == 600
         async with here.running("--poll-only", "--forever", FUBD_POLL_INTERVAL_FAILOVER="60") as process:
             await process.line("recovered 0 changes")
         after = datetime.now(UTC)
-        blind = await inquiry.blind_seconds(after, after + timedelta(minutes=10))
+        blind = await reader.blind_seconds(after, after + timedelta(minutes=10))
         assert blind is not None
         assert 480 <= blind < 540
         await pool.close()

@@ -12,7 +12,7 @@ import pytest
 from fubd.ports import ModeRecord
 from fubd.store import Pool, StateStore, migrate
 from fubd.store.dsn import parse
-from fubd.store.people import Inquiry
+from fubd.store.status import StatusReader
 from tests.commands.fakes import Ended
 from tests.recorder import read, recorder, webhook
 from tests.support.process import fubd
@@ -55,7 +55,7 @@ class Past:
         await self._book.insert_mode(ModeRecord(mode, "because", delay_seconds, at), evidence={})
 
     async def blind_minutes(self, since: datetime, until: datetime) -> float | None:
-        seconds = await Inquiry(self._pool).blind_seconds(since, until)
+        seconds = await StatusReader(self._pool).blind_seconds(since, until)
         return None if seconds is None else round(seconds / 60, 3)
 
 

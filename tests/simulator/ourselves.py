@@ -61,9 +61,9 @@ class Ourselves:
         """Give the table."""
         found: list[dict[str, Any]] = []
         after = 0
-        while page := await self._parts.report.changes(after, _ROWS_A_PAGE):
-            found += [{**row, **{name: _instant(row[name]) for name in _INSTANTS}} for row in page]
-            after = page[-1]["id"]
+        while page := await self._parts.changes.page(after, _ROWS_A_PAGE):
+            found += [{**row, **{name: _instant(row[name]) for name in _INSTANTS}} for row in (shown.to_dict() for shown in page)]
+            after = page[-1].id
         return found
 
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from fubd.core.observation import Channel, Reading, Snapshot
-from fubd.store import Pool, Report, adoption
+from fubd.store import ChangeReader, Maintenance, Pool, StatusReader, adoption
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, at, read, recorder, webhook
 from tests.support import legacy_tables
@@ -39,7 +39,7 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
         await adoption.adopt(pool, COLUMNS, shown=plan)
         async with recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as made:
             yield made
-            assert await Report(made.pool, instance="test").broken_links() == 0
+            assert await Maintenance(made.pool).count_chain_violations() == 0
     finally:
         await pool.close()
         await connection.close()
@@ -152,10 +152,9 @@ async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: s
             await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at) VALUES {rows}")
         await made.record(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
         assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "C"), ("C", "B")]
-        report = Report(made.pool, instance="test")
-        known = await report.known()
+        known = await StatusReader(made.pool).summary()
         assert (known.webhook_change, known.polling_today) == (at("08:30"), 1)
-        assert await report.recent(10)
+        assert await ChangeReader(made.pool).recent(10)
         async with made.pool.reading() as connection:
             for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
                 await connection.fetch(f"SELECT * FROM public.{view}")
@@ -354,10 +353,10 @@ async def test_views_and_the_page_show_older_rows_in_utc(empty_database: str) ->
             assert (current["stage"], current["since"]) == ("A", at("08:00"))
             health = {row["source"]: row["latest_change"] for row in await connection.fetch("SELECT * FROM source_health")}
             assert health == {"webhook": at("08:30"), "polling": at("08:00")}
-        report = Report(made.pool, instance="test")
-        (first, *_) = await report.changes(0, 10)
-        assert datetime.fromisoformat(first["changed_at"]) == at("08:00")
-        assert (await report.recent(1))[0]["changed_at"] is not None
-        known = await report.known()
+        reader = ChangeReader(made.pool)
+        (first, *_) = await reader.page(0, 10)
+        assert datetime.fromisoformat(first.to_dict()["changed_at"]) == at("08:00")
+        assert (await reader.recent(1))[0].to_dict()["changed_at"] is not None
+        known = await StatusReader(made.pool).summary()
         assert (known.webhook_change, known.polling_change) == (at("08:30"), at("08:00"))
         assert known.webhook_change.tzinfo is UTC if known.webhook_change else False

@@ -11,14 +11,14 @@ import pytest
 from fubd.core.observation import Delivery
 from fubd.errors import Unavailable
 from fubd.ports import NewClaim
-from fubd.store import ChangeStore, Pool, Report
+from fubd.store import ChangeReader, ChangeStore, Pool
 from fubd.store.dsn import parse
 from tests.recorder import at, recorder, webhook
 from tests.support.pooler import pooled
 
 
-async def _ids(report: Report, after: int = 0, limit: int = 100) -> list[int]:
-    return [row["id"] for row in await report.changes(after, limit)]
+async def _ids(reader: ChangeReader, after: int = 0, limit: int = 100) -> list[int]:
+    return [row.id for row in await reader.page(after, limit)]
 
 
 def _claim(delivery: Delivery, person: int) -> NewClaim:
@@ -29,16 +29,16 @@ async def test_a_row_is_shown_only_once_none_below_it_can_appear(database: str) 
     """While another writer holds an id that it drew and has not committed, the rows above it wait; then all are there, in order."""
     slow = Pool(parse(database), size=1)
     async with recorder(database) as quick, AsyncExitStack() as under_way:
-        report = Report(quick.pool, instance="reader")
+        reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
-        first = await _ids(report)
+        first = await _ids(reader)
         assert len(first) == 1
         recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
         await recording.insert_claims([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
         await quick.record(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
-        assert await _ids(report, after=first[0]) == []
+        assert await _ids(reader, after=first[0]) == []
         await under_way.aclose()
-        assert len(await _ids(report, after=first[0])) == 2
+        assert len(await _ids(reader, after=first[0])) == 2
     await slow.close()
 
 
@@ -46,13 +46,13 @@ async def test_what_was_shown_once_stays(database: str) -> None:
     """A writer who begins later draws later ids: it hides nothing, and its own row comes last."""
     slow = Pool(parse(database), size=1)
     async with recorder(database) as quick, AsyncExitStack() as under_way:
-        report = Report(quick.pool, instance="reader")
+        reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
-        shown = await _ids(report)
+        shown = await _ids(reader)
         recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
         await recording.insert_claims([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
-        assert await _ids(report) == shown
-        assert await _ids(report, limit=1) == shown[:1]
+        assert await _ids(reader) == shown
+        assert await _ids(reader, limit=1) == shown[:1]
     await slow.close()
 
 
@@ -65,7 +65,7 @@ async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: st
         async with connection.transaction():
             await connection.execute(statement)
             await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
-            assert len(await _ids(Report(quick.pool, instance="reader"))) == 1
+            assert len(await _ids(ChangeReader(quick.pool))) == 1
     await other.close()
 
 
@@ -77,14 +77,14 @@ async def test_a_reader_beside_many_writers_misses_nothing(database: str, throug
         if through != "directly":
             url = (await running.enter_async_context(pooled(database, mode="transaction", in_turn=True))).url
         writers = [await running.enter_async_context(recorder(url, instance=f"writer-{number}")) for number in range(4)]
-        report = Report(writers[0].pool, instance="reader")
+        reader = ChangeReader(writers[0].pool)
         over = asyncio.Event()
         seen: list[int] = []
 
         async def follow() -> None:
             while True:
                 last = over.is_set()
-                while page := await _ids(report, after=seen[-1] if seen else 0):
+                while page := await _ids(reader, after=seen[-1] if seen else 0):
                     seen.extend(page)
                 if last:
                     return
@@ -135,7 +135,7 @@ async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
             for name, (_, value, _) in ODD.items():
                 quoted = name.replace('"', '""')
                 await connection.execute(f'UPDATE public.stage_changes SET "{quoted}" = {value}')
-        (shown,) = await Report(made.pool, instance="reader").page(0, 10)
+        (shown,) = await ChangeReader(made.pool).page(0, 10)
         for name, (_, _, text) in ODD.items():
             assert f"{json.dumps(name)}:{text}" in shown.json
         assert "raw_payload" not in shown.json
@@ -146,13 +146,13 @@ async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
 async def test_a_column_that_comes_or_goes_is_no_trouble_for_long(database: str) -> None:
     """Somebody alters the table under a running daemon: the next look or the one after shows it as it is."""
     async with recorder(database) as made:
-        report = Report(made.pool, instance="reader")
+        reader = ChangeReader(made.pool)
         async with made.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes ADD COLUMN extra text")
         await made.record(webhook("e-1", "Lead", "10:00"))
-        assert "extra" in (await report.changes(0, 10))[0]
+        assert "extra" in (await reader.page(0, 10))[0].json
         async with made.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes DROP COLUMN extra")
         with pytest.raises(Unavailable):
-            await report.changes(0, 10)
-        assert "extra" not in (await report.changes(0, 10))[0]
+            await reader.page(0, 10)
+        assert "extra" not in (await reader.page(0, 10))[0].json

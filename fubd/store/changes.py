@@ -1,0 +1,86 @@
+"""The rows of stage_changes as readers are shown them: by page, by id, the most recent, and which of them were corrected."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import asyncpg
+
+from fubd.ports import ShownRow
+from fubd.store import stage_changes, statements
+from fubd.store.pool import Pool
+from fubd.store.stage_changes import StageChangesTable
+
+
+class ChangeReader:
+    """Reads through the pool. Every method raises Unavailable."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._table: StageChangesTable | None = None
+        self._safe_id = 0
+
+    async def safe_id(self) -> int:
+        """Return the id up to which no further row can appear."""
+        async with self._reading() as (connection, table):
+            return await self._update_safe_id(connection, table)
+
+    async def page(self, after: int, limit: int) -> list[ShownRow]:
+        """Return rows with ids above `after`, ascending, up to the safe id: a later call never finds a row between them."""
+        async with self._reading() as (connection, table):
+            safe_id = await self._update_safe_id(connection, table)
+            if safe_id <= after:
+                return []
+            return _shown(await connection.fetch(table.statement("reads/changes_page"), after, safe_id, limit))
+
+    async def by_ids(self, ids: Sequence[int]) -> list[ShownRow]:
+        """Return the rows with these ids, ascending; ids without a row are left out."""
+        async with self._reading() as (connection, table):
+            return _shown(await connection.fetch(table.statement("reads/changes_by_ids"), list(ids)))
+
+    async def recent(self, limit: int) -> list[ShownRow]:
+        """Return the latest rows, newest first."""
+        async with self._reading() as (connection, table):
+            return _shown(await connection.fetch(table.statement("reads/changes_recent"), limit))
+
+    async def last_correction_id(self) -> int:
+        """Return the id of the newest correction, 0 for none."""
+        async with self._pool.reading() as connection:
+            return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.correction"))
+
+    async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
+        """Return corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row."""
+        async with self._pool.reading() as connection:
+            return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("reads/corrections"), after, limit)]
+
+    async def counts_by_source(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
+        """Count the rows received since `start`, by source and bucket."""
+        counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
+        async with self._pool.reading() as connection:
+            for row in await connection.fetch(statements.text("reads/change_counts"), start, float(bucket_seconds)):
+                if 0 <= row["bucket"] < buckets:
+                    counts[row["source"]][row["bucket"]] += row["changes"]
+        return counts
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable]]:
+        try:
+            async with self._pool.reading() as connection:
+                self._table = self._table or await stage_changes.read(connection)
+                yield connection, self._table
+        except BaseException:
+            # Whatever failed, the table may have been altered: its columns are read again next time.
+            self._table = None
+            raise
+
+    async def _update_safe_id(self, connection: asyncpg.Connection, table: StageChangesTable) -> int:
+        """Read the safe id. It never goes back, although a new writer may announce a lower id than it will draw."""
+        found = await connection.fetchval(statements.text("reads/safe_id"), table.sequence)
+        self._safe_id = max(self._safe_id, found)
+        return self._safe_id
+
+
+def _shown(records: Iterable[asyncpg.Record]) -> list[ShownRow]:
+    return [ShownRow(record["id"], record["json"]) for record in records]
