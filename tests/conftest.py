@@ -15,9 +15,16 @@ from tests.stack import House, house
 from tests.support.databases import Databases
 from tests.support.pooler import pooled
 
-# How fast the machine is says nothing of the code.
-settings.register_profile("any speed", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any speed")
+# The speed of the machine says nothing about the code, and the ordinary run must not depend on chance: the same examples every time.
+# `--hypothesis-profile long` draws new ones, many more of them.
+settings.register_profile("ordinary", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ordinary")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return the number of workers for `-n auto`: none for single tests, whose start would take longer than they do."""
+    return 0 if any("::" in argument for argument in config.args) else None
 
 
 @pytest.fixture(scope="session")
