@@ -127,7 +127,7 @@ class House:
     async def score(self) -> Score:
         """Hold the table against what truly happened."""
         rows = [dict(row) for row in await self.fetch("SELECT * FROM public.stage_changes")]
-        return score(self.simulator.truth, rows, seen=self.simulator.seen)
+        return score(self.simulator.truth, rows, sightings=self.simulator.sightings)
 
     async def settled(self, within_seconds: float = 60.0) -> Score:
         """Wait until nothing is missing any more, and give the score."""

@@ -34,7 +34,7 @@ def move_some(built: House, rng: Random, count: int, *, people: list[int] | None
 
 def assert_clean(found: Score) -> None:
     """Nothing lost, doubled, invented, out of order, or dated wrongly."""
-    assert found.perfect, found.findings[:5]
+    assert found.is_perfect, found.discrepancies[:5]
 
 
 async def test_every_change_is_recorded_once_and_the_books_balance(database: str, through: str, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ async def test_every_change_is_recorded_once_and_the_books_balance(database: str
         move_some(built, rng, 150)
         built.account.bulk_move(list(built.account.ids)[:100], "Nurture")
         newcomer = built.account.create(stage="Lead", via="lead_flow")
-        await built.simulator.deliveries.drained()
+        await built.simulator.deliveries.drain()
         assert_clean(await built.settled())
 
         async def filled() -> bool:

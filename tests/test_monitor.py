@@ -170,7 +170,7 @@ async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(data
             person = built.account.ids[0]
             for stage in ("Nurture", "Lead", "ACQ - Qualified"):
                 built.account.move(person, stage)
-                await built.simulator.deliveries.drained()
+                await built.simulator.deliveries.drain()
             await built.settled()
             metrics = await built.metrics()
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
@@ -232,7 +232,7 @@ async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> No
         await built.post(b"{}", signature="forged")
         await built.post(b"{}")
         built.simulator.script("people", "server_error", "reset", "wrong_type", "truncated")
-        await built.simulator.deliveries.drained()
+        await built.simulator.deliveries.drain()
         await built.settled()
         found, page = await built.metrics(), await exposed(built)
         ended = await run(needs("promtool"), "check", "metrics", given=page.encode())

@@ -163,7 +163,7 @@ async def _outlived(databases: Databases, folder: Path, number: int, name: str, 
             move_some(built, Random(person), 1, people=[person])
         found = await built.settled()
         # Ours is the one that the account knows nothing of.
-        assert (found.captured, found.doubled, found.invented, found.chain_breaks) == (found.changes, 0, 1, 0), (name, found.findings)
+        assert (found.captured, found.doubled, found.invented, found.chain_breaks) == (found.changes, 0, 1, 0), (name, found.discrepancies)
         assert process.code is None, name
         assert process.errors == [], name
         assert not [line for line in process.lines if "Traceback" in line or '"level": "error"' in line], name

@@ -14,13 +14,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from fubd.demo import verdict
-from fubd.demo.plan import Plan, planned
+from fubd.demo import score_report
+from fubd.demo.environment import demo_environment
+from fubd.demo.observer import DaemonObserver
+from fubd.demo.plan import DemoPlan, make_plan
+from fubd.demo.screen import DemoScreen, choose_screen
 from fubd.demo.story import Story
-from fubd.demo.terminal import Screen, screen_for
-from fubd.demo.view import Teller, View
-from fubd.demo.watch import Watch
-from fubd.demo.world import world
+from fubd.demo.view import DemoView, Narrator
 from fubd.settings import SettingsError
 from fubd.simulator import Score, score
 
@@ -35,44 +35,44 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # An arrow that the terminal's encoding does not know must not end the story.
         sys.stdout.reconfigure(errors="replace")
-    plan, teller = planned(args.seconds), Teller()
+    plan, narrator = make_plan(args.seconds), Narrator()
     if args.seconds is not None and args.seconds != plan.story_seconds:
-        teller.say(f"the story cannot be told in {args.seconds:g} s; it takes {plan.story_seconds:g}")
-    screen = screen_for(sys.stdout, teller)
+        narrator.say(f"the story cannot be told in {args.seconds:g} s; it takes {plan.story_seconds:g}")
+    screen = choose_screen(sys.stdout, narrator)
     try:
-        with _heard(teller), screen:
-            found = asyncio.run(_until_interrupted(_play(plan, teller, screen)))
+        with _warnings_as_narration(narrator), screen:
+            found = asyncio.run(_until_interrupted(_play(plan, narrator, screen)))
     except SettingsError:
         sys.stderr.write("fubd: the demo brings its own Postgres, which is not installed: pip install 'fubd[embedded]'\n")
         return _BAD_CONFIGURATION
     if found is None:
         raise KeyboardInterrupt
-    screen.end(found)
-    return verdict.exit_code(found)
+    screen.show_score(found)
+    return score_report.exit_code(found)
 
 
-async def _play(plan: Plan, teller: Teller, screen: Screen) -> Score:
-    teller.say("starting a Postgres, a simulated Follow Up Boss account, and fubd between them")
-    await asyncio.to_thread(screen.draw, View(teller.seconds, plan.story_seconds))
-    async with world(plan) as made:
-        teller.say(f"status page, as long as the story lasts: {made.url}")
-        watch = Watch(made, plan, teller, screen.draw)
-        story = asyncio.create_task(Story(made, watch, plan, teller).play())
-        # The daemon and the watch only end by a mistake, which is then raised here.
-        tasks = {story, asyncio.create_task(watch.run()), made.running}
+async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen) -> Score:
+    narrator.say("starting a Postgres, a simulated Follow Up Boss account, and fubd between them")
+    await asyncio.to_thread(screen.draw, DemoView(narrator.seconds, plan.story_seconds))
+    async with demo_environment(plan) as environment:
+        narrator.say(f"status page, as long as the story lasts: {environment.url}")
+        observer = DaemonObserver(environment, plan, narrator, screen.draw)
+        story = asyncio.create_task(Story(environment, observer, plan, narrator).play())
+        # The daemon and the observer only end by a mistake, which is then raised here.
+        tasks = {story, asyncio.create_task(observer.run()), environment.running}
         try:
-            done, _ = await asyncio.wait(tasks, timeout=plan.latest_seconds - teller.seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=plan.latest_seconds - narrator.seconds, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if not done:
-                teller.say("the time is over before the story is; the score is of what there is")
+                narrator.say("the time is over before the story is; the score is of what there is")
         finally:
-            await _cancelled(tasks - {made.running})
+            await _cancelled(tasks - {environment.running})
         # What is said while everything stops belongs to no story.
-        teller.over = True
-        await watch.look()
-        await asyncio.to_thread(screen.draw, watch.view())
-        return score(made.simulator.truth, await made.rows(), seen=made.simulator.seen)
+        narrator.is_over = True
+        await observer.refresh()
+        await asyncio.to_thread(screen.draw, observer.view())
+        return score(environment.simulator.truth, await environment.rows(), sightings=environment.simulator.sightings)
 
 
 async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
@@ -104,22 +104,22 @@ async def _until_interrupted(playing: Coroutine[Any, Any, Score]) -> Score | Non
 
 
 @contextlib.contextmanager
-def _heard(teller: Teller) -> Iterator[None]:
+def _warnings_as_narration(narrator: Narrator) -> Iterator[None]:
     """Let warnings be part of the story, and nothing else be logged."""
     root = logging.getLogger()
     before = root.handlers[:]
-    root.handlers[:] = [_Warnings(teller)]
+    root.handlers[:] = [_WarningHandler(narrator)]
     try:
         yield
     finally:
         root.handlers[:] = before
 
 
-class _Warnings(logging.Handler):
-    def __init__(self, teller: Teller) -> None:
+class _WarningHandler(logging.Handler):
+    def __init__(self, narrator: Narrator) -> None:
         super().__init__(logging.WARNING)
-        self._teller = teller
+        self._narrator = narrator
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        self._teller.say(f"{record.levelname.lower()}: {record.getMessage()}")
+        self._narrator.say(f"{record.levelname.lower()}: {record.getMessage()}")

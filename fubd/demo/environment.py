@@ -1,6 +1,6 @@
 """What the story plays in: a Postgres of its own, a simulated Follow Up Boss, and the real daemon between them, on loopback only.
 
-The settings are made from a mapping written here and from nothing else: no variable of the environment and no .env can lead the demo
+The settings are environment from a mapping written here and from nothing else: no variable of the environment and no .env can lead the demo
 to a real account or a real database.
 """
 
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fubd.daemon import Components, Daemon, build, pacing_policy
-from fubd.demo.plan import Plan
+from fubd.demo.plan import DemoPlan
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
@@ -34,7 +34,7 @@ _INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DemoEnvironment:
     """All that runs. `running` ends only when the daemon does; `url` is its status page."""
 
     simulator: Simulator
@@ -64,7 +64,7 @@ def instant(text: str | None) -> datetime | None:
 
 
 @asynccontextmanager
-async def world(plan: Plan) -> AsyncIterator[World]:
+async def demo_environment(plan: DemoPlan) -> AsyncIterator[DemoEnvironment]:
     """Start everything and stop it again, whatever happens between.
 
     Raises SettingsError when there is no embedded Postgres to start, Unavailable when it does not start.
@@ -76,8 +76,8 @@ async def world(plan: Plan) -> AsyncIterator[World]:
         simulator = Simulator(account, api_key=api_key, system_key=system_key)
         async with simulator.running() as api_url:
             given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": api_key, "FUB_SYSTEM_KEY": system_key}
-            async with _daemon(plan, simulator, given) as made:
-                yield made
+            async with _daemon(plan, simulator, given) as environment:
+                yield environment
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def _postgres() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _daemon(plan: Plan, simulator: Simulator, given: dict[str, str]) -> AsyncIterator[World]:
+async def _daemon(plan: DemoPlan, simulator: Simulator, given: dict[str, str]) -> AsyncIterator[DemoEnvironment]:
     stop = asyncio.Event()
     running: asyncio.Task[None] | None = None
     try:
@@ -108,7 +108,7 @@ async def _daemon(plan: Plan, simulator: Simulator, given: dict[str, str]) -> As
             daemon = Daemon(components, poll_policy=plan.poll_policy(pacing_policy(settings)))
             running = asyncio.create_task(daemon.run(stop))
             if await _listens(daemon, running, may_be_taken=not last):
-                yield World(simulator, settings, components, daemon, running, url + "/")
+                yield DemoEnvironment(simulator, settings, components, daemon, running, url + "/")
                 return
     finally:
         stop.set()

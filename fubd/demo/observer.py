@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fubd.core.freshness import polling_status, webhook_status
-from fubd.demo.plan import Plan
-from fubd.demo.view import Change, ModeView, SourceView, Teller, View
-from fubd.demo.world import World, instant
+from fubd.demo.environment import DemoEnvironment, instant
+from fubd.demo.plan import DemoPlan
+from fubd.demo.view import DemoView, ModeView, Narrator, ShownChange, SourceView
 from fubd.errors import Unavailable
 from fubd.ports import ModeRecord
 
@@ -24,15 +24,15 @@ _RECENT = 40
 _PULSE_SECONDS = 240
 
 
-class Watch:
+class DaemonObserver:
     """What is known of the daemon by the last look. `draw` is called with each new view, off the loop: a terminal may keep it waiting."""
 
-    def __init__(self, world: World, plan: Plan, teller: Teller, draw: Callable[[View], None]) -> None:
-        self._world = world
+    def __init__(self, environment: DemoEnvironment, plan: DemoPlan, narrator: Narrator, draw: Callable[[DemoView], None]) -> None:
+        self._environment = environment
         self._plan = plan
-        self._teller = teller
+        self._narrator = narrator
         self._draw = draw
-        self._began = datetime.now(UTC) - timedelta(seconds=teller.seconds)
+        self._began = datetime.now(UTC) - timedelta(seconds=narrator.seconds)
         self._last_id = 0
         self._captured: Counter[str] = Counter()
         self._pulse: dict[str, Counter[int]] = {"webhook": Counter(), "polling": Counter()}
@@ -53,54 +53,54 @@ class Watch:
     @property
     def happened(self) -> int:
         """How many changes there were in the account."""
-        return len(self._world.simulator.truth.changes)
+        return len(self._environment.simulator.truth.changes)
 
-    def counted(self, metric: str, **labels: str) -> int:
+    def counter(self, metric: str, **labels: str) -> int:
         """Give a counter of the daemon's."""
-        return int(self._world.components.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
+        return int(self._environment.components.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
 
     async def run(self) -> None:
         """Look and draw until cancelled."""
         while True:
-            await self.look()
+            await self.refresh()
             await asyncio.to_thread(self._draw, self.view())
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Look once; while the database does not answer, what was known stays."""
-        components = self._world.components
+        components = self._environment.components
         with suppress(Unavailable):
             self.known = await components.status.summary()
-            for row in await self._world.rows(self._last_id):
+            for row in await self._environment.rows(self._last_id):
                 self._captured[row["source"]] += 1
                 self._pulse[row["source"]][int((row["received_at"] - self._began).total_seconds())] += 1
                 self._last_id = row["id"]
             self._recent = [row.to_dict() for row in await components.changes.recent(_RECENT)]
             for record in (await components.status.modes(self._began))[len(self._modes) :]:
                 self._modes.append(record)
-                self._teller.announce(record.mode, record.reason, record.delay_seconds)
+                self._narrator.add_mode(record.mode, record.reason, record.delay_seconds)
 
-    def view(self) -> View:
+    def view(self) -> DemoView:
         """Give everything at this moment."""
-        _, _, poll_every = self._world.daemon.poller.shown()
-        return View(
-            seconds=self._teller.seconds,
+        _, _, poll_every = self._environment.daemon.poller.shown()
+        return DemoView(
+            seconds=self._narrator.seconds,
             story_seconds=self._plan.story_seconds,
-            url=self._world.url,
+            url=self._environment.url,
             sources=self._sources(),
             modes=[ModeView((one.since - self._began).total_seconds(), one.mode, one.reason) for one in self._modes],
             poll_every_seconds=poll_every,
             happened=self.happened,
             recorded=self.recorded,
-            confirmed=sum(self.counted("confirmations_total", source=source) for source in self._pulse),
-            redelivered=self.counted("webhook_deliveries_total", outcome="duplicate"),
-            missed=self.counted("missed_by_webhook_total"),
-            api_calls=self._world.components.client.calls_made(),
+            confirmed=sum(self.counter("confirmations_total", source=source) for source in self._pulse),
+            redelivered=self.counter("webhook_deliveries_total", outcome="duplicate"),
+            missed=self.counter("missed_by_webhook_total"),
+            api_calls=self._environment.components.client.calls_made(),
             recent=[_change(row) for row in self._recent],
         )
 
     def _sources(self) -> tuple[SourceView, SourceView]:
-        settings, now = self._world.settings, datetime.now(UTC)
+        settings, now = self._environment.settings, datetime.now(UTC)
         webhook = self.known.webhook_heard if self.known else None
         polling = self.known.polling_heard if self.known else None
         return (
@@ -115,10 +115,10 @@ class Watch:
         return SourceView(name, status, ago, self._captured[name], pulse)
 
 
-def _change(row: Mapping[str, Any]) -> Change:
+def _change(row: Mapping[str, Any]) -> ShownChange:
     names = (row["first_name"], row["last_name"])
     at = instant(row["changed_at"])
-    return Change(
+    return ShownChange(
         at=at or datetime.now(UTC),
         exact=row["changed_after"] is None,
         name=" ".join(name for name in names if name) or f"person {row['person_id']}",

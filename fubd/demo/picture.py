@@ -15,13 +15,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fubd.demo import verdict
-from fubd.demo.view import ACTS, Change, Line, ModeView, SourceView, Teller, View
+from fubd.demo import score_report
+from fubd.demo.view import ACTS, DemoView, ModeView, NarrationLine, Narrator, ShownChange, SourceView
 from fubd.simulator import Score
 
 _STYLES = {"webhook": "cyan", "polling": "magenta"}
 _TITLES = {"webhook": "webhooks", "polling": "polling"}
-_MODE_STYLES = {"starting": "blue", "steady": "green", "watch": "yellow", "failover": "red", "recovering": "blue"}
+_MODE_STYLES = {"starting": "blue", "steady": "green", "observer": "yellow", "failover": "red", "recovering": "blue"}
 _BARS = " ▁▂▃▄▅▆▇█"
 _STEPS_A_DOUBLING = 1.4
 _NARROW = 70
@@ -34,10 +34,10 @@ _WIDE = 100
 _INDENT = 7
 
 
-def frame(view: View, teller: Teller, width: int, height: int) -> RenderableType:
+def render_frame(view: DemoView, narrator: Narrator, width: int, height: int) -> RenderableType:
     """Give the whole picture, at most `height` lines."""
     air = [_rows("")] if height >= _ROOMY else []
-    parts = [_head(view, width), *air, _act(teller, width), *air, _told(teller, width, _TOLD_LINES + len(air)), *air]
+    parts = [_head(view, width), *air, _act(narrator, width), *air, _narration(narrator, width, _TOLD_LINES + len(air)), *air]
     if view.sources:
         parts += [_cards(view, width), _mode(view, width), _counts(view, width)]
     left = height - sum(lines for lines, _ in parts)
@@ -46,9 +46,9 @@ def frame(view: View, teller: Teller, width: int, height: int) -> RenderableType
     return Group(*(part for _, part in parts))
 
 
-def figures(score: Score) -> Table:
+def score_table(score: Score) -> Table:
     """Give the table at the end."""
-    headings, *rows = verdict.table(score)
+    headings, *rows = score_report.table(score)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left")
@@ -57,7 +57,7 @@ def figures(score: Score) -> Table:
     return table
 
 
-def story_line(line: Line, width: int) -> Text:
+def narration_line(line: NarrationLine, width: int) -> Text:
     """Give a line of the narration with its time, for the story as a whole."""
     text = Text("\n" if line.kind == "headline" else "")
     text.append(f"{_clock(line.seconds):>5}  ", style="dim")
@@ -70,18 +70,18 @@ def story_line(line: Line, width: int) -> Text:
 _Part = tuple[int, RenderableType]
 
 
-def _head(view: View, width: int) -> _Part:
+def _head(view: DemoView, width: int) -> _Part:
     name = Text(" fubd demo", style="bold")
     url = Text(f"{'' if width < _NARROW else 'status page '}{view.url or ''} ", style="dim")
     time = f" {_clock(view.seconds)} of {_clock(view.story_seconds)} "
     room = max(width - len(time) - 1, 0)
     done = round(room * min(view.seconds / view.story_seconds, 1.0))
     bar = Text.assemble(" ", ("━" * done, "green"), ("━" * (room - done), "bright_black"), (time, "dim"))
-    return _rows(_ends(name, url, width), bar)
+    return _rows(_justify(name, url, width), bar)
 
 
-def _act(teller: Teller, width: int) -> _Part:
-    act = teller.current
+def _act(narrator: Narrator, width: int) -> _Part:
+    act = narrator.current
     title = (
         Text(" Starting", style="bold") if act is None else Text.assemble(" ", (act.title, "bold"), (f"   {act.number} of {ACTS}", "dim"))
     )
@@ -91,18 +91,18 @@ def _act(teller: Teller, width: int) -> _Part:
     return _rows(title, *(Text(f" {line}", style="dim") for line in lines))
 
 
-def _told(teller: Teller, width: int, count: int) -> _Part:
-    said = [line for line in teller.lines if line.kind == "said"][-count:]
+def _narration(narrator: Narrator, width: int, count: int) -> _Part:
+    said = [line for line in narrator.lines if line.kind == "said"][-count:]
     lines = []
     for line in said:
         style = "" if line is said[-1] else "dim"
-        lines.append(_cut(Text.assemble((f" {_clock(line.seconds):>5}  ", "dim"), (line.text, style)), width))
+        lines.append(_truncate(Text.assemble((f" {_clock(line.seconds):>5}  ", "dim"), (line.text, style)), width))
     return _rows(*lines, *[""] * (count - len(lines)))
 
 
-def _cards(view: View, width: int) -> _Part:
+def _cards(view: DemoView, width: int) -> _Part:
     if width < _NARROW:
-        return _rows(*(_cut(_in_short(one), width) for one in view.sources))
+        return _rows(*(_truncate(_short_card(one), width) for one in view.sources))
     table = Table.grid(expand=True)
     for _ in view.sources:
         table.add_column(ratio=1)
@@ -111,7 +111,7 @@ def _cards(view: View, width: int) -> _Part:
     return 3 + _BORDER, table
 
 
-def _in_short(source: SourceView) -> Text:
+def _short_card(source: SourceView) -> Text:
     name = (f" {_TITLES[source.name]:<9}", _STYLES[source.name])
     return Text.assemble(name, (f"{source.captured:>4} captured  ", "bold"), _status(source))
 
@@ -120,8 +120,10 @@ def _card(source: SourceView, width: int) -> Panel:
     style = _STYLES[source.name]
     heard = "not heard yet" if source.heard_seconds_ago is None else f"heard {_ago(source.heard_seconds_ago)}"
     captured = Text.assemble((f"{source.captured}", f"bold {style}"), (" captured", ""))
-    rows = (_status(source), _ends(captured, Text(heard, style="dim"), width), Text(_pulse(source.pulse, width), style=style))
-    return Panel(Group(*(_cut(row, width) for row in rows)), title=_TITLES[source.name], title_align="left", border_style="bright_black")
+    rows = (_status(source), _justify(captured, Text(heard, style="dim"), width), Text(_sparkline(source.pulse, width), style=style))
+    return Panel(
+        Group(*(_truncate(row, width) for row in rows)), title=_TITLES[source.name], title_align="left", border_style="bright_black"
+    )
 
 
 def _status(source: SourceView) -> Text:
@@ -131,37 +133,37 @@ def _status(source: SourceView) -> Text:
     return Text.assemble(("● ", "green" if good else "red"), (source.status, "green" if good else "red"))
 
 
-def _mode(view: View, width: int) -> _Part:
+def _mode(view: DemoView, width: int) -> _Part:
     if not view.modes:
-        return _panel("mode", [Text("starting", style="blue"), Text("")])
+        return _boxed("mode", [Text("starting", style="blue"), Text("")])
     now = view.modes[-1]
     style = _MODE_STYLES.get(now.mode, "")
     word = Text.assemble((now.mode.upper(), f"bold {style}"), ("  " + now.reason, ""))
     inside = width - 4
     pace = Text(f"polls every {view.poll_every_seconds:.2g} s", style=style)
-    road = _road(view.modes, inside - pace.cell_len - 1)
-    return _panel("mode", [_cut(word, inside), _ends(road, pace, inside)])
+    history = _mode_history(view.modes, inside - pace.cell_len - 1)
+    return _boxed("mode", [_truncate(word, inside), _justify(history, pace, inside)])
 
 
-def _road(modes: Sequence[ModeView], width: int) -> Text:
+def _mode_history(modes: Sequence[ModeView], width: int) -> Text:
     """Give the way here; where it is too long, its end."""
-    road = Text()
+    history = Text()
     for one in reversed(modes):
         step = Text.assemble((f"{_clock(max(one.seconds, 0))} ", "dim"), (one.mode, _MODE_STYLES.get(one.mode, "")), "  ")
-        if road.cell_len + step.cell_len > width:
+        if history.cell_len + step.cell_len > width:
             break
-        road = step.append_text(road)
-    return road
+        history = step.append_text(history)
+    return history
 
 
-def _counts(view: View, width: int) -> _Part:
+def _counts(view: DemoView, width: int) -> _Part:
     under_way = max(view.happened - view.recorded, 0)
     parts = [
         (view.happened, "happened", "bold"),
         (view.recorded, "recorded", "bold"),
         (under_way, "on the way", "bold yellow" if under_way else "bold"),
         (view.missed, "missed by webhooks", "bold"),
-        (view.confirmed, "seen by both", "bold"),
+        (view.confirmed, "sightings by both", "bold"),
         (view.redelivered, "told twice", "bold"),
     ]
     calls = Text.assemble((f"{view.api_calls}", "bold"), (" API calls ", "dim"))
@@ -170,10 +172,10 @@ def _counts(view: View, width: int) -> _Part:
         added = Text.assemble((f"{count}", style), (f" {what}", "dim"))
         if text.cell_len + added.cell_len + 3 + calls.cell_len <= width:
             text.append_text(added).append("   ")
-    return _rows(_ends(text, calls, width))
+    return _rows(_justify(text, calls, width))
 
 
-def _changes(recent: Sequence[Change], lines: int, width: int) -> _Part:
+def _changes(recent: Sequence[ShownChange], lines: int, width: int) -> _Part:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(width=9, no_wrap=True)
     table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
@@ -181,24 +183,24 @@ def _changes(recent: Sequence[Change], lines: int, width: int) -> _Part:
     if width >= _NARROW:
         table.add_column(width=17 if width >= _WIDE else 9, no_wrap=True)
     for one in recent:
-        cells = [Text(("" if one.exact else "≤") + f"{one.at:%H:%M:%S}", style="dim", justify="right"), Text(one.name), _way(one)]
-        table.add_row(*cells, *[_origin(one, width)][: 1 if width >= _NARROW else 0])
+        cells = [Text(("" if one.exact else "≤") + f"{one.at:%H:%M:%S}", style="dim", justify="right"), Text(one.name), _stage_move(one)]
+        table.add_row(*cells, *[_sources(one, width)][: 1 if width >= _NARROW else 0])
     return lines, Panel(table, title="last changes", title_align="left", border_style="bright_black", height=lines)
 
 
-def _way(change: Change) -> Text:
+def _stage_move(change: ShownChange) -> Text:
     arrow = (" → ", _STYLES.get(change.source, ""))
     return Text.assemble((change.stage_from or "new", "dim"), arrow, change.stage_to)
 
 
-def _origin(change: Change, width: int) -> Text:
+def _sources(change: ShownChange, width: int) -> Text:
     text = Text(change.source, style=_STYLES.get(change.source, ""))
     if change.confirmed_by is None:
         return text
     return text.append(f" + {change.confirmed_by}" if width >= _WIDE else " +", style=_STYLES.get(change.confirmed_by, ""))
 
 
-def _panel(title: str, rows: Sequence[Text]) -> _Part:
+def _boxed(title: str, rows: Sequence[Text]) -> _Part:
     return len(rows) + _BORDER, Panel(Group(*rows), title=title, title_align="left", border_style="bright_black")
 
 
@@ -206,20 +208,20 @@ def _rows(*rows: Text | str) -> _Part:
     return len(rows), Group(*rows)
 
 
-def _ends(left: Text, right: Text, width: int) -> Text:
+def _justify(left: Text, right: Text, width: int) -> Text:
     """Put one at the left end and one at the right; the left gives way."""
-    left = _cut(left, max(width - right.cell_len - 1, 0))
-    return _cut(Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 1), right), width)
+    left = _truncate(left, max(width - right.cell_len - 1, 0))
+    return _truncate(Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 1), right), width)
 
 
-def _cut(text: Text, width: int) -> Text:
+def _truncate(text: Text, width: int) -> Text:
     """Keep a text on its one line."""
     text = text.copy()
     text.truncate(max(width, 1), overflow="ellipsis")
     return text
 
 
-def _pulse(counts: Sequence[int], width: int) -> str:
+def _sparkline(counts: Sequence[int], width: int) -> str:
     """Draw captures per second, on a scale of powers: a bulk edit must not flatten everything else."""
     shown = list(counts)[-width:]
     return " " * (width - len(shown)) + "".join(

@@ -20,12 +20,12 @@ _LEAST_PACE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """Lengths in seconds, for one telling of the story.
 
     `story_seconds` is what it aims at; a slow machine may take until `latest_seconds` to finish it. `busy_seconds`: with webhooks;
     `dark_seconds`: without, after that was noticed; `calm_seconds`: after the recovery. `pace` is 1 where the daemon's intervals are
-    those of the usual story, and less where everything must be seen sooner.
+    those of the usual story, and less where everything must be sightings sooner.
     """
 
     story_seconds: float
@@ -64,11 +64,11 @@ class Plan:
         )
 
 
-def planned(seconds: float | None) -> Plan:
+def make_plan(seconds: float | None) -> DemoPlan:
     """Divide the seconds among the acts; None for the usual length. What is too short or too long for the story is brought within it."""
     whole = min(max(seconds or USUAL_SECONDS, _SHORTEST_SECONDS), _LONGEST_SECONDS)
     scale = (whole - _AROUND_SECONDS) / (USUAL_SECONDS - _AROUND_SECONDS)
-    return Plan(
+    return DemoPlan(
         story_seconds=whole,
         latest_seconds=whole + _GRACE_SECONDS,
         busy_seconds=30.0 * scale,

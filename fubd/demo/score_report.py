@@ -11,7 +11,7 @@ _HEADINGS = ("first told by", "captured", "median delay", "95 % within", "slowes
 _WIDTHS = (-13, 10, 14, 13, 11)
 
 
-def clean(score: Score) -> bool:
+def is_clean(score: Score) -> bool:
     """Tell whether nothing was lost, doubled or invented, and each row is right in itself and follows from the one before."""
     wrong = score.wrong_from + score.wrong_time + score.chain_breaks + score.out_of_order
     return score.lost == score.doubled == score.invented == wrong == 0 and score.captured == score.changes
@@ -19,7 +19,7 @@ def clean(score: Score) -> bool:
 
 def exit_code(score: Score) -> int:
     """Give 0 for a clean score, else 1."""
-    return 0 if clean(score) else 1
+    return 0 if is_clean(score) else 1
 
 
 def last_line(score: Score) -> str:
@@ -57,9 +57,9 @@ def remarks(score: Score) -> Iterator[str]:
     for count, what in counts:
         if count:
             yield f"{count} rows with {what}"
-    for found in score.findings[:_FINDINGS_SHOWN]:
+    for found in score.discrepancies[:_FINDINGS_SHOWN]:
         yield f"{found.kind}: person {found.person_id}, {found.stage}, {found.at:%H:%M:%S}: {found.detail}"
-    if clean(score):
+    if is_clean(score):
         yield "Every row has the right stage before it and the right time, and follows from the row before."
 
 

@@ -10,15 +10,15 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from fubd.demo import verdict
-from fubd.demo.picture import figures, frame, story_line
-from fubd.demo.view import Teller, View
+from fubd.demo import score_report
+from fubd.demo.picture import narration_line, render_frame, score_table
+from fubd.demo.view import DemoView, Narrator
 from fubd.simulator import Score
 
 _TALLY_SECONDS = 5.0
 
 
-class Screen(Protocol):
+class DemoScreen(Protocol):
     """Shows the story while it is entered, and the score afterwards."""
 
     def __enter__(self) -> Self:
@@ -27,28 +27,28 @@ class Screen(Protocol):
     def __exit__(self, *_: object) -> None:
         """Leave what was told where it can be read afterwards."""
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: DemoView) -> None:
         """Show this moment and what was told since the last."""
 
-    def end(self, score: Score) -> None:
+    def show_score(self, score: Score) -> None:
         """Show what became of it, as the last thing."""
 
 
-def screen_for(output: TextIO, teller: Teller) -> Screen:
+def choose_screen(output: TextIO, narrator: Narrator) -> DemoScreen:
     """Choose by what stdout is."""
     if output.isatty():
         console = Console(file=output, highlight=False)
         if not console.is_dumb_terminal:
-            return Picture(console, teller)
-    return Lines(output, teller)
+            return TerminalScreen(console, narrator)
+    return PlainScreen(output, narrator)
 
 
-class Lines:
+class PlainScreen:
     """Plain lines, each with its second."""
 
-    def __init__(self, output: TextIO, teller: Teller) -> None:
+    def __init__(self, output: TextIO, narrator: Narrator) -> None:
         self._output = output
-        self._teller = teller
+        self._narrator = narrator
         self._written = 0
         self._tallied = 0.0
 
@@ -60,19 +60,19 @@ class Lines:
         """Write what is still to be told."""
         self._catch_up()
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: DemoView) -> None:
         """Write what was told since, and every few seconds how far things are."""
         self._catch_up()
         if view.sources and view.seconds - self._tallied >= _TALLY_SECONDS:
             self._tallied = view.seconds
             self._write(view.seconds, f"    {_tally(view)}")
 
-    def end(self, score: Score) -> None:
+    def show_score(self, score: Score) -> None:
         """Write the table, and the score as the last line."""
-        print("", *verdict.lines(score), verdict.last_line(score), sep="\n", file=self._output, flush=True)
+        print("", *score_report.lines(score), score_report.last_line(score), sep="\n", file=self._output, flush=True)
 
     def _catch_up(self) -> None:
-        for line in self._teller.lines[self._written :]:
+        for line in self._narrator.lines[self._written :]:
             self._written += 1
             if line.kind == "headline":
                 self._output.write("\n")
@@ -83,17 +83,17 @@ class Lines:
         self._output.flush()
 
 
-def _tally(view: View) -> str:
+def _tally(view: DemoView) -> str:
     health = ", ".join(f"{source.name} {source.captured} {source.status}" for source in view.sources)
     return f"{view.happened} happened, {view.recorded} recorded ({health}), {view.api_calls} API calls"
 
 
-class Picture:
+class TerminalScreen:
     """A picture that stands still and changes in place, on the terminal's second screen; what was told remains on the first."""
 
-    def __init__(self, console: Console, teller: Teller) -> None:
+    def __init__(self, console: Console, narrator: Narrator) -> None:
         self._console = console
-        self._teller = teller
+        self._narrator = narrator
         self._live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
 
     def __enter__(self) -> Self:
@@ -106,20 +106,20 @@ class Picture:
         # A terminal that was closed needs nothing back.
         with contextlib.suppress(OSError):
             self._live.stop()
-            for line in self._teller.lines:
-                self._console.print(story_line(line, self._console.width))
+            for line in self._narrator.lines:
+                self._console.print(narration_line(line, self._console.width))
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: DemoView) -> None:
         """Paint this moment. Raises BrokenPipeError when the terminal was closed."""
         width, height = self._console.size
         try:
-            self._live.update(frame(view, self._teller, width, height), refresh=True)
+            self._live.update(render_frame(view, self._narrator, width, height), refresh=True)
         except OSError as gone:
             raise BrokenPipeError from gone
 
-    def end(self, score: Score) -> None:
+    def show_score(self, score: Score) -> None:
         """Print the table, and the score as the last line."""
-        self._console.print(Padding(figures(score), (1, 0)))
-        for line in verdict.remarks(score):
-            self._console.print(Text(line, style="green" if verdict.clean(score) else "red"), soft_wrap=True)
-        self._console.print(Text(verdict.last_line(score), style="bold"), soft_wrap=True)
+        self._console.print(Padding(score_table(score), (1, 0)))
+        for line in score_report.remarks(score):
+            self._console.print(Text(line, style="green" if score_report.is_clean(score) else "red"), soft_wrap=True)
+        self._console.print(Text(score_report.last_line(score), style="bold"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What there is to see at one moment, as plain values: gathered by `watch`, told by `story`, drawn by `screen`."""
+"""What there is to see at one moment, as plain values: gathered by `observer`, told by `story`, drawn by `screen`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACTS = 5
 _LINES_KEPT = 1_000
 
 
-Kind = Literal["headline", "about", "said", "mode"]
+LineKind = Literal["headline", "about", "said", "mode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,45 +26,45 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class NarrationLine:
     """A line of the narration, told so many seconds after the beginning."""
 
     seconds: float
     text: str
-    kind: Kind = "said"
+    kind: LineKind = "said"
 
 
-class Teller:
+class Narrator:
     """Keeps what is told, with the second it was told at, and in which act, until it is `over`. Safe to call from any thread."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._began = now()
-        self.lines: list[Line] = []
+        self.lines: list[NarrationLine] = []
         self.current: Act | None = None
-        self.over = False
+        self.is_over = False
 
     @property
     def seconds(self) -> float:
         """Seconds since the beginning."""
         return self._now() - self._began
 
-    def act(self, number: int, title: str, about: str) -> None:
+    def start_act(self, number: int, title: str, about: str) -> None:
         """Open an act."""
         self.current = Act(number, title, about)
-        self._tell(Line(self.seconds, f"{number}/{ACTS}  {title}", "headline"))
-        self._tell(Line(self.seconds, about, "about"))
+        self._add(NarrationLine(self.seconds, f"{number}/{ACTS}  {title}", "headline"))
+        self._add(NarrationLine(self.seconds, about, "about"))
 
     def say(self, text: str) -> None:
         """Tell what happens."""
-        self._tell(Line(self.seconds, text))
+        self._add(NarrationLine(self.seconds, text))
 
-    def announce(self, mode: str, reason: str, poll_every_seconds: float) -> None:
+    def add_mode(self, mode: str, reason: str, poll_every_seconds: float) -> None:
         """Tell of a new mode of the daemon's."""
-        self._tell(Line(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:.3g} s)", "mode"))
+        self._add(NarrationLine(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:.3g} s)", "mode"))
 
-    def _tell(self, line: Line) -> None:
-        if not self.over and len(self.lines) < _LINES_KEPT:
+    def _add(self, line: NarrationLine) -> None:
+        if not self.is_over and len(self.lines) < _LINES_KEPT:
             self.lines.append(line)
 
 
@@ -89,7 +89,7 @@ class ModeView:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ShownChange:
     """A recorded change. `exact` is false where polling only knows the latest instant it can have been."""
 
     at: datetime
@@ -102,7 +102,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class DemoView:
     """Everything at one moment. `url` is the status page's; counts are since the beginning; `recent` is newest first."""
 
     seconds: float
@@ -117,4 +117,4 @@ class View:
     redelivered: int = 0
     missed: int = 0
     api_calls: int = 0
-    recent: Sequence[Change] = ()
+    recent: Sequence[ShownChange] = ()

@@ -6,8 +6,8 @@
     async with simulator.running() as url:
         simulator.subscribe("peopleStageUpdated", "http://127.0.0.1:8080/webhook/fub")
         account.move(account.ids[0], "ACQ - Offers Made")
-        await simulator.deliveries.drained()
-    print(score(simulator.truth, rows, seen=simulator.seen))
+        await simulator.deliveries.drain()
+    print(score(simulator.truth, rows, sightings=simulator.sightings))
 
 Nothing here is imported by the daemon, and nothing of the daemon is imported here.
 """
@@ -17,8 +17,8 @@ from fubd.simulator.clock import SimClock, SkewedClock
 from fubd.simulator.events import encode, sign
 from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults, Merge, UpdatedAfter
 from fubd.simulator.score import Score, score
-from fubd.simulator.seen import Seen, Sighting
 from fubd.simulator.service import Simulator
+from fubd.simulator.sightings import Sighting, Sightings
 from fubd.simulator.truth import TrueChange, Truth
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "Lags",
     "Merge",
     "Score",
-    "Seen",
     "Sighting",
+    "Sightings",
     "SimClock",
     "Simulator",
     "SkewedClock",

@@ -1,6 +1,6 @@
 """The account itself: its people, stages and users, and everything that can happen to them.
 
-What happens is told three times: to the record that the API shows, to the truth, and as `Happening` to whoever makes webhooks of it.
+What happens is told three times: to the record that the API shows, to the truth, and as `AccountEvent` to whoever makes webhooks of it.
 The account knows nothing of HTTP.
 """
 
@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from fubd.simulator import population as standing
+from fubd.simulator import population as visibility
 from fubd.simulator.clock import SimClock
 from fubd.simulator.population import Population
 from fubd.simulator.truth import TrueChange, Truth
@@ -37,19 +37,19 @@ STAGES: Final[Mapping[str, int]] = MappingProxyType(
         "ACQ - Closed Won": 10,
         "ACQ - Not Ready to Sell": 90,
         "ACQ - Not Interested": 120,
-        "ACQ - Dead / DNC": 100,
+        "ACQ - WebhookOutage / DNC": 100,
         "Nurture": 40,
         "Past Client": 5,
         TRASH: 5,
     }
 )
-"""Stage names of a usual account with how common each is; more than the ten that `GET /stages` shows by default."""
+"""StageDefinition names of a usual account with how common each is; more than the ten that `GET /stages` shows by default."""
 
 USERS: Final = ("Olive Ownerby", "Adam Deskwell", "Bea Calloway-Low", "Carl Dialstone", "Dora Fieldmouse", "Emil Hartnell")
 """Invented users; the first owns the account, the second is an admin, the others are agents."""
 
 
-class Kind(StrEnum):
+class AccountEventKind(StrEnum):
     """What happened."""
 
     MOVED = "moved"
@@ -65,7 +65,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class AccountEvent:
     """One thing that happened at `at`, to all of `ids` at once.
 
     `ids` are people; notes for NOTED, stages for the kinds of stages. `changes` are the entries of the truth that belong to
@@ -73,7 +73,7 @@ class Happening:
     `cause` why a mass move was made.
     """
 
-    kind: Kind
+    kind: AccountEventKind
     ids: tuple[int, ...]
     at: datetime
     stage: str | None = None
@@ -85,7 +85,7 @@ class Happening:
 
 
 @dataclass(slots=True)
-class Stage:
+class StageDefinition:
     """A stage definition. `id` stays when `name` is changed; protected ones cannot be renamed or deleted."""
 
     id: int
@@ -145,12 +145,12 @@ class Account:
         self.clock = clock
         self.lags = lags or Lags()
         self.stages = [
-            Stage(id=2 + 3 * place, name=name, order_weight=1000 + 10 * place, protected=name in ("Lead", TRASH))
-            for place, name in enumerate(stages)
+            StageDefinition(id=2 + 3 * index, name=name, order_weight=1000 + 10 * index, protected=name in ("Lead", TRASH))
+            for index, name in enumerate(stages)
         ]
         self.users = [
-            User(id=1 + place, name=name, email=f"user{1 + place}@example.com", role=("owner", "admin", "agent")[min(place, 2)])
-            for place, name in enumerate(users)
+            User(id=1 + index, name=name, email=f"user{1 + index}@example.com", role=("owner", "admin", "agent")[min(index, 2)])
+            for index, name in enumerate(users)
         ]
         self.people = Population(
             seed=seed,
@@ -158,29 +158,29 @@ class Account:
             first_id=first_id,
             now=int(clock.timestamp()),
             weights=tuple(stages.values()),
-            trash=self._place(TRASH),
+            trash=self._stage_index(TRASH),
             users=len(self.users),
             gaps=gaps,
         )
         names = [stage.name for stage in self.stages]
-        start, low = self.people.start, first_id
+        start, low = self.people.initial_stage, first_id
         self.truth = Truth(lambda person_id: names[start[person_id - low]] if low <= person_id < low + len(start) else None)
         for stage in self.stages:
             self.truth.names.setdefault(stage.name, set()).add(stage.id)
-        self.listeners: list[Callable[[Happening], None]] = []
+        self.listeners: list[Callable[[AccountEvent], None]] = []
         self._notes = 0
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Count the people who are there, Trash and unclaimed included."""
-        return len(self.people) - self.people.standing.count(standing.GONE) - self.people.standing.count(standing.HIDDEN)
+        return len(self.people) - self.people.visibility.count(visibility.GONE) - self.people.visibility.count(visibility.HIDDEN)
 
     @property
     def ids(self) -> list[int]:
         """The ids of the people who are there, ascending, Trash and unclaimed included."""
         first = self.people.first_id
-        return [first + slot for slot, how in enumerate(self.people.standing) if how not in (standing.GONE, standing.HIDDEN)]
+        return [first + slot for slot, how in enumerate(self.people.visibility) if how not in (visibility.GONE, visibility.HIDDEN)]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids)
@@ -188,7 +188,11 @@ class Account:
     def has(self, person_id: int) -> bool:
         """Say whether somebody of this id is there and can be read."""
         slot = self.people.slot(person_id)
-        return slot is not None and self.people.standing[slot] not in (standing.GONE, standing.HIDDEN) and person_id not in self.truth.gone
+        return (
+            slot is not None
+            and self.people.visibility[slot] not in (visibility.GONE, visibility.HIDDEN)
+            and person_id not in self.truth.gone
+        )
 
     def stage_of(self, person_id: int) -> str:
         """Give the stage a person is in."""
@@ -196,7 +200,7 @@ class Account:
 
     def stage_id(self, name: str) -> int:
         """Give a stage's id by its name."""
-        return self.stages[self._place(name)].id
+        return self.stages[self._stage_index(name)].id
 
     def person(self, person_id: int, *, full: bool = True) -> dict[str, object]:
         """Give a person as the API shows one; `full` adds custom fields and what else comes only when asked for."""
@@ -217,18 +221,20 @@ class Account:
         self, person_ids: Iterable[int], stage: str, *, actor: str | None = None, split: int | None = None, cause: str = ""
     ) -> int:
         """Move many people at one instant, told in one event or in events of at most `split` ids; gives how many really moved."""
-        place, at = self._place(stage), self.clock.now()
+        index, at = self._stage_index(stage), self.clock.now()
         moved: list[int] = []
         changes: list[TrueChange] = []
         for person_id in person_ids:
             slot = self._slot(person_id)
-            if self.people.stage[slot] == place:
+            if self.people.stage[slot] == index:
                 continue
             who = actor if actor is not None else self.users[self.people.user[slot]].name
-            changes.append(self._enter(slot, place, at, who))
+            changes.append(self._enter_stage(slot, index, at, who))
             moved.append(person_id)
         if moved:
-            self._tell(Happening(Kind.MOVED, tuple(moved), at, stage=stage, changes=tuple(changes), split=split, cause=cause))
+            self._publish(
+                AccountEvent(AccountEventKind.MOVED, tuple(moved), at, stage=stage, changes=tuple(changes), split=split, cause=cause)
+            )
         return len(moved)
 
     def trash(self, person_id: int, *, actor: str | None = None) -> bool:
@@ -239,35 +245,37 @@ class Account:
         """Add a stage definition; gives its id. Raises ValueError when the account has all it can hold, or one of that name."""
         if len(self.stages) >= _STAGES_LIMIT or any(stage.name == name and not stage.deleted for stage in self.stages):
             raise ValueError(f"no further stage {name!r}")
-        stage = Stage(
+        stage = StageDefinition(
             id=2 + 3 * len(self.stages), name=name, order_weight=max(one.order_weight for one in self.stages) + 10, protected=False
         )
         self.stages.append(stage)
         self.truth.names.setdefault(name, set()).add(stage.id)
-        self._tell(Happening(Kind.STAGE_CREATED, (stage.id,), self.clock.now()))
+        self._publish(AccountEvent(AccountEventKind.STAGE_CREATED, (stage.id,), self.clock.now()))
         return stage.id
 
     def rename_stage(self, old: str, new: str) -> None:
         """Give a stage another name. Nobody moves; people show the new name at once. Raises ValueError for a protected one."""
-        stage = self.stages[self._place(old)]
+        stage = self.stages[self._stage_index(old)]
         if stage.protected:
             raise ValueError(f"{old} is protected")
         stage.name = new
         self.truth.names.setdefault(new, set()).add(stage.id)
-        self._tell(Happening(Kind.STAGE_RENAMED, (stage.id,), self.clock.now()))
+        self._publish(AccountEvent(AccountEventKind.STAGE_RENAMED, (stage.id,), self.clock.now()))
 
     def delete_stage(self, name: str, assign_to: str) -> int:
         """Delete a stage and move its people to another; gives how many moved. Raises ValueError for a protected one."""
-        place = self._place(name)
-        if self.stages[place].protected:
+        index = self._stage_index(name)
+        if self.stages[index].protected:
             raise ValueError(f"{name} is protected")
         first = self.people.first_id
         people = [
-            first + slot for slot, where in enumerate(self.people.stage) if where == place and self.people.standing[slot] != standing.GONE
+            first + slot
+            for slot, where in enumerate(self.people.stage)
+            if where == index and self.people.visibility[slot] != visibility.GONE
         ]
         moved = self.bulk_move(people, assign_to, actor="server", cause="stage deleted")
-        self.stages[place].deleted = True
-        self._tell(Happening(Kind.STAGE_DELETED, (self.stages[place].id,), self.clock.now()))
+        self.stages[index].deleted = True
+        self._publish(AccountEvent(AccountEventKind.STAGE_DELETED, (self.stages[index].id,), self.clock.now()))
         return moved
 
     # --- people -------------------------------------------------------------------------------------------------------
@@ -276,18 +284,18 @@ class Account:
         self, *, stage: str = "Lead", via: str = "api", claimed: bool = True, fields: Mapping[str, object] | None = None, actor: str = ""
     ) -> int:
         """Create a person in a stage; gives the id. `via` is `api` or `lead_flow`; `actor` is `via` when not given."""
-        place, at = self._place(stage), self.clock.now()
-        settled = (standing.TRASHED if stage == TRASH else standing.PLAIN) + (0 if claimed else standing.UNCLAIMED - standing.PLAIN)
-        how = standing.HIDDEN if self.lags.readable > 0 else settled
+        index, at = self._stage_index(stage), self.clock.now()
+        final = (visibility.TRASHED if stage == TRASH else visibility.PLAIN) + (0 if claimed else visibility.UNCLAIMED - visibility.PLAIN)
+        how = visibility.HIDDEN if self.lags.readable > 0 else final
         user = len(self.people) % len(self.users)
-        slot = self.people.add(now=int(at.timestamp()), stage=place, user=user, standing=how)
+        slot = self.people.add(now=int(at.timestamp()), stage=index, user=user, visibility=how)
         self.people.edited[slot] = {"createdVia": "API" if via == "api" else "Lead Flow", **(fields or {})}
         person_id = self.people.first_id + slot
-        if how == standing.HIDDEN:
+        if how == visibility.HIDDEN:
             self.clock.call_later(self.lags.readable, lambda: self._reveal(slot, claimed=claimed))
         self.truth.created[person_id] = at
-        change = self._note(slot, None, place, at, actor or via)
-        self._tell(Happening(Kind.CREATED, (person_id,), at, stage=stage, changes=(change,), via=via))
+        change = self._record_change(slot, None, index, at, actor or via)
+        self._publish(AccountEvent(AccountEventKind.CREATED, (person_id,), at, stage=stage, changes=(change,), via=via))
         return person_id
 
     def edit(self, person_id: int, **fields: object) -> None:
@@ -299,12 +307,12 @@ class Account:
             self.people.user[slot] = [one.id for one in self.users].index(int(str(user)))
         self.people.edited.setdefault(slot, {}).update(fields)
         self.people.touch(slot, int(at.timestamp()))
-        self._tell(Happening(Kind.EDITED, (person_id,), at))
+        self._publish(AccountEvent(AccountEventKind.EDITED, (person_id,), at))
         tags = fields.get("tags")
         if isinstance(tags, (list, tuple)):
             added = tuple(str(tag) for tag in tags if not isinstance(before, list) or tag not in before)
             if added:
-                self._tell(Happening(Kind.TAGGED, (person_id,), at, tags=added))
+                self._publish(AccountEvent(AccountEventKind.TAGGED, (person_id,), at, tags=added))
 
     def inbound(self, person_id: int) -> None:
         """Let a lead event arrive for a known person: `updated` stays, but a trashed one is taken out of Trash a little later."""
@@ -316,7 +324,7 @@ class Account:
         """Write a note about a person, which does not move `updated`; gives the note's id."""
         self._slot(person_id)
         self._notes += 1
-        self._tell(Happening(Kind.NOTED, (self._notes,), self.clock.now()))
+        self._publish(AccountEvent(AccountEventKind.NOTED, (self._notes,), self.clock.now()))
         return self._notes
 
     def delete(self, person_id: int) -> None:
@@ -324,7 +332,7 @@ class Account:
         slot, at = self._slot(person_id), self.clock.now()
         self.truth.gone[person_id] = at
         self._remove(slot)
-        self._tell(Happening(Kind.DELETED, (person_id,), at))
+        self._publish(AccountEvent(AccountEventKind.DELETED, (person_id,), at))
 
     def merge(self, loser: int, winner: int) -> None:
         """Merge one person into another: the loser's id belongs to nobody afterwards, the winner is edited."""
@@ -333,61 +341,61 @@ class Account:
         self.truth.merged[loser] = winner
         self._remove(slot)
         self.people.touch(kept, int(at.timestamp()))
-        self._tell(Happening(Kind.MERGED, (loser, winner), at))
+        self._publish(AccountEvent(AccountEventKind.MERGED, (loser, winner), at))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _tell(self, happening: Happening) -> None:
+    def _publish(self, event: AccountEvent) -> None:
         for listener in self.listeners:
-            listener(happening)
+            listener(event)
 
     def _slot(self, person_id: int) -> int:
         slot = self.people.slot(person_id)
-        if slot is None or self.people.standing[slot] == standing.GONE or person_id in self.truth.gone:
+        if slot is None or self.people.visibility[slot] == visibility.GONE or person_id in self.truth.gone:
             raise LookupError(f"person {person_id} is not there")
         return slot
 
-    def _place(self, name: str) -> int:
-        for place, stage in enumerate(self.stages):
+    def _stage_index(self, name: str) -> int:
+        for index, stage in enumerate(self.stages):
             if stage.name == name and not stage.deleted:
-                return place
+                return index
         raise LookupError(f"there is no stage {name!r}")
 
-    def _enter(self, slot: int, place: int, at: datetime, actor: str) -> TrueChange:
+    def _enter_stage(self, slot: int, index: int, at: datetime, actor: str) -> TrueChange:
         before = self.people.stage[slot]
-        trash = self._place(TRASH)
-        self.people.stage[slot] = place
-        how = self.people.standing[slot]
-        if how != standing.HIDDEN and (place == trash) != (before == trash):
-            self.people.settle(slot, how + (1 if place == trash else -1))
+        trash = self._stage_index(TRASH)
+        self.people.stage[slot] = index
+        how = self.people.visibility[slot]
+        if how != visibility.HIDDEN and (index == trash) != (before == trash):
+            self.people.set_visibility(slot, how + (1 if index == trash else -1))
         self.people.touch(slot, int(at.timestamp()))
-        return self._note(slot, before, place, at, actor)
+        return self._record_change(slot, before, index, at, actor)
 
-    def _note(self, slot: int, before: int | None, place: int, at: datetime, actor: str) -> TrueChange:
+    def _record_change(self, slot: int, before: int | None, index: int, at: datetime, actor: str) -> TrueChange:
         change = TrueChange(
             person_id=self.people.first_id + slot,
             stage_from=None if before is None else self.stages[before].name,
-            stage_to=self.stages[place].name,
+            stage_to=self.stages[index].name,
             at=at,
             actor=actor,
             number=len(self.truth.changes),
             stage_from_id=None if before is None else self.stages[before].id,
-            stage_to_id=self.stages[place].id,
+            stage_to_id=self.stages[index].id,
         )
-        self.truth.note(change)
+        self.truth.record(change)
         return change
 
     def _remove(self, slot: int) -> None:
         if self.lags.deleted > 0:
-            self.clock.call_later(self.lags.deleted, lambda: self.people.settle(slot, standing.GONE))
+            self.clock.call_later(self.lags.deleted, lambda: self.people.set_visibility(slot, visibility.GONE))
         else:
-            self.people.settle(slot, standing.GONE)
+            self.people.set_visibility(slot, visibility.GONE)
 
     def _reveal(self, slot: int, *, claimed: bool) -> None:
-        if self.people.standing[slot] == standing.HIDDEN:
+        if self.people.visibility[slot] == visibility.HIDDEN:
             trashed = self.stages[self.people.stage[slot]].name == TRASH
-            plain = standing.TRASHED if trashed else standing.PLAIN
-            self.people.settle(slot, plain + (0 if claimed else standing.UNCLAIMED - standing.PLAIN))
+            plain = visibility.TRASHED if trashed else visibility.PLAIN
+            self.people.set_visibility(slot, plain + (0 if claimed else visibility.UNCLAIMED - visibility.PLAIN))
 
     def _untrash(self, person_id: int) -> None:
         slot = self.people.slot(person_id)

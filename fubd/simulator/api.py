@@ -15,9 +15,9 @@ from fubd.simulator.account import Account
 from fubd.simulator.deliveries import Deliveries
 from fubd.simulator.faults import Behaviour
 from fubd.simulator.keys import Caller, Keys
-from fubd.simulator.limits import LIMITS, Limits
 from fubd.simulator.population import GONE, HIDDEN
-from fubd.simulator.registry import Refusal, Registry
+from fubd.simulator.rate_limits import LIMITS, RateLimits
+from fubd.simulator.registry import ApiError, Registry
 
 NOT_FOUND: Final = "Requested resource was not found."
 DEEP: Final = "Deep pagination disabled, use 'nextLink' url"
@@ -32,12 +32,12 @@ _PERSON_FIELDS: Final = frozenset({"firstName", "lastName", "price", "contacted"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a handler says. `shown` are the people whose stage the answer shows. `payload` None is an empty body."""
+class ApiResponse:
+    """What a handler says. `shown_people` are the people whose stage the answer shows. `payload` None is an empty body."""
 
     payload: Mapping[str, object] | None
     status: int = HTTPStatus.OK
-    shown: tuple[int, ...] = ()
+    shown_people: tuple[int, ...] = ()
 
     @property
     def body(self) -> bytes:
@@ -46,7 +46,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ApiRequest:
     """One request, read: who asks, the parameters, the JSON body, and the simulator's own URL."""
 
     caller: Caller
@@ -56,7 +56,7 @@ class Asked:
     body: Mapping[str, object] = field(default_factory=dict)
 
 
-Handler = Callable[[Asked], Answer]
+Handler = Callable[[ApiRequest], ApiResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Api:
     """The documented endpoints. Handlers are synchronous, so each answer is of one instant."""
 
     def __init__(
-        self, account: Account, *, behaviour: Behaviour, registry: Registry, deliveries: Deliveries, limits: Limits, keys: Keys
+        self, account: Account, *, behaviour: Behaviour, registry: Registry, deliveries: Deliveries, limits: RateLimits, keys: Keys
     ) -> None:
         self._account = account
         self._behaviour = behaviour
@@ -115,12 +115,12 @@ class Api:
 
     # --- people -------------------------------------------------------------------------------------------------------
 
-    def _people(self, asked: Asked) -> Answer:
-        page = people_query.paging(asked.query)
+    def _people(self, request: ApiRequest) -> ApiResponse:
+        page = people_query.parse_paging(request.query)
         if page.since is None and page.offset >= self._behaviour.deep_offset:
-            raise Refusal(HTTPStatus.BAD_REQUEST, DEEP)
-        who = people_query.wanted(asked.query, self._account, self._behaviour, viewer=asked.caller.viewer)
-        found = people_query.find(self._account, who, page)
+            raise ApiError(HTTPStatus.BAD_REQUEST, DEEP)
+        who = people_query.parse_filter(request.query, self._account, self._behaviour, viewer=request.caller.viewer)
+        found = people_query.find_people(self._account, who, page)
         metadata: dict[str, object] = {
             "collection": "people",
             "offset": page.offset,
@@ -129,62 +129,62 @@ class Api:
         }
         keyset = page.sort == "id"
         if found.more and found.slots:
-            following = people_query.token(self._account.people.first_id + found.slots[-1]) if keyset else None
+            following = people_query.encode_next(self._account.people.first_id + found.slots[-1]) if keyset else None
             step = {"next": following} if following else {"offset": str(page.offset + page.limit)}
-            kept = {key: value for key, value in asked.query.items() if key not in ("limit", "next", "offset")}
+            kept = {key: value for key, value in request.query.items() if key not in ("limit", "next", "offset")}
             ampersand = "&&" if self._behaviour.double_ampersand else "&"
             link = urlencode({"limit": str(page.limit), **kept}) + ampersand + urlencode(step)
-            metadata |= {"next": following, "nextLink": f"{asked.base}/people?{link}"}
+            metadata |= {"next": following, "nextLink": f"{request.base}/people?{link}"}
         elif not self._behaviour.next_absent_at_end:
             metadata |= {"next": None, "nextLink": None}
-        people, shown = self._records(found.slots, asked.query.get("fields"))
-        return Answer({"_metadata": metadata, "people": people}, shown=shown)
+        people, shown = self._records(found.slots, request.query.get("fields"))
+        return ApiResponse({"_metadata": metadata, "people": people}, shown_people=shown)
 
-    def _person(self, asked: Asked) -> Answer:
-        if people_query.number(asked.path["id"]) is None:
-            return self._people(asked)  # observed: /people/undefined is the unfiltered list
-        records, shown = self._records([self._slot(asked)], asked.query.get("fields"))
-        return Answer(records[0], shown=shown)
+    def _person(self, request: ApiRequest) -> ApiResponse:
+        if people_query.parse_int(request.path["id"]) is None:
+            return self._people(request)  # observed: /people/undefined is the unfiltered list
+        records, shown = self._records([self._slot(request)], request.query.get("fields"))
+        return ApiResponse(records[0], shown_people=shown)
 
-    def _create_person(self, asked: Asked) -> Answer:
-        known = self._by_email(asked.body) if asked.query.get("deduplicate", "").lower() == "true" else None
+    def _create_person(self, request: ApiRequest) -> ApiResponse:
+        known = self._by_email(request.body) if request.query.get("deduplicate", "").lower() == "true" else None
         if known is not None:
-            self._apply(known, asked.body, asked)
-            return self._told(known, HTTPStatus.OK)
+            self._apply(known, request.body, request)
+            return self._person_response(known, HTTPStatus.OK)
         person_id = self._account.create(
-            stage=self._stage_name(asked.body) or "Lead", via="api", fields=self._fields(asked.body), actor=asked.caller.user.name
+            stage=self._stage_name(request.body) or "Lead", via="api", fields=self._fields(request.body), actor=request.caller.user.name
         )
-        return self._told(person_id, HTTPStatus.CREATED)
+        return self._person_response(person_id, HTTPStatus.CREATED)
 
-    def _update_person(self, asked: Asked) -> Answer:
-        person_id = self._account.people.first_id + self._slot(asked)
-        if "id" in asked.body:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid fields in the request body: id.")
-        self._apply(person_id, asked.body, asked)
-        return self._told(person_id, HTTPStatus.OK)
+    def _update_person(self, request: ApiRequest) -> ApiResponse:
+        person_id = self._account.people.first_id + self._slot(request)
+        if "id" in request.body:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid fields in the request body: id.")
+        self._apply(person_id, request.body, request)
+        return self._person_response(person_id, HTTPStatus.OK)
 
-    def _delete_person(self, asked: Asked) -> Answer:
+    def _delete_person(self, request: ApiRequest) -> ApiResponse:
         try:
-            self._account.delete(self._account.people.first_id + self._slot(asked))
+            self._account.delete(self._account.people.first_id + self._slot(request))
         except LookupError as error:
-            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND) from error
-        return Answer({})
+            raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND) from error
+        return ApiResponse({})
 
-    def _apply(self, person_id: int, body: Mapping[str, object], asked: Asked) -> None:
+    def _apply(self, person_id: int, body: Mapping[str, object], request: ApiRequest) -> None:
         stage = self._stage_name(body)
         fields = self._fields(body)
-        if "tags" in fields and asked.query.get("mergeTags", "").lower() == "true":
+        if "tags" in fields and request.query.get("mergeTags", "").lower() == "true":
             present = self._account.person(person_id)["tags"]
             told = fields["tags"]
             fields["tags"] = [*_strings(present), *(tag for tag in _strings(told) if tag not in _strings(present))]
         if "assignedUserId" in body:
             if body["assignedUserId"] not in [user.id for user in self._account.users]:
-                raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: assignedUserId.")
+                raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: assignedUserId.")
             fields["assignedUserId"] = body["assignedUserId"]
         if fields:
             self._account.edit(person_id, **fields)
         if stage is not None:
-            self._account.move(person_id, stage, actor=asked.caller.user.name)
+            self._account.move(person_id, stage, actor=request.caller.user.name)
 
     def _fields(self, body: Mapping[str, object]) -> dict[str, object]:
         """Keep what a person may be given; `source` is write-once and therefore only read from a creation by the lead flow."""
@@ -196,24 +196,24 @@ class Api:
         for stage in self._account.stages:
             if not stage.deleted and (stage.name == body.get("stage") or stage.id == body.get("stageId")):
                 return stage.name
-        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: stage.")
+        raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: stage.")
 
-    def _told(self, person_id: int, status: int) -> Answer:
+    def _person_response(self, person_id: int, status: int) -> ApiResponse:
         slot = person_id - self._account.people.first_id
-        return Answer(self._account.record(slot, full=False), status=status, shown=(person_id,))
+        return ApiResponse(self._account.record(slot, full=False), status=status, shown_people=(person_id,))
 
-    def _slot(self, asked: Asked) -> int:
-        person_id = people_query.number(asked.path["id"])
+    def _slot(self, request: ApiRequest) -> int:
+        person_id = people_query.parse_int(request.path["id"])
         slot = None if person_id is None else self._account.people.slot(person_id)
-        if slot is None or self._account.people.standing[slot] in (GONE, HIDDEN):
-            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
-        viewer = asked.caller.viewer
+        if slot is None or self._account.people.visibility[slot] in (GONE, HIDDEN):
+            raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        viewer = request.caller.viewer
         if viewer is not None and self._account.users[self._account.people.user[slot]].id != viewer:
-            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+            raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
         return slot
 
     def _records(self, slots: Sequence[int], fields: str | None) -> tuple[list[dict[str, object]], tuple[int, ...]]:
-        """Give the people with the fields asked for, and the ids of those whose stage is among them."""
+        """Give the people with the fields request for, and the ids of those whose stage is among them."""
         first = self._account.people.first_id
         ids = tuple(first + slot for slot in slots)
         if not fields:
@@ -236,73 +236,73 @@ class Api:
         told = str(emails[0].get("value", ""))
         match = _EMAIL.fullmatch(told)
         slot = self._account.people.slot(int(match[1])) if match else None
-        if slot is not None and self._account.people.standing[slot] not in (GONE, HIDDEN):
+        if slot is not None and self._account.people.visibility[slot] not in (GONE, HIDDEN):
             return self._account.people.first_id + slot
-        for place, edited in self._account.people.edited.items():
-            if f"'{told}'" in str(edited.get("emails")) and self._account.people.standing[place] not in (GONE, HIDDEN):
-                return self._account.people.first_id + place
+        for index, edited in self._account.people.edited.items():
+            if f"'{told}'" in str(edited.get("emails")) and self._account.people.visibility[index] not in (GONE, HIDDEN):
+                return self._account.people.first_id + index
         return None
 
     # --- stages, users, identity --------------------------------------------------------------------------------------
 
-    def _stages(self, asked: Asked) -> Answer:
-        stages = [self._stage_shown(place) for place, stage in enumerate(self._account.stages) if not stage.deleted]
-        return _listing(asked, "stages", stages, sorts=("orderWeight", "id", "name"))
+    def _stages(self, request: ApiRequest) -> ApiResponse:
+        stages = [self._stage_json(index) for index, stage in enumerate(self._account.stages) if not stage.deleted]
+        return _list_response(request, "stages", stages, sorts=("orderWeight", "id", "name"))
 
-    def _stage(self, asked: Asked) -> Answer:
-        return Answer(self._stage_shown(self._stage_place(asked)))
+    def _stage(self, request: ApiRequest) -> ApiResponse:
+        return ApiResponse(self._stage_json(self._stage_index(request)))
 
-    def _create_stage(self, asked: Asked) -> Answer:
+    def _create_stage(self, request: ApiRequest) -> ApiResponse:
         try:
-            stage_id = self._account.create_stage(str(asked.body.get("name") or ""))
+            stage_id = self._account.create_stage(str(request.body.get("name") or ""))
         except ValueError as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.") from error
-        place = [stage.id for stage in self._account.stages].index(stage_id)
-        return Answer(self._stage_shown(place), status=HTTPStatus.CREATED)
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.") from error
+        index = [stage.id for stage in self._account.stages].index(stage_id)
+        return ApiResponse(self._stage_json(index), status=HTTPStatus.CREATED)
 
-    def _rename_stage(self, asked: Asked) -> Answer:
-        place = self._stage_place(asked)
-        name = asked.body.get("name")
+    def _rename_stage(self, request: ApiRequest) -> ApiResponse:
+        index = self._stage_index(request)
+        name = request.body.get("name")
         if not isinstance(name, str) or not name:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.")
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: name.")
         try:
-            self._account.rename_stage(self._account.stages[place].name, name)
+            self._account.rename_stage(self._account.stages[index].name, name)
         except ValueError as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Protected stages cannot be changed.") from error
-        return Answer(self._stage_shown(place))
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Protected stages cannot be changed.") from error
+        return ApiResponse(self._stage_json(index))
 
-    def _delete_stage(self, asked: Asked) -> Answer:
-        place = self._stage_place(asked)
-        told = asked.body.get("assignStageId", people_query.number(asked.query.get("assignStageId")))
+    def _delete_stage(self, request: ApiRequest) -> ApiResponse:
+        index = self._stage_index(request)
+        told = request.body.get("assignStageId", people_query.parse_int(request.query.get("assignStageId")))
         target = next((stage for stage in self._account.stages if stage.id == told and not stage.deleted), None)
         if target is None:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Missing required field: assignStageId.")
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Missing required field: assignStageId.")
         try:
-            self._account.delete_stage(self._account.stages[place].name, target.name)
+            self._account.delete_stage(self._account.stages[index].name, target.name)
         except ValueError as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Protected stages cannot be deleted.") from error
-        return Answer({})
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Protected stages cannot be deleted.") from error
+        return ApiResponse({})
 
-    def _stage_place(self, asked: Asked) -> int:
-        stage_id = people_query.number(asked.path["id"])
-        for place, stage in enumerate(self._account.stages):
+    def _stage_index(self, request: ApiRequest) -> int:
+        stage_id = people_query.parse_int(request.path["id"])
+        for index, stage in enumerate(self._account.stages):
             if stage.id == stage_id and not stage.deleted:
-                return place
-        raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+                return index
+        raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
 
-    def _stage_shown(self, place: int) -> dict[str, object]:
-        stage = self._account.stages[place]
+    def _stage_json(self, index: int) -> dict[str, object]:
+        stage = self._account.stages[index]
         return {
             "id": stage.id,
             "name": stage.name,
             "orderWeight": stage.order_weight,
             "isProtected": stage.protected,
-            "peopleCount": self._account.people.stage.count(place),
+            "peopleCount": self._account.people.stage.count(index),
         }
 
-    def _identity(self, asked: Asked) -> Answer:
-        user, owner = asked.caller.user, self._account.users[0]
-        return Answer(
+    def _identity(self, request: ApiRequest) -> ApiResponse:
+        user, owner = request.caller.user, self._account.users[0]
+        return ApiResponse(
             {
                 "user": {"id": user.id, "name": user.name, "email": user.email},
                 "account": {
@@ -313,88 +313,88 @@ class Api:
             }
         )
 
-    def _users(self, asked: Asked) -> Answer:
+    def _users(self, request: ApiRequest) -> ApiResponse:
         users = [{"id": user.id, "name": user.name, "email": user.email, "role": user.role.title()} for user in self._account.users]
-        return _listing(asked, "users", users, sorts=("id", "name"))
+        return _list_response(request, "users", users, sorts=("id", "name"))
 
-    def _custom_fields(self, asked: Asked) -> Answer:
-        fields = [{"id": 1 + place, "name": name, "label": label, "type": "text"} for place, (name, label) in enumerate(CUSTOM_FIELDS)]
-        return _listing(asked, "customfields", fields, sorts=("id",), text_total=True)
+    def _custom_fields(self, request: ApiRequest) -> ApiResponse:
+        fields = [{"id": 1 + index, "name": name, "label": label, "type": "text"} for index, (name, label) in enumerate(CUSTOM_FIELDS)]
+        return _list_response(request, "customfields", fields, sorts=("id",), text_total=True)
 
     # --- webhooks -----------------------------------------------------------------------------------------------------
 
-    def _webhooks(self, asked: Asked) -> Answer:
-        system_key = self._keys.owner(asked.caller)
-        wanted = {name: asked.query[name] for name in ("event", "status") if name in asked.query}
-        hooks = [hook.shown() for hook in self._registry.of_system(system_key)]
-        chosen = [hook for hook in hooks if all(hook[name] == value for name, value in wanted.items())]
-        return _listing(asked, "webhooks", chosen, sorts=("id", "status", "event"))
+    def _webhooks(self, request: ApiRequest) -> ApiResponse:
+        system_key = self._keys.require_owner(request.caller)
+        wanted = {name: request.query[name] for name in ("event", "status") if name in request.query}
+        webhooks = [webhook.to_json() for webhook in self._registry.of_system(system_key)]
+        chosen = [webhook for webhook in webhooks if all(webhook[name] == value for name, value in wanted.items())]
+        return _list_response(request, "webhooks", chosen, sorts=("id", "status", "event"))
 
-    def _create_webhook(self, asked: Asked) -> Answer:
-        system_key = self._keys.owner(asked.caller)
-        hook = self._registry.add(asked.body.get("event"), asked.body.get("url"), system_key)
-        return Answer(hook.shown(), status=HTTPStatus.CREATED)
+    def _create_webhook(self, request: ApiRequest) -> ApiResponse:
+        system_key = self._keys.require_owner(request.caller)
+        webhook = self._registry.add(request.body.get("event"), request.body.get("url"), system_key)
+        return ApiResponse(webhook.to_json(), status=HTTPStatus.CREATED)
 
-    def _webhook(self, asked: Asked) -> Answer:
-        return Answer(self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller)).shown())
+    def _webhook(self, request: ApiRequest) -> ApiResponse:
+        return ApiResponse(self._registry.get(self._webhook_id(request), self._keys.require_owner(request.caller)).to_json())
 
-    def _update_webhook(self, asked: Asked) -> Answer:
-        hook = self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller))
-        self._registry.change(hook, event=asked.body.get("event"), url=asked.body.get("url"), status=asked.body.get("status"))
-        return Answer(hook.shown())
+    def _update_webhook(self, request: ApiRequest) -> ApiResponse:
+        webhook = self._registry.get(self._webhook_id(request), self._keys.require_owner(request.caller))
+        self._registry.update(webhook, event=request.body.get("event"), url=request.body.get("url"), status=request.body.get("status"))
+        return ApiResponse(webhook.to_json())
 
-    def _delete_webhook(self, asked: Asked) -> Answer:
-        self._registry.delete(self._registry.get(self._hook_id(asked), self._keys.owner(asked.caller)))
-        return Answer(None, status=HTTPStatus.NO_CONTENT) if self._behaviour.delete_webhook_empty else Answer({})
+    def _delete_webhook(self, request: ApiRequest) -> ApiResponse:
+        self._registry.delete(self._registry.get(self._webhook_id(request), self._keys.require_owner(request.caller)))
+        return ApiResponse(None, status=HTTPStatus.NO_CONTENT) if self._behaviour.delete_webhook_empty else ApiResponse({})
 
-    def _webhook_event(self, asked: Asked) -> Answer:
-        self._keys.owner(asked.caller)
-        event = self._deliveries.events.get(asked.path["id"])
+    def _webhook_event(self, request: ApiRequest) -> ApiResponse:
+        self._keys.require_owner(request.caller)
+        event = self._deliveries.events.get(request.path["id"])
         if event is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
-        return Answer(event.record(with_data=self._behaviour.event_data_kept))
+            raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        return ApiResponse(event.record(with_data=self._behaviour.event_data_kept))
 
     @staticmethod
-    def _hook_id(asked: Asked) -> int:
-        hook_id = people_query.number(asked.path["id"])
-        if hook_id is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
-        return hook_id
+    def _webhook_id(request: ApiRequest) -> int:
+        webhook_id = people_query.parse_int(request.path["id"])
+        if webhook_id is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
+        return webhook_id
 
     # --- what else an account does ------------------------------------------------------------------------------------
 
-    def _events(self, asked: Asked) -> Answer:
-        return _listing(asked, "events", [], sorts=("id",))
+    def _events(self, request: ApiRequest) -> ApiResponse:
+        return _list_response(request, "events", [], sorts=("id",))
 
-    def _create_event(self, asked: Asked) -> Answer:
+    def _create_event(self, request: ApiRequest) -> ApiResponse:
         """Take a lead event: a known person hears of it (and leaves Trash), an unknown one is created by the lead flow."""
         if self._behaviour.lead_flow_archived:
-            return Answer(None, status=HTTPStatus.NO_CONTENT)
-        told = asked.body.get("person")
+            return ApiResponse(None, status=HTTPStatus.NO_CONTENT)
+        told = request.body.get("person")
         person = told if isinstance(told, dict) else {}
         known = self._by_email(person)
         if known is not None:
             self._account.inbound(known)
-            return self._told(known, HTTPStatus.OK)
+            return self._person_response(known, HTTPStatus.OK)
         person_id = self._account.create(stage="Lead", via="lead_flow", fields=self._fields(person))
-        return self._told(person_id, HTTPStatus.CREATED)
+        return self._person_response(person_id, HTTPStatus.CREATED)
 
-    def _create_note(self, asked: Asked) -> Answer:
-        person_id = asked.body.get("personId")
+    def _create_note(self, request: ApiRequest) -> ApiResponse:
+        person_id = request.body.get("personId")
         try:
             note_id = self._account.note(person_id if isinstance(person_id, int) else -1)
         except LookupError as error:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: personId.") from error
-        return Answer({"id": note_id, "personId": person_id, "body": asked.body.get("body")}, status=HTTPStatus.CREATED)
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: personId.") from error
+        return ApiResponse({"id": note_id, "personId": person_id, "body": request.body.get("body")}, status=HTTPStatus.CREATED)
 
-    def _rate_limits(self, asked: Asked) -> Answer:
-        registered = asked.caller.system_key is not None
+    def _rate_limits(self, request: ApiRequest) -> ApiResponse:
+        registered = request.caller.system_key is not None
         limits = [{"context": name, "limit": both[0 if registered else 1], "window": 10} for name, both in LIMITS.items()]
-        return Answer({"limits": limits})
+        return ApiResponse({"limits": limits})
 
-    def _rate_usage(self, asked: Asked) -> Answer:
-        share = asked.caller.key if self._behaviour.limit_per_key else ""
-        return Answer({"usage": [{"context": name, "total": self._limits.total(name, share=share)} for name in LIMITS]})
+    def _rate_usage(self, request: ApiRequest) -> ApiResponse:
+        share = request.caller.key if self._behaviour.limit_per_key else ""
+        return ApiResponse({"usage": [{"context": name, "total": self._limits.total(name, share=share)} for name in LIMITS]})
 
 
 def _strings(told: object) -> list[str]:
@@ -405,18 +405,18 @@ def _sortable(value: object) -> tuple[int, str]:
     return (value, "") if isinstance(value, int) else (0, str(value))
 
 
-def _listing(
-    asked: Asked, collection: str, items: Iterable[Mapping[str, object]], *, sorts: Sequence[str], text_total: bool = False
-) -> Answer:
-    """Answer with one page of a small list, by offset."""
+def _list_response(
+    request: ApiRequest, collection: str, items: Iterable[Mapping[str, object]], *, sorts: Sequence[str], text_total: bool = False
+) -> ApiResponse:
+    """ApiResponse with one page of a small list, by offset."""
     every = list(items)
-    asked_sort = asked.query.get("sort", "")
-    if asked_sort.lstrip("-") in sorts:
-        every.sort(key=lambda item: _sortable(item[asked_sort.lstrip("-")]), reverse=asked_sort.startswith("-"))
-    page = people_query.paging(asked.query)
+    sort = request.query.get("sort", "")
+    if sort.lstrip("-") in sorts:
+        every.sort(key=lambda item: _sortable(item[sort.lstrip("-")]), reverse=sort.startswith("-"))
+    page = people_query.parse_paging(request.query)
     following = page.offset + page.limit
     total = len(every)
-    link = f"{asked.base}/{collection}?{urlencode({'limit': page.limit, 'offset': following})}" if following < total else None
+    link = f"{request.base}/{collection}?{urlencode({'limit': page.limit, 'offset': following})}" if following < total else None
     metadata = {
         "collection": collection,
         "offset": page.offset,
@@ -425,17 +425,17 @@ def _listing(
         "next": None,
         "nextLink": link,
     }
-    return Answer({"_metadata": metadata, collection: every[page.offset : following]})
+    return ApiResponse({"_metadata": metadata, collection: every[page.offset : following]})
 
 
 def read_json(raw: bytes) -> dict[str, object]:
-    """Read a request's JSON object; an empty body is an empty one. Raises Refusal 400."""
+    """Read a request's JSON object; an empty body is an empty one. Raises ApiError 400."""
     if not raw:
         return {}
     try:
         told = json.loads(raw)
     except ValueError as error:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.") from error
+        raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.") from error
     if not isinstance(told, dict):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.")
+        raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.")
     return told

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 
 @dataclass(order=True, slots=True)
-class Alarm:
+class Timer:
     """A callback that rings once at `at` (simulated seconds since the clock's start), unless cancelled before."""
 
     at: float
@@ -32,7 +32,7 @@ class SimClock:
     """Simulated time.
 
     `start` (aware) is the instant it shows first; `speed` is simulated seconds per real second, 0 for a stopped clock that only
-    `advance` and `run` move; `source` gives real seconds. Raises ValueError for a naive start or a negative speed.
+    `advance` and `run_for` move; `source` gives real seconds. Raises ValueError for a naive start or a negative speed.
     """
 
     def __init__(self, start: datetime, *, speed: float = 1.0, source: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class SimClock:
         self._anchor_real = source()
         self._anchor = 0.0
         self._shift = 0.0
-        self._alarms: list[Alarm] = []
+        self._timers: list[Timer] = []
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,7 +61,7 @@ class SimClock:
             raise ValueError("time does not run backwards")
         self._anchor, self._anchor_real = self.monotonic(), self._source()
         self._speed = speed
-        self._arm()
+        self._schedule()
 
     def now(self) -> datetime:
         """Give the simulated instant, aware, UTC."""
@@ -86,46 +86,46 @@ class SimClock:
     def advance(self, seconds: float) -> None:
         """Jump ahead by these seconds and ring everything that became due, all at the new instant.
 
-        Raises ValueError for a negative number. Where each alarm must ring at its own instant, use `run`.
+        Raises ValueError for a negative number. Where each timer must ring at its own instant, use `run_for`.
         """
         if seconds < 0:
             raise ValueError("time does not run backwards; shift() sets the wall clock back")
         self._anchor += seconds
-        self._ring_due()
+        self._fire_due()
 
-    async def run(self, seconds: float, settle: Callable[[], Awaitable[None]]) -> None:
-        """Advance a stopped clock step by step: each alarm at its own instant; before the first and after each `settle` is awaited.
+    async def run_for(self, seconds: float, settle: Callable[[], Awaitable[None]]) -> None:
+        """Advance a stopped clock step by step: each timer at its own instant; before the first and after each `settle` is awaited.
 
-        `settle` lets the work of the alarm finish (for instance `Deliveries.drained`).
+        `settle` lets the work of the timer finish (for instance `Deliveries.drain`).
         """
         end = self.monotonic() + seconds
-        await _let_others_run()
+        await _yield_to_tasks()
         await settle()
-        while (alarm := self._next()) is not None and alarm.at <= end:
-            self.advance(max(0.0, alarm.at - self.monotonic()))
-            await _let_others_run()
+        while (timer := self._next_timer()) is not None and timer.at <= end:
+            self.advance(max(0.0, timer.at - self.monotonic()))
+            await _yield_to_tasks()
             await settle()
         self.advance(max(0.0, end - self.monotonic()))
-        await _let_others_run()
+        await _yield_to_tasks()
         await settle()
 
-    def call_later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+    def call_later(self, seconds: float, ring: Callable[[], None]) -> Timer:
         """Call `ring` once after these simulated seconds. Outside a running loop it waits for the next `advance`."""
         self._count += 1
-        alarm = Alarm(self.monotonic() + max(0.0, seconds), self._count, ring)
-        heapq.heappush(self._alarms, alarm)
-        if self._alarms[0] is alarm:
-            self._arm()
-        return alarm
+        timer = Timer(self.monotonic() + max(0.0, seconds), self._count, ring)
+        heapq.heappush(self._timers, timer)
+        if self._timers[0] is timer:
+            self._schedule()
+        return timer
 
     async def sleep(self, seconds: float) -> None:
         """Wait for these simulated seconds."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        alarm = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
+        timer = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
         try:
             await woken
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
         """Wait until one of the events is set (True) or the simulated seconds have passed (False)."""
@@ -140,38 +140,38 @@ class SimClock:
             await asyncio.gather(*waiting, return_exceptions=True)
         return any(event.is_set() for event in events)
 
-    def _next(self) -> Alarm | None:
-        while self._alarms and self._alarms[0].cancelled:
-            heapq.heappop(self._alarms)
-        return self._alarms[0] if self._alarms else None
+    def _next_timer(self) -> Timer | None:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0] if self._timers else None
 
-    def _ring_due(self) -> None:
-        # Only what is due now, so that an alarm that sets the next at no distance cannot hold the loop for ever.
+    def _fire_due(self) -> None:
+        # Only what is due now, so that an timer that sets the next at no distance cannot hold the loop for ever.
         now = self.monotonic()
-        due: list[Alarm] = []
-        while (alarm := self._next()) is not None and alarm.at <= now:
-            due.append(heapq.heappop(self._alarms))
-        for alarm in due:
-            if not alarm.cancelled:
-                alarm.ring()
-        self._arm()
+        due: list[Timer] = []
+        while (timer := self._next_timer()) is not None and timer.at <= now:
+            due.append(heapq.heappop(self._timers))
+        for timer in due:
+            if not timer.cancelled:
+                timer.ring()
+        self._schedule()
 
-    def _arm(self) -> None:
+    def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        alarm = self._next()
-        if alarm is None or self._speed == 0:
+        timer = self._next_timer()
+        if timer is None or self._speed == 0:
             return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._timer = loop.call_later(max(0.0, alarm.at - self.monotonic()) / self._speed, self._ring_due)
+        self._timer = loop.call_later(max(0.0, timer.at - self.monotonic()) / self._speed, self._fire_due)
 
 
-async def _let_others_run() -> None:
-    """Give whoever was woken the two turns of the loop it needs to act and to wait for its next alarm."""
+async def _yield_to_tasks() -> None:
+    """Give whoever was woken the two turns of the loop it needs to act and to wait for its next timer."""
     for _ in range(3):
         await asyncio.sleep(0)
 

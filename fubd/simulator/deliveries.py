@@ -13,11 +13,11 @@ from typing import Final
 import aiohttp
 
 from fubd.simulator.clock import SimClock
-from fubd.simulator.dice import Dice
-from fubd.simulator.events import Event, encode, sign
+from fubd.simulator.events import WebhookEvent, encode, sign
 from fubd.simulator.faults import Behaviour, DeliveryFault, Faults, Script
-from fubd.simulator.registry import ACTIVE, Hook, Registry
-from fubd.simulator.seen import Seen
+from fubd.simulator.registry import ACTIVE, Registry, Webhook
+from fubd.simulator.rng import Rng
+from fubd.simulator.sightings import Sightings
 
 RETRY_SECONDS: Final = (60.0, 300.0, 300.0, 600.0, 1800.0)
 """The documented table: the wait before each of five retries."""
@@ -34,11 +34,11 @@ log = logging.getLogger("fubd.simulator")
 
 
 @dataclass(slots=True)
-class _Parcel:
-    """One event on its way to one hook: the same bytes at every attempt."""
+class _Delivery:
+    """One event on its way to one webhook: the same bytes at every attempt."""
 
-    event: Event
-    hook: Hook
+    event: WebhookEvent
+    webhook: Webhook
     body: bytes
     signature: str | None
     genuine: bool
@@ -69,20 +69,20 @@ class Deliveries:
     behaviour: Behaviour
     faults: Faults
     clock: SimClock
-    dice: Dice
-    seen: Seen
+    rng: Rng
+    sightings: Sightings
     script: Script[DeliveryFault] = field(default_factory=Script)
     alive: bool = True
     attempts: deque[Attempt] = field(default_factory=lambda: deque(maxlen=_ATTEMPTS_KEPT))
     outcomes: Counter[str] = field(default_factory=Counter)
-    events: OrderedDict[str, Event] = field(default_factory=OrderedDict)
-    _outbox: deque[_Parcel] = field(default_factory=deque)
-    _aside: deque[_Parcel] = field(default_factory=deque)
-    _stalled: deque[_Parcel] = field(default_factory=deque)
+    events: OrderedDict[str, WebhookEvent] = field(default_factory=OrderedDict)
+    _outbox: deque[_Delivery] = field(default_factory=deque)
+    _deferred: deque[_Delivery] = field(default_factory=deque)
+    _stalled: deque[_Delivery] = field(default_factory=deque)
     _late: int = 0
-    _under_way: int = 0
+    _in_flight: int = 0
     _retrying: int = 0
-    _held: bool = False
+    _holding: bool = False
     _work: asyncio.Event = field(default_factory=asyncio.Event)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,68 +101,68 @@ class Deliveries:
 
     def hold(self) -> None:
         """Stall everything: nothing is sent until `release`, and nothing is lost."""
-        self._held = True
+        self._holding = True
 
     def release(self) -> None:
         """Send what was stalled, in its order, before anything newer."""
-        self._held = False
+        self._holding = False
         self._outbox.extendleft(reversed(self._stalled))
         self._stalled.clear()
-        self._wake()
+        self._update_signals()
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def publish(self, event: Event) -> None:
-        """Tell every active hook of the event."""
+    def publish(self, event: WebhookEvent) -> None:
+        """Tell every active webhook of the event."""
         self.events[event.event_id] = event
         if len(self.events) > _EVENTS_KEPT:
             self.events.popitem(last=False)
-        hooks = self.registry.active(event.name)
-        if not hooks:
+        webhooks = self.registry.active(event.name)
+        if not webhooks:
             return
         body = encode(event.payload(), php=self.behaviour.php_json)
-        for hook in hooks:
-            self._post(_Parcel(event, hook, body, sign(body, hook.system_key), genuine=True))
-        self._wake()
+        for webhook in webhooks:
+            self._enqueue(_Delivery(event, webhook, body, sign(body, webhook.system_key), genuine=True))
+        self._update_signals()
 
-    def _post(self, parcel: _Parcel) -> None:
+    def _enqueue(self, delivery: _Delivery) -> None:
         if not self.alive or len(self._outbox) >= _OUTBOX_LIMIT:
-            self._note(parcel, None, "lost")
+            self._log_attempt(delivery, None, "lost")
             return
         scripted, fault = self.script.next()
         if not scripted:
-            fault = self.faults.delivery(self.dice)
-        self._place(parcel, fault)
+            fault = self.faults.draw_delivery(self.rng)
+        self._route(delivery, fault)
 
-    def _place(self, parcel: _Parcel, fault: DeliveryFault | None) -> None:
-        """Put a parcel where its fault sends it."""
+    def _route(self, delivery: _Delivery, fault: DeliveryFault | None) -> None:
+        """Put a delivery where its fault sends event."""
         if fault in (DeliveryFault.FORGED, DeliveryFault.UNSIGNED):
-            parcel.genuine = False
-            parcel.signature = sign(parcel.body, f"not {parcel.hook.system_key}") if fault is DeliveryFault.FORGED else None
+            delivery.genuine = False
+            delivery.signature = sign(delivery.body, f"not {delivery.webhook.system_key}") if fault is DeliveryFault.FORGED else None
         match fault:
             case DeliveryFault.LOST:
-                self._note(parcel, None, "lost")
+                self._log_attempt(delivery, None, "lost")
             case DeliveryFault.DUPLICATE:
-                self._outbox.extend((parcel, replace(parcel)))
+                self._outbox.extend((delivery, replace(delivery)))
             case DeliveryFault.LATE:
                 self._late += 1
-                self.clock.call_later(self.dice.uniform(*self.faults.late_seconds), lambda: self._arrive(parcel))
+                self.clock.call_later(self.rng.uniform(*self.faults.late_seconds), lambda: self._on_late_due(delivery))
             case DeliveryFault.OUT_OF_ORDER:
-                self._aside.append(parcel)
+                self._deferred.append(delivery)
             case DeliveryFault.STALLED:
-                self._stalled.append(parcel)
+                self._stalled.append(delivery)
             case _:
-                (self._stalled if self._held else self._outbox).append(parcel)
+                (self._stalled if self._holding else self._outbox).append(delivery)
 
-    def _arrive(self, parcel: _Parcel) -> None:
+    def _on_late_due(self, delivery: _Delivery) -> None:
         self._late -= 1
-        self._outbox.append(parcel)
-        self._wake()
+        self._outbox.append(delivery)
+        self._update_signals()
 
-    def _again(self, parcel: _Parcel) -> None:
+    def _on_retry_due(self, delivery: _Delivery) -> None:
         self._retrying -= 1
-        self._outbox.append(parcel)
-        self._wake()
+        self._outbox.append(delivery)
+        self._update_signals()
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -173,8 +173,8 @@ class Deliveries:
             connector=aiohttp.TCPConnector(limit=self.behaviour.delivery_concurrency, keepalive_timeout=5.0),
             headers={"User-Agent": "FollowUpBoss-Webhooks (simulated)"},
         )
-        self._workers = [asyncio.create_task(self._send_for_ever()) for _ in range(self.behaviour.delivery_concurrency)]
-        self._wake()
+        self._workers = [asyncio.create_task(self._run_worker()) for _ in range(self.behaviour.delivery_concurrency)]
+        self._update_signals()
 
     async def stop(self) -> None:
         """Stop sending; what was not sent stays in the outbox."""
@@ -186,102 +186,104 @@ class Deliveries:
             await self._session.close()
             self._session = None
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Wait until everything that could be sent now was, or is lost.
 
         What is stalled, late or to be retried waits for `release` or for the clock, and is not waited for.
         """
-        self._wake()
+        self._update_signals()
         await self._idle.wait()
 
-    async def settled(self) -> None:
+    async def drain_all(self) -> None:
         """Wait until nothing is left to send, the late and the retries included, so the clock must run; the stalled are not waited for."""
-        self._wake()
+        self._update_signals()
         await self._quiet.wait()
 
     @property
     def pending(self) -> int:
         """How many deliveries are not through: waiting, late, set aside, under way or to be retried."""
-        return len(self._outbox) + len(self._aside) + self._late + self._under_way + self._retrying
+        return len(self._outbox) + len(self._deferred) + self._late + self._in_flight + self._retrying
 
-    def _wake(self) -> None:
+    def _update_signals(self) -> None:
         """Set the three signals to what is so."""
-        busy = bool(self._outbox or self._aside or self._under_way)
-        for event, so in ((self._work, bool(self._outbox or self._aside)), (self._idle, not busy), (self._quiet, self.pending == 0)):
+        busy = bool(self._outbox or self._deferred or self._in_flight)
+        for event, so in ((self._work, bool(self._outbox or self._deferred)), (self._idle, not busy), (self._quiet, self.pending == 0)):
             if so:
                 event.set()
             else:
                 event.clear()
 
-    def _take(self) -> _Parcel | None:
+    def _next_delivery(self) -> _Delivery | None:
         if self._outbox:
             return self._outbox.popleft()
-        if self._aside and self._under_way == 0:
-            return self._aside.popleft()
+        if self._deferred and self._in_flight == 0:
+            return self._deferred.popleft()
         return None
 
-    async def _send_for_ever(self) -> None:
+    async def _run_worker(self) -> None:
         while True:
             await self._work.wait()
-            parcel = self._take()
-            if parcel is None:
+            delivery = self._next_delivery()
+            if delivery is None:
                 # Something lies aside until those under way are through: look again when one of them is.
                 self._work.clear()
                 continue
-            self._under_way += 1
+            self._in_flight += 1
             try:
-                await self._send(parcel)
+                await self._send(delivery)
             except asyncio.CancelledError:
                 # Stopped meanwhile: whether it arrived is unknown, so it is sent again.
-                self._outbox.appendleft(parcel)
+                self._outbox.appendleft(delivery)
                 raise
             finally:
-                self._under_way -= 1
-                self._wake()
+                self._in_flight -= 1
+                self._update_signals()
 
-    async def _send(self, parcel: _Parcel) -> None:
-        hook = parcel.hook
-        if hook.deleted or hook.status != ACTIVE:
-            self._note(parcel, None, "lost")
+    async def _send(self, delivery: _Delivery) -> None:
+        webhook = delivery.webhook
+        if webhook.deleted or webhook.status != ACTIVE:
+            self._log_attempt(delivery, None, "lost")
             return
-        parcel.attempts += 1
-        status = await self._request(parcel)
+        delivery.attempts += 1
+        status = await self._request(delivery)
         acknowledged = status is not None and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-        if status is not None and parcel.genuine:
-            self.seen.told(parcel.event.changes, self.clock.now(), acknowledged=acknowledged)
-        self._note(parcel, status, "acknowledged" if acknowledged else "failed")
-        self.registry.attempted(hook, failed=not acknowledged)
+        if status is not None and delivery.genuine:
+            self.sightings.record_delivery(delivery.event.changes, self.clock.now(), acknowledged=acknowledged)
+        self._log_attempt(delivery, status, "acknowledged" if acknowledged else "failed")
+        self.registry.record_attempt(webhook, failed=not acknowledged)
         if acknowledged:
             return
         if status in DELETING_STATUSES:
-            self.registry.delete(hook)
+            self.registry.delete(webhook)
             return
         delays = LONG_RETRY_SECONDS if self.behaviour.long_retries else RETRY_SECONDS
-        if parcel.attempts <= len(delays):
+        if delivery.attempts <= len(delays):
             self._retrying += 1
-            self.clock.call_later(delays[parcel.attempts - 1], lambda: self._again(parcel))
+            self.clock.call_later(delays[delivery.attempts - 1], lambda: self._on_retry_due(delivery))
         else:
-            self._note(parcel, status, "given up")
+            self._log_attempt(delivery, status, "given up")
 
-    async def _request(self, parcel: _Parcel) -> int | None:
+    async def _request(self, delivery: _Delivery) -> int | None:
         if self._session is None:
             return None
         headers = {"Content-Type": "application/json"}
-        if parcel.signature is not None:
-            headers["FUB-Signature"] = parcel.signature
+        if delivery.signature is not None:
+            headers["FUB-Signature"] = delivery.signature
         try:
-            async with self._session.post(parcel.hook.url, data=parcel.body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(delivery.webhook.url, data=delivery.body, headers=headers, allow_redirects=False) as response:
                 return response.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
 
-    def _note(self, parcel: _Parcel, status: int | None, outcome: str) -> None:
+    def _log_attempt(self, delivery: _Delivery, status: int | None, outcome: str) -> None:
         self.outcomes[outcome] += 1
-        event = parcel.event
-        self.attempts.append(Attempt(event.event_id, event.name, parcel.hook.url, parcel.attempts, status, outcome, self.clock.now()))
+        event = delivery.event
+        self.attempts.append(
+            Attempt(event.event_id, event.name, delivery.webhook.url, delivery.attempts, status, outcome, self.clock.now())
+        )
         log.info(
             "webhook %s %s -> %s: %s, attempt %d, %s",
-            event.name, _short(event.ids), parcel.hook.url, status or "no answer", parcel.attempts, outcome,
+            event.name, _short(event.ids), delivery.webhook.url, status or "no answer", delivery.attempts, outcome,
         )  # fmt: skip
 
 

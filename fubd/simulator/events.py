@@ -1,4 +1,4 @@
-"""From what happened to what webhooks say of it: event names, payloads and signatures, as the Webhooks Guide words them."""
+"""From what happened to what webhooks say of event: event names, payloads and signatures, as the Webhooks Guide words them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from fubd.simulator.account import Happening, Kind
-from fubd.simulator.dice import Dice
+from fubd.simulator.account import AccountEvent, AccountEventKind
 from fubd.simulator.faults import Behaviour, Merge
+from fubd.simulator.rng import Rng
 from fubd.simulator.truth import TrueChange
 
 EVENTS: Final = frozenset(
@@ -35,16 +35,16 @@ EVENTS: Final = frozenset(
 """Every event name of the Webhooks Guide."""
 
 _OTHER_EVENTS: Final = {
-    Kind.NOTED: ("notesCreated", "notes"),
-    Kind.STAGE_RENAMED: ("stageUpdated", "stages"),
-    Kind.STAGE_CREATED: ("stageCreated", "stages"),
-    Kind.STAGE_DELETED: ("stageDeleted", ""),
+    AccountEventKind.NOTED: ("notesCreated", "notes"),
+    AccountEventKind.STAGE_RENAMED: ("stageUpdated", "stages"),
+    AccountEventKind.STAGE_CREATED: ("stageCreated", "stages"),
+    AccountEventKind.STAGE_DELETED: ("stageDeleted", ""),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One webhook event, as all hooks of its name are told it.
+class WebhookEvent:
+    """One webhook event, as all hooks of its name are told event.
 
     `changes` are the true changes it speaks of, for the ledger of what was shown; nothing of them is sent.
     """
@@ -88,72 +88,74 @@ def sign(body: bytes, system_key: str) -> str:
     return hmac.new(system_key.encode(), base64.b64encode(body), hashlib.sha256).hexdigest()
 
 
-class Herald:
-    """Makes events of happenings. `base` gives the API's own URL for the `uri`; `dice` makes the eventIds."""
+class EventFactory:
+    """Makes events of happenings. `base` gives the API's own URL for the `uri`; `rng` makes the eventIds."""
 
-    def __init__(self, behaviour: Behaviour, dice: Dice, base: str = "https://api.followupboss.com/v1") -> None:
+    def __init__(self, behaviour: Behaviour, rng: Rng, base: str = "https://api.followupboss.com/v1") -> None:
         self.behaviour = behaviour
         self.base = base
-        self._dice = dice
+        self._rng = rng
 
-    def events(self, happening: Happening) -> list[Event]:
-        """Give the events of one happening, in the order they are sent."""
-        return list(self._events(happening))
+    def events(self, event: AccountEvent) -> list[WebhookEvent]:
+        """Give the events of one event, in the order they are sent."""
+        return list(self._events(event))
 
-    def _events(self, it: Happening) -> Iterator[Event]:
-        match it.kind:
-            case Kind.MOVED:
-                yield from self._moved(it)
-            case Kind.CREATED:
-                yield from self._created(it)
-            case Kind.EDITED:
-                yield self._people("peopleUpdated", it)
-            case Kind.TAGGED:
-                yield self._people("peopleTagsCreated", it, {"tags": list(it.tags)})
-            case Kind.DELETED:
-                yield self._event("peopleDeleted", it.ids, it.at, None)
-            case Kind.MERGED:
+    def _events(self, event: AccountEvent) -> Iterator[WebhookEvent]:
+        match event.kind:
+            case AccountEventKind.MOVED:
+                yield from self._moved(event)
+            case AccountEventKind.CREATED:
+                yield from self._created(event)
+            case AccountEventKind.EDITED:
+                yield self._people("peopleUpdated", event)
+            case AccountEventKind.TAGGED:
+                yield self._people("peopleTagsCreated", event, {"tags": list(event.tags)})
+            case AccountEventKind.DELETED:
+                yield self._event("peopleDeleted", event.ids, event.at, None)
+            case AccountEventKind.MERGED:
                 if self.behaviour.merge is Merge.DELETED:
-                    yield self._event("peopleDeleted", it.ids[:1], it.at, None)
-                yield self._event("peopleUpdated", it.ids[1:], it.at, self._people_uri(it.ids[1:]))
+                    yield self._event("peopleDeleted", event.ids[:1], event.at, None)
+                yield self._event("peopleUpdated", event.ids[1:], event.at, self._people_uri(event.ids[1:]))
             case _:
-                name, resource = _OTHER_EVENTS[it.kind]
-                yield self._event(name, it.ids, it.at, f"{self.base}/{resource}/{it.ids[0]}" if resource else None)
+                name, resource = _OTHER_EVENTS[event.kind]
+                yield self._event(name, event.ids, event.at, f"{self.base}/{resource}/{event.ids[0]}" if resource else None)
 
-    def _created(self, it: Happening) -> Iterator[Event]:
-        yield self._people("peopleCreated", it)
-        if it.via == "lead_flow":
-            yield self._people("peopleUpdated", it)
+    def _created(self, event: AccountEvent) -> Iterator[WebhookEvent]:
+        yield self._people("peopleCreated", event)
+        if event.via == "lead_flow":
+            yield self._people("peopleUpdated", event)
         if self.behaviour.creation_tells_stage:
-            yield self._people("peopleStageUpdated", it, {"stage": it.stage}, it.changes)
+            yield self._people("peopleStageUpdated", event, {"stage": event.stage}, event.changes)
 
-    def _moved(self, it: Happening) -> Iterator[Event]:
-        size = it.split or self.behaviour.ids_per_event or len(it.ids)
+    def _moved(self, event: AccountEvent) -> Iterator[WebhookEvent]:
+        size = event.split or self.behaviour.ids_per_event or len(event.ids)
         names = ["peopleUpdated"]
-        if it.cause != "stage deleted" or self.behaviour.assign_tells_stage:
+        if event.cause != "stage deleted" or self.behaviour.assign_tells_stage:
             names.insert(0, "peopleStageUpdated")
         for name in names:
             shared = self._id()
-            for start in range(0, len(it.ids), size):
-                ids, changes = it.ids[start : start + size], it.changes[start : start + size]
-                yield Event(
+            for start in range(0, len(event.ids), size):
+                ids, changes = event.ids[start : start + size], event.changes[start : start + size]
+                yield WebhookEvent(
                     event_id=shared if self.behaviour.split_shares_event_id else self._id(),
                     name=name,
                     ids=ids,
-                    created=it.at,
+                    created=event.at,
                     uri=self._people_uri(ids),
-                    data={"stage": it.stage} if name == "peopleStageUpdated" else None,
+                    data={"stage": event.stage} if name == "peopleStageUpdated" else None,
                     changes=changes if name == "peopleStageUpdated" else (),
                 )
 
-    def _people(self, name: str, it: Happening, data: Mapping[str, object] | None = None, changes: tuple[TrueChange, ...] = ()) -> Event:
-        return Event(self._id(), name, it.ids, it.at, self._people_uri(it.ids), data, changes)
+    def _people(
+        self, name: str, event: AccountEvent, data: Mapping[str, object] | None = None, changes: tuple[TrueChange, ...] = ()
+    ) -> WebhookEvent:
+        return WebhookEvent(self._id(), name, event.ids, event.at, self._people_uri(event.ids), data, changes)
 
-    def _event(self, name: str, ids: tuple[int, ...], at: datetime, uri: str | None) -> Event:
-        return Event(self._id(), name, ids, at, uri)
+    def _event(self, name: str, ids: tuple[int, ...], at: datetime, uri: str | None) -> WebhookEvent:
+        return WebhookEvent(self._id(), name, ids, at, uri)
 
     def _people_uri(self, ids: tuple[int, ...]) -> str:
         return f"{self.base}/people?id={','.join(map(str, ids))}"
 
     def _id(self) -> str:
-        return str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))

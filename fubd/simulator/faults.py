@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 
 
 class UpdatedAfter(StrEnum):
@@ -145,13 +145,13 @@ class Faults:
     late_seconds: tuple[float, float] = (60.0, 3060.0)
     """Between which simulated seconds a late delivery is late."""
 
-    def api(self, dice: Dice) -> ApiFault | None:
+    def draw_api(self, rng: Rng) -> ApiFault | None:
         """Draw what one API request meets."""
-        return next((fault for fault in ApiFault if dice.chance(getattr(self, fault.value))), None)
+        return next((fault for fault in ApiFault if rng.chance(getattr(self, fault.value))), None)
 
-    def delivery(self, dice: Dice) -> DeliveryFault | None:
+    def draw_delivery(self, rng: Rng) -> DeliveryFault | None:
         """Draw what one delivery meets."""
-        return next((fault for fault in DeliveryFault if dice.chance(getattr(self, fault.value))), None)
+        return next((fault for fault in DeliveryFault if rng.chance(getattr(self, fault.value))), None)
 
 
 Fault = TypeVar("Fault", ApiFault, DeliveryFault)

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final
 
 from fubd.simulator.account import Account, User
-from fubd.simulator.registry import Refusal
+from fubd.simulator.registry import ApiError
 
 UNAUTHORIZED: Final = (
     "Authentication is required. Use Basic HTTP Authentication with API Key as username and blank password, "
@@ -30,7 +30,7 @@ class Caller:
 
     @property
     def viewer(self) -> int | None:
-        """The user whose people alone are seen; None for those who see everyone."""
+        """The user whose people alone are sightings; None for those who see everyone."""
         return self.user.id if self.user.role == "agent" else None
 
 
@@ -58,26 +58,26 @@ class Keys:
         """Register a system with its X-System-Key."""
         self._systems[key] = system
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Say who asks, by Basic (key as user, blank password) or Bearer. Raises Refusal 401."""
-        key = _credential(headers.get("Authorization", ""))
+    def authenticate(self, headers: Mapping[str, str]) -> Caller:
+        """Say who asks, by Basic (key as user, blank password) or Bearer. Raises ApiError 401."""
+        key = _api_key_of(headers.get("Authorization", ""))
         user = self._keys.get(key)
         if user is None:
-            raise Refusal(HTTPStatus.UNAUTHORIZED, UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'})
+            raise ApiError(HTTPStatus.UNAUTHORIZED, UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'})
         system_key = headers.get("X-System-Key", "")
         return Caller(key, user, system_key if headers.get("X-System") and system_key in self._systems else None)
 
     @staticmethod
-    def owner(caller: Caller) -> str:
-        """Give the system key of one who may use webhooks. Raises Refusal 403."""
+    def require_owner(caller: Caller) -> str:
+        """Give the system key of one who may use webhooks. Raises ApiError 403."""
         if caller.user.role != "owner":
-            raise Refusal(HTTPStatus.FORBIDDEN, NOT_OWNER)
+            raise ApiError(HTTPStatus.FORBIDDEN, NOT_OWNER)
         if caller.system_key is None:
-            raise Refusal(HTTPStatus.FORBIDDEN, NO_SYSTEM)
+            raise ApiError(HTTPStatus.FORBIDDEN, NO_SYSTEM)
         return caller.system_key
 
 
-def _credential(header: str) -> str:
+def _api_key_of(header: str) -> str:
     scheme, _, told = header.partition(" ")
     if scheme.lower() == "bearer":
         return told.strip()

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
-from fubd.simulator.dice import Dice, scatter
+from fubd.simulator.rng import Rng, hash64
 
 GONE: Final = 0
 """Standing: deleted, merged away or never given out."""
@@ -48,7 +48,7 @@ def stamp(seconds: float) -> str:
 
 
 class UpdatedOrder:
-    """The people in order of `updated`, then id. A touch appends; places that are no longer true are skipped and swept now and then."""
+    """The people in order of `updated`, then id. A touch appends; indexes that are no longer true are skipped and swept now and then."""
 
     def __init__(self, updated: array[int], first_id: int) -> None:
         self._updated = updated
@@ -58,45 +58,45 @@ class UpdatedOrder:
     def touch(self, person_id: int, at: int) -> None:
         """Note that the person's `updated` is now `at`; the column must say so already."""
         key = (at << _SHIFT) | person_id
-        place = bisect_left(self._keys, key)
-        if place < len(self._keys) and self._keys[place] == key:
+        index = bisect_left(self._keys, key)
+        if index < len(self._keys) and self._keys[index] == key:
             return  # a clock that was set back came to the same second again
-        self._keys.insert(place, key)
+        self._keys.insert(index, key)
         if len(self._keys) > 2 * len(self._updated) + 1000:
-            self._keys = array("q", (key for key in self._keys if self._true(key)))
+            self._keys = array("q", (key for key in self._keys if self._is_current(key)))
 
     def descending(self, *, after: int | None = None, before: int | None = None) -> Iterator[int]:
         """Give slots, last updated first, with `after` <= updated < `before` (seconds since 1970)."""
         high = len(self._keys) if before is None else bisect_left(self._keys, before << _SHIFT)
         low = 0 if after is None else bisect_left(self._keys, after << _SHIFT)
-        for place in range(high - 1, low - 1, -1):
-            if self._true(self._keys[place]):
-                yield (self._keys[place] & _LOW) - self._first_id
+        for index in range(high - 1, low - 1, -1):
+            if self._is_current(self._keys[index]):
+                yield (self._keys[index] & _LOW) - self._first_id
 
     def ascending(self, *, after: int | None = None, before: int | None = None) -> Iterator[int]:
         """Give slots, longest not updated first, with `after` <= updated < `before` (seconds since 1970)."""
         high = len(self._keys) if before is None else bisect_left(self._keys, before << _SHIFT)
         low = 0 if after is None else bisect_left(self._keys, after << _SHIFT)
-        for place in range(low, high):
-            if self._true(self._keys[place]):
-                yield (self._keys[place] & _LOW) - self._first_id
+        for index in range(low, high):
+            if self._is_current(self._keys[index]):
+                yield (self._keys[index] & _LOW) - self._first_id
 
-    def _true(self, key: int) -> bool:
+    def _is_current(self, key: int) -> bool:
         return self._updated[(key & _LOW) - self._first_id] == key >> _SHIFT
 
 
 class Population:
     """Columns of people. A *slot* is `id - first_id`; ids grow with `created` and are never given out twice.
 
-    `now` is seconds since 1970; everyone was created in the six years before. `weights` are of the stages by place.
+    `now` is seconds since 1970; everyone was created in the six years before. `weights` are of the stages by index.
     `gaps` is the share of ids that belong to nobody any more.
     """
 
     def __init__(
         self, *, seed: int, people: int, first_id: int, now: int, weights: tuple[int, ...], trash: int, users: int, gaps: float
     ) -> None:
-        dice = Dice(seed)
-        draw = dice.random
+        rng = Rng(seed)
+        draw = rng.random
         self.seed = seed
         self.first_id = first_id
         began = now - _YEARS_SECONDS
@@ -104,14 +104,14 @@ class Population:
         self.created: array[int] = array("q", [began + int(slot * step) for slot in range(people)])
         # Most people were last touched long ago, a few this hour: the cube of an even draw.
         self.updated: array[int] = array("q", [at + int((now - 3600 - at) * (1 - draw()) ** 3) for at in self.created])
-        self.stage = bytearray(dice.choices(range(len(weights)), weights, k=people))
-        self.start = bytes(self.stage)
-        self.user = bytearray(dice.choices(range(users), k=people))
-        self.standing = bytearray(TRASHED if place == trash else PLAIN for place in self.stage)
-        for slot in dice.sample(range(people), people // 200):
-            self.standing[slot] += UNCLAIMED - PLAIN
-        for slot in dice.sample(range(people), int(people * gaps)):
-            self.standing[slot] = GONE
+        self.stage = bytearray(rng.choices(range(len(weights)), weights, k=people))
+        self.initial_stage = bytes(self.stage)
+        self.user = bytearray(rng.choices(range(users), k=people))
+        self.visibility = bytearray(TRASHED if index == trash else PLAIN for index in self.stage)
+        for slot in rng.sample(range(people), people // 200):
+            self.visibility[slot] += UNCLAIMED - PLAIN
+        for slot in rng.sample(range(people), int(people * gaps)):
+            self.visibility[slot] = GONE
         self.order = UpdatedOrder(self.updated, first_id)
         self.edited: dict[int, dict[str, object]] = {}
         self.version = 0
@@ -124,14 +124,14 @@ class Population:
         slot = person_id - self.first_id
         return slot if 0 <= slot < len(self.created) else None
 
-    def add(self, *, now: int, stage: int, user: int, standing: int) -> int:
+    def add(self, *, now: int, stage: int, user: int, visibility: int) -> int:
         """Give out the next id; gives its slot."""
         slot = len(self.created)
         self.created.append(now)
         self.updated.append(now)
         self.stage.append(stage)
         self.user.append(user)
-        self.standing.append(standing)
+        self.visibility.append(visibility)
         self.order.touch(self.first_id + slot, now)
         self.version += 1
         return slot
@@ -143,24 +143,24 @@ class Population:
             self.updated[slot] = now
             self.order.touch(self.first_id + slot, now)
 
-    def settle(self, slot: int, standing: int) -> None:
+    def set_visibility(self, slot: int, visibility: int) -> None:
         """Set who may see the person."""
-        self.standing[slot] = standing
+        self.visibility[slot] = visibility
         self.version += 1
 
     def first_name(self, slot: int) -> str:
         """Give the first name, as edited."""
         told = self.edited.get(slot, {}).get("firstName")
-        return str(told) if told is not None else FIRST_NAMES[scatter(self.seed, slot) % len(FIRST_NAMES)]
+        return str(told) if told is not None else FIRST_NAMES[hash64(self.seed, slot) % len(FIRST_NAMES)]
 
     def last_name(self, slot: int) -> str:
         """Give the last name, as edited."""
         told = self.edited.get(slot, {}).get("lastName")
-        return str(told) if told is not None else LAST_NAMES[(scatter(self.seed, slot) >> 8) % len(LAST_NAMES)]
+        return str(told) if told is not None else LAST_NAMES[(hash64(self.seed, slot) >> 8) % len(LAST_NAMES)]
 
     def record(self, slot: int, *, stage: str, stage_id: int, assigned: tuple[int, str], full: bool) -> dict[str, object]:
         """Give a person as the API shows one, keys in FUB's order; `full` adds what comes only when asked for."""
-        draw = scatter(self.seed, slot)
+        draw = hash64(self.seed, slot)
         first, last = self.first_name(slot), self.last_name(slot)
         person_id = self.first_id + slot
         created, updated = stamp(self.created[slot]), stamp(self.updated[slot])
@@ -190,7 +190,7 @@ class Population:
             "assignedUserId": assigned[0],
             "assignedPondId": None,
             "assignedTo": assigned[1],
-            "tags": list(dict.fromkeys(TAGS[(draw >> (40 + 3 * place)) % len(TAGS)] for place in range((draw >> 38) % 3))),
+            "tags": list(dict.fromkeys(TAGS[(draw >> (40 + 3 * index)) % len(TAGS)] for index in range((draw >> 38) % 3))),
             "emails": [{"value": f"person{person_id}@example.com", "type": "home", "status": "Not Validated", "isPrimary": 1}],
             "phones": [
                 {
@@ -211,7 +211,7 @@ class Population:
             "timeframeUpdated": None,
             "timeframeStatus": None,
             "timeframeDateRange": None,
-            "claimed": self.standing[slot] not in (UNCLAIMED, TRASHED_UNCLAIMED),
+            "claimed": self.visibility[slot] not in (UNCLAIMED, TRASHED_UNCLAIMED),
             "dealStatus": None,
             "dealStage": None,
             "dealName": None,

@@ -19,7 +19,7 @@ LIMITS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RateLimitDecision:
     """What the limits say of one request. `retry_after` is whole seconds, at least one, when it is refused."""
 
     allowed: bool
@@ -46,7 +46,7 @@ class _Window:
     total: int = 0
 
 
-class Limits:
+class RateLimits:
     """Counts requests in sliding windows. `now` is always simulated monotonic seconds."""
 
     def __init__(self) -> None:
@@ -54,25 +54,25 @@ class Limits:
         self.refused = 0
         """How many requests were answered 429 for want of room."""
 
-    def take(self, context: str, now: float, *, registered: bool, share: str = "") -> Verdict:
+    def acquire(self, context: str, now: float, *, registered: bool, share: str = "") -> RateLimitDecision:
         """Ask for one request in a context; `share` tells apart who does not share the window. A refused request uses nothing."""
         limit = LIMITS[context][0 if registered else 1]
         window = self._window(context, now, share)
         if len(window.times) >= limit:
             self.refused += 1
             wait = window.times[len(window.times) - limit] + WINDOW_SECONDS - now
-            return Verdict(allowed=False, context=context, limit=limit, remaining=0, retry_after=max(1, math.ceil(wait)))
+            return RateLimitDecision(allowed=False, context=context, limit=limit, remaining=0, retry_after=max(1, math.ceil(wait)))
         window.times.append(now)
         window.total += 1
         window.peak = max(window.peak, len(window.times))
-        return Verdict(allowed=True, context=context, limit=limit, remaining=limit - len(window.times), retry_after=0)
+        return RateLimitDecision(allowed=True, context=context, limit=limit, remaining=limit - len(window.times), retry_after=0)
 
-    def spend(self, context: str, now: float, requests: int, *, share: str = "") -> None:
+    def consume(self, context: str, now: float, requests: int, *, share: str = "") -> None:
         """Let another integration of the account use up this many requests now."""
         self._window(context, now, share).times.extend([now] * requests)
 
     def peak(self, context: str = "global", *, share: str = "") -> int:
-        """Give the most requests that ever stood in one window, those of others (`spend`) counted only where ours met them."""
+        """Give the most requests that ever stood in one window, those of others (`consume`) counted only where ours met them."""
         window = self._windows.get((context, share))
         return window.peak if window else 0
 

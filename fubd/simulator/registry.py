@@ -21,7 +21,7 @@ RECOVERY_SECONDS: Final = 7 * 86400
 _BUCKET_SECONDS: Final = 3600
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """The API says no: `status` and the errorMessage."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -31,7 +31,7 @@ class Refusal(Exception):
 
 
 @dataclass(slots=True)
-class Hook:
+class Webhook:
     """One webhook. `created` and `updated` are seconds since 1970; `failing_since` is null while it does not fail too much."""
 
     id: int
@@ -46,7 +46,7 @@ class Hook:
     deleted: bool = False
     buckets: deque[list[float]] = field(default_factory=deque)
 
-    def shown(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """Give the webhook as the API shows it."""
         return {"id": self.id, "status": self.status, "event": self.event, "url": self.url}
 
@@ -64,102 +64,102 @@ class Registry:
     def __init__(self, behaviour: Behaviour, now: Callable[[], float]) -> None:
         self.behaviour = behaviour
         self._now = now
-        self._hooks: dict[int, Hook] = {}
+        self._webhooks: dict[int, Webhook] = {}
         self._next_id = 1
 
-    def active(self, event: str) -> list[Hook]:
-        """Give the hooks that are told of an event."""
-        return [hook for hook in self._hooks.values() if hook.event == event and hook.status == ACTIVE]
+    def active(self, event: str) -> list[Webhook]:
+        """Give the webhooks that are told of an event."""
+        return [webhook for webhook in self._webhooks.values() if webhook.event == event and webhook.status == ACTIVE]
 
-    def of_system(self, system_key: str) -> list[Hook]:
-        """Give a system's hooks, oldest first."""
-        return [hook for hook in self._hooks.values() if hook.system_key == system_key]
+    def of_system(self, system_key: str) -> list[Webhook]:
+        """Give a system's webhooks, oldest first."""
+        return [webhook for webhook in self._webhooks.values() if webhook.system_key == system_key]
 
-    def all(self) -> list[Hook]:
-        """Give every hook, oldest first."""
-        return list(self._hooks.values())
+    def all(self) -> list[Webhook]:
+        """Give every webhook, oldest first."""
+        return list(self._webhooks.values())
 
-    def get(self, hook_id: int, system_key: str) -> Hook:
-        """Give a system's hook. Raises Refusal 404."""
-        hook = self._hooks.get(hook_id)
-        if hook is None or hook.system_key != system_key:
-            raise Refusal(HTTPStatus.NOT_FOUND, "Requested resource was not found.")
-        return hook
+    def get(self, webhook_id: int, system_key: str) -> Webhook:
+        """Give a system's webhook. Raises ApiError 404."""
+        webhook = self._webhooks.get(webhook_id)
+        if webhook is None or webhook.system_key != system_key:
+            raise ApiError(HTTPStatus.NOT_FOUND, "Requested resource was not found.")
+        return webhook
 
-    def add(self, event: object, url: object, system_key: str) -> Hook:
-        """Register a hook. Raises Refusal 400: no such event, no usable url, or two of this event and system already."""
+    def add(self, event: object, url: object, system_key: str) -> Webhook:
+        """Register a webhook. Raises ApiError 400: no such event, no usable url, or two of this event and system already."""
         name, target = self._event(event), self._url(url)
-        self._room(name, system_key)
+        self._require_free_slot(name, system_key)
         now = self._now()
-        hook = Hook(id=self._next_id, event=name, url=target, system_key=system_key, created=now, updated=now)
-        self._hooks[hook.id] = hook
+        webhook = Webhook(id=self._next_id, event=name, url=target, system_key=system_key, created=now, updated=now)
+        self._webhooks[webhook.id] = webhook
         self._next_id += 1
-        return hook
+        return webhook
 
-    def change(self, hook: Hook, *, event: object = None, url: object = None, status: object = None) -> None:
-        """Change a hook. Making it Active again replays nothing. Raises Refusal 400."""
-        name = hook.event if event is None else self._event(event)
-        target = hook.url if url is None else self._url(url)
+    def update(self, webhook: Webhook, *, event: object = None, url: object = None, status: object = None) -> None:
+        """Change a webhook. Making it Active again replays nothing. Raises ApiError 400."""
+        name = webhook.event if event is None else self._event(event)
+        target = webhook.url if url is None else self._url(url)
         if status not in (None, ACTIVE, DISABLED):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: status.")
-        if name != hook.event:
-            self._room(name, hook.system_key)
-        hook.event, hook.url, hook.updated = name, target, self._now()
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: status.")
+        if name != webhook.event:
+            self._require_free_slot(name, webhook.system_key)
+        webhook.event, webhook.url, webhook.updated = name, target, self._now()
         if isinstance(status, str):
-            if status == ACTIVE and hook.status == DISABLED:
-                hook.buckets.clear()
-                hook.first_attempt = hook.failing_since = None
-            hook.status = status
+            if status == ACTIVE and webhook.status == DISABLED:
+                webhook.buckets.clear()
+                webhook.first_attempt = webhook.failing_since = None
+            webhook.status = status
 
-    def delete(self, hook: Hook) -> None:
-        """Forget a hook, with whatever was still to be sent to it."""
-        hook.deleted = True
-        self._hooks.pop(hook.id, None)
+    def delete(self, webhook: Webhook) -> None:
+        """Forget a webhook, with whatever was still to be sent to it."""
+        webhook.deleted = True
+        self._webhooks.pop(webhook.id, None)
 
-    def disable(self, hook: Hook) -> None:
-        """Disable a hook, as an administrator would or as failing for too long does."""
-        hook.status = DISABLED
-        hook.updated = self._now()
+    def disable(self, webhook: Webhook) -> None:
+        """Disable a webhook, as an administrator would or as failing for too long does."""
+        webhook.status = DISABLED
+        webhook.updated = self._now()
 
-    def attempted(self, hook: Hook, *, failed: bool) -> None:
-        """Count one delivery attempt, and disable the hook when it has failed too much for too long.
+    def record_attempt(self, webhook: Webhook, *, failed: bool) -> None:
+        """Count one delivery attempt, and disable the webhook when it has failed too much for too long.
 
         Documented: more than half failed over 48 hours, and no recovery within a week. Read as: once the 48 hours are full and the
         ratio is above one half, the week begins; a ratio at or below it ends it.
         """
         now = self._now()
         start = now // _BUCKET_SECONDS * _BUCKET_SECONDS
-        if not hook.buckets or hook.buckets[-1][0] != start:
-            hook.buckets.append([start, 0, 0])
-        hook.buckets[-1][1] += 1
-        hook.buckets[-1][2] += failed
-        hook.first_attempt = now if hook.first_attempt is None else hook.first_attempt
-        if now - hook.first_attempt < FAILURE_WINDOW_SECONDS:
+        if not webhook.buckets or webhook.buckets[-1][0] != start:
+            webhook.buckets.append([start, 0, 0])
+        webhook.buckets[-1][1] += 1
+        webhook.buckets[-1][2] += failed
+        webhook.first_attempt = now if webhook.first_attempt is None else webhook.first_attempt
+        if now - webhook.first_attempt < FAILURE_WINDOW_SECONDS:
             return
-        if hook.failure_ratio(now) * 2 <= 1:
-            hook.failing_since = None
-        elif hook.failing_since is None:
-            hook.failing_since = now
-        elif now - hook.failing_since >= RECOVERY_SECONDS:
-            self.disable(hook)
+        if webhook.failure_ratio(now) * 2 <= 1:
+            webhook.failing_since = None
+        elif webhook.failing_since is None:
+            webhook.failing_since = now
+        elif now - webhook.failing_since >= RECOVERY_SECONDS:
+            self.disable(webhook)
 
     def _event(self, event: object) -> str:
         if not isinstance(event, str) or event not in EVENTS:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: event.")
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: event.")
         return event
 
     def _url(self, url: object) -> str:
         if not isinstance(url, str) or not url:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Missing required field: url.")
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Missing required field: url.")
         parts = urlsplit(url)
         loopback = parts.hostname == "localhost" or _is_loopback(parts.hostname or "")
         if parts.scheme == "https" or (parts.scheme == "http" and loopback and self.behaviour.loopback_http):
             return url
-        raise Refusal(HTTPStatus.BAD_REQUEST, "Invalid value for field: url. Only https is supported.")
+        raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: url. Only https is supported.")
 
-    def _room(self, event: str, system_key: str) -> None:
-        if sum(hook.event == event for hook in self.of_system(system_key)) >= PER_EVENT:
-            raise Refusal(
+    def _require_free_slot(self, event: str, system_key: str) -> None:
+        if sum(webhook.event == event for webhook in self.of_system(system_key)) >= PER_EVENT:
+            raise ApiError(
                 self.behaviour.third_webhook_status, f"A maximum of {PER_EVENT} webhooks per event already exists for this system."
             )
 

@@ -7,7 +7,7 @@ import random
 _MASK = (1 << 64) - 1
 
 
-class Dice(random.Random):
+class Rng(random.Random):
     """A seeded generator of the simulator's own. Nothing secret is drawn from it."""
 
     def chance(self, probability: float) -> bool:
@@ -15,7 +15,7 @@ class Dice(random.Random):
         return probability > 0 and self.random() < probability
 
 
-def scatter(seed: int, number: int) -> int:
+def hash64(seed: int, number: int) -> int:
     """Give 64 bits that depend on nothing but the seed and the number (splitmix64), so that people need not be stored."""
     x = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

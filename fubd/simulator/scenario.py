@@ -1,7 +1,7 @@
 """What happens when, as data, and the player that lets it happen on the account's clock.
 
 A scenario is a tuple of steps; each unfolds into moments, seconds after the beginning. Who is chosen and what they do is drawn from
-the dice handed to the player, so a scenario and a seed always make the same story.
+the rng handed to the player, so a scenario and a seed always make the same story.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from fubd.simulator.account import TRASH, Account
-from fubd.simulator.dice import Dice
 from fubd.simulator.faults import Faults
+from fubd.simulator.rng import Rng
 from fubd.simulator.service import Simulator
 
 HOUR: Final = 3600.0
@@ -25,14 +25,14 @@ DAY: Final = 24 * HOUR
 _OFFICE: Final = (1, 1, 1, 1, 1, 2, 5, 20, 60, 100, 100, 90, 60, 80, 100, 100, 90, 70, 40, 25, 15, 8, 4, 2)
 """How busy each hour of a day is, in percent of the busiest."""
 
-Act = Callable[[], object]
-Moment = tuple[float, int, Act]
+Action = Callable[[], object]
+_NumberedAction = tuple[float, int, Action]
 
 
-class Step(Protocol):
+class ScenarioStep(Protocol):
     """One part of a scenario."""
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give its moments in order: seconds after the beginning, and what happens then."""
 
 
@@ -50,27 +50,27 @@ class Traffic:
     leads_per_hour: float = 15.0
     office: bool = True
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give moments at random distances, thinned where the hour is quiet."""
         total = self.moves_per_hour + self.edits_per_hour + self.leads_per_hour
         at = self.begin
         while total > 0:
-            at += dice.expovariate(total / HOUR)
+            at += rng.expovariate(total / HOUR)
             if at >= self.end:
                 return
-            if self.office and not dice.chance(_OFFICE[int(at % DAY // HOUR)] / 100):
+            if self.office and not rng.chance(_OFFICE[int(at % DAY // HOUR)] / 100):
                 continue
-            draw = dice.random() * total
+            draw = rng.random() * total
             if draw < self.moves_per_hour:
-                yield at, lambda: anyone_moves(simulator.account, dice)
+                yield at, lambda: move_random_person(simulator.account, rng)
             elif draw < self.moves_per_hour + self.edits_per_hour:
-                yield at, lambda: anyone_is_edited(simulator.account, dice)
+                yield at, lambda: edit_random_person(simulator.account, rng)
             else:
                 yield at, lambda: simulator.account.create(via="lead_flow")
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
+class BulkMove:
     """At `at`, this many people are moved into a stage in one go, told in events of at most `split` ids."""
 
     at: float
@@ -78,13 +78,13 @@ class Bulk:
     stage: str
     split: int | None = None
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give the one moment."""
-        yield self.at, lambda: simulator.account.bulk_move(several(simulator.account, dice, self.people), self.stage, split=self.split)
+        yield self.at, lambda: simulator.account.bulk_move(random_people(simulator.account, rng, self.people), self.stage, split=self.split)
 
 
 @dataclass(frozen=True, slots=True)
-class Surge:
+class LeadSurge:
     """From `at` on, within `seconds`, this many leads arrive; each is put into `then` half a minute later by an automation."""
 
     at: float
@@ -92,7 +92,7 @@ class Surge:
     seconds: float
     then: str = "ACQ - New Lead"
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give arrivals and moves in order."""
         account = simulator.account
         arrived: dict[int, int] = {}
@@ -103,7 +103,7 @@ class Surge:
         def move_on(number: int) -> None:
             account.move(arrived[number], self.then, actor="automation")
 
-        times = sorted(self.at + dice.uniform(0, self.seconds) for _ in range(self.leads))
+        times = sorted(self.at + rng.uniform(0, self.seconds) for _ in range(self.leads))
         arrivals = ((time, number, True) for number, time in enumerate(times))
         moves = ((time + 30.0, number, False) for number, time in enumerate(times))
         for time, number, arriving in heapq.merge(arrivals, moves):
@@ -111,7 +111,7 @@ class Surge:
 
 
 @dataclass(frozen=True, slots=True)
-class Quick:
+class QuickPassage:
     """From `at` on, this many people, one every `every` seconds, enter a stage, and leave it `stay` seconds later to where they were."""
 
     at: float
@@ -120,13 +120,13 @@ class Quick:
     stay: float = 30.0
     every: float = 60.0
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give the entries and the returns in order."""
         account = simulator.account
         before: dict[int, tuple[int, str]] = {}
 
         def enter(number: int) -> None:
-            person_id = pick(account, dice)
+            person_id = random_person(account, rng)
             before[number] = (person_id, account.stage_of(person_id))
             account.move(person_id, self.stage)
 
@@ -142,30 +142,30 @@ class Quick:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class WebhookOutage:
     """Between two instants webhooks are lost, and nobody is told so."""
 
     begin: float
     end: float
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give the end of webhooks and their return."""
-        del dice
+        del rng
         yield self.begin, simulator.deliveries.kill
         yield self.end, simulator.deliveries.revive
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class FaultPeriod:
     """Between two instants these faults are about; afterwards none."""
 
     begin: float
     end: float
     faults: Faults
 
-    def unfold(self, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
         """Give the storm and the calm."""
-        del dice
+        del rng
 
         def become(faults: Faults) -> None:
             simulator.faults = faults
@@ -182,35 +182,41 @@ class Scenario:
     about: str
     people: int
     seconds: float
-    steps: tuple[Step, ...] = field(default=())
+    steps: tuple[ScenarioStep, ...] = field(default=())
 
 
-def _flapping() -> tuple[Step, ...]:
+def _flapping() -> tuple[ScenarioStep, ...]:
     """Webhooks die for three hours out of every five, a week long."""
-    return tuple(Dead(begin * HOUR, (begin + 3) * HOUR) for begin in range(2, 7 * 24 - 3, 5))
+    return tuple(WebhookOutage(begin * HOUR, (begin + 3) * HOUR) for begin in range(2, 7 * 24 - 3, 5))
 
 
 SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
     {
         scenario.name: scenario
         for scenario in (
-            Scenario("ordinary-day", "an ordinary day of a large account", 200_000, DAY, (Traffic(), Quick(10 * HOUR, 20, every=900.0))),
+            Scenario(
+                "ordinary-day", "an ordinary day of a large account", 200_000, DAY, (Traffic(), QuickPassage(10 * HOUR, 20, every=900.0))
+            ),
             Scenario(
                 "bulk-edit",
                 "10,000 people moved in one go, in the middle of the morning",
                 200_000,
                 2 * HOUR,
-                (Traffic(end=2 * HOUR, office=False), Bulk(HOUR, 10_000, "Nurture", split=500)),
+                (Traffic(end=2 * HOUR, office=False), BulkMove(HOUR, 10_000, "Nurture", split=500)),
             ),
             Scenario(
                 "lead-surge",
                 "2,000 leads within ten minutes, each moved on by an automation",
                 20_000,
                 HOUR,
-                (Traffic(end=HOUR, office=False), Surge(600.0, 2_000, 600.0)),
+                (Traffic(end=HOUR, office=False), LeadSurge(600.0, 2_000, 600.0)),
             ),
             Scenario(
-                "webhook-dead-day", "webhooks are lost for a whole day", 20_000, 26 * HOUR, (Traffic(end=26 * HOUR), Dead(HOUR, 25 * HOUR))
+                "webhook-dead-day",
+                "webhooks are lost for a whole day",
+                20_000,
+                26 * HOUR,
+                (Traffic(end=26 * HOUR), WebhookOutage(HOUR, 25 * HOUR)),
             ),
             Scenario(
                 "flapping-week",
@@ -226,8 +232,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
                 4 * HOUR,
                 (
                     Traffic(end=4 * HOUR, office=False),
-                    Weather(HOUR, 2 * HOUR, Faults(bad_gateway=0.6, server_error=0.5, reset=0.5)),
-                    Weather(2 * HOUR, 3 * HOUR, Faults(server_error=0.2, throttled=0.1, truncated=0.1, html=0.1, hang=0.02)),
+                    FaultPeriod(HOUR, 2 * HOUR, Faults(bad_gateway=0.6, server_error=0.5, reset=0.5)),
+                    FaultPeriod(2 * HOUR, 3 * HOUR, Faults(server_error=0.2, throttled=0.1, truncated=0.1, html=0.1, hang=0.02)),
                 ),
             ),
             Scenario(
@@ -235,7 +241,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
                 "people pass through a stage in thirty seconds; for half an hour webhooks are dead as well",
                 2_000,
                 2 * HOUR,
-                (Quick(60.0, 100), Dead(HOUR, 1.5 * HOUR)),
+                (QuickPassage(60.0, 100), WebhookOutage(HOUR, 1.5 * HOUR)),
             ),
         )
     }
@@ -243,61 +249,61 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
 """The scenarios that come with the simulator, by name."""
 
 
-def plan(scenario: Scenario, simulator: Simulator, dice: Dice) -> Iterator[tuple[float, Act]]:
+def planned_actions(scenario: Scenario, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
     """Give all moments of a scenario in order, as far as its length goes. Moments of one instant stand in the order of the steps."""
     numbers = count()
 
-    def numbered(step: Step) -> Iterator[Moment]:
-        # Each step has dice of its own, so that adding one changes nothing in the others.
-        own = Dice(dice.getrandbits(64))
-        return ((at, next(numbers), act) for at, act in step.unfold(simulator, own))
+    def numbered(step: ScenarioStep) -> Iterator[_NumberedAction]:
+        # Each step has rng of its own, so that adding one changes nothing in the others.
+        own = Rng(rng.getrandbits(64))
+        return ((at, next(numbers), action) for at, action in step.actions(simulator, own))
 
-    for at, _, act in heapq.merge(*[numbered(step) for step in scenario.steps]):
+    for at, _, action in heapq.merge(*[numbered(step) for step in scenario.steps]):
         if at > scenario.seconds:
             return
-        yield at, act
+        yield at, action
 
 
-async def play(scenario: Scenario, simulator: Simulator, dice: Dice | None = None) -> int:
-    """Play a scenario on the simulator's clock to its end; gives how many moments there were. Without dice the account's seed decides."""
+async def play(scenario: Scenario, simulator: Simulator, rng: Rng | None = None) -> int:
+    """Play a scenario on the simulator's clock to its end; gives how many moments there were. Without rng the account's seed decides."""
     clock = simulator.clock
     began = clock.monotonic()
     moments = 0
-    for at, act in plan(scenario, simulator, dice or Dice(simulator.account.seed)):
+    for at, action in planned_actions(scenario, simulator, rng or Rng(simulator.account.seed)):
         wait = began + at - clock.monotonic()
         if wait > 0:
             await clock.sleep(wait)
-        act()
+        action()
         moments += 1
     await clock.sleep(began + scenario.seconds - clock.monotonic())
     return moments
 
 
-def pick(account: Account, dice: Dice) -> int:
+def random_person(account: Account, rng: Rng) -> int:
     """Choose one of the people who are there."""
     while True:
-        person_id = account.people.first_id + dice.randrange(len(account.people))
+        person_id = account.people.first_id + rng.randrange(len(account.people))
         if account.has(person_id):
             return person_id
 
 
-def several(account: Account, dice: Dice, people: int) -> list[int]:
+def random_people(account: Account, rng: Rng, people: int) -> list[int]:
     """Choose this many different people, or all when there are not as many."""
     ids = account.ids
-    return dice.sample(ids, min(people, len(ids)))
+    return rng.sample(ids, min(people, len(ids)))
 
 
-def anyone_moves(account: Account, dice: Dice) -> None:
+def move_random_person(account: Account, rng: Rng) -> None:
     """Move somebody into some other stage; one in twenty goes to Trash."""
-    person_id = pick(account, dice)
+    person_id = random_person(account, rng)
     names = [stage.name for stage in account.stages if not stage.deleted and stage.name != TRASH]
-    account.move(person_id, TRASH if dice.chance(0.05) else dice.choice(names))
+    account.move(person_id, TRASH if rng.chance(0.05) else rng.choice(names))
 
 
-def anyone_is_edited(account: Account, dice: Dice) -> None:
+def edit_random_person(account: Account, rng: Rng) -> None:
     """Edit somebody in a way that has nothing to do with stages: `updated` moves all the same. Some only get a note, and it does not."""
-    person_id = pick(account, dice)
-    if dice.chance(0.3):
+    person_id = random_person(account, rng)
+    if rng.chance(0.3):
         account.note(person_id)
     else:
-        account.edit(person_id, price=1000 * dice.randrange(50, 900))
+        account.edit(person_id, price=1000 * rng.randrange(50, 900))

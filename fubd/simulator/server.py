@@ -14,14 +14,14 @@ from typing import Final
 
 from aiohttp import web
 
-from fubd.simulator.api import NOT_FOUND, Answer, Api, Asked, Route, read_json
+from fubd.simulator.api import NOT_FOUND, Api, ApiRequest, ApiResponse, Route, read_json
 from fubd.simulator.clock import SimClock
-from fubd.simulator.dice import Dice
 from fubd.simulator.faults import ApiFault, Behaviour, Faults, Script
 from fubd.simulator.keys import UNAUTHORIZED, Keys
-from fubd.simulator.limits import Limits, Verdict
-from fubd.simulator.registry import Refusal
-from fubd.simulator.seen import Seen
+from fubd.simulator.rate_limits import RateLimitDecision, RateLimits
+from fubd.simulator.registry import ApiError
+from fubd.simulator.rng import Rng
+from fubd.simulator.sightings import Sightings
 
 ANY: Final = "*"
 """The endpoint name under which a script is for every request."""
@@ -42,7 +42,7 @@ log = logging.getLogger("fubd.simulator")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoggedRequest:
     """One request the simulator met: `status` is 0 when no answer was given. `at` is the simulator's instant."""
 
     method: str
@@ -53,22 +53,31 @@ class Request:
     at: datetime
 
 
-class Server:
+class SimulatorServer:
     """The HTTP server. `faults` may be replaced at any time."""
 
     def __init__(
-        self, api: Api, *, keys: Keys, limits: Limits, seen: Seen, clock: SimClock, behaviour: Behaviour, faults: Faults, dice: Dice
+        self,
+        api: Api,
+        *,
+        keys: Keys,
+        limits: RateLimits,
+        sightings: Sightings,
+        clock: SimClock,
+        behaviour: Behaviour,
+        faults: Faults,
+        rng: Rng,
     ) -> None:
         self.faults = faults
-        self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
+        self.requests: deque[LoggedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self.calls: Counter[tuple[str, str, int]] = Counter()
         self._api = api
         self._keys = keys
         self._limits = limits
-        self._seen = seen
+        self._sightings = sightings
         self._clock = clock
         self._behaviour = behaviour
-        self._dice = dice
+        self._rng = rng
         self._scripts: dict[str, Script[ApiFault]] = {}
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -113,53 +122,55 @@ class Server:
             finally:
                 # Also when the caller hung up on a request that hangs.
                 self.calls[request.method, route.name, status] += 1
-                self.requests.append(Request(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
+                self.requests.append(LoggedRequest(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
                 log.info("%s %s -> %s%s", request.method, request.path_qs, status or "no answer", f" ({fault})" if fault else "")
 
         return serve
 
     async def _respond(self, request: web.Request, route: Route, raw: bytes, fault: ApiFault | None) -> tuple[web.StreamResponse, int]:
-        early = await self._instead(request, fault)
+        early = await self._fault_response(request, fault)
         if early is not None:
             return early
         headers: dict[str, str] = {}
         try:
-            caller = self._keys.caller(request.headers)
+            caller = self._keys.authenticate(request.headers)
             if route.context is not None:
                 share = caller.key if self._behaviour.limit_per_key else ""
-                verdict = self._limits.take(route.context, self._clock.monotonic(), registered=caller.system_key is not None, share=share)
+                verdict = self._limits.acquire(
+                    route.context, self._clock.monotonic(), registered=caller.system_key is not None, share=share
+                )
                 headers |= verdict.headers
-                _admit(verdict, throttled=fault is ApiFault.THROTTLED)
+                _raise_if_limited(verdict, throttled=fault is ApiFault.THROTTLED)
             base = f"{request.scheme}://{request.host}/v1"
-            asked = Asked(caller, request.query, dict(request.match_info), base, read_json(raw))
-            answer = route.handler(asked)
+            api_request = ApiRequest(caller, request.query, dict(request.match_info), base, read_json(raw))
+            answer = route.handler(api_request)
             if self._behaviour.answer_seconds:
                 await self._clock.sleep(self._behaviour.answer_seconds)
-        except Refusal as refusal:
-            headers |= refusal.headers
-            answer = Answer({"errorMessage": str(refusal)}, status=refusal.status)
+        except ApiError as error:
+            headers |= error.headers
+            answer = ApiResponse({"errorMessage": str(error)}, status=error.status)
         return await self._send(request, answer, headers, fault)
 
     async def _send(
-        self, request: web.Request, answer: Answer, headers: Mapping[str, str], fault: ApiFault | None
+        self, request: web.Request, answer: ApiResponse, headers: Mapping[str, str], fault: ApiFault | None
     ) -> tuple[web.StreamResponse, int]:
         body = answer.body
         if fault is ApiFault.CUT:
-            return await self._cut(request, answer.status, body, headers), answer.status
+            return await self._send_half(request, answer.status, body, headers), answer.status
         if fault is ApiFault.TRUNCATED:
             body = body[: len(body) // 2]
         elif fault is not ApiFault.WRONG_TYPE:
-            self._seen.read(answer.shown, self._clock.now())
+            self._sightings.record_read(answer.shown_people, self._clock.now())
         content_type = "text/plain" if fault is ApiFault.WRONG_TYPE else _JSON
         response = self._response(answer.status, body, headers, content_type if body else None)
         return response, answer.status
 
-    async def _instead(self, request: web.Request, fault: ApiFault | None) -> tuple[web.StreamResponse, int] | None:
+    async def _fault_response(self, request: web.Request, fault: ApiFault | None) -> tuple[web.StreamResponse, int] | None:
         """Give what comes instead of an answer, and before anything was done; None when the request goes on."""
         if fault is ApiFault.HANG:
             await self._stopping.wait()
         if fault in (ApiFault.HANG, ApiFault.RESET):
-            return self._tear(request), 0
+            return self._abort(request), 0
         if fault in _PAGES:
             return self._response(_PAGES[fault], _HTML, {}, "text/html"), _PAGES[fault]
         if fault in _ERRORS:
@@ -173,7 +184,7 @@ class Server:
                 scripted, fault = self._scripts[name].next()
                 if scripted:
                     return fault
-        return self.faults.api(self._dice)
+        return self.faults.draw_api(self._rng)
 
     def _response(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None) -> web.Response:
         """Give a response that bears the simulator's own time."""
@@ -182,15 +193,15 @@ class Server:
 
     def _error(self, status: int, message: str) -> web.Response:
         headers = {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'} if status == HTTPStatus.UNAUTHORIZED else {}
-        return self._response(status, Answer({"errorMessage": message}).body, headers, _JSON)
+        return self._response(status, ApiResponse({"errorMessage": message}).body, headers, _JSON)
 
-    def _tear(self, request: web.Request) -> web.Response:
+    def _abort(self, request: web.Request) -> web.Response:
         """Tear the connection; the response that is given back reaches nobody."""
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
 
-    async def _cut(self, request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    async def _send_half(self, request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
         """Promise the whole body, send half of it, and close."""
         told = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True), "Content-Type": _JSON}
         response = web.StreamResponse(status=status, headers=told)
@@ -202,13 +213,13 @@ class Server:
         return response
 
 
-def _admit(verdict: Verdict, *, throttled: bool) -> None:
+def _raise_if_limited(verdict: RateLimitDecision, *, throttled: bool) -> None:
     """Refuse a request for which there is no room, or which is to believe so."""
     if verdict.allowed and not throttled:
         return
     wait = _FAULT_RETRY_AFTER_SECONDS if verdict.allowed else verdict.retry_after
-    raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded. Please slow down.", {"Retry-After": str(wait)})
+    raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded. Please slow down.", {"Retry-After": str(wait)})
 
 
-def _unknown(_asked: Asked) -> Answer:
-    raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+def _unknown(_request: ApiRequest) -> ApiResponse:
+    raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)

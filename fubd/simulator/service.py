@@ -10,17 +10,17 @@ from typing import Final
 
 from aiohttp import web
 
-from fubd.simulator.account import Account, Happening
+from fubd.simulator.account import Account, AccountEvent
 from fubd.simulator.api import Api
 from fubd.simulator.deliveries import Deliveries
-from fubd.simulator.dice import Dice
-from fubd.simulator.events import Herald
+from fubd.simulator.events import EventFactory
 from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults
 from fubd.simulator.keys import Keys
-from fubd.simulator.limits import Limits
-from fubd.simulator.registry import Hook, Registry
-from fubd.simulator.seen import Seen
-from fubd.simulator.server import Request, Server
+from fubd.simulator.rate_limits import RateLimits
+from fubd.simulator.registry import Registry, Webhook
+from fubd.simulator.rng import Rng
+from fubd.simulator.server import LoggedRequest, SimulatorServer
+from fubd.simulator.sightings import Sightings
 
 _CHANGES_LOGGED: Final = 3
 
@@ -48,8 +48,8 @@ class Simulator:
         self.clock = account.clock
         self.truth = account.truth
         self.behaviour = behaviour or Behaviour()
-        self.seen = Seen(account.truth)
-        self.limits = Limits()
+        self.sightings = Sightings(account.truth)
+        self.limits = RateLimits()
         self.keys = Keys(account)
         self.keys.add(api_key, "owner")
         self.keys.register(system, system_key)
@@ -60,22 +60,22 @@ class Simulator:
             behaviour=self.behaviour,
             faults=faults or Faults(),
             clock=account.clock,
-            dice=Dice(account.seed + 1),
-            seen=self.seen,
+            rng=Rng(account.seed + 1),
+            sightings=self.sightings,
         )
         api = Api(account, behaviour=self.behaviour, registry=self.registry, deliveries=self.deliveries, limits=self.limits, keys=self.keys)
-        self._server = Server(
+        self._server = SimulatorServer(
             api,
             keys=self.keys,
             limits=self.limits,
-            seen=self.seen,
+            sightings=self.sightings,
             clock=account.clock,
             behaviour=self.behaviour,
             faults=self.deliveries.faults,
-            dice=Dice(account.seed + 2),
+            rng=Rng(account.seed + 2),
         )
-        self._herald = Herald(self.behaviour, Dice(account.seed + 3))
-        account.listeners.append(self._happened)
+        self._event_factory = EventFactory(self.behaviour, Rng(account.seed + 3))
+        account.listeners.append(self._on_account_event)
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
@@ -96,13 +96,13 @@ class Simulator:
         self._server.script(endpoint, *(None if step is None else ApiFault(step) for step in steps))
 
     def script_deliveries(self, *steps: DeliveryFault | str | None) -> None:
-        """Say what the next deliveries meet, in order, one for each event and hook; None lets one pass untouched."""
+        """Say what the next deliveries meet, in order, one for each event and webhook; None lets one pass untouched."""
         self.deliveries.script.add(*(None if step is None else DeliveryFault(step) for step in steps))
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     @property
-    def requests(self) -> deque[Request]:
+    def requests(self) -> deque[LoggedRequest]:
         """The last requests, oldest first."""
         return self._server.requests
 
@@ -111,8 +111,8 @@ class Simulator:
         """How many requests there were, by method, endpoint and status (0: no answer)."""
         return self._server.calls
 
-    def subscribe(self, event: str, url: str, *, system_key: str | None = None) -> Hook:
-        """Register a webhook without asking over HTTP. Raises Refusal as the API would."""
+    def subscribe(self, event: str, url: str, *, system_key: str | None = None) -> Webhook:
+        """Register a webhook without asking over HTTP. Raises ApiError as the API would."""
         return self.registry.add(event, url, system_key or self.system_key)
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class Simulator:
         Raises OSError when the port is taken.
         """
         base = await self._server.start(host, port, control)
-        self._herald.base = base
+        self._event_factory.base = base
         await self.deliveries.start()
         return base
 
@@ -141,10 +141,10 @@ class Simulator:
         finally:
             await self.stop()
 
-    def _happened(self, happening: Happening) -> None:
-        for change in happening.changes[:_CHANGES_LOGGED]:
+    def _on_account_event(self, event: AccountEvent) -> None:
+        for change in event.changes[:_CHANGES_LOGGED]:
             log.info("person %d: %s -> %s, by %s", change.person_id, change.stage_from, change.stage_to, change.actor)
-        if len(happening.changes) > _CHANGES_LOGGED:
-            log.info("and %d others -> %s", len(happening.changes) - _CHANGES_LOGGED, happening.stage)
-        for event in self._herald.events(happening):
-            self.deliveries.publish(event)
+        if len(event.changes) > _CHANGES_LOGGED:
+            log.info("and %d others -> %s", len(event.changes) - _CHANGES_LOGGED, event.stage)
+        for webhook_event in self._event_factory.events(event):
+            self.deliveries.publish(webhook_event)

@@ -13,44 +13,44 @@ from fubd.simulator.truth import TrueChange, Truth
 class Sighting:
     """What is known of one change's visibility. Instants are the simulator's.
 
-    `told_at`: a genuine webhook of it was answered, whatever the answer; `acknowledged_at`: answered with 2xx.
+    `delivered_at`: a genuine webhook of it was answered, whatever the answer; `acknowledged_at`: answered with 2xx.
     `read_at`: an answer of the API showed the person in that stage while it held.
-    `before_shown`: an answer had shown the stage before this one while that held, so a reader could know it.
+    `previous_shown`: an answer had shown the stage before this one while that held, so a reader could know it.
     """
 
-    told_at: datetime | None = None
+    delivered_at: datetime | None = None
     acknowledged_at: datetime | None = None
     read_at: datetime | None = None
-    before_shown: bool = False
+    previous_shown: bool = False
 
     @property
-    def shown(self) -> bool:
+    def is_shown(self) -> bool:
         """Whether some source showed the change to somebody."""
-        return self.told_at is not None or self.read_at is not None
+        return self.delivered_at is not None or self.read_at is not None
 
 
-class Seen:
+class Sightings:
     """The ledger of sightings, kept by the simulator and read by the score."""
 
     def __init__(self, truth: Truth) -> None:
         self.sightings: list[Sighting] = [Sighting() for _ in truth.changes]
         self._latest: dict[int, int] = {change.person_id: change.number for change in truth.changes}
         self._current_shown: set[int] = set()
-        truth.listeners.append(self._changed)
+        truth.listeners.append(self._on_change)
 
     def of(self, change: TrueChange) -> Sighting:
         """Give what is known of one change."""
         return self.sightings[change.number]
 
-    def told(self, changes: Iterable[TrueChange], at: datetime, *, acknowledged: bool) -> None:
+    def record_delivery(self, changes: Iterable[TrueChange], at: datetime, *, acknowledged: bool) -> None:
         """Note that a genuine stage webhook of these changes was answered."""
         for change in changes:
             sighting = self.sightings[change.number]
-            sighting.told_at = sighting.told_at or at
+            sighting.delivered_at = sighting.delivered_at or at
             if acknowledged:
                 sighting.acknowledged_at = sighting.acknowledged_at or at
 
-    def read(self, person_ids: Iterable[int], at: datetime) -> None:
+    def record_read(self, person_ids: Iterable[int], at: datetime) -> None:
         """Note that an answer showed these people with the stages they are in now."""
         for person_id in person_ids:
             if person_id in self._current_shown:
@@ -60,7 +60,7 @@ class Seen:
             if number is not None:
                 self.sightings[number].read_at = at
 
-    def _changed(self, change: TrueChange) -> None:
-        self.sightings.append(Sighting(before_shown=change.person_id in self._current_shown))
+    def _on_change(self, change: TrueChange) -> None:
+        self.sightings.append(Sighting(previous_shown=change.person_id in self._current_shown))
         self._current_shown.discard(change.person_id)
         self._latest[change.person_id] = change.number

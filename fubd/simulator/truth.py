@@ -42,7 +42,7 @@ class Truth:
         """Give the stage a person was in when the account began; None for someone created later or never."""
         return self._start_stage(person_id)
 
-    def note(self, change: TrueChange) -> None:
+    def record(self, change: TrueChange) -> None:
         """Add a change; numbers must grow by one."""
         self.changes.append(change)
         for listener in self.listeners:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from fubd.store.embedded import temporary
 from tests.poller.economy import PEOPLE, Day, table
 from tests.stack import House, house
@@ -60,13 +60,13 @@ class Household:
     def __init__(self, built: House, pace: Pace) -> None:
         self.built = built
         self._pace = pace
-        self._dice = Dice(19)
+        self._rng = Rng(19)
 
     def move(self) -> None:
         """Let somebody enter another stage."""
         account = self.built.account
-        person_id = self._dice.choice(account.ids)
-        account.move(person_id, self._dice.choice([stage.name for stage in account.stages if stage.name != account.stage_of(person_id)]))
+        person_id = self._rng.choice(account.ids)
+        account.move(person_id, self._rng.choice([stage.name for stage in account.stages if stage.name != account.stage_of(person_id)]))
 
     async def becomes(self, mode: str) -> None:
         """Let people move until the daemon is in this mode and has settled in it."""

@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.door [--seconds 6] [--connections 64 256] [--delay-ms 20]` needs `wrk` and the extra `test`. It starts the real
 daemon on an embedded Postgres with fsync on, a bare aiohttp route that only verifies the signature, and a collector that handles each
 delivery by itself on a connection of its own; then the last two again with the database a delay away. Every delivery is another event of
-another second; half of the people were seen before. It prints ratios; absolute figures are this machine's and this minute's.
+another second; half of the people were sightings before. It prints ratios; absolute figures are this machine's and this minute's.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from fubd.client import FubClient
 from fubd.metrics import Metrics
 from fubd.ports import Clock
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 
 API_KEY = "fka_invented-key"
 SYSTEM_KEY = "invented-system-key"
@@ -151,7 +151,7 @@ def client_of(
         share=share,
         clock=clock,
         metrics=metrics or Metrics(CollectorRegistry()),
-        rng=Dice(1),
+        rng=Rng(1),
         attempt_timeout_seconds=attempt_timeout_seconds,
         total_timeout_seconds=total_timeout_seconds,
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.client.clock_skew import Skew
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 
 NOON = datetime(2031, 5, 6, 12, 0, 0, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ def test_the_first_answer() -> None:
 @pytest.mark.parametrize("true_seconds", [-3600.3, -0.4, 0.0, 0.25, 17.9])
 def test_many_answers(true_seconds: float) -> None:
     """After some answers the estimate is closer than the header's second, and no longer moves with it."""
-    skew, dice = Skew(), Dice(7)
+    skew, dice = Skew(), Rng(7)
     told: list[float] = []
     for number in range(200):
         learn(skew, true_seconds=true_seconds, sent_at=number * 1.37, out_seconds=dice.uniform(0.02, 0.1), back_seconds=0.05)

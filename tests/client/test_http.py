@@ -19,7 +19,7 @@ from fubd.client.http import MOST_ATTEMPTS, MOST_BODY_BYTES
 from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import PeopleQuery
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from tests.client.fake_fub import (
     API_KEY,
     PERSON,
@@ -331,8 +331,8 @@ JUNK = [
     b"HTTP/1.1 300 Choices\r\nLocation: ://\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 999 Enough\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 429 Wait\r\nRetry-After: \xc2\xb2\r\nContent-Length: 0\r\n\r\n",
-    *(Dice(number).randbytes(300) for number in range(5)),
-    *(b"HTTP/1.1 200 OK\r\n" + Dice(number).randbytes(300) + b"\r\n\r\n{}" for number in range(5)),
+    *(Rng(number).randbytes(300) for number in range(5)),
+    *(b"HTTP/1.1 200 OK\r\n" + Rng(number).randbytes(300) + b"\r\n\r\n{}" for number in range(5)),
 ]
 
 

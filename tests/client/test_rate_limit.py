@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from fubd.client.rate_limit import MOST_IN_FLIGHT, MOST_RETRY_AFTER_SECONDS, Limiter, retry_after_seconds
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.simulator.dice import Dice
-from fubd.simulator.limits import Limits
+from fubd.simulator.rate_limits import RateLimits
+from fubd.simulator.rng import Rng
 from tests.client.virtual import VirtualClock, run_virtually
 
 ENDPOINT = "GET people"
@@ -29,7 +29,7 @@ class Road:
         self.clock = VirtualClock()
         self.metrics = Metrics(CollectorRegistry())
         self.limiter = Limiter(share=share, total_timeout_seconds=60.0, clock=self.clock, metrics=self.metrics)
-        self.fub = Limits()
+        self.fub = RateLimits()
         self.registered = registered
         self.arrivals: list[float] = []
         self.least_remaining = 250
@@ -41,7 +41,7 @@ class Road:
         try:
             await self.clock.pause(out_seconds)
             now = self.clock.monotonic()
-            verdict = self.fub.take("global", now, registered=self.registered)
+            verdict = self.fub.acquire("global", now, registered=self.registered)
             self.arrivals.append(now)
             self.least_remaining = min(self.least_remaining, verdict.remaining)
             await self.clock.pause(back_seconds)
@@ -71,7 +71,7 @@ class Road:
         """Let the account's other tools use the same limit."""
         for _ in range(int(requests_per_second * seconds)):
             await self.clock.pause(1 / requests_per_second)
-            assert self.fub.take("global", self.clock.monotonic(), registered=self.registered).allowed
+            assert self.fub.acquire("global", self.clock.monotonic(), registered=self.registered).allowed
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
@@ -88,7 +88,7 @@ def test_a_sweep_reaches_the_allowed_rate(share: float) -> None:
 @given(st.integers(0, 2**32), st.sampled_from([0.3, 0.8, 1.0]))
 def test_uneven_journeys(seed: int, share: float) -> None:
     """However long requests travel, FUB never counts more than our share in any of its windows."""
-    road, dice = Road(share=share), Dice(seed)
+    road, dice = Road(share=share), Rng(seed)
     run_virtually(road.sweep(600, journey=lambda: dice.choice((0.001, 0.05, 0.4, 2.0, 9.0))))
     assert road.fub.refused == 0
     assert road.fub.peak() <= 250 * share

@@ -262,7 +262,7 @@ async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database
                 built.account.move(ids[20], stage)
             await eventually(lambda: _recorded(connection, 30, 23), 30.0)
             rows = [dict(row) for row in await connection.fetch("SELECT * FROM stage_changes WHERE id > $1", len(ids))]
-            counted = score(built.simulator.truth, rows, seen=built.simulator.seen)
+            counted = score(built.simulator.truth, rows, sightings=built.simulator.sightings)
             assert (counted.captured, counted.lost, counted.doubled, counted.invented) == (23, 0, 0, 0)
             await eventually(partial(_chained, built), 30.0)
         await connection.close()

@@ -179,7 +179,7 @@ async def test_webhooks_that_do_not_reach_us(healthy: World) -> None:
     stage, created, deleted = healthy.simulator.registry.all()
     healthy.simulator.registry.delete(stage)
     healthy.simulator.registry.disable(created)
-    healthy.simulator.registry.change(deleted, url="https://elsewhere.example/webhook/fub")
+    healthy.simulator.registry.update(deleted, url="https://elsewhere.example/webhook/fub")
     told = (await wrong(healthy))["webhooks"]
     assert told.found == "peopleStageUpdated is missing, peopleCreated is disabled, peopleDeleted is elsewhere"
     assert told.fix == "start the daemon: it puts that right with its next poll"
@@ -191,9 +191,9 @@ async def test_webhooks_of_the_older_scripts_are_ours(healthy: World) -> None:
     """Under the older route, at the public address: good. At another host: the daemon will see to it."""
     stage, *_ = healthy.simulator.registry.all()
     public = healthy.settings["PUBLIC_URL"]
-    healthy.simulator.registry.change(stage, url=f"{public}/webhook/fub/stage-change")
+    healthy.simulator.registry.update(stage, url=f"{public}/webhook/fub/stage-change")
     assert "webhooks" not in await wrong(healthy)
-    healthy.simulator.registry.change(stage, url="https://legacy_tables.example/webhook/fub/stage-change")
+    healthy.simulator.registry.update(stage, url="https://legacy_tables.example/webhook/fub/stage-change")
     told = (await wrong(healthy))["webhooks"]
     assert (told.found, told.fix) == ("peopleStageUpdated is elsewhere", "start the daemon: it puts that right with its next poll")
 

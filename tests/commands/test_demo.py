@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fubd.demo import verdict
-from fubd.demo.plan import planned
+from fubd.demo import score_report
+from fubd.demo.plan import make_plan
 from fubd.simulator import Account, SimClock, Simulator, score
 from tests.support.process import fubd
 
@@ -133,17 +133,17 @@ def table_of(simulator: Simulator) -> list[dict[str, object]]:
 def test_a_right_table_is_clean(simulator: Simulator) -> None:
     """A table that tells each change once and rightly exits 0, with the line that scripts read."""
     found = score(simulator.truth, table_of(simulator))
-    assert verdict.exit_code(found) == 0
-    assert verdict.last_line(found) == "score: 10 changes, 10 captured, 0 lost, 0 doubled, 0 invented"
-    assert verdict.table(found)[1] == ("webhook", "10", "4 ms", "4 ms", "4 ms")
+    assert score_report.exit_code(found) == 0
+    assert score_report.last_line(found) == "score: 10 changes, 10 captured, 0 lost, 0 doubled, 0 invented"
+    assert score_report.table(found)[1] == ("webhook", "10", "4 ms", "4 ms", "4 ms")
 
 
 def test_a_lossy_table_exits_1(simulator: Simulator) -> None:
     """A table without some of the changes is told as it is, and exits 1."""
     found = score(simulator.truth, table_of(simulator)[3:])
-    assert verdict.exit_code(found) == 1
-    assert verdict.last_line(found) == "score: 10 changes, 7 captured, 3 lost, 0 doubled, 0 invented"
-    assert sum(line.startswith("lost_shown") for line in verdict.lines(found)) == 3
+    assert score_report.exit_code(found) == 1
+    assert score_report.last_line(found) == "score: 10 changes, 7 captured, 3 lost, 0 doubled, 0 invented"
+    assert sum(line.startswith("lost_shown") for line in score_report.lines(found)) == 3
 
 
 @pytest.mark.parametrize(
@@ -154,20 +154,20 @@ def test_a_wrong_row_exits_1(simulator: Simulator, name: str, value: object) -> 
     """One row with a wrong stage, time or person is enough to exit 1."""
     rows = table_of(simulator)
     rows[4][name] = value
-    assert verdict.exit_code(score(simulator.truth, rows)) == 1
+    assert score_report.exit_code(score(simulator.truth, rows)) == 1
 
 
 def test_a_doubled_row_exits_1(simulator: Simulator) -> None:
     """One row twice is enough to exit 1."""
     rows = table_of(simulator)
     found = score(simulator.truth, [*rows, rows[0]])
-    assert verdict.exit_code(found) == 1
+    assert score_report.exit_code(found) == 1
     assert found.doubled == 1
 
 
 @pytest.mark.parametrize("seconds", [None, 1.0, 20.0, 75.0, 10_000.0])
 def test_the_story_stays_below_two_minutes(seconds: float | None) -> None:
     """However long the demo is asked to be, it takes 20 s at least, and less than two minutes even on a slow machine."""
-    plan = planned(seconds)
+    plan = make_plan(seconds)
     assert 20 <= plan.story_seconds < plan.latest_seconds < 115
     assert plan.busy_seconds + plan.dark_seconds + plan.calm_seconds < plan.story_seconds

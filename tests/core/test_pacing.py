@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.core.pacing import Freshness, Hysteresis, Mode, Pace, Policy, pace, resume
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 
 NOON = datetime(2031, 3, 3, 12, 0, tzinfo=UTC)
 POLICY = Policy()
@@ -287,7 +287,7 @@ def test_webhooks_that_flap_every_five_minutes_cause_a_bounded_number_of_switche
 @given(st.integers(10, 20_000), st.floats(0.05, 0.95), st.integers(5, 3000), st.integers(0, 2**32))
 def test_webhooks_that_flap_anyhow_cause_a_bounded_number_of_switches(period: int, share: float, every: int, seed: int) -> None:
     """Whatever the rhythm in which webhooks fail and people move, a day sees at most 60 switches."""
-    dice, changes, at = Dice(seed), [], 0.0
+    dice, changes, at = Rng(seed), [], 0.0
     while at < _DAY:
         at += dice.uniform(1.0, 2.0 * every)
         changes.append(at)

@@ -150,7 +150,7 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 async def heard(built: House, watch: Watch, *, times: int = 1) -> None:
     """Let webhooks arrive, and wait until nothing fires: all is well."""
     for _, _ in zip(range(times), moves(built), strict=False):
-        await built.simulator.deliveries.drained()
+        await built.simulator.deliveries.drain()
     await eventually(lambda: built.fetch("SELECT FROM fubd.delivery"))
     await watch.quiet()
 
@@ -169,7 +169,7 @@ async def door(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.quiet()
         built.simulator.faults = Faults(forged=1.0)
         for _, _ in zip(range(4), moves(built), strict=False):
-            await built.simulator.deliveries.drained()
+            await built.simulator.deliveries.drain()
         built.simulator.faults = Faults()
         await watch.shows("FubdSigningKeyWrong")
         await watch.quiet()
@@ -258,7 +258,7 @@ async def tampered(built: House, watch: Watch, _proxy: Proxy) -> None:
         person, twice = built.account.ids[-2:]
         for stage in ("Nurture", "Lead"):
             built.account.move(twice, stage)
-            await built.simulator.deliveries.drained()
+            await built.simulator.deliveries.drain()
         await heard(built, watch)
         await built.fetch(
             "INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"

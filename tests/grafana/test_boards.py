@@ -123,15 +123,15 @@ async def test_the_business_queries_find_rows(database: str, tmp_path: Path) -> 
     async with house(database, tmp_path) as built, built.ready():
         offered, missed = built.account.ids[:2]
         built.account.move(offered, "ACQ - Offers Made")
-        await built.simulator.deliveries.drained()
+        await built.simulator.deliveries.drain()
         # A whole second later, for FUB dates by seconds: there and back within five minutes is a rapid transition.
         built.simulator.clock.shift(2)
         built.account.move(offered, "ACQ - Contract Sent")
-        await built.simulator.deliveries.drained()
+        await built.simulator.deliveries.drain()
         built.simulator.deliveries.kill()
         built.account.move(missed, "Nurture")
         found = await built.settled()
-        assert found.perfect, found.findings
+        assert found.is_perfect, found.discrepancies
     shown = {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
     assert await sql_without_rows(database, **shown) == []
     of_now = {"Source health", "People", "Where people stand", "Time in stage"}

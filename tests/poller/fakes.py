@@ -19,7 +19,7 @@ from fubd.core.pacing import Hysteresis
 from fubd.core.subscriptions import Subscription
 from fubd.errors import FubRefused, Unavailable
 from fubd.ports import Clock, Coverage, DeliveryOutcome, LastHeard, ModeRecord, PendingRefetch, PeoplePage, PeopleQuery, SnapshotResult
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 
 EPOCH = datetime(2031, 3, 3, 9, 0, tzinfo=UTC)
 _DEEPEST_OFFSET = 2000
@@ -170,7 +170,7 @@ def _holds(ascending: list[int], person_id: int) -> bool:
     return place < len(ascending) and ascending[place] == person_id
 
 
-def change_something(account: Account, dice: Dice) -> None:
+def change_something(account: Account, dice: Rng) -> None:
     """Let one thing happen to the account: someone is deleted, created, trashed, moved or edited."""
     person_id = dice.choice(account.ids)
     match dice.randrange(5):
@@ -201,7 +201,7 @@ class Ways:
     counts_filtered: bool = True
     latency_seconds: float = 0.0
     limit: int | None = None
-    unordered_ties: Dice | None = None
+    unordered_ties: Rng | None = None
 
 
 class AccountFeed:

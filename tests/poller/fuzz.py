@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from fubd.simulator import Behaviour, Faults, UpdatedAfter
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from tests.poller.simulated import World, simulated, stir
 
 _TRASH = "Trash"
@@ -32,7 +32,7 @@ class Hunted:
     weather: str
 
 
-def _behaviour(dice: Dice) -> Behaviour:
+def _behaviour(dice: Rng) -> Behaviour:
     return Behaviour(
         updated_after=dice.choice(list(UpdatedAfter)),
         updated_after_inclusive=dice.random() < 0.5,
@@ -45,7 +45,7 @@ def _behaviour(dice: Dice) -> Behaviour:
     )
 
 
-def _faults(dice: Dice) -> Faults:
+def _faults(dice: Rng) -> Faults:
     if dice.random() < 0.4:
         return Faults()
 
@@ -66,7 +66,7 @@ def _faults(dice: Dice) -> Faults:
 
 async def hunt(seed: int) -> Hunted:
     """Live a while in the account of this seed."""
-    dice = Dice(seed)
+    dice = Rng(seed)
     behaviour, faults = _behaviour(dice), _faults(dice)
     ahead_seconds = dice.choice([0.0, -86_400.0, -2.5, 3.0, 7_200.0])
     people = dice.choice([3, 99, 101, 800])

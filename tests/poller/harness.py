@@ -12,7 +12,7 @@ from fubd.core.subscriptions import Subscription
 from fubd.lease import LocalLease
 from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
 from fubd.poller import Poller, PollPolicy
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, VirtualClock, true_time
 
@@ -33,7 +33,7 @@ class House:
     delivering: bool = True
     asking: bool = False
     is_leader: bool = True
-    dice: Dice = field(default_factory=lambda: Dice(7))
+    dice: Rng = field(default_factory=lambda: Rng(7))
 
     def __post_init__(self) -> None:
         for person_id in range(1, self.people + 1):

@@ -15,7 +15,7 @@ from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import Memory
 
@@ -72,7 +72,7 @@ async def simulated(
             share=0.8,
             clock=ours,
             metrics=metrics,
-            rng=Dice(seed + 3),
+            rng=Rng(seed + 3),
             attempt_timeout_seconds=3600.0,
             total_timeout_seconds=36000.0,
         )
@@ -86,7 +86,7 @@ async def simulated(
                 metrics=metrics,
                 policy=PollPolicy(),
                 subscriptions=subscriptions,
-                jitter=Dice(seed + 5).random,
+                jitter=Rng(seed + 5).random,
                 is_leader=lambda: True,
                 refetch_requested=memory.refetch_requested,
                 poll_now=asyncio.Event(),
@@ -94,7 +94,7 @@ async def simulated(
             yield World(account, simulator, memory, poller, subscriptions, client)
 
 
-async def stir(account: Account, dice: Dice, *, times: int, every_seconds: float) -> None:
+async def stir(account: Account, dice: Rng, *, times: int, every_seconds: float) -> None:
     """Let people move, be edited, trashed, deleted and created."""
     for _ in range(times):
         person_id = dice.choice(account.ids) if account.ids else account.create()

@@ -15,7 +15,7 @@ from fubd.errors import Unavailable
 from fubd.poller.incremental import Filter, IncrementalRead
 from fubd.poller.poll_run import PollRun
 from fubd.ports import PeoplePage, PeopleQuery
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)
@@ -28,7 +28,7 @@ def _errand(api: AccountFeed, memory: Memory) -> PollRun:
 def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Account:
     """Make an account of people untouched for a day and of others changed within the hour, ids mixed."""
     account = Account()
-    dice = Dice(changed)
+    dice = Rng(changed)
     ids = dice.sample(range(1, 10 * (untouched + changed) + 10), untouched + changed)
     for person_id in ids[:untouched]:
         account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=dice.randrange(86400)))
@@ -94,7 +94,7 @@ def test_nothing_that_changed_before_the_walk_began_is_missed(
     """While people change, are trashed, deleted and created between two pages, all who had changed before are handed in."""
 
     async def story() -> None:
-        dice = Dice(seed)
+        dice = Rng(seed)
         ways = Ways(filter=way, latency_seconds=0.3, unordered_ties=dice if unordered else None)
         api = AccountFeed(_peopled(untouched=300, changed=changed, spread_seconds=spread_seconds), ways)
         memory, walk = Memory(), IncrementalRead()

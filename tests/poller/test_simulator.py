@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from fubd.simulator import Behaviour, Faults, Lags, UpdatedAfter
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from tests.poller.simulated import PUBLIC, simulated, stir
 from tests.support.waiting import eventually
 
@@ -22,7 +22,7 @@ async def test_a_lively_account_is_covered(way: UpdatedAfter, *, inclusive: bool
     """While people come, go and move, each run covers all that changed before it, whatever FUB makes of its own filter."""
     async with simulated(behaviour=Behaviour(updated_after=way, updated_after_inclusive=inclusive, total_as_text=inclusive)) as world:
         assert (await world.poller.catch_up()).caught_up
-        dice = Dice(17)
+        dice = Rng(17)
         stirring = asyncio.create_task(stir(world.account, dice, times=300, every_seconds=2.0))
         while not stirring.done():
             await world.account.clock.pause(200)
@@ -60,7 +60,7 @@ async def test_faults_on_the_way_cost_time_and_nothing_else() -> None:
     async with simulated() as world:
         await world.poller.catch_up()
         world.simulator.faults = Faults(server_error=0.03, bad_gateway=0.02, reset=0.02, truncated=0.02, html=0.02)
-        stirring = asyncio.create_task(stir(world.account, Dice(23), times=300, every_seconds=2.0))
+        stirring = asyncio.create_task(stir(world.account, Rng(23), times=300, every_seconds=2.0))
         while not stirring.done():
             await world.account.clock.pause(100)
             await world.poller.catch_up()
@@ -118,7 +118,7 @@ async def test_the_keeper_keeps_the_real_registry() -> None:
         assert (await world.subscriptions.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():
-            registry.change(hook, url="https://legacy_tables.example.org/webhook/fub/stage-change")
+            registry.update(hook, url="https://legacy_tables.example.org/webhook/fub/stage-change")
         assert (await world.subscriptions.check()).is_broken is None
         assert registered() == ours
         for hook in registry.all():

@@ -13,7 +13,7 @@ from fubd.errors import Unavailable
 from fubd.poller.poll_run import PollRun
 from fubd.poller.sweep import Sweep
 from fubd.ports import PeopleQuery
-from fubd.simulator.dice import Dice
+from fubd.simulator.rng import Rng
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
 _YESTERDAY = EPOCH - timedelta(days=1)
@@ -155,7 +155,7 @@ def test_whoever_stays_is_read_while_others_come_and_go(*, seed: int, liveliness
     """While people are created, deleted and moved between pages, all who were there before and stayed are read as they were or later."""
 
     async def story() -> None:
-        dice = Dice(seed)
+        dice = Rng(seed)
         account = _account(sorted(dice.sample(range(1, 30_000), 4_000)))
         api = AccountFeed(account, Ways(ranges=ranges, counts_filtered=counts_filtered, latency_seconds=0.2))
         before = set(account.ids)

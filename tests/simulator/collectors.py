@@ -1,4 +1,4 @@
-"""Collectors that each break one rule, and the story that convicts them.
+"""Collectors that each break one rule, and the history that convicts them.
 
 `CAREFUL` keeps all evidence and derives the rows from it; each of the others is the same but for one habit of older scripts.
 `python -m tests.simulator.collectors` prints what each habit costs per 10,000 changes, and how fubd itself fares on the same stories.
@@ -17,14 +17,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
-from fubd.simulator.dice import Dice
-from fubd.simulator.query import find, paging, wanted
-from fubd.simulator.scenario import anyone_is_edited, anyone_moves, pick, several
+from fubd.simulator.query import find_people, parse_filter, parse_paging
+from fubd.simulator.rng import Rng
+from fubd.simulator.scenario import edit_random_person, move_random_person, random_people, random_person
 from fubd.store.embedded import temporary
-from tests.simulator.caller import Caller
 from tests.simulator.conftest import NINE
-from tests.simulator.listener import Listener
-from tests.simulator.ourselves import Ourselves, ourselves
+from tests.simulator.fubd_collector import FubdCollector, fubd_collector
+from tests.simulator.http_client import HttpClient
+from tests.simulator.receiver import WebhookReceiver
 from tests.support.databases import Databases
 
 Payload = Mapping[str, Any]
@@ -83,7 +83,7 @@ def _on_receipt(_: Account, told: Told) -> Entry:
 def _by_uri(account: Account, told: Payload) -> list[int]:
     """Follow the event's own uri: ten people at most, and nobody in Trash."""
     query = dict(parse_qsl(urlsplit(told["uri"]).query))
-    page = find(account, wanted(query, account, Behaviour(), viewer=None), paging(query))
+    page = find_people(account, parse_filter(query, account, Behaviour(), viewer=None), parse_paging(query))
     return [account.people.first_id + slot for slot in page.slots]
 
 
@@ -181,12 +181,12 @@ class Collector:
 
 
 def _explained(polled: Entry, entries: Sequence[Entry]) -> bool:
-    """Say whether a webhook told exactly what a poll had only seen the result of."""
+    """Say whether a webhook told exactly what a poll had only sightings the result of."""
     after = polled.after
     return after is not None and any(one.after is None and one.stage == polled.stage and after <= one.at <= polled.at for one in entries)
 
 
-class Story:
+class History:
     """Some days of an account, told to several collectors at once by real webhooks and, on days when those die, by polls as well."""
 
     def __init__(self, habits: Sequence[Habit], *, seed: int, dead: bool, database: str | None = None) -> None:
@@ -195,9 +195,9 @@ class Story:
         self.collectors = [Collector(self.account, habit) for habit in habits]
         self._dead = dead
         self._database = database
-        self._ourselves: Ourselves | None = None
-        self._dice = Dice(seed)
-        self._listener = Listener()
+        self._fubd: FubdCollector | None = None
+        self._rng = Rng(seed)
+        self._listener = WebhookReceiver()
         self._taken = 0
         self._polled_at = self.account.clock.now()
 
@@ -209,17 +209,17 @@ class Story:
         tables: dict[str, list[dict[str, Any]]] = {}
         async with AsyncExitStack() as running:
             url = await running.enter_async_context(self.simulator.running())
-            client = await running.enter_async_context(Caller(url))
+            client = await running.enter_async_context(HttpClient(url))
             if self._database is not None:
-                self._ourselves = await running.enter_async_context(ourselves(self._database, url, self.account.clock))
+                self._fubd = await running.enter_async_context(fubd_collector(self._database, url, self.account.clock))
             await self._live(changes, client)
-            if self._ourselves is not None:
-                tables[FUBD] = await self._ourselves.rows()
+            if self._fubd is not None:
+                tables[FUBD] = await self._fubd.rows()
         await self._listener.stop()
         tables |= {one.habit.rule: one.rows() for one in self.collectors}
-        return {rule: score(self.account.truth, rows, seen=self.simulator.seen) for rule, rows in tables.items()}
+        return {rule: score(self.account.truth, rows, sightings=self.simulator.sightings) for rule, rows in tables.items()}
 
-    async def _live(self, changes: int, client: Caller) -> None:
+    async def _live(self, changes: int, client: HttpClient) -> None:
         while len(self.account.truth.changes) < changes:
             await self._beat()
             if self._dead and (self.account.clock.now() - self._polled_at).total_seconds() >= POLL_SECONDS:
@@ -231,41 +231,41 @@ class Story:
             await self._poll(client)
 
     async def _beat(self) -> None:
-        """Let a few minutes pass, with one kind of thing happening in them."""
-        dice, account = self._dice, self.account
+        """Let a few minutes pass, with one kind of thing event in them."""
+        rng, account = self._rng, self.account
         if self._dead:
-            (self.simulator.deliveries.kill if dice.chance(0.2) else self.simulator.deliveries.revive)()
-        if dice.chance(0.3):
+            (self.simulator.deliveries.kill if rng.chance(0.2) else self.simulator.deliveries.revive)()
+        if rng.chance(0.3):
             # A busy receiver: FUB comes again a minute later.
-            self._listener.statuses.extend([503] * dice.randrange(1, 4))
-        if dice.chance(0.3):
+            self._listener.statuses.extend([503] * rng.randrange(1, 4))
+        if rng.chance(0.3):
             self.simulator.script_deliveries(*(["duplicate", None] * 3))
-        kind = dice.choice(("work", "work", "work", "to and fro", "quick", "bulk"))
+        kind = rng.choice(("work", "work", "work", "to and fro", "quick", "bulk"))
         if kind == "work":
-            for _ in range(dice.randrange(2, 9)):
-                anyone_moves(account, dice)
-                anyone_is_edited(account, dice)
-                await self._pass(dice.uniform(2, 40))
+            for _ in range(rng.randrange(2, 9)):
+                move_random_person(account, rng)
+                edit_random_person(account, rng)
+                await self._pass(rng.uniform(2, 40))
         elif kind == "to and fro":
-            await self._wander(["Nurture", "Past Client", "Nurture", "Past Client"], dice.uniform(2, 50))
+            await self._wander(["Nurture", "Past Client", "Nurture", "Past Client"], rng.uniform(2, 50))
         elif kind == "quick":
-            await self._wander(["ACQ - Offers Made", "ACQ - Contract Sent"], dice.uniform(5, 30))
+            await self._wander(["ACQ - Offers Made", "ACQ - Contract Sent"], rng.uniform(5, 30))
         else:
-            account.bulk_move(several(account, dice, dice.randrange(2, 30)), dice.choice(("Nurture", "ACQ - Not Interested", "Trash")))
+            account.bulk_move(random_people(account, rng, rng.randrange(2, 30)), rng.choice(("Nurture", "ACQ - Not Interested", "Trash")))
             await self._pass(10)
         await self._take()
         for collector in self.collectors:
-            (collector.crash if dice.chance(0.04) else collector.save)()
-        await self._pass(dice.uniform(20, 300))
+            (collector.crash if rng.chance(0.04) else collector.save)()
+        await self._pass(rng.uniform(20, 300))
 
     async def _wander(self, stages: Sequence[str], every: float) -> None:
-        person_id = pick(self.account, self._dice)
+        person_id = random_person(self.account, self._rng)
         for stage in stages:
             self.account.move(person_id, stage)
             await self._pass(every)
 
     async def _pass(self, seconds: float) -> None:
-        await self.account.clock.run(seconds, self.simulator.deliveries.drained)
+        await self.account.clock.run_for(seconds, self.simulator.deliveries.drain)
 
     async def _take(self) -> None:
         """Let the collectors work off what came: some seconds after it happened, as on a busy day."""
@@ -273,11 +273,11 @@ class Story:
         for got in self._listener.got[self._taken :]:
             for collector in self.collectors:
                 collector.event(got.payload, now)
-        if self._ourselves is not None:
-            await self._ourselves.take(self._listener.got[self._taken :])
+        if self._fubd is not None:
+            await self._fubd.take(self._listener.got[self._taken :])
         self._taken = len(self._listener.got)
 
-    async def _poll(self, client: Caller) -> None:
+    async def _poll(self, client: HttpClient) -> None:
         """Read whoever was updated since the last poll."""
         began = self.account.clock.now()
         since = (self._polled_at - timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -289,18 +289,18 @@ class Story:
             people += page.json["people"]
         for collector in self.collectors:
             collector.page(people, began)
-        if self._ourselves is not None:
-            await self._ourselves.poll()
+        if self._fubd is not None:
+            await self._fubd.poll()
         self._polled_at = began
 
 
 async def figures(changes: int, *, seed: int = 17, databases: tuple[str | None, str | None] = (None, None)) -> dict[str, Score]:
-    """Give the score of every habit, each on the story that tries it, and of the careful one on both.
+    """Give the score of every habit, each on the history that tries it, and of the careful one on both.
 
     `databases`: two migrated ones, for fubd itself to take part in both stories as well.
     """
-    alive = await Story([CAREFUL, *HABITS], seed=seed, dead=False, database=databases[0]).tell(changes)
-    dead = await Story([CAREFUL, NEVER_POLLS], seed=seed, dead=True, database=databases[1]).tell(changes)
+    alive = await History([CAREFUL, *HABITS], seed=seed, dead=False, database=databases[0]).tell(changes)
+    dead = await History([CAREFUL, NEVER_POLLS], seed=seed, dead=True, database=databases[1]).tell(changes)
     both = {f"{rule}, webhooks dying": dead.pop(rule) for rule in (CAREFUL.rule, FUBD) if rule in dead}
     return {**alive, **dead, **both}
 

@@ -9,8 +9,8 @@ import pytest
 
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.simulator.control import Control
-from tests.simulator.caller import Caller
-from tests.simulator.listener import Listener
+from tests.simulator.http_client import HttpClient
+from tests.simulator.receiver import WebhookReceiver
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
@@ -41,19 +41,19 @@ async def url(simulator: Simulator) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def client(url: str) -> AsyncIterator[Caller]:
+async def client(url: str) -> AsyncIterator[HttpClient]:
     """Give a client with the owner's key, of the registered system."""
-    async with Caller(url) as caller:
+    async with HttpClient(url) as caller:
         yield caller
 
 
 @pytest.fixture
-async def listener() -> AsyncIterator[Listener]:
+async def receiver() -> AsyncIterator[WebhookReceiver]:
     """Give a receiver that answers 200 unless told otherwise."""
-    listening = Listener()
-    await listening.start()
-    yield listening
-    await listening.stop()
+    receiver = WebhookReceiver()
+    await receiver.start()
+    yield receiver
+    await receiver.stop()
 
 
 @pytest.fixture

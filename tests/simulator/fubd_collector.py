@@ -18,14 +18,14 @@ from fubd.settings import load
 from fubd.simulator import SimClock
 from fubd.store.dsn import parse
 from fubd.subscriptions import SubscriptionManager
-from tests.simulator.listener import Got
+from tests.simulator.receiver import ReceivedWebhook
 
 _ROWS_A_PAGE = 1_000
 _KEY = "test-system-key"
 _INSTANTS = ("changed_at", "changed_after", "received_at")
 
 
-class Ourselves:
+class FubdCollector:
     """Takes the bytes that the other collectors are told, and polls when they do."""
 
     def __init__(self, components: Components) -> None:
@@ -44,11 +44,11 @@ class Ourselves:
             poll_now=asyncio.Event(),
         )
 
-    async def take(self, got: Sequence[Got]) -> None:
+    async def take(self, got: Sequence[ReceivedWebhook]) -> None:
         """Take webhooks in their order of arrival; returns once they are committed."""
         await asyncio.gather(*(self._parts.ingest.deliver(self._read(one)) for one in got))
 
-    def _read(self, got: Got) -> Delivery:
+    def _read(self, got: ReceivedWebhook) -> Delivery:
         verify(got.body, got.headers.get("FUB-Signature"), [_KEY.encode()])
         return decode(got.body, fub_now=self._parts.client.fub_now())
 
@@ -68,7 +68,7 @@ class Ourselves:
 
 
 @asynccontextmanager
-async def ourselves(database_url: str, api_url: str, clock: SimClock) -> AsyncIterator[Ourselves]:
+async def fubd_collector(database_url: str, api_url: str, clock: SimClock) -> AsyncIterator[FubdCollector]:
     """Run it on a migrated database of its own, against a simulator and in that one's time; everybody was read once already."""
     given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": "test-api-key", "FUB_SYSTEM_KEY": _KEY}
     components = build(load(given, env_file=None), parse(database_url), clock=clock, rng=random.Random(1))
@@ -77,7 +77,7 @@ async def ourselves(database_url: str, api_url: str, clock: SimClock) -> AsyncIt
         async with components.client, asyncio.TaskGroup() as group:
             group.create_task(components.ingest.run(stop))
             try:
-                made = Ourselves(components)
+                made = FubdCollector(components)
                 await made.poll()
                 yield made
             finally:

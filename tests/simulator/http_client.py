@@ -12,7 +12,7 @@ import aiohttp
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """One answer: `json` is empty when the body is none."""
 
     status: int
@@ -31,7 +31,7 @@ class Reply:
         return told
 
 
-class Caller:
+class HttpClient:
     """Asks with one key; `system_key` None makes it an unregistered system."""
 
     def __init__(self, url: str, *, key: str = "test-api-key", system_key: str | None = "test-system-key") -> None:
@@ -47,24 +47,24 @@ class Caller:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def get(self, path: str, **query: str | int) -> Reply:
+    async def get(self, path: str, **query: str | int) -> HttpReply:
         """Ask for a path below the base URL, or for an absolute link."""
         return await self._ask("GET", path, query, None)
 
-    async def post(self, path: str, body: object) -> Reply:
+    async def post(self, path: str, body: object) -> HttpReply:
         """Send JSON."""
         return await self._ask("POST", path, {}, body)
 
-    async def put(self, path: str, body: object, **query: str | int) -> Reply:
+    async def put(self, path: str, body: object, **query: str | int) -> HttpReply:
         """Send JSON."""
         return await self._ask("PUT", path, query, body)
 
-    async def delete(self, path: str, body: object = None) -> Reply:
+    async def delete(self, path: str, body: object = None) -> HttpReply:
         """Delete."""
         return await self._ask("DELETE", path, {}, body)
 
-    async def _ask(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> Reply:
+    async def _ask(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> HttpReply:
         target = path if path.startswith("http") else f"{self.url}/{path}"
         async with self._session.request(method, target, params=query or None, json=body) as response:
             raw = await response.read()
-            return Reply(response.status, dict(response.headers), json.loads(raw) if raw else {})
+            return HttpReply(response.status, dict(response.headers), json.loads(raw) if raw else {})

@@ -14,7 +14,7 @@ from fubd.simulator import sign
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class ReceivedWebhook:
     """One request as received."""
 
     headers: dict[str, str]
@@ -26,16 +26,16 @@ class Got:
         told: dict[str, Any] = json.loads(self.body)
         return told
 
-    def genuine(self, key: str = "test-system-key") -> bool:
+    def is_genuine(self, key: str = "test-system-key") -> bool:
         """Whether the signature is right."""
         return self.headers.get("FUB-Signature") == sign(self.body, key)
 
 
 @dataclass
-class Listener:
+class WebhookReceiver:
     """Answers with `statuses` one after the other, then 200."""
 
-    got: list[Got] = field(default_factory=list)
+    got: list[ReceivedWebhook] = field(default_factory=list)
     statuses: deque[int] = field(default_factory=deque)
     always: int = 200
     url: str = ""
@@ -57,12 +57,12 @@ class Listener:
             await self._runner.cleanup()
 
     async def _take(self, request: web.Request) -> web.Response:
-        self.got.append(Got(dict(request.headers), await request.read()))
+        self.got.append(ReceivedWebhook(dict(request.headers), await request.read()))
         async with self._more:
             self._more.notify_all()
         return web.Response(status=self.statuses.popleft() if self.statuses else self.always)
 
-    async def until(self, number: int) -> None:
+    async def wait_for(self, number: int) -> None:
         """Wait until this many requests came."""
         async with self._more:
             await self._more.wait_for(lambda: len(self.got) >= number)

@@ -5,13 +5,13 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from fubd.simulator import Account, Behaviour, Faults, SimClock, Simulator
-from tests.simulator.caller import Caller
 from tests.simulator.conftest import NINE
+from tests.simulator.http_client import HttpClient
 
 
 async def test_without_a_key(url: str) -> None:
     """A request without a key is 401 with the observed words and header, and without rate headers."""
-    async with Caller(url, key="") as nobody:
+    async with HttpClient(url, key="") as nobody:
         reply = await nobody.get("people")
     assert reply.status == 401
     assert reply.json["errorMessage"].startswith("Authentication is required. Use Basic HTTP Authentication")
@@ -33,16 +33,16 @@ async def test_wrong_credentials(url: str, simulator: Simulator) -> None:
 async def test_webhooks_are_the_owners(url: str, simulator: Simulator) -> None:
     """Webhook endpoints are refused to anyone but the owner, and to an unregistered system."""
     simulator.keys.add("admin-key", "admin")
-    async with Caller(url, key="admin-key") as admin, Caller(url, system_key=None) as unregistered:
+    async with HttpClient(url, key="admin-key") as admin, HttpClient(url, system_key=None) as unregistered:
         refused = await admin.get("webhooks")
         assert (refused.status, refused.json) == (403, {"errorMessage": "Only the account owner may access webhooks."})
         assert (await unregistered.get("webhooks")).status == 403
         assert (await admin.get("people")).status == 200
 
 
-async def test_rate_limit(url: str, client: Caller, clock: SimClock, simulator: Simulator) -> None:
+async def test_rate_limit(url: str, client: HttpClient, clock: SimClock, simulator: Simulator) -> None:
     """A registered system has 250 requests in any ten seconds, another 125; then 429 says how long, and nothing was done."""
-    simulator.limits.spend("global", clock.monotonic(), 240)
+    simulator.limits.consume("global", clock.monotonic(), 240)
     replies = [await client.get("identity") for _ in range(11)]
     assert [reply.status for reply in replies] == [200] * 10 + [429]
     assert replies[0].headers["X-RateLimit-Limit"] == "250"
@@ -54,22 +54,22 @@ async def test_rate_limit(url: str, client: Caller, clock: SimClock, simulator: 
     clock.advance(10)
     assert (await client.get("identity")).status == 200
     clock.advance(10)
-    async with Caller(url, system_key=None) as unregistered:
+    async with HttpClient(url, system_key=None) as unregistered:
         assert (await unregistered.get("identity")).headers["X-RateLimit-Limit"] == "125"
 
 
-async def test_window_slides(client: Caller, clock: SimClock, simulator: Simulator) -> None:
+async def test_window_slides(client: HttpClient, clock: SimClock, simulator: Simulator) -> None:
     """Room comes back as old requests leave the window, not at the end of an interval."""
-    simulator.limits.spend("global", clock.monotonic(), 200)
+    simulator.limits.consume("global", clock.monotonic(), 200)
     clock.advance(6)
-    simulator.limits.spend("global", clock.monotonic(), 50)
+    simulator.limits.consume("global", clock.monotonic(), 50)
     refused = await client.get("identity")
     assert (refused.status, refused.headers["Retry-After"]) == (429, "4")
     clock.advance(4)
     assert (await client.get("identity")).headers["X-RateLimit-Remaining"] == "199"
 
 
-async def test_contexts_are_apart(client: Caller, account: Account) -> None:
+async def test_contexts_are_apart(client: HttpClient, account: Account) -> None:
     """Events, notes and updates of people have limits of their own; posting events has none."""
     person_id = account.ids[0]
     assert (await client.get("events")).headers["X-RateLimit-Limit"] == "20"
@@ -84,13 +84,13 @@ async def test_limit_per_key(account: Account) -> None:
     """By switch each key has its own window instead of sharing the account's."""
     simulator = Simulator(account, behaviour=Behaviour(limit_per_key=True))
     simulator.keys.add("second-key", "admin")
-    async with simulator.running() as url, Caller(url) as first, Caller(url, key="second-key") as second:
+    async with simulator.running() as url, HttpClient(url) as first, HttpClient(url, key="second-key") as second:
         await first.get("people")
         assert (await second.get("people")).headers["X-RateLimit-Remaining"] == "249"
         assert simulator.limits.peak(share="second-key") == 1
 
 
-async def test_throttled_although_room_remains(client: Caller, simulator: Simulator) -> None:
+async def test_throttled_although_room_remains(client: HttpClient, simulator: Simulator) -> None:
     """A 429 can come although the headers promise more."""
     simulator.script("people", "throttled")
     reply = await client.get("people")
@@ -98,7 +98,7 @@ async def test_throttled_although_room_remains(client: Caller, simulator: Simula
     assert int(reply.headers["X-RateLimit-Remaining"]) > 0
 
 
-async def test_date_is_the_simulators(client: Caller, clock: SimClock) -> None:
+async def test_date_is_the_simulators(client: HttpClient, clock: SimClock) -> None:
     """The Date header is the simulator's clock, shifted or not, on errors too."""
     assert parsedate_to_datetime((await client.get("people")).headers["Date"]) == NINE
     clock.shift(-90)
@@ -106,7 +106,7 @@ async def test_date_is_the_simulators(client: Caller, clock: SimClock) -> None:
     assert (NINE - late).total_seconds() == 90
 
 
-async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: Caller, simulator: Simulator) -> None:
+async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: HttpClient, simulator: Simulator) -> None:
     """Scripted faults befall the next requests of their endpoint, in order, before chance is asked."""
     simulator.script("people", "server_error", None, "forbidden")
     simulator.faults = Faults(server_error=1.0)
@@ -116,22 +116,22 @@ async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: Call
     assert simulator.calls["GET", "people", 200] == 1
 
 
-async def test_broken_answers(client: Caller, url: str, simulator: Simulator) -> None:
+async def test_broken_answers(client: HttpClient, url: str, simulator: Simulator) -> None:
     """An answer can be half its JSON, of the wrong type, an HTML page with 200 or 502, torn, cut or never come."""
-    seen: list[str] = []
+    sightings: list[str] = []
     simulator.script("people", "truncated", "wrong_type", "html", "bad_gateway", "reset", "cut")
     headers = {"Authorization": aiohttp.encode_basic_auth("test-api-key", "")}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=0.2)) as session:
         for _ in range(6):
             try:
                 # A POST, since aiohttp asks again by itself when an idempotent request is torn.
-                async with session.get(f"{url}/people") if len(seen) != 4 else session.post(f"{url}/people") as response:
+                async with session.get(f"{url}/people") if len(sightings) != 4 else session.post(f"{url}/people") as response:
                     body = await response.read()
-                    seen.append(f"{response.status} {response.content_type} {'whole' if body.endswith((b'}', b'>')) else 'half'}")
+                    sightings.append(f"{response.status} {response.content_type} {'whole' if body.endswith((b'}', b'>')) else 'half'}")
             except aiohttp.ClientError as error:
-                seen.append(type(error).__name__)
-    assert seen[:4] == ["200 application/json half", "200 text/plain whole", "200 text/html whole", "502 text/html whole"]
-    assert seen[4:] == ["ServerDisconnectedError", "ClientPayloadError"]
+                sightings.append(type(error).__name__)
+    assert sightings[:4] == ["200 application/json half", "200 text/plain whole", "200 text/html whole", "502 text/html whole"]
+    assert sightings[4:] == ["ServerDisconnectedError", "ClientPayloadError"]
     assert (await client.get("people")).status == 200
 
 
@@ -148,7 +148,7 @@ async def test_hang(url: str, simulator: Simulator) -> None:
     assert not answered
 
 
-async def test_what_a_broken_answer_showed_counts_as_unseen(client: Caller, simulator: Simulator, account: Account) -> None:
+async def test_what_a_broken_answer_showed_counts_as_unseen(client: HttpClient, simulator: Simulator, account: Account) -> None:
     """Only an answer that arrived whole counts as having shown the stages in it, and only when the stage was asked for."""
     person_id = account.ids[-1]
     account.move(person_id, "Nurture")
@@ -158,6 +158,6 @@ async def test_what_a_broken_answer_showed_counts_as_unseen(client: Caller, simu
         async with aiohttp.request("GET", f"{client.url}/people", headers={"Authorization": "Bearer test-api-key"}) as response:
             await response.read()
     await client.get("people", fields="id,name")
-    assert not simulator.seen.of(change).shown
+    assert not simulator.sightings.of(change).is_shown
     await client.get("people", fields="id,stage")
-    assert simulator.seen.of(change).read_at == NINE
+    assert simulator.sightings.of(change).read_at == NINE

@@ -34,7 +34,7 @@ def test_what_a_clock_refuses() -> None:
 
 
 def test_alarms_ring_once_in_order_and_not_when_cancelled(clock: SimClock) -> None:
-    """What is due rings in order of its instant, once; a cancelled alarm does not."""
+    """What is due rings in order of its instant, once; a cancelled timer does not."""
     rung: list[str] = []
     clock.call_later(20, lambda: rung.append("second"))
     clock.call_later(10, lambda: rung.append("first"))
@@ -47,7 +47,7 @@ def test_alarms_ring_once_in_order_and_not_when_cancelled(clock: SimClock) -> No
 
 
 async def test_run_steps_from_alarm_to_alarm(clock: SimClock) -> None:
-    """Stepping rings each alarm at its own instant, those set on the way as well, and ends at the end."""
+    """Stepping rings each timer at its own instant, those set on the way as well, and ends at the end."""
     rung: list[float] = []
 
     def ring() -> None:
@@ -58,7 +58,7 @@ async def test_run_steps_from_alarm_to_alarm(clock: SimClock) -> None:
         """Settle nothing."""
 
     clock.call_later(10, ring)
-    await clock.run(35, settle)
+    await clock.run_for(35, settle)
     assert rung == [10, 20, 30]
     assert clock.monotonic() == 35
 

@@ -31,7 +31,7 @@ def scores() -> dict[str, Score]:
 def test_the_careful_one_is_acquitted(scores: dict[str, Score]) -> None:
     """Keeping all evidence loses, doubles and invents nothing, so whatever the others are convicted of is their own."""
     for rule in (CAREFUL.rule, f"{CAREFUL.rule}, webhooks dying"):
-        assert scores[rule].perfect, scores[rule].findings[:5]
+        assert scores[rule].is_perfect, scores[rule].discrepancies[:5]
         assert scores[rule].changes >= CHANGES
     assert scores[CAREFUL.rule].lost == 0
     assert scores[f"{CAREFUL.rule}, webhooks dying"].delays["polling"].count > 20
@@ -41,7 +41,7 @@ def test_the_careful_one_is_acquitted(scores: dict[str, Score]) -> None:
 def test_each_habit_is_convicted(scores: dict[str, Score], habit: Habit) -> None:
     """Each broken habit is found out by the count that names its fault."""
     assert getattr(scores[habit.rule], CONVICTED_OF[habit.rule]) > 0
-    assert not scores[habit.rule].perfect
+    assert not scores[habit.rule].is_perfect
 
 
 def test_the_table_for_the_readme(scores: dict[str, Score]) -> None:

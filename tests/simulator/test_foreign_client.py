@@ -1,4 +1,4 @@
-"""Fidelity seen by somebody else's eyes: the published client of Follow Up Boss, which knows nothing of this simulator."""
+"""Fidelity sightings by somebody else's eyes: the published client of Follow Up Boss, which knows nothing of this simulator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from follow_up_boss.webhook_utils import extract_person_id_from_payload, get_eve
 from follow_up_boss.webhooks import Webhooks
 
 from fubd.simulator import Account, Simulator
-from tests.simulator.listener import Listener
+from tests.simulator.receiver import WebhookReceiver
 
 ENDPOINTS = {
     "people": lambda client: People(client).list_people(),
@@ -81,20 +81,20 @@ async def test_writes_and_limits(url: str, account: Account) -> None:
     assert [change.stage_to for change in account.truth.of(person_id)] == ["Lead", "Nurture"]
 
 
-async def test_manages_webhooks(url: str, simulator: Simulator, account: Account, listener: Listener) -> None:
+async def test_manages_webhooks(url: str, simulator: Simulator, account: Account, receiver: WebhookReceiver) -> None:
     """The published client registers a webhook, understands what it delivers, fetches the event again and deletes the webhook."""
 
     def register() -> int:
         hooks = Webhooks(foreign(url))
-        made = hooks.create_webhook(listener.url, ["peopleStageUpdated"])
+        made = hooks.create_webhook(receiver.url, ["peopleStageUpdated"])
         assert [hook["id"] for hook in hooks.list_webhooks()["webhooks"]] == [made["id"]]
         assert hooks.retrieve_webhook(made["id"])["status"] == "Active"
         return int(made["id"])
 
     hook_id = await asyncio.to_thread(register)
     account.move(account.ids[2], "Past Client")
-    await simulator.deliveries.drained()
-    told = listener.got[0].payload
+    await simulator.deliveries.drain()
+    told = receiver.got[0].payload
 
     def understand() -> tuple[int | None, str, object]:
         client = foreign(url)

@@ -12,6 +12,6 @@ async def test_fubd_is_acquitted_of_every_habit(databases: Databases) -> None:
     async with databases.migrated() as one, databases.migrated() as other:
         scores: dict[str, Score] = await figures(CHANGES, databases=(one, other))
     for ours, careful in ((FUBD, CAREFUL.rule), (f"{FUBD}, webhooks dying", f"{CAREFUL.rule}, webhooks dying")):
-        assert scores[ours].perfect, scores[ours].findings[:5]
+        assert scores[ours].is_perfect, scores[ours].discrepancies[:5]
         assert scores[ours].captured == scores[careful].captured > CHANGES / 2
     assert scores[f"{FUBD}, webhooks dying"].delays["polling"].count > 10

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator, UpdatedAfter
-from fubd.simulator.query import instant, since_of, token
-from tests.simulator.caller import Caller
+from fubd.simulator.query import decode_next, encode_next, parse_instant
 from tests.simulator.conftest import NINE
+from tests.simulator.http_client import HttpClient
 
 
-async def test_list_default(client: Caller, account: Account) -> None:
+async def test_list_default(client: HttpClient, account: Account) -> None:
     """A list gives ten people, newest id first, with a token that decodes to the last id and a link to the simulator itself."""
     reply = await client.get("people")
     shown = [person_id for person_id in reversed(account.ids) if account.person(person_id)["stage"] != "Trash"]
@@ -27,14 +27,14 @@ async def test_list_default(client: Caller, account: Account) -> None:
 
 def test_documented_tokens_are_read() -> None:
     """The sample token of the documentation is the simulator's own, and one that is none is ignored."""
-    assert token(105) == "eyJzaW5jZUlkIjoxMDV9"
-    assert since_of("eyJzaW5jZUlkIjoxMDV9") == 105
-    assert since_of("nonsense") is None
-    assert instant("2026-03-02 09:00:00") == instant("2026-03-02T09:00:00Z") == int(NINE.timestamp())
-    assert instant("yesterday") is None
+    assert encode_next(105) == "eyJzaW5jZUlkIjoxMDV9"
+    assert decode_next("eyJzaW5jZUlkIjoxMDV9") == 105
+    assert decode_next("nonsense") is None
+    assert parse_instant("2026-03-02 09:00:00") == parse_instant("2026-03-02T09:00:00Z") == int(NINE.timestamp())
+    assert parse_instant("yesterday") is None
 
 
-async def test_walk_by_links_reads_everyone_once(client: Caller, account: Account) -> None:
+async def test_walk_by_links_reads_everyone_once(client: HttpClient, account: Account) -> None:
     """Following nextLink to its end gives everyone exactly once, and the filters stay in the link."""
     reply = await client.get("people", limit=70, includeTrash="true", includeUnclaimed="true", fields="id,stage")
     ids = reply.ids
@@ -46,21 +46,21 @@ async def test_walk_by_links_reads_everyone_once(client: Caller, account: Accoun
     assert all(person.keys() == {"id", "stage"} for person in reply.json["people"])
 
 
-async def test_limit_is_at_most_a_hundred(client: Caller) -> None:
+async def test_limit_is_at_most_a_hundred(client: HttpClient) -> None:
     """A limit above 100 gives 100, and one that cannot be read gives the default."""
     assert len((await client.get("people", limit=5000)).ids) == 100
     assert len((await client.get("people", limit="many")).ids) == 10
 
 
-async def test_deep_offset_is_refused(client: Caller) -> None:
-    """An offset of 2000 is answered 400 with the text others have seen; 1999 is not."""
+async def test_deep_offset_is_refused(client: HttpClient) -> None:
+    """An offset of 2000 is answered 400 with the text others have sightings; 1999 is not."""
     refused = await client.get("people", offset=2000)
     assert refused.status == 400
     assert refused.json == {"errorMessage": "Deep pagination disabled, use 'nextLink' url"}
     assert (await client.get("people", offset=1999)).status == 200
 
 
-async def test_offset_pages_drift(client: Caller, account: Account) -> None:
+async def test_offset_pages_drift(client: HttpClient, account: Account) -> None:
     """Pages by offset over -updated serve somebody again when another is touched in between, and have no cursor."""
     first = await client.get("people", sort="-updated", limit=5)
     last = next(person_id for person_id in account.ids if person_id not in first.ids and account.stage_of(person_id) != "Trash")
@@ -70,7 +70,7 @@ async def test_offset_pages_drift(client: Caller, account: Account) -> None:
     assert second.ids[0] == first.ids[-1]
 
 
-async def test_updated_moves_with_any_edit_but_not_with_a_note(client: Caller, account: Account, clock: SimClock) -> None:
+async def test_updated_moves_with_any_edit_but_not_with_a_note(client: HttpClient, account: Account, clock: SimClock) -> None:
     """Any edit of the person moves `updated`, in whole seconds with a Z; a note does not."""
     person_id = account.ids[0]
     before = (await client.get(f"people/{person_id}")).json["updated"]
@@ -81,7 +81,7 @@ async def test_updated_moves_with_any_edit_but_not_with_a_note(client: Caller, a
     assert (await client.get(f"people/{person_id}")).json["updated"] == "2026-03-02T09:00:10Z"
 
 
-async def test_trash_is_hidden_from_lists(client: Caller, account: Account) -> None:
+async def test_trash_is_hidden_from_lists(client: HttpClient, account: Account) -> None:
     """A trashed person is on no list, by id either, unless asked for; alone by id they are always there."""
     person_id = account.ids[5]
     account.trash(person_id)
@@ -90,7 +90,7 @@ async def test_trash_is_hidden_from_lists(client: Caller, account: Account) -> N
     assert (await client.get(f"people/{person_id}")).json["stage"] == "Trash"
 
 
-async def test_unclaimed_are_hidden_from_lists(client: Caller, account: Account) -> None:
+async def test_unclaimed_are_hidden_from_lists(client: HttpClient, account: Account) -> None:
     """An unclaimed person is listed only with includeUnclaimed, and one in Trash besides only with both."""
     person_id = account.create(claimed=False)
     assert (await client.get("people", id=person_id)).ids == []
@@ -100,7 +100,7 @@ async def test_unclaimed_are_hidden_from_lists(client: Caller, account: Account)
     assert (await client.get("people", id=person_id, includeUnclaimed="true", includeTrash="true")).ids == [person_id]
 
 
-async def test_filters(client: Caller, account: Account, clock: SimClock) -> None:
+async def test_filters(client: HttpClient, account: Account, clock: SimClock) -> None:
     """People are found by ids, id bounds, stage name, dates, tags, name and email; an unknown parameter is ignored."""
     clock.advance(5)
     one, two, three = account.ids[20:23]
@@ -129,14 +129,14 @@ async def test_updated_after_switch(account: Account, clock: SimClock, switch: U
     simulator = Simulator(account, behaviour=Behaviour(updated_after=switch))
     clock.advance(60)
     account.edit(account.ids[7], price=1)
-    async with simulator.running() as url, Caller(url) as client:
+    async with simulator.running() as url, HttpClient(url) as client:
         reply = await client.get("people", updatedAfter="2026-03-02T09:00:30Z", includeTrash="true", includeUnclaimed="true")
     everyone = {"new": [account.ids[7]], "none": [], "all": list(reversed(account.ids))[:10]}
     assert reply.ids == everyone[expected]
     assert reply.metadata["total"] == {"new": 1, "none": 0, "all": 300}[expected]
 
 
-async def test_updated_bounds_page_by_token(client: Caller, account: Account, clock: SimClock) -> None:
+async def test_updated_bounds_page_by_token(client: HttpClient, account: Account, clock: SimClock) -> None:
     """People updated within bounds can be walked by the token, and the very second asked for is outside."""
     clock.advance(60)
     moved = account.ids[30:37]
@@ -155,7 +155,7 @@ async def test_updated_bounds_page_by_token(client: Caller, account: Account, cl
     assert (await client.get("people", **{**window, "updatedAfter": "2026-03-02T09:01:00Z"})).ids == []
 
 
-async def test_fields(client: Caller, account: Account) -> None:
+async def test_fields(client: HttpClient, account: Account) -> None:
     """Custom fields come only when asked for, by name or all; the id always comes; keys stand in FUB's order."""
     person_id = account.ids[0]
     plain = (await client.get(f"people/{person_id}")).json
@@ -168,19 +168,19 @@ async def test_fields(client: Caller, account: Account) -> None:
     assert all(key == "id" or key.startswith("custom") for key in only_custom)
 
 
-async def test_undefined_is_the_list(client: Caller) -> None:
+async def test_undefined_is_the_list(client: HttpClient) -> None:
     """`/people/undefined` answers with the unfiltered list, as observed."""
     assert (await client.get("people/undefined")).ids == (await client.get("people")).ids
 
 
-async def test_unknown_is_404(client: Caller) -> None:
+async def test_unknown_is_404(client: HttpClient) -> None:
     """An id that belongs to nobody, and a path that does not exist, are 404 with the observed text."""
     for path in ("people/999999", "nowhere", "webhooks/77"):
         reply = await client.get(path)
         assert (reply.status, reply.json) == (404, {"errorMessage": "Requested resource was not found."})
 
 
-async def test_writes(client: Caller, account: Account) -> None:
+async def test_writes(client: HttpClient, account: Account) -> None:
     """A person is created and changed over the API; an id in the body is refused, tags are replaced or merged."""
     made = await client.post("people", {"firstName": "Ilse", "lastName": "Tarnwick", "stage": "Nurture", "tags": ["A"]})
     assert made.status == 201
@@ -195,7 +195,7 @@ async def test_writes(client: Caller, account: Account) -> None:
     assert (await client.put(f"people/{person_id}", {"stage": "Nowhere"})).status == 400
 
 
-async def test_delete(client: Caller, account: Account) -> None:
+async def test_delete(client: HttpClient, account: Account) -> None:
     """A deleted person is 404 afterwards and counts no more."""
     person_id, before = account.ids[9], len(account)
     reply = await client.delete(f"people/{person_id}")
@@ -207,7 +207,7 @@ async def test_delete(client: Caller, account: Account) -> None:
 async def test_lags(clock: SimClock) -> None:
     """With lags set, a new person cannot be read for a while, and a deleted one can, until the clock has passed."""
     account = Account(seed=7, people=20, clock=clock, lags=Lags(readable=3, deleted=5))
-    async with Simulator(account).running() as url, Caller(url) as client:
+    async with Simulator(account).running() as url, HttpClient(url) as client:
         fresh = account.create()
         old = account.ids[0]
         account.delete(old)
@@ -219,7 +219,7 @@ async def test_lags(clock: SimClock) -> None:
         assert (await client.get(f"people/{old}")).status == 404
 
 
-async def test_inbound_event_takes_out_of_trash(client: Caller, account: Account, clock: SimClock) -> None:
+async def test_inbound_event_takes_out_of_trash(client: HttpClient, account: Account, clock: SimClock) -> None:
     """A lead event of a trashed person takes them out of Trash eleven seconds later, done by no user."""
     person_id = account.ids[3]
     account.trash(person_id)
@@ -232,7 +232,7 @@ async def test_inbound_event_takes_out_of_trash(client: Caller, account: Account
     assert list(account.truth.of(person_id))[-1].actor == "server"
 
 
-async def test_merge(client: Caller, account: Account) -> None:
+async def test_merge(client: HttpClient, account: Account) -> None:
     """After a merge the losing id is 404 and the truth knows who won."""
     loser, winner = account.ids[:2]
     account.merge(loser, winner)
@@ -244,7 +244,7 @@ async def test_merge(client: Caller, account: Account) -> None:
 async def test_text_switches(account: Account) -> None:
     """By switch the total is a text, links bear a doubled ampersand, and the last page has no `next` at all."""
     behaviour = Behaviour(total_as_text=True, double_ampersand=True, next_absent_at_end=True)
-    async with Simulator(account, behaviour=behaviour).running() as url, Caller(url) as client:
+    async with Simulator(account, behaviour=behaviour).running() as url, HttpClient(url) as client:
         reply = await client.get("people", limit=100, fields="id")
         assert reply.metadata["total"] == str(reply.metadata["total"])
         assert "&&next=" in reply.metadata["nextLink"]
@@ -256,7 +256,7 @@ async def test_text_switches(account: Account) -> None:
 async def test_agent_sees_only_their_own(simulator: Simulator, account: Account, url: str) -> None:
     """An agent's key lists and reads only people assigned to that agent; a reassigned person disappears."""
     simulator.keys.add("agent-key", user_id=4)
-    async with Caller(url, key="agent-key") as agent:
+    async with HttpClient(url, key="agent-key") as agent:
         reply = await agent.get("people", limit=100, includeTrash="true", includeUnclaimed="true")
         assert reply.metadata["total"] == sum(account.person(person_id)["assignedUserId"] == 4 for person_id in account.ids)
         mine = reply.ids[0]
@@ -264,7 +264,7 @@ async def test_agent_sees_only_their_own(simulator: Simulator, account: Account,
         assert (await agent.get(f"people/{mine}")).status == 404
 
 
-async def test_stages(client: Caller, account: Account) -> None:
+async def test_stages(client: HttpClient, account: Account) -> None:
     """Ten stages by default hide the others; a rename keeps the id; deleting one wants to know where its people go."""
     assert len((await client.get("stages")).json["stages"]) == 10
     stages = {stage["name"]: stage for stage in (await client.get("stages", limit=100)).json["stages"]}
@@ -280,7 +280,7 @@ async def test_stages(client: Caller, account: Account) -> None:
     assert (await client.get(f"stages/{nurture}")).status == 404
 
 
-async def test_identity_and_the_rest(client: Caller) -> None:
+async def test_identity_and_the_rest(client: HttpClient) -> None:
     """The identity is nested with no id on top, and small collections have their own habits."""
     identity = (await client.get("identity")).json
     assert identity.keys() == {"user", "account"}
@@ -292,7 +292,7 @@ async def test_identity_and_the_rest(client: Caller) -> None:
     assert (await client.get("rateLimit/limits")).status == (await client.get("rateLimit/usage")).status == 200
 
 
-async def test_sort_by_name(client: Caller) -> None:
+async def test_sort_by_name(client: HttpClient) -> None:
     """Other sorts work too, and an unknown one is ignored."""
     names = [person["name"] for person in (await client.get("people", sort="name", limit=50)).json["people"]]
     assert names == sorted(names)

@@ -7,29 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.simulator import Account, Score, Seen, SimClock, score
+from fubd.simulator import Account, Score, Sightings, SimClock, score
 from tests.simulator.conftest import NINE
 
 Table = list[dict[str, Any]]
 
 
-class Story:
+class History:
     """Four people, some days of changes, and the table that tells them rightly."""
 
     def __init__(self) -> None:
         self.clock = SimClock(NINE, speed=0.0)
         self.account = Account(seed=5, people=50, clock=self.clock)
-        self.seen = Seen(self.account.truth)
-        self.seen.read(self.account.ids, NINE)
+        self.sightings = Sightings(self.account.truth)
+        self.sightings.record_read(self.account.ids, NINE)
 
     def move(self, person_id: int, stage: str, *, after: float = 600.0, told: bool = True, read: bool = False) -> None:
         """Move somebody after some seconds; a webhook tells it, or a read shows it, or nothing does."""
         self.clock.advance(after)
         assert self.account.move(person_id, stage)
         if told:
-            self.seen.told(self.account.truth.changes[-1:], self.clock.now(), acknowledged=True)
+            self.sightings.record_delivery(self.account.truth.changes[-1:], self.clock.now(), acknowledged=True)
         if read:
-            self.seen.read([person_id], self.clock.now())
+            self.sightings.record_read([person_id], self.clock.now())
 
     def table(self) -> Table:
         """Give the rows that are right."""
@@ -47,14 +47,14 @@ class Story:
         ]
 
     def score(self, table: Table) -> Score:
-        """Score a table by all that was seen."""
-        return score(self.account.truth, table, seen=self.seen)
+        """Score a table by all that was sightings."""
+        return score(self.account.truth, table, sightings=self.sightings)
 
 
 @pytest.fixture
-def story() -> Story:
+def history() -> History:
     """Give one person who goes to and fro within seconds, and another who walks on."""
-    told = Story()
+    told = History()
     for stage in ("Nurture", "Past Client", "Nurture", "Past Client"):
         told.move(1001, stage, after=4)
     for stage in ("ACQ - Offers Made", "ACQ - Contract Sent", "ACQ - Under Contract"):
@@ -68,200 +68,203 @@ def faulty(score: Score) -> dict[str, int]:
     return {name: getattr(score, name) for name in names if getattr(score, name)}
 
 
-def test_the_right_table_is_perfect(story: Story) -> None:
+def test_the_right_table_is_perfect(history: History) -> None:
     """A table that tells every change once, at its second, from the right stage, has nothing against it, in any order of its rows."""
-    table = list(reversed(story.table()))
-    result = story.score(table)
-    assert result.perfect
+    table = list(reversed(history.table()))
+    result = history.score(table)
+    assert result.is_perfect
     assert (result.changes, result.captured, result.lost) == (7, 7, 0)
     assert result.delays["webhook"].worst == 2.0
     assert result.summary().startswith("7 changes, 7 captured, 0 lost (0 although shown, 0 unseen), 0 doubled, 0 invented")
 
 
-def test_a_missing_row_is_lost(story: Story) -> None:
+def test_a_missing_row_is_lost(history: History) -> None:
     """A change without a row is lost although shown, and the row after it has a stage_from that its neighbour does not confirm."""
-    table = story.table()
+    table = history.table()
     del table[5]
-    result = story.score(table)
+    result = history.score(table)
     assert faulty(result) == {"lost_shown": 1, "chain_breaks": 1}
     assert result.lost_acknowledged == 1
-    assert not result.perfect
+    assert not result.is_perfect
 
 
-def test_a_row_twice_is_doubled(story: Story) -> None:
+def test_a_row_twice_is_doubled(history: History) -> None:
     """A change told twice is doubled, at whatever later time; rows that close the chain behind it are no excuse."""
-    table = story.table()
+    table = history.table()
     table.append(table[4] | {"changed_at": table[4]["changed_at"] + timedelta(seconds=90), "stage_from": "ACQ - Offers Made"})
-    assert faulty(story.score(table)) == {"doubled": 1}
+    assert faulty(history.score(table)) == {"doubled": 1}
     table[-1]["stage_from"] = table[4]["stage_from"]
-    assert faulty(story.score(table)) == {"doubled": 1, "chain_breaks": 1}
+    assert faulty(history.score(table)) == {"doubled": 1, "chain_breaks": 1}
 
 
-def test_a_row_of_nothing_is_invented(story: Story) -> None:
+def test_a_row_of_nothing_is_invented(history: History) -> None:
     """A row of a stage never entered is invented: the stage of first sight, somebody unknown, or a stage told before it was entered."""
-    start = story.account.truth.start_stage(1003)
-    first_sight = story.table()[0] | {"person_id": 1003, "stage_from": None, "stage_to": start}
-    assert faulty(story.score([*story.table(), first_sight])) == {"invented": 1}
+    start = history.account.truth.start_stage(1003)
+    first_sight = history.table()[0] | {"person_id": 1003, "stage_from": None, "stage_to": start}
+    assert faulty(history.score([*history.table(), first_sight])) == {"invented": 1}
     unknown = first_sight | {"person_id": 424242}
-    assert faulty(story.score([*story.table(), unknown])) == {"invented": 1}
-    early = story.table()[4] | {"changed_at": NINE - timedelta(days=1)}
-    assert story.score([*story.table(), early]).invented == 1
+    assert faulty(history.score([*history.table(), unknown])) == {"invented": 1}
+    early = history.table()[4] | {"changed_at": NINE - timedelta(days=1)}
+    assert history.score([*history.table(), early]).invented == 1
 
 
-def test_another_stage_before_is_wrong(story: Story) -> None:
+def test_another_stage_before_is_wrong(history: History) -> None:
     """A stage_from that is not the stage before is wrong; null too, when the stage before had been shown."""
-    table = story.table()
+    table = history.table()
     table[5]["stage_from"] = "Lead"
-    assert faulty(story.score(table)) == {"wrong_from": 1, "chain_breaks": 1}
-    table = story.table()
+    assert faulty(history.score(table)) == {"wrong_from": 1, "chain_breaks": 1}
+    table = history.table()
     table[4]["stage_from"] = None
-    assert faulty(story.score(table)) == {"wrong_from": 1}
+    assert faulty(history.score(table)) == {"wrong_from": 1}
 
 
 def test_null_before_is_right_for_whom_nobody_knew() -> None:
     """The first row of a person whom nobody had read before may come from nowhere."""
-    story = Story()
-    story.seen = Seen(story.account.truth)
-    story.move(1001, "Nurture")
-    table = story.table()
+    history = History()
+    history.sightings = Sightings(history.account.truth)
+    history.move(1001, "Nurture")
+    table = history.table()
     table[0]["stage_from"] = None
-    assert story.score(table).perfect
+    assert history.score(table).is_perfect
 
 
 @pytest.mark.parametrize("seconds", [-30, -1, 1, 45])
-def test_another_time_is_wrong(story: Story, seconds: int) -> None:
+def test_another_time_is_wrong(history: History, seconds: int) -> None:
     """An exact time that is not the second of the change is wrong, early or late, by one second already."""
-    table = story.table()
+    table = history.table()
     table[6]["changed_at"] += timedelta(seconds=seconds)
-    assert faulty(story.score(table)) == {"wrong_time": 1}
+    assert faulty(history.score(table)) == {"wrong_time": 1}
 
 
-def test_bounds_are_right_when_the_change_lies_between(story: Story) -> None:
+def test_bounds_are_right_when_the_change_lies_between(history: History) -> None:
     """A row with changed_after is right when the change lies between its bounds, the bounds' own seconds included, and wrong outside."""
-    at = story.table()[6]["changed_at"]
+    at = history.table()[6]["changed_at"]
     for after, until, fault in ((-60, 0, {}), (0, 30, {}), (0, 0, {}), (5, 30, {"wrong_time": 1}), (-60, -5, {"wrong_time": 1})):
-        table = story.table()
+        table = history.table()
         table[6] |= {"changed_after": at + timedelta(seconds=after), "changed_at": at + timedelta(seconds=until), "source": "polling"}
-        assert faulty(story.score(table)) == fault
+        assert faulty(history.score(table)) == fault
 
 
 def test_microseconds_keep_the_order_of_one_second() -> None:
     """Changes of one second may be told by microseconds of that second, but not at the same instant."""
-    story = Story()
-    story.move(1001, "Nurture")
-    story.move(1001, "Past Client", after=0.2)
-    table = story.table()
-    assert faulty(story.score(table)) == {"out_of_order": 1}
+    history = History()
+    history.move(1001, "Nurture")
+    history.move(1001, "Past Client", after=0.2)
+    table = history.table()
+    assert faulty(history.score(table)) == {"out_of_order": 1}
     table[1]["changed_at"] += timedelta(microseconds=1)
-    assert story.score(table).perfect
+    assert history.score(table).is_perfect
 
 
 def test_swapped_rows_are_out_of_order() -> None:
     """Rows that stand in another order than what happened are found, also within one second."""
-    story = Story()
-    story.move(1001, "Nurture")
-    story.move(1001, "Past Client", after=0.2)
-    start, at = story.account.truth.start_stage(1001), story.table()[0]["changed_at"]
+    history = History()
+    history.move(1001, "Nurture")
+    history.move(1001, "Past Client", after=0.2)
+    start, at = history.account.truth.start_stage(1001), history.table()[0]["changed_at"]
     swapped = [
-        story.table()[1] | {"stage_from": start, "changed_at": at},
-        story.table()[0] | {"stage_from": "Past Client", "changed_at": at + timedelta(microseconds=1)},
+        history.table()[1] | {"stage_from": start, "changed_at": at},
+        history.table()[0] | {"stage_from": "Past Client", "changed_at": at + timedelta(microseconds=1)},
     ]
-    assert faulty(story.score(swapped)) == {"out_of_order": 1, "wrong_from": 2}
+    assert faulty(history.score(swapped)) == {"out_of_order": 1, "wrong_from": 2}
 
 
 def test_unseen_changes_are_not_held_against_anyone() -> None:
     """What no webhook told and no read showed is lost unseen, and the next row may come from the stage last known, but not from null."""
-    story = Story()
-    start = story.account.truth.start_stage(1001)
-    story.move(1001, "Nurture", told=False)
-    story.move(1001, "Past Client")
-    table = story.table()[1:]
-    assert faulty(story.score(table)) == {"lost_unseen": 1}
+    history = History()
+    start = history.account.truth.start_stage(1001)
+    history.move(1001, "Nurture", told=False)
+    history.move(1001, "Past Client")
+    table = history.table()[1:]
+    assert faulty(history.score(table)) == {"lost_unseen": 1}
     table[0]["stage_from"] = start
-    assert faulty(story.score(table)) == {"lost_unseen": 1}
+    assert faulty(history.score(table)) == {"lost_unseen": 1}
     table[0]["stage_from"] = "Lead" if start != "Lead" else "Trash"
-    assert faulty(story.score(table)) == {"lost_unseen": 1, "wrong_from": 1}
+    assert faulty(history.score(table)) == {"lost_unseen": 1, "wrong_from": 1}
 
 
 def test_a_read_counts_as_shown() -> None:
     """A change that only a read showed is captured by a polling row, and lost although shown without one."""
-    story = Story()
-    story.move(1001, "Nurture", told=False, read=True)
-    assert faulty(story.score([])) == {"lost_shown": 1}
-    assert story.score([]).lost_acknowledged == 0
-    assert story.score([]).findings[0].detail.endswith("readable, no row")
+    history = History()
+    history.move(1001, "Nurture", told=False, read=True)
+    assert faulty(history.score([])) == {"lost_shown": 1}
+    assert history.score([]).lost_acknowledged == 0
+    assert history.score([]).discrepancies[0].detail.endswith("readable, no row")
 
 
 def test_a_return_with_nothing_seen_between_is_no_loss() -> None:
     """Back to the stage last known, with the way unseen: nothing tells it from no change, so it is lost unseen."""
-    story = Story()
-    start = story.account.truth.start_stage(1001)
+    history = History()
+    start = history.account.truth.start_stage(1001)
     assert start is not None
-    story.move(1001, "Nurture", told=False)
-    story.move(1001, start, told=False, read=True)
-    assert faulty(story.score([])) == {"lost_unseen": 2}
-    story.move(1001, "Past Client")
-    story.move(1001, "Nurture", told=False)
-    story.move(1001, "Past Client")
-    table = story.table()[2:3]
+    history.move(1001, "Nurture", told=False)
+    history.move(1001, start, told=False, read=True)
+    assert faulty(history.score([])) == {"lost_unseen": 2}
+    history.move(1001, "Past Client")
+    history.move(1001, "Nurture", told=False)
+    history.move(1001, "Past Client")
+    table = history.table()[2:3]
     table[0]["stage_from"] = start
-    assert faulty(story.score(table)) == {"lost_unseen": 4}
+    assert faulty(history.score(table)) == {"lost_unseen": 4}
 
 
 def test_someone_created() -> None:
     """Someone created enters their first stage from null; first known a little later, they may stand there since their creation."""
-    story = Story()
-    person_id = story.account.create()
-    story.clock.advance(30)
-    story.move(person_id, "Nurture", after=0, told=False, read=True)
-    assert story.score(story.table()).perfect
-    known = story.table()[1] | {"stage_from": None, "changed_at": NINE}
-    assert faulty(story.score([known])) == {"lost_unseen": 1}
-    assert faulty(score(story.account.truth, [known], seen=story.seen, window_seconds=10)) == {"lost_unseen": 1, "wrong_time": 1}
+    history = History()
+    person_id = history.account.create()
+    history.clock.advance(30)
+    history.move(person_id, "Nurture", after=0, told=False, read=True)
+    assert history.score(history.table()).is_perfect
+    known = history.table()[1] | {"stage_from": None, "changed_at": NINE}
+    assert faulty(history.score([known])) == {"lost_unseen": 1}
+    assert faulty(score(history.account.truth, [known], sightings=history.sightings, window_seconds=10)) == {
+        "lost_unseen": 1,
+        "wrong_time": 1,
+    }
 
 
 def test_a_renamed_stage_is_the_same() -> None:
     """A stage told by a name it had before or got later is the same stage."""
-    story = Story()
-    story.move(1001, "Nurture")
-    story.account.rename_stage("Nurture", "Long Nurture")
-    story.move(1001, "Past Client")
-    table = story.table()
+    history = History()
+    history.move(1001, "Nurture")
+    history.account.rename_stage("Nurture", "Long Nurture")
+    history.move(1001, "Past Client")
+    table = history.table()
     table[1]["stage_from"] = "Nurture"
-    assert story.score(table).perfect
+    assert history.score(table).is_perfect
 
 
-def test_without_sightings_everything_should_have_been_told(story: Story) -> None:
+def test_without_sightings_everything_should_have_been_told(history: History) -> None:
     """Without a ledger of what was shown, every missing change counts as lost although shown."""
-    result = score(story.account.truth, [])
+    result = score(history.account.truth, [])
     assert faulty(result) == {"lost_shown": 7}
 
 
-def test_only_a_part_is_asked_for(story: Story) -> None:
+def test_only_a_part_is_asked_for(history: History) -> None:
     """Changes outside the time asked for are neither missed nor held against the rows that tell them."""
-    changes = story.account.truth.changes
-    result = score(story.account.truth, story.table()[4:], seen=story.seen, since=changes[4].at, until=changes[5].at)
+    changes = history.account.truth.changes
+    result = score(history.account.truth, history.table()[4:], sightings=history.sightings, since=changes[4].at, until=changes[5].at)
     assert (result.changes, result.captured, faulty(result)) == (2, 2, {})
 
 
-def test_delays_by_source(story: Story) -> None:
+def test_delays_by_source(history: History) -> None:
     """Delays are told for each source: how many, the median, the 95th percentile and the worst, in seconds."""
-    table = story.table()
+    table = history.table()
     table[6] |= {"source": "polling", "received_at": table[6]["received_at"] + timedelta(seconds=100)}
-    delays = story.score(table).delays
+    delays = history.score(table).delays
     assert (delays["webhook"].count, delays["webhook"].median) == (6, 2.0)
     assert (delays["polling"].count, delays["polling"].worst) == (1, 102.0)
 
 
 def test_a_row_without_a_time_is_no_row() -> None:
     """A row without changed_at is refused; times may be texts, and naive ones are UTC."""
-    story = Story()
-    story.move(1001, "Nurture")
-    row = story.table()[0]
+    history = History()
+    history.move(1001, "Nurture")
+    row = history.table()[0]
     with pytest.raises(TypeError):
-        story.score([row | {"changed_at": None}])
+        history.score([row | {"changed_at": None}])
     text = row | {"changed_at": datetime.isoformat(row["changed_at"].replace(tzinfo=None))}
-    assert story.score([text]).perfect
+    assert history.score([text]).is_perfect
 
 
 @given(
@@ -280,16 +283,16 @@ def test_any_history_told_rightly_is_perfect_and_one_row_less_or_more_is_not(
     steps: list[tuple[int, str, float]], data: st.DataObject
 ) -> None:
     """Whatever happened, the table that tells it is perfect; without one of its rows, or with one told twice, it is not."""
-    story = Story()
+    history = History()
     for person_id, stage, after in steps:
-        if story.account.stage_of(person_id) != stage:
-            story.move(person_id, stage, after=after)
-    table = story.table()
+        if history.account.stage_of(person_id) != stage:
+            history.move(person_id, stage, after=after)
+    table = history.table()
     for place, row in enumerate(table):
         row["changed_at"] += timedelta(microseconds=place)
-    assert story.score(table).perfect
+    assert history.score(table).is_perfect
     if table:
         place = data.draw(st.integers(0, len(table) - 1))
-        assert story.score(table[:place] + table[place + 1 :]).lost_shown == 1
-        twice = story.score([*table, table[place] | {"changed_at": table[place]["changed_at"] + timedelta(days=1)}])
+        assert history.score(table[:place] + table[place + 1 :]).lost_shown == 1
+        twice = history.score([*table, table[place] | {"changed_at": table[place]["changed_at"] + timedelta(days=1)}])
         assert (twice.doubled, twice.captured) == (1, len(table))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from fubd.simulator import Account, Behaviour, SimClock, Simulator
-from fubd.simulator.query import find, paging, token, wanted
+from fubd.simulator.query import encode_next, find_people, parse_filter, parse_paging
 from tests.simulator.conftest import NINE
 
 LARGE = 200_000
@@ -64,7 +64,7 @@ def large() -> Account:
     "query",
     [
         {},
-        {"next": token(150_000), "includeTrash": "true", "includeUnclaimed": "true"},
+        {"next": encode_next(150_000), "includeTrash": "true", "includeUnclaimed": "true"},
         {"sort": "-updated"},
         {"sort": "-updated", "offset": "1900"},
         {"sort": "id", "idGreaterThan": "100000", "idLessThan": "110000", "includeTrash": "true", "includeUnclaimed": "true"},
@@ -77,7 +77,7 @@ def test_pages_of_a_large_account(large: Account, query: dict[str, str]) -> None
 
     def ask() -> int:
         asked = {"limit": "100", **query}
-        found = find(large, wanted(asked, large, Behaviour(), viewer=None), paging(asked))
+        found = find_people(large, parse_filter(asked, large, Behaviour(), viewer=None), parse_paging(asked))
         return len([large.record(slot, full=False) for slot in found.slots])
 
     assert ask() >= 90

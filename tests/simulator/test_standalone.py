@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.simulator.caller import Caller
-from tests.simulator.listener import Listener
+from tests.simulator.http_client import HttpClient
+from tests.simulator.receiver import WebhookReceiver
 
 PATIENCE_SECONDS = 20.0
 
@@ -34,33 +34,33 @@ async def alone(*arguments: str) -> AsyncIterator[tuple[str, asyncio.subprocess.
         await process.communicate()
 
 
-async def test_a_new_users_first_quarter_of_an_hour(listener: Listener) -> None:
+async def test_a_new_users_first_quarter_of_an_hour(receiver: WebhookReceiver) -> None:
     """Register a webhook, move a person, see the signed delivery, its retry after a 500, and the webhook gone after a 410."""
-    async with asyncio.timeout(PATIENCE_SECONDS), alone("--people", "50", "--speed", "1200") as (url, _), Caller(url) as client:
+    async with asyncio.timeout(PATIENCE_SECONDS), alone("--people", "50", "--speed", "1200") as (url, _), HttpClient(url) as client:
         control = url.removesuffix("/v1") + "/control"
-        async with Caller(control) as hand:
-            listener.statuses.extend([500, 200, 410])
-            await client.post("webhooks", {"event": "peopleStageUpdated", "url": listener.url})
+        async with HttpClient(control) as hand:
+            receiver.statuses.extend([500, 200, 410])
+            await client.post("webhooks", {"event": "peopleStageUpdated", "url": receiver.url})
             assert (await hand.post("move", {"id": 1010, "stage": "ACQ - Under Contract"})).json == {"moved": True}
-            await listener.until(2)
-            first, again = listener.got[:2]
+            await receiver.wait_for(2)
+            first, again = receiver.got[:2]
             assert first.body == again.body
-            assert first.genuine()
+            assert first.is_genuine()
             assert first.payload["data"] == {"stage": "ACQ - Under Contract"}
             assert (await client.get("people/1010")).json["stage"] == "ACQ - Under Contract"
             await hand.post("move", {"id": 1010, "stage": "Nurture"})
-            await listener.until(3)
+            await receiver.wait_for(3)
             while (await client.get("webhooks")).json["webhooks"]:
                 pass  # the simulator has not read the answer yet
             truth = (await hand.get("truth")).json
             assert [change["stage_to"] for change in truth["changes"]] == ["ACQ - Under Contract", "Nurture"]
 
 
-async def test_everything_can_be_moved_from_outside(listener: Listener) -> None:
+async def test_everything_can_be_moved_from_outside(receiver: WebhookReceiver) -> None:
     """The control API makes, edits, merges, trashes and deletes people, renames stages, sets faults, webhooks and the clock."""
-    async with asyncio.timeout(PATIENCE_SECONDS), alone("--people", "50", "--speed", "0") as (url, _), Caller(url) as client:
+    async with asyncio.timeout(PATIENCE_SECONDS), alone("--people", "50", "--speed", "0") as (url, _), HttpClient(url) as client:
         control = url.removesuffix("/v1") + "/control"
-        async with Caller(control) as hand:
+        async with HttpClient(control) as hand:
             made = (await hand.post("create", {"via": "lead_flow", "fields": {"firstName": "Ilse"}})).json["id"]
             assert (await hand.post("edit", {"id": made, "fields": {"lastName": "Tarnwick"}})).json == {"done": True}
             assert (await client.get(f"people/{made}")).json["name"] == "Ilse Tarnwick"
@@ -78,7 +78,7 @@ async def test_everything_can_be_moved_from_outside(listener: Listener) -> None:
             await hand.post("faults", {})
             await hand.post("script", {"endpoint": "people", "steps": ["throttled", None]})
             assert [(await client.get("people")).status for _ in range(2)] == [429, 200]
-            await client.post("webhooks", {"event": "peopleUpdated", "url": listener.url})
+            await client.post("webhooks", {"event": "peopleUpdated", "url": receiver.url})
             await hand.post("script", {"endpoint": "deliveries", "steps": ["lost"]})
             for switch in ("kill", "revive", "hold", "release"):
                 await hand.post(f"webhooks/{switch}", {})
@@ -110,7 +110,7 @@ async def test_everything_can_be_moved_from_outside(listener: Listener) -> None:
 )
 async def test_a_wrong_wish_is_answered_with_words(control_url: str, what: str, body: object) -> None:
     """The control API answers 400 and says what is wrong."""
-    async with Caller(control_url) as hand:
+    async with HttpClient(control_url) as hand:
         reply = await hand.post(what, body)
     assert reply.status == 400
     assert reply.json["error"]

@@ -6,10 +6,10 @@ import pytest
 
 from fubd.simulator import Account, Behaviour, DeliveryFault, Faults, Merge, SimClock, Simulator, encode, sign
 from fubd.simulator.deliveries import LONG_RETRY_SECONDS, RETRY_SECONDS
-from fubd.simulator.registry import DISABLED, Refusal
-from tests.simulator.caller import Caller
+from fubd.simulator.registry import DISABLED, ApiError
 from tests.simulator.conftest import NINE
-from tests.simulator.listener import Listener
+from tests.simulator.http_client import HttpClient
+from tests.simulator.receiver import WebhookReceiver
 
 DOCUMENTED = {
     "eventId": "e0ac086a-879a-4d8b-869a-fe53151e34f4",
@@ -30,15 +30,15 @@ def test_signature_vectors() -> None:
     assert encode({"a": "Zoë/x"}, php=False) == '{"a":"Zoë/x"}'.encode()
 
 
-async def test_registry_over_http(client: Caller, listener: Listener) -> None:
+async def test_registry_over_http(client: HttpClient, receiver: WebhookReceiver) -> None:
     """A webhook is made with 201, read, listed, changed and deleted; what is missing or unknown is 400 or 404."""
-    made = await client.post("webhooks", {"event": "peopleStageUpdated", "url": listener.url})
-    assert (made.status, made.json) == (201, {"id": 1, "status": "Active", "event": "peopleStageUpdated", "url": listener.url})
+    made = await client.post("webhooks", {"event": "peopleStageUpdated", "url": receiver.url})
+    assert (made.status, made.json) == (201, {"id": 1, "status": "Active", "event": "peopleStageUpdated", "url": receiver.url})
     assert (await client.get("webhooks/1")).json == made.json
     assert (await client.put("webhooks/1", {"status": "Disabled"})).json["status"] == "Disabled"
     assert (await client.get("webhooks", status="Active")).json["webhooks"] == []
     assert (await client.get("webhooks", event="peopleStageUpdated")).metadata["total"] == 1
-    for body in ({"event": "peopleStageUpdated"}, {"event": "peopleJumped", "url": listener.url}, {"url": listener.url}):
+    for body in ({"event": "peopleStageUpdated"}, {"event": "peopleJumped", "url": receiver.url}, {"url": receiver.url}):
         assert (await client.post("webhooks", body)).status == 400
     assert (await client.put("webhooks/1", {"status": "Asleep"})).status == 400
     assert (await client.delete("webhooks/1")).status == 200
@@ -46,14 +46,14 @@ async def test_registry_over_http(client: Caller, listener: Listener) -> None:
     assert (await client.get("webhooks/one")).status == 404
 
 
-async def test_two_per_event_and_system(simulator: Simulator, listener: Listener, url: str) -> None:
+async def test_two_per_event_and_system(simulator: Simulator, receiver: WebhookReceiver, url: str) -> None:
     """A third webhook of one event is refused to a system, while another system has slots of its own and sees only its own hooks."""
     simulator.keys.register("other", "other-key")
-    simulator.subscribe("peopleCreated", listener.url)
-    simulator.subscribe("peopleCreated", listener.url)
-    async with Caller(url) as ours, Caller(url, system_key="other-key") as other:
-        assert (await ours.post("webhooks", {"event": "peopleCreated", "url": listener.url})).status == 400
-        assert (await other.post("webhooks", {"event": "peopleCreated", "url": listener.url})).status == 201
+    simulator.subscribe("peopleCreated", receiver.url)
+    simulator.subscribe("peopleCreated", receiver.url)
+    async with HttpClient(url) as ours, HttpClient(url, system_key="other-key") as other:
+        assert (await ours.post("webhooks", {"event": "peopleCreated", "url": receiver.url})).status == 400
+        assert (await other.post("webhooks", {"event": "peopleCreated", "url": receiver.url})).status == 201
         assert [hook["id"] for hook in (await ours.get("webhooks")).json["webhooks"]] == [1, 2]
         assert (await other.get("webhooks/1")).status == 404
 
@@ -61,7 +61,7 @@ async def test_two_per_event_and_system(simulator: Simulator, listener: Listener
 @pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://127.0.0.1/hook", "hook", "http://10.0.0.1/hook"])
 def test_https_only(simulator: Simulator, url: str) -> None:
     """A callback is https; plain http is taken for loopback alone, and by switch not even there."""
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         simulator.subscribe("peopleCreated", url)
     simulator.subscribe("peopleCreated", "https://example.com/hook")
     simulator.subscribe("peopleCreated", "http://[::1]:80/hook")
@@ -69,38 +69,40 @@ def test_https_only(simulator: Simulator, url: str) -> None:
 
 def test_no_loopback_http(account: Account) -> None:
     """With the switch off, plain http is refused for loopback too."""
-    with pytest.raises(Refusal):
+    with pytest.raises(ApiError):
         Simulator(account, behaviour=Behaviour(loopback_http=False)).subscribe("peopleCreated", "http://localhost/hook")
 
 
-async def test_a_stage_change_is_told_twice(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
+async def test_a_stage_change_is_told_twice(
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
+) -> None:
     """A move sends peopleStageUpdated with the new stage's name alone and peopleUpdated, each with an eventId of its own, both signed."""
     for event in ("peopleStageUpdated", "peopleUpdated"):
-        simulator.subscribe(event, listener.url)
+        simulator.subscribe(event, receiver.url)
     clock.advance(0.9)
     account.move(account.ids[0], "ACQ - Offers Made")
-    await simulator.deliveries.drained()
-    told = {got.payload["event"]: got.payload for got in listener.got}
+    await simulator.deliveries.drain()
+    told = {got.payload["event"]: got.payload for got in receiver.got}
     stage, updated = told["peopleStageUpdated"], told["peopleUpdated"]
     assert stage.pop("eventId") != updated.pop("eventId")
     common = {"eventCreated": "2026-03-02T09:00:00+00:00", "resourceIds": [1001], "uri": f"{url}/people?id=1001"}
     assert stage == common | {"event": "peopleStageUpdated", "data": {"stage": "ACQ - Offers Made"}}
     assert updated == common | {"event": "peopleUpdated"}
-    assert all(got.genuine() and b"\\/" in got.body for got in listener.got)
+    assert all(got.is_genuine() and b"\\/" in got.body for got in receiver.got)
     assert not account.move(1001, "ACQ - Offers Made")
 
 
-async def test_events_of_everything_else(simulator: Simulator, account: Account, listener: Listener, url: str) -> None:
+async def test_events_of_everything_else(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
     """Creation, lead flow, edit, tags, deletion, merge, note and rename send what the guide says, and a rename moves nobody."""
     del url
     names = ("peopleCreated", "peopleUpdated", "peopleDeleted", "peopleTagsCreated", "peopleStageUpdated", "stageUpdated", "notesCreated")
     for name in names:
-        simulator.subscribe(name, listener.url)
+        simulator.subscribe(name, receiver.url)
 
     async def told() -> list[str]:
-        await simulator.deliveries.drained()
-        events = sorted(got.payload["event"] for got in listener.got)
-        listener.got.clear()
+        await simulator.deliveries.drain()
+        events = sorted(got.payload["event"] for got in receiver.got)
+        receiver.got.clear()
         return events
 
     fresh = account.create()
@@ -108,40 +110,40 @@ async def test_events_of_everything_else(simulator: Simulator, account: Account,
     account.create(via="lead_flow")
     assert await told() == ["peopleCreated", "peopleUpdated"]
     account.edit(fresh, tags=["New", "Old"])
-    await simulator.deliveries.drained()
-    assert listener.payloads("peopleTagsCreated")[0]["data"] == {"tags": ["New", "Old"]}
+    await simulator.deliveries.drain()
+    assert receiver.payloads("peopleTagsCreated")[0]["data"] == {"tags": ["New", "Old"]}
     assert await told() == ["peopleTagsCreated", "peopleUpdated"]
     account.note(fresh)
     assert await told() == ["notesCreated"]
     account.rename_stage("Nurture", "Long Nurture")
     assert await told() == ["stageUpdated"]
     account.delete(fresh)
-    await simulator.deliveries.drained()
-    gone = listener.payloads("peopleDeleted")[0]
+    await simulator.deliveries.drain()
+    gone = receiver.payloads("peopleDeleted")[0]
     assert (gone["uri"], gone["resourceIds"]) == (None, [fresh])
     assert await told() == ["peopleDeleted"]
     account.merge(account.ids[0], account.ids[1])
     assert await told() == ["peopleUpdated"]
 
 
-async def test_switches_of_events(account: Account, listener: Listener) -> None:
+async def test_switches_of_events(account: Account, receiver: WebhookReceiver) -> None:
     """By switch a creation tells its stage, a merge tells the loser's end, bodies are plain and deletions of stages stay silent."""
     behaviour = Behaviour(creation_tells_stage=True, merge=Merge.DELETED, php_json=False, assign_tells_stage=False)
     simulator = Simulator(account, behaviour=behaviour)
     for name in ("peopleStageUpdated", "peopleDeleted"):
-        simulator.subscribe(name, listener.url)
+        simulator.subscribe(name, receiver.url)
     async with simulator.running():
         account.create(stage="Nurture")
         account.merge(account.ids[0], account.ids[1])
         account.delete_stage("Past Client", "Lead")
-        await simulator.deliveries.drained()
-    assert [told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")] == ["Nurture"]
-    assert [told["resourceIds"] for told in listener.payloads("peopleDeleted")] == [[1001]]
-    assert all(b"\\/" not in got.body and got.genuine() for got in listener.got)
+        await simulator.deliveries.drain()
+    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Nurture"]
+    assert [told["resourceIds"] for told in receiver.payloads("peopleDeleted")] == [[1001]]
+    assert all(b"\\/" not in got.body and got.is_genuine() for got in receiver.got)
 
 
-async def test_bulk_in_one_event_or_split(account: Account, listener: Listener) -> None:
-    """A bulk change is one event with all its ids, or by switch several, with eventIds of their own or one for all."""
+async def test_bulk_in_one_event_or_split(account: Account, receiver: WebhookReceiver) -> None:
+    """A bulk change is one event with all its ids, or by switch random_people, with eventIds of their own or one for all."""
     ids = account.ids[:250]
     for behaviour, sizes, event_ids in (
         (Behaviour(), [250], 1),
@@ -149,89 +151,93 @@ async def test_bulk_in_one_event_or_split(account: Account, listener: Listener) 
         (Behaviour(ids_per_event=100, split_shares_event_id=True), [100, 100, 50], 1),
     ):
         simulator = Simulator(Account(seed=7, people=300, clock=account.clock), behaviour=behaviour)
-        simulator.subscribe("peopleStageUpdated", listener.url)
+        simulator.subscribe("peopleStageUpdated", receiver.url)
         async with simulator.running():
             moved = simulator.account.bulk_move(ids, "ACQ - Contract Sent")
-            await simulator.deliveries.drained()
-        told = sorted((got.payload for got in listener.got), key=lambda payload: -len(payload["resourceIds"]))
+            await simulator.deliveries.drain()
+        told = sorted((got.payload for got in receiver.got), key=lambda payload: -len(payload["resourceIds"]))
         assert sum(len(payload["resourceIds"]) for payload in told) == moved
         assert [len(payload["resourceIds"]) for payload in told][:-1] == sizes[:-1]
         assert len({payload["eventId"] for payload in told}) == event_ids
-        listener.got.clear()
+        receiver.got.clear()
 
 
 async def test_retries_keep_the_documented_schedule(
-    simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
     """A failing receiver is asked six times, after 60, 300, 300, 600 and 1800 seconds, with the same bytes; then FUB gives up."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
-    listener.always = 500
+    simulator.subscribe("peopleStageUpdated", receiver.url)
+    receiver.always = 500
     account.move(account.ids[0], "Nurture")
-    await simulator.deliveries.drained()
-    await clock.run(4 * 3600, simulator.deliveries.drained)
+    await simulator.deliveries.drain()
+    await clock.run_for(4 * 3600, simulator.deliveries.drain)
     waits = [(attempt.at - NINE).total_seconds() for attempt in simulator.deliveries.attempts if attempt.outcome == "failed"]
     assert waits == [0, 60, 360, 660, 1260, 3060]
     assert sum(RETRY_SECONDS) == 3060
-    assert len({got.body for got in listener.got}) == 1
+    assert len({got.body for got in receiver.got}) == 1
     assert simulator.deliveries.outcomes["given up"] == 1
     assert simulator.deliveries.pending == 0
 
 
-async def test_long_retries(account: Account, listener: Listener, clock: SimClock) -> None:
+async def test_long_retries(account: Account, receiver: WebhookReceiver, clock: SimClock) -> None:
     """By switch retries go on for the eight hours that the other sentence of the guide speaks of."""
     simulator = Simulator(account, behaviour=Behaviour(long_retries=True))
-    simulator.subscribe("peopleStageUpdated", listener.url)
-    listener.always = 500
+    simulator.subscribe("peopleStageUpdated", receiver.url)
+    receiver.always = 500
     async with simulator.running():
         account.move(account.ids[0], "Nurture")
-        await simulator.deliveries.drained()
-        await clock.run(9 * 3600, simulator.deliveries.drained)
-    assert len(listener.got) == 1 + len(LONG_RETRY_SECONDS)
+        await simulator.deliveries.drain()
+        await clock.run_for(9 * 3600, simulator.deliveries.drain)
+    assert len(receiver.got) == 1 + len(LONG_RETRY_SECONDS)
     assert 7 * 3600 < sum(LONG_RETRY_SECONDS) <= 8 * 3600
 
 
-async def test_a_retry_that_succeeds_ends_it(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
+async def test_a_retry_that_succeeds_ends_it(
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
+) -> None:
     """A redirect is a failure and is not followed; the retry that is acknowledged is the last, and bears the old stage and eventId."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
-    listener.statuses.extend([302, 503])
+    simulator.subscribe("peopleStageUpdated", receiver.url)
+    receiver.statuses.extend([302, 503])
     account.move(account.ids[0], "Nurture")
-    await simulator.deliveries.drained()
+    await simulator.deliveries.drain()
     account.move(account.ids[0], "Lead")
-    await clock.run(7200, simulator.deliveries.drained)
-    stages = [told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")]
+    await clock.run_for(7200, simulator.deliveries.drain)
+    stages = [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")]
     assert stages == ["Nurture", "Lead", "Nurture", "Lead"]
-    assert len({got.payload["eventId"] for got in listener.got}) == 2
-    sightings = [simulator.seen.of(change) for change in account.truth.changes]
-    assert all(sighting.told_at == NINE and sighting.acknowledged_at is not None for sighting in sightings)
+    assert len({got.payload["eventId"] for got in receiver.got}) == 2
+    sightings = [simulator.sightings.of(change) for change in account.truth.changes]
+    assert all(sighting.delivered_at == NINE and sighting.acknowledged_at is not None for sighting in sightings)
 
 
 @pytest.mark.parametrize("status", [406, 410])
 async def test_some_answers_delete_the_webhook(
-    simulator: Simulator, account: Account, listener: Listener, client: Caller, status: int
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, client: HttpClient, status: int
 ) -> None:
     """Answering 406 or 410 deletes the webhook."""
-    simulator.subscribe("peopleStageUpdated", listener.url)
-    listener.always = status
+    simulator.subscribe("peopleStageUpdated", receiver.url)
+    receiver.always = status
     account.move(account.ids[0], "Nurture")
-    await simulator.deliveries.drained()
+    await simulator.deliveries.drain()
     assert (await client.get("webhooks")).json["webhooks"] == []
     account.move(account.ids[0], "Lead")
-    await simulator.deliveries.drained()
-    assert len(listener.got) == 1
+    await simulator.deliveries.drain()
+    assert len(receiver.got) == 1
 
 
-async def test_a_dead_receiver_is_retried(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
-    """Nobody listening is a failure like another, and shows nobody anything."""
+async def test_a_dead_receiver_is_retried(
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
+) -> None:
+    """Nobody receiver is a failure like another, and shows nobody anything."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
-    await listener.stop()
+    simulator.subscribe("peopleStageUpdated", receiver.url)
+    await receiver.stop()
     account.move(account.ids[0], "Nurture")
-    await simulator.deliveries.drained()
-    await clock.run(60, simulator.deliveries.drained)
+    await simulator.deliveries.drain()
+    await clock.run_for(60, simulator.deliveries.drain)
     assert simulator.deliveries.outcomes["failed"] == 2
-    assert not simulator.seen.of(account.truth.changes[0]).shown
+    assert not simulator.sightings.of(account.truth.changes[0]).is_shown
 
 
 async def test_a_slow_receiver_fails(account: Account, clock: SimClock) -> None:
@@ -243,124 +249,128 @@ async def test_a_slow_receiver_fails(account: Account, clock: SimClock) -> None:
         other.script("*", "hang")
         simulator.subscribe("peopleStageUpdated", f"{slow}/events")
         account.move(account.ids[0], "Nurture")
-        await simulator.deliveries.drained()
+        await simulator.deliveries.drain()
     assert [attempt.status for attempt in simulator.deliveries.attempts] == [None]
 
 
-async def test_failing_for_too_long_disables(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
+async def test_failing_for_too_long_disables(
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
+) -> None:
     """More than half failing over 48 hours and no recovery within a week disables the webhook; made active again, nothing is replayed."""
     del url
-    hook = simulator.subscribe("peopleStageUpdated", listener.url)
-    listener.always = 500
+    hook = simulator.subscribe("peopleStageUpdated", receiver.url)
+    receiver.always = 500
     stages = ["Nurture", "Lead"]
     for hour in range(9 * 24 + 2):
         account.move(account.ids[0], stages[hour % 2])
-        await simulator.deliveries.drained()
+        await simulator.deliveries.drain()
         if hour == 9 * 24 - 2:
             assert hook.status == "Active"
             assert hook.failure_ratio(clock.timestamp()) == 1.0
         clock.advance(3600)
     assert hook.status == DISABLED
-    listener.got.clear()
-    listener.always = 200
+    receiver.got.clear()
+    receiver.always = 200
     account.move(account.ids[0], "Past Client")
-    simulator.registry.change(hook, status="Active")
-    await clock.run(8 * 3600, simulator.deliveries.drained)
-    assert listener.got == []
+    simulator.registry.update(hook, status="Active")
+    await clock.run_for(8 * 3600, simulator.deliveries.drain)
+    assert receiver.got == []
     account.move(account.ids[0], "Nurture")
-    await simulator.deliveries.drained()
-    assert len(listener.got) == 1
+    await simulator.deliveries.drain()
+    assert len(receiver.got) == 1
 
 
-async def test_recovery_keeps_the_webhook(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
+async def test_recovery_keeps_the_webhook(
+    simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
+) -> None:
     """A webhook that fails for three days and then recovers stays active."""
     del url
-    hook = simulator.subscribe("peopleStageUpdated", listener.url)
+    hook = simulator.subscribe("peopleStageUpdated", receiver.url)
     for hour in range(14 * 24):
-        listener.always = 500 if hour < 72 else 200
+        receiver.always = 500 if hour < 72 else 200
         if hour % 4 == 0:
             account.move(account.ids[0], ["Nurture", "Lead"][hour // 4 % 2])
-            await simulator.deliveries.drained()
+            await simulator.deliveries.drain()
         clock.advance(3600)
     assert hook.status == "Active"
     assert hook.failing_since is None
 
 
-async def test_killed_webhooks_are_lost(simulator: Simulator, account: Account, listener: Listener, url: str) -> None:
+async def test_killed_webhooks_are_lost(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
     """Killed webhooks are lost for good and without a word; after reviving, new ones flow."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
+    simulator.subscribe("peopleStageUpdated", receiver.url)
     simulator.deliveries.kill()
     account.move(account.ids[0], "Nurture")
     simulator.deliveries.revive()
     account.move(account.ids[0], "Lead")
-    await simulator.deliveries.drained()
-    assert [told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")] == ["Lead"]
-    assert [simulator.seen.of(change).shown for change in account.truth.changes] == [False, True]
+    await simulator.deliveries.drain()
+    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Lead"]
+    assert [simulator.sightings.of(change).is_shown for change in account.truth.changes] == [False, True]
 
 
-async def test_stopped_and_started_again(simulator: Simulator, account: Account, listener: Listener) -> None:
+async def test_stopped_and_started_again(simulator: Simulator, account: Account, receiver: WebhookReceiver) -> None:
     """What happens while the service is down is told when it is up again, and the registry and the account are as they were."""
     base = await simulator.start()
-    simulator.subscribe("peopleStageUpdated", listener.url)
+    simulator.subscribe("peopleStageUpdated", receiver.url)
     await simulator.stop()
     account.move(account.ids[0], "Past Client")
     again = await simulator.start(port=int(base.rsplit(":", 1)[1].removesuffix("/v1")))
-    await simulator.deliveries.drained()
+    await simulator.deliveries.drain()
     await simulator.stop()
     assert again == base
-    assert [told["resourceIds"] for told in listener.payloads("peopleStageUpdated")] == [[account.ids[0]]]
+    assert [told["resourceIds"] for told in receiver.payloads("peopleStageUpdated")] == [[account.ids[0]]]
 
 
-async def test_scripted_fates(simulator: Simulator, account: Account, listener: Listener, url: str) -> None:
+async def test_scripted_fates(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
     """A delivery can be doubled, overtaken, forged, unsigned or lost, as scripted; a forged one shows nothing."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
+    simulator.subscribe("peopleStageUpdated", receiver.url)
     names = ["Nurture", "Lead", "Past Client", "ACQ - Qualified", "ACQ - Closed Won", "ACQ - New Lead"]
     simulator.script_deliveries("duplicate", "out_of_order", None, "forged", "unsigned", DeliveryFault.LOST)
     for name in names:
         assert account.move(account.ids[0], name) or name == account.stage_of(account.ids[0])
-    await simulator.deliveries.drained()
-    stages = [(told.payload["data"]["stage"], told.genuine()) for told in listener.got]
+    await simulator.deliveries.drain()
+    stages = [(told.payload["data"]["stage"], told.is_genuine()) for told in receiver.got]
     assert stages[-1] == (names[1], True)
     assert sorted(stages[:-1]) == sorted([(names[0], True), (names[0], True), (names[2], True), (names[3], False), (names[4], False)])
-    assert [simulator.seen.of(change).shown for change in account.truth.changes] == [True, True, True, False, False, False]
+    assert [simulator.sightings.of(change).is_shown for change in account.truth.changes] == [True, True, True, False, False, False]
 
 
-async def test_late_and_stalled(simulator: Simulator, account: Account, listener: Listener, url: str, clock: SimClock) -> None:
+async def test_late_and_stalled(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock) -> None:
     """A late delivery comes within its span, older than the person's stage by then; a stalled or held one comes when released."""
     del url
-    simulator.subscribe("peopleStageUpdated", listener.url)
+    simulator.subscribe("peopleStageUpdated", receiver.url)
     simulator.faults = Faults(late_seconds=(100.0, 200.0))
     simulator.script_deliveries("late", None, "stalled")
     for name in ("Nurture", "Past Client", "Lead"):
         account.move(account.ids[0], name)
-    await clock.run(99, simulator.deliveries.drained)
-    assert [told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")] == ["Past Client"]
-    await clock.run(101, simulator.deliveries.drained)
-    assert [told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")] == ["Past Client", "Nurture"]
+    await clock.run_for(99, simulator.deliveries.drain)
+    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Past Client"]
+    await clock.run_for(101, simulator.deliveries.drain)
+    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Past Client", "Nurture"]
     simulator.deliveries.hold()
     account.move(account.ids[0], "ACQ - Qualified")
-    await simulator.deliveries.drained()
-    assert len(listener.got) == 2
+    await simulator.deliveries.drain()
+    assert len(receiver.got) == 2
     simulator.deliveries.release()
-    await simulator.deliveries.settled()
-    assert sorted(told["data"]["stage"] for told in listener.payloads("peopleStageUpdated")[2:]) == ["ACQ - Qualified", "Lead"]
+    await simulator.deliveries.drain_all()
+    assert sorted(told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")[2:]) == ["ACQ - Qualified", "Lead"]
 
 
-async def test_faults_by_chance_come_from_the_seed(listener: Listener) -> None:
+async def test_faults_by_chance_come_from_the_seed(receiver: WebhookReceiver) -> None:
     """The same seed loses the same deliveries; another seed loses others."""
 
     async def told(seed: int) -> list[int]:
         account = Account(seed=seed, people=100, clock=SimClock(NINE, speed=0.0))
         simulator = Simulator(account, faults=Faults(lost=0.5))
-        simulator.subscribe("peopleUpdated", listener.url)
+        simulator.subscribe("peopleUpdated", receiver.url)
         async with simulator.running():
             for person_id in account.ids[:40]:
                 account.edit(person_id, price=1)
-            await simulator.deliveries.drained()
-        ids = sorted(got.payload["resourceIds"][0] for got in listener.got)
-        listener.got.clear()
+            await simulator.deliveries.drain()
+        ids = sorted(got.payload["resourceIds"][0] for got in receiver.got)
+        receiver.got.clear()
         return ids
 
     first = await told(3)
@@ -369,15 +379,15 @@ async def test_faults_by_chance_come_from_the_seed(listener: Listener) -> None:
     assert await told(4) != first
 
 
-async def test_webhook_events(account: Account, listener: Listener) -> None:
+async def test_webhook_events(account: Account, receiver: WebhookReceiver) -> None:
     """A past event is fetched by its eventId, called `id`, with `data` only by switch; an unknown one is 404, and there is no list."""
     for kept in (False, True):
         simulator = Simulator(account, behaviour=Behaviour(event_data_kept=kept))
-        simulator.subscribe("peopleStageUpdated", listener.url)
-        async with simulator.running() as url, Caller(url) as client:
+        simulator.subscribe("peopleStageUpdated", receiver.url)
+        async with simulator.running() as url, HttpClient(url) as client:
             assert account.move(account.ids[0], "Past Client" if kept else "ACQ - Contract Sent")
-            await simulator.deliveries.drained()
-            told = json.loads(listener.got[-1].body)
+            await simulator.deliveries.drain()
+            told = json.loads(receiver.got[-1].body)
             record = (await client.get(f"webhookEvents/{told['eventId']}")).json
             assert record["id"] == told["eventId"]
             assert ("data" in record) is kept
