@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
+from fubd.core.text import format_duration
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
@@ -54,8 +55,6 @@ _DOT_OF_AN_ADDRESS, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024
 
 # Of the 4xx these say that it is busy, not that it does not want this one.
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-_MINUTE = 60.0
-_HOUR = 3600.0
 
 
 class Outbox(Protocol):
@@ -209,7 +208,7 @@ def document(alert: Alert) -> dict[str, object]:
 def _text_of_mode(told: Mapping[str, Any]) -> str:
     before = f" (was {told['before']})" if told["before"] else ""
     reason = str(told["reason"])
-    pace = f" Polling every {_duration(told['poll_interval_seconds'])}." if told["poll_interval_seconds"] else ""
+    pace = f" Polling every {format_duration(told['poll_interval_seconds'])}." if told["poll_interval_seconds"] else ""
     return f"fubd: {told['mode']}{before}. {reason[:1].upper()}{reason[1:]}.{pace}"
 
 
@@ -238,12 +237,6 @@ def _plain(text: str) -> str:
     tame = _SCHEME.sub(_RATIO, _DOT_OF_AN_ADDRESS.sub(_ONE_DOT_LEADER, printable.translate(_TAME)))
     short = " ".join(tame.split())
     return short if len(short) <= _LONGEST_NAME else short[:_LONGEST_NAME] + "\u2026"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= _HOUR:
-        return f"{seconds / _HOUR:.3g} h"
-    return f"{seconds / _MINUTE:.3g} min" if seconds >= _MINUTE else f"{seconds:.3g} s"
 
 
 def _backoff_seconds(attempts: int, longest_seconds: float) -> float:

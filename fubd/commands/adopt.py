@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from fubd.commands.console import Screen, counted
+from fubd.commands.console import Screen
 from fubd.commands.session import database
+from fubd.core.text import format_count
 from fubd.settings import Settings, load
 from fubd.store import Pool, adoption
 from fubd.store.adoption import AdoptionRefused, Plan
@@ -58,7 +59,7 @@ async def _adopt(pool: Pool, settings: Settings, plan: Plan, screen: Screen, *, 
     screen.say("The proof, over every column the table had:", "bold")
     for name, shown in (("before", proof.before), ("the copy", proof.copy), ("after", proof.after)):
         screen.say(f"  {name:<8}  {shown.rows:,} rows, sha256 {shown.digest[:_SHOWN_DIGITS]}")
-    screen.say(f"Adopted: {counted(proof.after.rows, 'row')}, none lost, none changed.", "bold green")
+    screen.say(f"Adopted: {format_count(proof.after.rows, 'row')}, none lost, none changed.", "bold green")
     screen.say(f"The copy stays in {adoption.BACKUP} until you drop it. The way back, until fubd has recorded a change: adopt --undo")
     return 0
 
@@ -71,12 +72,12 @@ async def _undo(pool: Pool, screen: Screen, *, agreed: bool, ask: Callable[[str]
     screen.say(f"  before  {proof.before.rows:,} rows, sha256 {proof.before.digest[:_SHOWN_DIGITS]}")
     screen.say(f"  after   {proof.after.rows:,} rows, sha256 {proof.after.digest[:_SHOWN_DIGITS]}")
     since = "as on the day it was adopted" if proof.as_found else "with what other writers have added or changed since"
-    screen.say(f"Given back: {counted(proof.after.rows, 'row')}, {since}.", "bold green")
+    screen.say(f"Given back: {format_count(proof.after.rows, 'row')}, {since}.", "bold green")
     return 0
 
 
 def _show(plan: Plan, screen: Screen) -> None:
-    screen.say(f"public.stage_changes holds {counted(plan.rows, 'row')} in {counted(len(plan.columns), 'column')}.", "bold")
+    screen.say(f"public.stage_changes holds {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold")
     screen.say("No existing row is changed, and no existing column's type or name.")
     if plan.obstacles:
         screen.say()

@@ -7,9 +7,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from fubd.commands.comparison import Comparison, Result
-from fubd.commands.console import Screen, counted, duration, instant, share, stopping, until_stopped
+from fubd.commands.console import Screen, instant, share, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import configured, opened, recording
+from fubd.core.text import format_count, format_duration
 from fubd.daemon import Components
 from fubd.errors import Unavailable
 from fubd.ports import Ingestor
@@ -71,7 +72,7 @@ def _show(result: Result, screen: Screen, *, fixed: bool, calls: int, seconds: f
             [(one.person_id, one.kind, one.here or "-", one.there or "-", instant(one.updated)) for one in result.listed[:_SHOWN]],
         )
         if result.different > _SHOWN:
-            screen.say(f"and {counted(result.different - _SHOWN, 'other')}")
+            screen.say(f"and {format_count(result.different - _SHOWN, 'other')}")
         screen.say()
     for number, what in (
         (result.moving, "changed while this ran, and are not judged"),
@@ -79,12 +80,14 @@ def _show(result: Result, screen: Screen, *, fixed: bool, calls: int, seconds: f
         (result.unreadable, "could not be read: nothing usable was told of them"),
     ):
         if number:
-            screen.say(f"{counted(number, 'person')} {what}")
+            screen.say(f"{format_count(number, 'person')} {what}")
     for kind, number in sorted(result.counts.items()):
-        screen.say(f"{kind}: {counted(number, 'person')}{', recorded now' if fixed else ''}")
-    screen.say(f"read with {counted(calls, 'call')} in {duration(round(seconds, 1))}")
+        screen.say(f"{kind}: {format_count(number, 'person')}{', recorded now' if fixed else ''}")
+    screen.say(f"read with {format_count(calls, 'call')} in {format_duration(round(seconds, 1))}")
     style = "bold green" if not result.different else "bold yellow"
-    screen.say(f"completeness {share(result.ratio)}: {result.matched:,} of {counted(result.judged, 'person')} as in Follow Up Boss", style)
+    screen.say(
+        f"completeness {share(result.ratio)}: {result.matched:,} of {format_count(result.judged, 'person')} as in Follow Up Boss", style
+    )
 
 
 def _document(result: Result, *, fixed: bool, calls: int, seconds: float) -> dict[str, object]:

@@ -26,12 +26,11 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from fubd.core.text import format_count, format_duration
 from fubd.poller import Progress as Reached
 
 _EVERY_SECONDS = 5.0
 _GRACE_SECONDS = 3.0
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
-_WHOLE_SECONDS_FROM = 10.0
 _SIX_DIGITS = 1_000_000
 _LONGEST_NAME = 40
 _GAP = 2
@@ -39,7 +38,6 @@ _GAP = 2
 _NARROW = 80
 _UNBROKEN = 20
 
-_PLURALS = {"person": "people", "delivery": "deliveries"}
 _READING = {"incremental": "reading who changed", "sweep": "reading everybody", "audit": "comparing", "replay": "replaying"}
 
 _Value = TypeVar("_Value")
@@ -58,20 +56,9 @@ def instant(at: datetime | None) -> str:
     return "never" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def duration(seconds: float) -> str:
-    """Give a span of time in at most two units."""
-    if seconds >= 2 * _DAY:
-        return f"{seconds / _DAY:.0f} days"
-    if seconds >= _HOUR:
-        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
-    if seconds >= 2 * _MINUTE:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds:.0f} s" if seconds >= _WHOLE_SECONDS_FROM or seconds == int(seconds) else f"{seconds:.1f} s"
-
-
 def ago(at: datetime | None, now: datetime) -> str:
     """Give how long ago an instant was."""
-    return "never" if at is None else f"{duration(max(0.0, (now - at).total_seconds()))} ago"
+    return "never" if at is None else f"{format_duration(max(0.0, (now - at).total_seconds()))} ago"
 
 
 def moment(at: datetime, now: datetime) -> str:
@@ -84,11 +71,6 @@ def named(*components: object) -> str:
     """Give a person's name on one line of readable length; empty when there is none."""
     name = " ".join(plain(part).strip() for part in components if part)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-
-
-def counted(number: int, noun: str) -> str:
-    """Give a number with its noun, in the plural where it asks for it."""
-    return f"1 {noun}" if number == 1 else f"{number:,} {_PLURALS.get(noun, noun + 's')}"
 
 
 def share(ratio: float) -> str:
@@ -245,13 +227,13 @@ class _Warnings(logging.Handler):
 
 def _figures(reached: Reached) -> str:
     if reached.kind == "replay":
-        return f"{reached.people:,} of {counted(reached.total or 0, 'delivery')}, {counted(reached.changes, 'change')} recorded"
-    people = counted(reached.people, "person")
+        return f"{reached.people:,} of {format_count(reached.total or 0, 'delivery')}, {format_count(reached.changes, 'change')} recorded"
+    people = format_count(reached.people, "person")
     if reached.total is not None:
-        people = f"{reached.people:,} of {counted(max(reached.total, reached.people), 'person')}"
-    found = counted(reached.changes, "difference" if reached.kind == "audit" else "change")
-    left = "" if reached.seconds_left is None else f", about {duration(round(reached.seconds_left))} left"
-    return f"{people}, {found} found, {counted(reached.calls, 'call')}{left}"
+        people = f"{reached.people:,} of {format_count(max(reached.total, reached.people), 'person')}"
+    found = format_count(reached.changes, "difference" if reached.kind == "audit" else "change")
+    left = "" if reached.seconds_left is None else f", about {format_duration(round(reached.seconds_left))} left"
+    return f"{people}, {found} found, {format_count(reached.calls, 'call')}{left}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

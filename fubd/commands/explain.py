@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from fubd.commands.console import Screen, duration, instant, named
+from fubd.commands.console import Screen, instant, named
 from fubd.commands.session import configured, reading
 from fubd.core.reconcile import Claim, PersonHistory, Row, derive, paired
+from fubd.core.text import format_duration
 from fubd.core.timeline import Change, History
 from fubd.errors import Unavailable
 from fubd.settings import Settings
@@ -231,7 +232,7 @@ def _seen(row: Row) -> list[str]:
     if row.confirmed_by is None or row.confirmed_at is None:
         missing = "no webhook has told it" if other == "webhook" else "polling has not come upon it yet"
         return [f"{first}; {missing}"]
-    later = duration(max(0.0, round((row.confirmed_at - row.received_at).total_seconds(), 1)))
+    later = format_duration(max(0.0, round((row.confirmed_at - row.received_at).total_seconds(), 1)))
     return [first, f"{row.confirmed_by} saw it too, {later} later"]
 
 

@@ -17,10 +17,11 @@ from datetime import datetime
 
 from typing_extensions import override
 
-from fubd.commands.console import Screen, counted, duration, instant, moment, named, stopping, until_stopped
+from fubd.commands.console import Screen, instant, moment, named, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.core.reconcile import NewRow, RowUpdate
+from fubd.core.text import format_count, format_duration
 from fubd.daemon import Components, pacing_policy
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
@@ -175,7 +176,7 @@ class _Recovery:
                 ("people read", f"{caught.people_read:,}"),
                 ("calls used", f"{caught.api_calls:,}"),
                 ("coverage", "nothing yet" if caught.coverage is None else instant(caught.coverage)),
-                ("took", duration(caught.seconds)),
+                ("took", format_duration(caught.seconds)),
             )
         )
         self._screen.say(f"recovered {caught.recovered} changes", style="bold green" if caught.caught_up else "bold yellow")
@@ -212,7 +213,7 @@ class _Recovery:
             ],
         )
         if len(rows) > _SHOWN:
-            self._screen.say(f"and {counted(len(rows) - _SHOWN, 'other change')}")
+            self._screen.say(f"and {format_count(len(rows) - _SHOWN, 'other change')}")
         self._screen.say()
 
     async def go_on(self) -> None:
@@ -221,7 +222,7 @@ class _Recovery:
         shortest = settings.poll_interval_failover_seconds
         longest = max(shortest, settings.poll_interval_watch_seconds)
         wait, trouble = shortest, None
-        self._screen.note(f"polling every {duration(shortest)} until told to stop")
+        self._screen.note(f"polling every {format_duration(shortest)} until told to stop")
         while not await self._parts.clock.pause(wait, self._stop):
             alone = self._alone
             try:

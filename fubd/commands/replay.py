@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from fubd.commands.console import Screen, counted
+from fubd.commands.console import Screen
 from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.core.observation import RefetchEvent, StageEvent
 from fubd.core.reconcile import NewRow, RowUpdate
+from fubd.core.text import format_count
 from fubd.core.webhook import decode
 from fubd.daemon import Components
 from fubd.poller import Progress
@@ -77,9 +78,9 @@ class _Replay:
     def show(self, screen: Screen) -> None:
         """Print what became of them."""
         for reason, number in self.remain.most_common():
-            screen.say(f"{counted(number, 'delivery')} still kept aside: {reason}")
+            screen.say(f"{format_count(number, 'delivery')} still kept aside: {reason}")
         if self.recorded or self.corrected:
-            screen.say(f"{counted(self.recorded, 'change')} recorded, {counted(self.corrected, 'row')} corrected")
+            screen.say(f"{format_count(self.recorded, 'change')} recorded, {format_count(self.corrected, 'row')} corrected")
         total = self.understood + self.remain.total()
         style = "bold yellow" if self.remain else "bold green"
-        screen.say(f"replayed {counted(total, 'delivery')}: {self.understood:,} understood, {self.remain.total():,} remain", style)
+        screen.say(f"replayed {format_count(total, 'delivery')}: {self.understood:,} understood, {self.remain.total():,} remain", style)

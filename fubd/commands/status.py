@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.commands.console import Screen, ago, counted, duration, instant, moment, named, share
+from fubd.commands.console import Screen, ago, instant, moment, named, share
 from fubd.commands.session import configured, reading
 from fubd.core.freshness import HEALTHY, polling_status, webhook_status
+from fubd.core.text import format_count, format_duration
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
 from fubd.store import ChangeReader, Pool, StateStore, StatusReader
@@ -72,10 +73,10 @@ class _Status:
         """Say in one sentence how today goes."""
         known = self.known
         today = known.webhook_today + known.polling_today
-        told = [counted(today, "change"), f"{known.webhook_today:,} by webhook", f"{known.polling_today:,} by polling"]
-        told.append("never polled yet" if self.blind_seconds is None else f"blind for {duration(round(self.blind_seconds))}")
+        told = [format_count(today, "change"), f"{known.webhook_today:,} by webhook", f"{known.polling_today:,} by polling"]
+        told.append("never polled yet" if self.blind_seconds is None else f"blind for {format_duration(round(self.blind_seconds))}")
         if known.oldest is not None:
-            told.append(f"everyone verified within {duration(max(1, round((self.state.now - known.oldest).total_seconds())))}")
+            told.append(f"everyone verified within {format_duration(max(1, round((self.state.now - known.oldest).total_seconds())))}")
         return f"Today: {', '.join(told)}"
 
     def document(self) -> dict[str, object]:
@@ -166,8 +167,8 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         facts = [("mode", "none was decided yet")]
     else:
         facts = [
-            ("mode", f"{mode.mode} for {duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
-            ("polled", f"every {duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),
+            ("mode", f"{mode.mode} for {format_duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
+            ("polled", f"every {format_duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),
         ]
     facts.append(("polled by", _who_polls(status, now)))
     facts.append(("coverage", f"all that changed before {instant(known.coverage)} is recorded" if known.coverage else "nothing yet"))
@@ -175,10 +176,12 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         facts.append(("completeness", "not measured yet"))
     else:
         oldest = "" if known.oldest is None else f", the longest unverified was read {ago(known.oldest, now)}"
-        facts.append(("completeness", f"{share(known.completeness)}, measured over {counted(known.people, 'person')}{oldest}"))
+        facts.append(("completeness", f"{share(known.completeness)}, measured over {format_count(known.people, 'person')}{oldest}"))
     facts.append(("subscriptions", "not known to the database: `python -m fubd check` asks Follow Up Boss"))
-    facts.append(("still to be read", counted(known.hints, "person")))
-    facts.append(("quarantined", counted(known.quarantined, "delivery") + (": see `python -m fubd replay`" if known.quarantined else "")))
+    facts.append(("still to be read", format_count(known.hints, "person")))
+    facts.append(
+        ("quarantined", format_count(known.quarantined, "delivery") + (": see `python -m fubd replay`" if known.quarantined else ""))
+    )
     return facts
 
 

@@ -26,12 +26,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from fubd.core.freshness import is_fresh
+from fubd.core.text import format_count, format_duration
 
 # Ours to choose: enough to keep instances from polling in step, little enough to stay within 300 calls a day.
 _JITTER_SHARE = 0.02
 _SHORTEST_DELAY_SECONDS = 1.0
-_MINUTE = 60.0
-_HOUR = 3600.0
 _RELAPSE_STALE_TIMES = 6
 _FIRST_RELAPSE_INTERVALS = 4
 
@@ -147,7 +146,7 @@ def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
 
 def _proof(mode: Mode, fresh: Freshness) -> str | None:
     """Say what proves that webhooks fail. Setting them up for the first time is not a failure that was put right."""
-    proofs = [f"polling found {_count(fresh.missed)} that no webhook had told"] if fresh.missed else []
+    proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had told"] if fresh.missed else []
     if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
         proofs.append(f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken)
     return "; ".join(proofs) or None
@@ -220,7 +219,7 @@ def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy:
         reason = "webhooks arrive, and polling finds nothing that they missed"
         chosen = _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
     else:
-        silence = _duration(policy.webhook_stale_after_seconds)
+        silence = format_duration(policy.webhook_stale_after_seconds)
         reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
         chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
     if before is None:
@@ -235,15 +234,3 @@ def _bounded(delay_seconds: float, fresh: Freshness, now: datetime, policy: Poli
     until_stale = policy.webhook_stale_after_seconds - (now - fresh.webhook_heard).total_seconds()
     floor = min(_SHORTEST_DELAY_SECONDS, policy.failover_interval_seconds)
     return min(delay_seconds, max(until_stale, floor))
-
-
-def _count(changes: int) -> str:
-    return "1 change" if changes == 1 else f"{changes} changes"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= _HOUR:
-        return f"{seconds / _HOUR:g} h"
-    if seconds >= _MINUTE:
-        return f"{seconds / _MINUTE:g} min"
-    return f"{seconds:g} s"

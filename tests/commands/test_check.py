@@ -156,7 +156,7 @@ async def test_follow_up_boss_out_of_reach(healthy: World) -> None:
     assert (told["api key"].status, "no connection" in told["api key"].found) == (Status.FIX, True)
 
 
-@pytest.mark.parametrize(("ahead", "words"), [(timedelta(hours=-1), "1 h 0 min ahead of"), (timedelta(minutes=5), "5 min behind")])
+@pytest.mark.parametrize(("ahead", "words"), [(timedelta(hours=-1), "1 h ahead of"), (timedelta(minutes=5), "5 min behind")])
 async def test_a_wrong_clock(database: str, tmp_path: Path, ahead: timedelta, words: str) -> None:
     """Measured against Follow Up Boss's."""
     simulator = Simulator(Account(seed=1, people=5, clock=SimClock(datetime.now(UTC) + ahead)))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typing_extensions import override
 
-from fubd.commands.console import Screen, ago, counted, duration, instant, moment, named, plain, share
+from fubd.commands.console import Screen, ago, instant, moment, named, plain, share
 from fubd.poller import Progress
 
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)
@@ -30,23 +30,8 @@ def reached(people: int, *, kind: str = "sweep", left: float | None = 90.0) -> P
     return Progress(kind, people, 200, 3, 2, left)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0 s"), (0.25, "0.2 s"), (9.0, "9 s"), (61, "61 s"), (600, "10 min"), (7380, "2 h 3 min"), (950_400, "11 days")],
-)
-def test_a_span_of_time_in_words(seconds: float, words: str) -> None:
-    """A span is told in the units a person would use."""
-    assert duration(seconds) == words
-
-
 def test_words_for_numbers_and_instants() -> None:
     """Counts have their plural, instants their zone, and a share reads 1 only when nothing is missing."""
-    assert [counted(1, "delivery"), counted(1200, "delivery"), counted(0, "person"), counted(2, "row")] == [
-        "1 delivery",
-        "1,200 deliveries",
-        "0 people",
-        "2 rows",
-    ]
     assert instant(NOON.astimezone()) == "2031-03-03 12:00:00 UTC"
     assert (ago(None, NOON), ago(NOON, NOON - timedelta(seconds=5)), ago(NOON - timedelta(minutes=5), NOON)) == (
         "never",

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from fubd.client import FubClient
 from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
-from fubd.commands.console import duration
 from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
+from fubd.core.text import format_duration
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
@@ -120,7 +120,7 @@ def _clock(skew_seconds: float) -> Finding:
     if abs(skew_seconds) <= _MOST_SKEW_SECONDS:
         return Finding("clock", Status.GOOD, "right within a few seconds of Follow Up Boss's")
     way = "ahead of" if skew_seconds > 0 else "behind"
-    told = f"{duration(round(abs(skew_seconds)))} {way} Follow Up Boss's; what is recorded is in theirs"
+    told = f"{format_duration(round(abs(skew_seconds)))} {way} Follow Up Boss's; what is recorded is in theirs"
     return Finding("clock", Status.FIX, told, "set this machine's clock (NTP)")
 
 

@@ -13,7 +13,8 @@ from fubd.commands.check.account import REGISTER, examine_account
 from fubd.commands.check.database import examine_database
 from fubd.commands.check.finding import Finding, Status
 from fubd.commands.check.public import examine_public_url
-from fubd.commands.console import Screen, counted, plain
+from fubd.commands.console import Screen, plain
+from fubd.core.text import format_count
 from fubd.settings import FOR_FUB, Settings, load
 from fubd.store.dsn import parse
 
@@ -62,7 +63,7 @@ def _show(findings: list[Finding], screen: Screen, *, as_json: bool) -> None:
     if _is_good(findings):
         screen.say("All good.", "bold green")
     else:
-        screen.say(f"{counted(wrong, 'thing')} to put right" + (f", {unseen} not examined." if unseen else "."), "bold red")
+        screen.say(f"{format_count(wrong, 'thing')} to put right" + (f", {unseen} not examined." if unseen else "."), "bold red")
 
 
 def _draw(findings: list[Finding], width: int) -> None:

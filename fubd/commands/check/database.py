@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fubd.commands.check.finding import Finding, Status, unknown
-from fubd.commands.console import counted
 from fubd.commands.session import database
+from fubd.core.text import format_count
 from fubd.errors import Unavailable
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse
@@ -96,7 +96,7 @@ def _schema(settings: Settings, seen: DatabaseInspection) -> Finding:
             "run: python -m fubd adopt",
         )
     if seen.schema is Schema.READY and seen.foreign:
-        told = f"ready, {mine}; another writer has added {counted(seen.foreign, 'row')} since"
+        told = f"ready, {mine}; another writer has added {format_count(seen.foreign, 'row')} since"
         return Finding("schema", Status.NOTE, told, "stop the older scripts once you trust fubd")
     if seen.schema is Schema.READY:
         return Finding("schema", Status.GOOD, f"ready, {mine}")
