@@ -22,7 +22,7 @@ from fubd.poller import PollPolicy
 from fubd.simulator import Faults
 from tests.deploy.scaled import scaled
 from tests.deploy.test_rules import ALERTS, RULES
-from tests.grafana.boards import without_data
+from tests.grafana.dashboards import without_data
 from tests.grafana.prometheus import firing, prometheus, value
 from tests.stack import House, house
 from tests.support.databases import Databases
@@ -232,7 +232,7 @@ async def refused(built: House, watch: Watch, _proxy: Proxy) -> None:
         built.simulator.keys.revoke("invented-api-key")
         await watch.shows("FubdKeyRefused")
         await built.fetch("UPDATE fubd.lease SET holder = 'dead', expires_at = now() + interval '1 hour'")
-        await watch.shows("FubdNobodyPolls")
+        await watch.shows("FubdLeaseNotHeld")
 
 
 async def without_database(built: House, watch: Watch, proxy: Proxy) -> None:

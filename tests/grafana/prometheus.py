@@ -1,4 +1,4 @@
-"""A real Prometheus for a test: scrapes one target every second and evaluates rules, on the loopback."""
+"""A real Prometheus for tests: it scrapes targets on the loopback every second and evaluates rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def prometheus(folder: Path, *, targets: Mapping[str, str], rules: str | None = None) -> AsyncIterator[str]:
-    """Give the URL of a running Prometheus. `targets`: host and port of each fubd, by the job it is. `rules`: the text of a rules file."""
+    """Yield the URL of a running Prometheus. `targets`: host and port of each fubd by job name. `rules`: the text of a rules file."""
     _configure(folder, targets, rules)
     address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def _is_ready(url: str, process: asyncio.subprocess.Process) -> bool:
 
 
 async def firing(url: str, *, job: str = "fubd") -> set[str]:
-    """Name the alerts that fire now for a job."""
+    """Return the alerts that fire now for a job."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/alerts") as response:
         answer = await response.json()
     return {
@@ -73,7 +73,7 @@ async def firing(url: str, *, job: str = "fubd") -> set[str]:
 
 
 async def value(url: str, query: str) -> float:
-    """Give the one value that a query gives now, 0 when it gives none."""
+    """Return the value of a query now, summed over its series; 0 without any."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/query", params={"query": query}) as response:
         answer = await response.json()
     return sum(float(series["value"][1]) for series in answer["data"]["result"])

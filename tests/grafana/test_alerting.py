@@ -12,7 +12,7 @@ import yaml
 from tests.deploy.programs import run
 from tests.deploy.promql import wrongs
 from tests.grafana.alerting import PROVISIONED, RULES, provisioning_file
-from tests.grafana.boards import GRAFANA
+from tests.grafana.dashboards import GRAFANA
 from tests.grafana.grammar import interpolate, math_names
 from tests.support.programs import needs
 

@@ -1,4 +1,4 @@
-"""The dashboards' panels and queries, and what it takes to run them without a Grafana."""
+"""The dashboards' panels and queries, and how to run the queries without a Grafana."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MACRO = re.compile(r"\$(__\w+)\(([^)]*)\)")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one panel; `text` is PromQL or SQL. `instant`: asked for one moment, not for a range."""
+    """One query of one panel; `text` is PromQL or SQL. `instant`: for one moment instead of a range."""
 
     panel: str
     text: str
@@ -35,19 +35,19 @@ class Query:
     legend: str
 
 
-def board(name: str) -> dict[str, Any]:
-    """Read a dashboard as it is in the folder."""
-    found: dict[str, Any] = json.loads((GRAFANA / f"{name}.json").read_text())
-    return found
+def dashboard(name: str) -> dict[str, Any]:
+    """Read a dashboard's file."""
+    model: dict[str, Any] = json.loads((GRAFANA / f"{name}.json").read_text(encoding="utf-8"))
+    return model
 
 
 def panels(name: str) -> list[dict[str, Any]]:
-    """Give the panels that show something, without the rows that part them."""
-    return [panel for panel in board(name)["panels"] if panel["type"] != "row"]
+    """Return the panels that show data, without the rows between them."""
+    return [panel for panel in dashboard(name)["panels"] if panel["type"] != "row"]
 
 
 def queries(name: str) -> Iterator[Query]:
-    """Give every query of a dashboard."""
+    """Yield every query of a dashboard."""
     for panel in panels(name):
         for target in panel["targets"]:
             text = target.get("expr") or target["rawSql"]
@@ -55,12 +55,12 @@ def queries(name: str) -> Iterator[Query]:
 
 
 def promql(text: str, *, rate_interval: str = "1m", shown: str = "1h") -> str:
-    """Put Grafana's variables into a PromQL query. `shown`: the time the dashboard shows."""
+    """Replace Grafana's variables in a PromQL query. `shown`: the dashboard's time range."""
     return text.replace("$__rate_interval", rate_interval).replace("$__range", shown)
 
 
 def sql(text: str, *, since: datetime, until: datetime) -> str:
-    """Expand Grafana's macros in a SQL query, for the time from `since` to `until` (aware)."""
+    """Expand Grafana's macros in a SQL query for the time range from `since` to `until` (aware)."""
 
     def expand(match: re.Match[str]) -> str:
         name, arguments = match[1], [part.strip() for part in match[2].split(",")]
@@ -86,9 +86,9 @@ def sql(text: str, *, since: datetime, until: datetime) -> str:
 
 
 async def without_data(prometheus_url: str, *, rate_interval: str = "1m", shown_seconds: float = 300.0) -> list[str]:
-    """Run every query of the Prometheus dashboard on a real Prometheus, over the last seconds, and name those that give no number.
+    """Run every query of the Prometheus dashboard on a real Prometheus and return those that return no number.
 
-    `rate_interval`: at least four scrapes, as Grafana chooses it.
+    `rate_interval`: at least four scrapes, as Grafana chooses it. `shown_seconds`: the time range, up to now.
     """
     empty = []
     async with aiohttp.ClientSession() as session:
@@ -101,10 +101,15 @@ async def without_data(prometheus_url: str, *, rate_interval: str = "1m", shown_
 
 async def _has_data(session: aiohttp.ClientSession, url: str, expression: str, *, instant: bool, shown_seconds: float) -> bool:
     now = time.time()
-    asked = {"query": expression, "time": str(now)}
+    parameters = {"query": expression, "time": str(now)}
     if not instant:
-        asked = {"query": expression, "start": str(now - shown_seconds), "end": str(now), "step": f"{max(1.0, shown_seconds / 120):.3f}"}
-    async with session.get(f"{url}/api/v1/{'query' if instant else 'query_range'}", params=asked) as response:
+        parameters = {
+            "query": expression,
+            "start": str(now - shown_seconds),
+            "end": str(now),
+            "step": f"{max(1.0, shown_seconds / 120):.3f}",
+        }
+    async with session.get(f"{url}/api/v1/{'query' if instant else 'query_range'}", params=parameters) as response:
         answer = await response.json()
     assert answer["status"] == "success", f"{expression}: {answer}"
     samples = [sample for series in answer["data"]["result"] for sample in series.get("values", [series.get("value")])]
@@ -112,11 +117,11 @@ async def _has_data(session: aiohttp.ClientSession, url: str, expression: str, *
 
 
 async def sql_without_rows(database_url: str, *, since: datetime, until: datetime) -> list[str]:
-    """Run every query of the business dashboard on a database, and name the panels whose query gives no row."""
+    """Run every query of the business dashboard on a database and return the panels whose query returns no row."""
     connection = await asyncpg.connect(**parse(database_url).connect_arguments())
     try:
         async with connection.transaction(readonly=True):
             rows = {query.panel: await connection.fetch(sql(query.text, since=since, until=until)) for query in queries("business")}
     finally:
         await connection.close()
-    return [panel for panel, found in rows.items() if not found]
+    return [panel for panel, records in rows.items() if not records]
