@@ -18,8 +18,9 @@ from typing import Any
 
 from fubd.core.observation import Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate, reconcile
+from fubd.core.vocabulary import SOURCES
 from fubd.errors import Malformed, Unavailable
-from fubd.metrics import SOURCES, Metrics
+from fubd.metrics import Metrics
 from fubd.ports import (
     ChangeSet,
     ChangeStore,

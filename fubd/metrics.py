@@ -8,22 +8,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from fubd.core.problems import ProblemName
+from fubd.core.vocabulary import DELIVERY_OUTCOMES, POLL_KINDS, SOURCES, SUBSCRIBED_EVENTS
 
-SOURCES = ("webhook", "polling")
 MODES = ("starting", "steady", "watch", "failover", "recovering")
-DELIVERY_OUTCOMES = (
-    "accepted",
-    "duplicate",
-    "ignored",
-    "quarantined",
-    "forged",
-    "too_large",
-    "too_slow",
-    "unavailable",
-)
-POLL_KINDS = ("incremental", "scrub", "sweep")
 ENDPOINTS = ("people", "person", "stages", "identity", "webhooks")
-SUBSCRIBED_EVENTS = ("peopleStageUpdated", "peopleCreated", "peopleDeleted")
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _CALL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -9,9 +9,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from fubd.core.delivery_attempts import Others, Tally, attempts_within
+from fubd.core.freshness import source_status
+from fubd.core.vocabulary import HEALTHY, SOURCES, STALE
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock, ShownRow
@@ -30,7 +32,6 @@ _TURNS_TO_ANSWER = 3
 _EARLY_KEPT = 100_000
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 1_000
-_STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ class Monitor:
 
     def _show_freshness(self) -> None:
         for source, health in self._sources().items():
-            self._metrics.source_healthy.labels(source).set(1 if health.status == "HEALTHY" else 0)
+            self._metrics.source_healthy.labels(source).set(1 if health.status == HEALTHY else 0)
             if health.last_heard is not None:
                 self._metrics.source_last_heard.labels(source).set(health.last_heard.timestamp())
 
@@ -260,7 +261,7 @@ class Monitor:
     def _sources(self) -> dict[str, SourceHealth]:
         known = self._known
         if known is None:
-            return {source: SourceHealth(stale, None, None, 0) for source, stale in _STALE.items()}
+            return {source: SourceHealth(STALE[source], None, None, 0) for source in SOURCES}
         webhook = self._source_status("webhook", known.webhook_heard, self._stale_after.webhook)
         polling = self._source_status("polling", known.polling_heard, self._stale_after.polling)
         return {
@@ -269,8 +270,7 @@ class Monitor:
         }
 
     def _source_status(self, source: str, heard: datetime | None, stale_after_seconds: float) -> str:
-        fresh = heard is not None and self._clock.now() - heard <= timedelta(seconds=stale_after_seconds)
-        return "HEALTHY" if fresh else _STALE[source]
+        return source_status(source, heard, self._clock.now(), stale_after_seconds=stale_after_seconds)
 
     async def overview(self, hours: int) -> Overview:
         """Give what the status page shows of the last so many hours. Raises Unavailable."""

@@ -15,17 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from fubd.core.freshness import SubscriptionReport, SubscriptionsReport, SubscriptionStatus
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionReport, SubscriptionsReport, SubscriptionStatus
+from fubd.core.vocabulary import SUBSCRIBED_EVENTS, WEBHOOK_ROUTE, WEBHOOK_ROUTES
 from fubd.errors import FubRefused, Malformed, Unavailable
-from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
+from fubd.metrics import Metrics
 from fubd.ports import FubApi, Lease
 
 _log = logging.getLogger("fubd.subscriptions")
 
-ROUTE = "/webhook/fub"
-OLDER_ROUTE = "/webhook/fub/stage-change"
-_ROUTES = (ROUTE, OLDER_ROUTE)
 _SLOTS = 2
 _NOT_ALLOWED = 403
 _PORTS = {"http": 80, "https": 443}
@@ -62,7 +59,7 @@ class SubscriptionManager:
         self._api = api
         self._metrics = metrics
         self._public = None if public_url is None else _address(public_url.rstrip("/"))
-        self._callback = None if public_url is None else public_url.rstrip("/") + ROUTE
+        self._callback = None if public_url is None else public_url.rstrip("/") + WEBHOOK_ROUTE
         self._manage = manage
         self._lease = lease
         self._reports: dict[str, SubscriptionReport] = {}
@@ -147,14 +144,14 @@ class SubscriptionManager:
 
     def _is_ours(self, subscription: Subscription) -> bool:
         address = _address(subscription.url)
-        return address is not None and (address.path.rstrip("/") in _ROUTES or self._is_right(subscription))
+        return address is not None and (address.path.rstrip("/") in WEBHOOK_ROUTES or self._is_right(subscription))
 
     def _is_right(self, subscription: Subscription) -> bool:
         """Tell whether it leads to one of our routes at the public address."""
         address, public = _address(subscription.url), self._public
         if address is None or public is None or address.host != public.host:
             return False
-        return address.path in tuple(public.path + route for route in _ROUTES)
+        return address.path in tuple(public.path + route for route in WEBHOOK_ROUTES)
 
     def _say(self, reports: Iterable[SubscriptionReport]) -> None:
         """Say a problem when it appears, in one line for all the events that have it, and not again while it lasts."""

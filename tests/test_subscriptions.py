@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fubd.core.freshness import SubscriptionsReport
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionsReport
+from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
-from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
+from fubd.metrics import Metrics
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fakes import Account, AccountFeed, live
 

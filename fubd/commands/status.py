@@ -10,8 +10,9 @@ from typing import Any
 
 from fubd.commands.console import Screen, ago, instant, moment, named, share
 from fubd.commands.session import configured, reading
-from fubd.core.freshness import HEALTHY, polling_status, webhook_status
+from fubd.core.freshness import source_status
 from fubd.core.text import format_count, format_duration
+from fubd.core.vocabulary import HEALTHY
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
 from fubd.store import ChangeReader, Pool, StateStore, StatusReader
@@ -55,8 +56,8 @@ class _Status:
         """The word for each source, by the settings that the daemon last started with."""
         known, state = self.known, self.state
         return {
-            "webhook": webhook_status(known.webhook_heard, state.now, stale_after_seconds=state.webhook_stale_after),
-            "polling": polling_status(known.polling_heard, state.now, stale_after_seconds=state.polling_stale_after),
+            "webhook": source_status("webhook", known.webhook_heard, state.now, stale_after_seconds=state.webhook_stale_after),
+            "polling": source_status("polling", known.polling_heard, state.now, stale_after_seconds=state.polling_stale_after),
         }
 
     @property

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fubd.core.freshness import polling_status, webhook_status
+from fubd.core.freshness import source_status
 from fubd.demo.environment import DemoEnvironment, instant
 from fubd.demo.plan import DemoPlan
 from fubd.demo.view import DemoView, ModeView, Narrator, ShownChange, SourceView
@@ -104,11 +104,12 @@ class DaemonObserver:
         webhook = self.known.webhook_heard if self.known else None
         polling = self.known.polling_heard if self.known else None
         return (
-            self._source("webhook", webhook_status(webhook, now, stale_after_seconds=settings.webhook_stale_after_seconds), webhook, now),
-            self._source("polling", polling_status(polling, now, stale_after_seconds=settings.poll_stale_after_seconds), polling, now),
+            self._source("webhook", webhook, now, settings.webhook_stale_after_seconds),
+            self._source("polling", polling, now, settings.poll_stale_after_seconds),
         )
 
-    def _source(self, name: str, status: str, heard: datetime | None, now: datetime) -> SourceView:
+    def _source(self, name: str, heard: datetime | None, now: datetime, stale_after_seconds: float) -> SourceView:
+        status = source_status(name, heard, now, stale_after_seconds=stale_after_seconds)
         ago = None if heard is None else max(0.0, (now - heard).total_seconds())
         second = int((now - self._began).total_seconds())
         pulse = [self._pulse[name][one] for one in range(max(0, second - _PULSE_SECONDS), second + 1)]

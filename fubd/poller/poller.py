@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fubd.core.freshness import SubscriptionsReport
 from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
+from fubd.core.subscriptions import SubscriptionsReport
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.poller.blind_time import BlindTimeCounter

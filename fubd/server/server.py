@@ -16,6 +16,7 @@ from typing import cast
 
 from aiohttp import hdrs, web
 
+from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Ingestor
 from fubd.server.connections import NAME, Connection, Connections
@@ -25,11 +26,8 @@ from fubd.server.sse import EventStream
 from fubd.server.view import ThrottledView, View
 from fubd.server.webhook import WebhookHandler
 
-# The second is where older registrations point.
-WEBHOOK_PATHS = ("/webhook/fub", "/webhook/fub/stage-change")
-
 _logger = logging.getLogger(__name__)
-_DOOR_PATHS = frozenset(WEBHOOK_PATHS)
+_DOOR_PATHS = frozenset(WEBHOOK_ROUTES)
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 

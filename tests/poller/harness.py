@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from prometheus_client import CollectorRegistry
 
 from fubd.core.subscriptions import Subscription
+from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.lease import LocalLease
-from fubd.metrics import SUBSCRIBED_EVENTS, Metrics
+from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager

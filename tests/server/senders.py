@@ -8,7 +8,7 @@ from typing import Protocol
 
 import aiohttp
 
-from fubd.server import WEBHOOK_PATHS
+from fubd.core.vocabulary import WEBHOOK_ROUTES
 from tests.server.fakes import House, sign
 
 MIB = 1024 * 1024
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 5.0
 async def post(web: aiohttp.ClientSession, house: House, body: bytes, **headers: str) -> aiohttp.ClientResponse:
     """Post a body to the door, signed."""
     signed = {"FUB-Signature": sign(body)} | {name.replace("_", "-"): value for name, value in headers.items()}
-    async with web.post(f"{house.url}{WEBHOOK_PATHS[0]}", data=io.BytesIO(body), headers=signed) as response:
+    async with web.post(f"{house.url}{WEBHOOK_ROUTES[0]}", data=io.BytesIO(body), headers=signed) as response:
         await response.read()
         return response
 
@@ -36,7 +36,7 @@ async def connect(house: Reached) -> tuple[asyncio.StreamReader, asyncio.StreamW
     return await asyncio.open_connection("127.0.0.1", house.port)
 
 
-def head(body: bytes, *more: str, length: int | None = None, path: str = WEBHOOK_PATHS[0]) -> bytes:
+def head(body: bytes, *more: str, length: int | None = None, path: str = WEBHOOK_ROUTES[0]) -> bytes:
     """Write the head of a signed POST."""
     lines = [f"POST {path} HTTP/1.1", "Host: here", f"FUB-Signature: {sign(body)}", *more]
     if length is not None:

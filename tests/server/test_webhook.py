@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from fubd.core.observation import StageEvent
+from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.errors import Unavailable
-from fubd.server import WEBHOOK_PATHS, Limits
+from fubd.server import Limits
 from tests.server.fakes import KEY, running, sign, stage_event
 from tests.server.senders import MIB, PATIENCE_SECONDS, balanced, connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually
 
 
-@pytest.mark.parametrize("path", [*WEBHOOK_PATHS, f"{WEBHOOK_PATHS[0]}?account=7", "/webhook/%66ub"])
+@pytest.mark.parametrize("path", [*WEBHOOK_ROUTES, f"{WEBHOOK_ROUTES[0]}?account=7", "/webhook/%66ub"])
 async def test_a_genuine_delivery_is_answered_200_once_kept(web: aiohttp.ClientSession, path: str) -> None:
     """Both routes take it, also with a query or an odd spelling, and it is decoded and counted."""
     async with running() as house:
@@ -53,7 +54,7 @@ async def test_a_forged_delivery_is_answered_401_and_kept_nowhere(
     with caplog.at_level(logging.DEBUG, "fubd"):
         async with running() as house:
             headers = {} if signature is None else {"FUB-Signature": signature}
-            async with web.post(f"{house.url}{WEBHOOK_PATHS[0]}", data=stage_event(), headers=headers) as response:
+            async with web.post(f"{house.url}{WEBHOOK_ROUTES[0]}", data=stage_event(), headers=headers) as response:
                 assert response.status == 401
             assert house.ingestor.kept == []
             assert house.counted("forged") == 1
@@ -282,7 +283,7 @@ async def test_an_odd_expectation_is_no_error(expectation: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
-@pytest.mark.parametrize("path", WEBHOOK_PATHS)
+@pytest.mark.parametrize("path", WEBHOOK_ROUTES)
 async def test_the_door_takes_only_post(method: str, path: str) -> None:
     """Another method is 405 with the right one named, and is no delivery."""
     async with running() as house:

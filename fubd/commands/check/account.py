@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from fubd.client import FubClient
 from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
-from fubd.core.freshness import SubscriptionReport, SubscriptionStatus
+from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease

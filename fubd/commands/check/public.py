@@ -8,8 +8,8 @@ from http import HTTPStatus
 import aiohttp
 
 from fubd.commands.check.finding import Finding, Status
+from fubd.core.vocabulary import WEBHOOK_ROUTE
 from fubd.settings import Settings
-from fubd.subscriptions import ROUTE
 
 _URL_SECONDS = 10.0
 _LONGEST_BYTES = 1024 * 1024
@@ -67,7 +67,7 @@ def _leads_elsewhere(url: str, status: int) -> Finding:
 
 async def _door(session: aiohttp.ClientSession, public_url: str) -> Finding | None:
     """Knock where webhooks come in, without a signature: fubd answers 401 and keeps nothing of it. None when it does."""
-    url = public_url + ROUTE
+    url = public_url + WEBHOOK_ROUTE
     try:
         async with session.post(url, data=b"{}", allow_redirects=False) as answer:
             status = answer.status

@@ -1,0 +1,25 @@
+"""The fixed words that several parts share: names of Follow Up Boss's events, our routes, and the values of statuses and labels."""
+
+from __future__ import annotations
+
+# What we subscribe to. Names: docs.followupboss.com/reference/webhooks-guide.
+STAGE_UPDATED = "peopleStageUpdated"
+PERSON_CREATED = "peopleCreated"
+PERSON_DELETED = "peopleDeleted"
+SUBSCRIBED_EVENTS = (STAGE_UPDATED, PERSON_CREATED, PERSON_DELETED)
+
+# Where we receive webhooks. The second is the address of the scripts that fubd replaces; registrations with it stay valid.
+WEBHOOK_ROUTE = "/webhook/fub"
+OLDER_WEBHOOK_ROUTE = "/webhook/fub/stage-change"
+WEBHOOK_ROUTES = (WEBHOOK_ROUTE, OLDER_WEBHOOK_ROUTE)
+
+SOURCES = ("webhook", "polling")
+
+# The status of a source, as `/health` and the view `source_health` show it.
+HEALTHY = "HEALTHY"
+STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
+
+# The outcomes of an answered webhook request.
+DELIVERY_OUTCOMES = ("accepted", "duplicate", "ignored", "quarantined", "forged", "too_large", "too_slow", "unavailable")
+
+POLL_KINDS = ("incremental", "scrub", "sweep")
