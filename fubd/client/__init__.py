@@ -1,7 +1,7 @@
-"""Follow Up Boss over HTTP: bytes in and out, its rate limit, its clock, and patience.
+"""The Follow Up Boss API over HTTP: requests, rate limit, retries and clock skew.
 
-`feed` says what is asked and what it means; `connection` brings one answer home, over as many attempts as it takes; `limiter` says when we
-may send; `skew` knows FUB's clock. What the answers say is read in `fubd.core.api`. No exception of aiohttp leaves this folder.
+`fub` builds each request and returns its parsed response, `http` sends one request with retries, `rate_limit` decides when a request may
+be sent, `clock_skew` estimates FUB's clock. Response bodies are parsed in `fubd.core.api`. No aiohttp exception leaves this package.
 """
 
 from fubd.client.fub import FubClient

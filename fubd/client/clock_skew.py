@@ -1,11 +1,12 @@
-"""FUB's clock, seen through the `Date` header of its answers.
+"""Estimate the difference between our clock and FUB's from the `Date` header of its responses.
 
-The header is a whole second, cut off, and written at some moment between sending and answer. So one answer gives no number but bounds:
-our clock minus FUB's is more than (ours when sending - Date - 1 s), and at most (ours when answered - Date). The bounds of all answers
-hold at once, so they are intersected: the estimate does not jitter with the second, it narrows, to about the time of the fastest call.
-A running average was rejected: it lags after our clock was set, and it never gives a bound, which is what `earliest` needs.
+The header is truncated to a whole second and written at some moment between sending the request and receiving the response. One response
+therefore gives no number but bounds: our clock minus FUB's is more than (ours when sending - Date - 1 s), and at most (ours when received
+- Date). The bounds of all responses hold at the same time, so they are intersected: the estimate does not jitter with the second, it
+narrows to about the duration of the fastest call. A running average was rejected: it lags after our clock was set, and it never gives a
+bound, which `earliest_fub_now` needs.
 
-Clocks drift, so old bounds are widened with age; when an answer contradicts them a clock was set, and the answer stands alone.
+Clocks drift, so old bounds are widened with age. A response that contradicts them means that a clock was set: it replaces them.
 """
 
 from __future__ import annotations
@@ -13,37 +14,41 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 RESOLUTION_SECONDS = 1.0
-"""Of the Date header (RFC 9110)."""
+"""Resolution of the Date header (https://www.rfc-editor.org/rfc/rfc9110#name-date)."""
 DRIFT_PER_SECOND = 100e-6
-"""By which two clocks may come apart: a common crystal's 50 ppm, twice."""
+"""The most that two clocks drift apart: twice the 50 ppm of a common crystal."""
 
 
-class Skew:
-    """Our clock minus FUB's, within bounds, in seconds. 0 before the first answer."""
+class ClockSkew:
+    """Our clock minus FUB's, as bounds in seconds. Both are 0 before the first response."""
 
     def __init__(self) -> None:
         self._low = 0.0
         self._high = 0.0
-        self._learned_at: float | None = None
+        self._updated_at: float | None = None
 
     def seconds(self) -> float:
-        """Give the middle of what is possible."""
+        """Return the middle of the bounds."""
         return (self._low + self._high) / 2
 
-    def learn(self, *, date: datetime, ours: datetime, elapsed_seconds: float, at: float) -> None:
-        """Take in an answer: its Date, our clock when it came, how long after sending that was, and the monotonic moment."""
-        high = (ours - date).total_seconds()
+    def update(self, *, date: datetime, received_at: datetime, elapsed_seconds: float, monotonic: float) -> None:
+        """Narrow the bounds by one response.
+
+        `date` is its Date header, `received_at` our clock on arrival, `elapsed_seconds` the time since sending, `monotonic` our monotonic
+        clock on arrival.
+        """
+        high = (received_at - date).total_seconds()
         low = high - elapsed_seconds - RESOLUTION_SECONDS
-        if self._learned_at is not None:
-            drift = (at - self._learned_at) * DRIFT_PER_SECOND
+        if self._updated_at is not None:
+            drift = (monotonic - self._updated_at) * DRIFT_PER_SECOND
             if low <= self._high + drift and high >= self._low - drift:
                 low, high = max(low, self._low - drift), min(high, self._high + drift)
-        self._low, self._high, self._learned_at = low, high, at
+        self._low, self._high, self._updated_at = low, high, monotonic
 
     def fub_now(self, ours: datetime) -> datetime:
-        """Give FUB's clock when ours shows this."""
+        """Return the best estimate of FUB's clock at the moment when ours shows `ours`."""
         return ours - timedelta(seconds=self.seconds())
 
-    def earliest(self, ours: datetime) -> datetime:
-        """Give the earliest that FUB's clock can show when ours shows this."""
+    def earliest_fub_now(self, ours: datetime) -> datetime:
+        """Return the earliest that FUB's clock can show at the moment when ours shows `ours`."""
         return ours - timedelta(seconds=self._high)
