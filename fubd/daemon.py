@@ -21,7 +21,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from fubd import __version__
-from fubd.client import FubClient
+from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
 from fubd.core.reconcile import NewRow, RowUpdate
@@ -80,9 +80,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
     store = ChangeStore(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
     client = FubClient(
         base_url=settings.fub_api_url,
-        api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
-        system=settings.fub_system,
-        system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
+        credentials=fub_credentials(settings),
         custom_fields=tuple(sorted(set(settings.columns.values()))),
         share=settings.api_share,
         clock=clock,
@@ -114,6 +112,15 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         ingest,
         refetch_requested,
         instance,
+    )
+
+
+def fub_credentials(settings: Settings) -> Credentials:
+    """Return what identifies us to Follow Up Boss."""
+    return Credentials(
+        api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
+        system=settings.fub_system,
+        system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
     )
 
 

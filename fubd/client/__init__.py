@@ -5,5 +5,6 @@ be sent, `clock_skew` estimates FUB's clock. Response bodies are parsed in `fubd
 """
 
 from fubd.client.fub import FubClient
+from fubd.client.http import Credentials, Timeouts
 
-__all__ = ["FubClient"]
+__all__ = ["Credentials", "FubClient", "Timeouts"]

@@ -1,12 +1,14 @@
-"""Bring one answer home from Follow Up Boss: headers, bounds, attempts, and every exception of the network turned into ours.
+"""Send one request to Follow Up Boss: headers, limits, retries, and every network exception turned into one of ours.
 
-What is tried again, at most five times within the patience: no connection, a lost one, a timeout, 5xx, 429, and answers that are not what
-was asked for. What is not: a refusal (4xx), and a request that must not be done twice once it may have been done.
+Retried, at most five attempts within the total timeout: no connection, a lost connection, a timeout, 5xx, 429, and responses that are not
+what was requested. Not retried: a refusal (4xx), and a non-idempotent request once FUB may have processed it. FUB recommends truncated
+exponential backoff with jitter for 5xx (https://docs.followupboss.com/reference/error-responses).
 
-aiohttp by itself repeats an idempotent request once when a reused connection turns out dead, unseen by the limiter and by the metrics, with
-no switch. A middleware sits around each sending and raises what aiohttp does not repeat; the repetition is then ours, at once and counted.
+aiohttp itself resends an idempotent request once when a reused connection turns out to be dead. That resend has no switch and bypasses
+the rate limiter and the metrics. A middleware around each send therefore raises an exception that aiohttp does not resend after; the
+retry is then ours, immediate and counted.
 
-Redirects are never followed: the key would travel to wherever an answer says.
+Redirects are never followed: the API key would go to whatever host a response names.
 """
 
 from __future__ import annotations
@@ -25,27 +27,65 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from yarl import URL
 
-from fubd.client.clock_skew import Skew
-from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MOST_IN_FLIGHT, Limiter, retry_after_seconds
+from fubd.backoff import backoff_seconds
+from fubd.client.clock_skew import ClockSkew
+from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MAX_IN_FLIGHT, RateLimiter, parse_retry_after
 from fubd.core.api import parse_error
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
 
-MOST_ATTEMPTS = 5
-MOST_BODY_BYTES = 8 * 1024 * 1024
-"""A page of 100 people with the fields we ask for is about 40 KB."""
+MAX_ATTEMPTS = 5
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""A page of 100 people with the fields that fubd requests is about 40 KB."""
 FIRST_BACKOFF_SECONDS = 1.0
-MOST_BACKOFF_SECONDS = 15.0
+MAX_BACKOFF_SECONDS = 15.0
 _DNS_CACHE_SECONDS = 60
-_YEARS = range(1980, 2200)  # a Date outside is no clock
+_PLAUSIBLE_YEARS = range(1980, 2200)  # a Date outside these years is not a clock
 
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """What identifies us to FUB in every request. With `system_key` None the X-System-Key header is not sent."""
+
+    api_key: str = field(repr=False)
+    system: str
+    system_key: str | None = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """Return the request headers: Basic authentication with the key as user and a blank password, and the registered system."""
+        basic = b64encode(f"{self.api_key}:".encode()).decode()
+        system = {} if self.system_key is None else {"X-System-Key": self.system_key}
+        return {"Authorization": f"Basic {basic}", "X-System": self.system, **system}
+
+    def redact(self, text: str) -> str:
+        """Return the text with both keys replaced by asterisks."""
+        for secret in (self.api_key, self.system_key):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in seconds: of the TCP connection, of one attempt up to the last byte, and of one request over all its attempts.
+
+    The total excludes the wait for the rate limit. Socket timeouts use real time, all other waits the injected clock.
+    """
+
+    connect_seconds: float = 10.0
+    attempt_seconds: float = 30.0
+    total_seconds: float = 60.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to ask. `endpoint` is its name in the metrics; `idempotent` is False when doing it twice does harm."""
+    """One API request. `endpoint` is its label in the metrics; `idempotent` is False when processing it twice does harm."""
 
     endpoint: str
     path: str
@@ -57,7 +97,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer. `read_at` is at or before the moment FUB read what it tells, in FUB's time."""
+    """A complete response. `read_at` (FUB's clock) is at or before the moment when FUB read the data it returned."""
 
     status: int
     headers: Mapping[str, str]
@@ -66,88 +106,77 @@ class Response:
 
 
 class Retryable(Exception):
-    """This attempt failed and another may not. The text says what happened, in words fit for a user.
+    """This attempt failed and another may succeed. The text says what happened, in words for the user.
 
-    `arrived` is False when FUB surely did not act on it. `wish_seconds`: how long FUB asked us to wait. `held`: the limiter sees to
-    the wait. `lost`: a connection died under it, which happens to any that is reused, so the first time nothing is waited for.
+    `processed`: FUB may have acted on the request. `retry_after_seconds`: the delay that FUB asked for. `throttled`: the rate limiter
+    enforces that delay. `connection_lost`: any reused connection may die, so the first retry after that is immediate.
     """
 
     def __init__(
-        self, what: str, *, arrived: bool = True, wish_seconds: float | None = None, held: bool = False, lost: bool = False
+        self,
+        what: str,
+        *,
+        processed: bool = True,
+        retry_after_seconds: float | None = None,
+        throttled: bool = False,
+        connection_lost: bool = False,
     ) -> None:
         super().__init__(what)
-        self.arrived = arrived
-        self.wish_seconds = wish_seconds
-        self.held = held
-        self.lost = lost
+        self.processed = processed
+        self.retry_after_seconds = retry_after_seconds
+        self.throttled = throttled
+        self.connection_lost = connection_lost
 
 
 class _ConnectionLost(Exception):
-    """A connection died under a request. Not aiohttp's own class, which aiohttp would repeat."""
+    """A connection died during a request. Not aiohttp's own class, after which aiohttp would resend."""
 
 
 @dataclass(slots=True)
 class _RetryBudget:
-    """What one call has cost so far: the time of its attempts and of the waits between, except for its turn under the rate limit."""
+    """The time that one request has spent on attempts and on the waits between them, excluding the wait for the rate limit."""
 
-    total_timeout_seconds: float
+    total_seconds: float
     spent_seconds: float = 0.0
 
     def left_seconds(self) -> float:
-        return max(0.0, self.total_timeout_seconds - self.spent_seconds)
+        return max(0.0, self.total_seconds - self.spent_seconds)
 
-    def is_over(self, state: RetryCallState) -> bool:
-        return state.attempt_number >= MOST_ATTEMPTS or state.upcoming_sleep >= self.left_seconds()
+    def is_exhausted(self, state: RetryCallState) -> bool:
+        return state.attempt_number >= MAX_ATTEMPTS or state.upcoming_sleep >= self.left_seconds()
 
 
 class FubSession:
-    """One session to one Follow Up Boss. An async context manager.
-
-    `total_timeout_seconds` bounds one call over all its attempts, `attempt_timeout_seconds` one attempt to the last byte, and
-    `connect_timeout_seconds` the making of a connection. Sockets live in real time, all other waiting in the clock's.
-    """
+    """An HTTP session to one Follow Up Boss account; an async context manager."""
 
     def __init__(
         self,
         *,
         base_url: str,
-        api_key: str,
-        system: str,
-        system_key: str | None,
+        credentials: Credentials,
         share: float,
         clock: Clock,
         metrics: Metrics,
         rng: random.Random,
-        connect_timeout_seconds: float,
-        attempt_timeout_seconds: float,
-        total_timeout_seconds: float,
+        timeouts: Timeouts,
     ) -> None:
         self._base = URL(base_url.rstrip("/"))
-        self._headers = {
-            "Authorization": f"Basic {b64encode(f'{api_key}:'.encode()).decode()}",
-            "User-Agent": "fubd",
-            "X-System": system,
-        }
-        if system_key is not None:
-            self._headers["X-System-Key"] = system_key
-        self._secrets = tuple(secret for secret in (api_key, system_key) if secret)
+        self._credentials = credentials
         self._clock = clock
         self._metrics = metrics
         self._rng = rng
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._attempt_timeout_seconds = attempt_timeout_seconds
-        self._patience_seconds = total_timeout_seconds
-        self._limiter = Limiter(share=share, total_timeout_seconds=total_timeout_seconds, clock=clock, metrics=metrics)
+        self._timeouts = timeouts
+        self._limiter = RateLimiter(share=share, max_wait_seconds=timeouts.total_seconds, clock=clock, metrics=metrics)
         self._session: aiohttp.ClientSession | None = None
-        self.skew = Skew()
+        self.skew = ClockSkew()
         self.calls_made = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=2 * MOST_IN_FLIGHT, ttl_dns_cache=_DNS_CACHE_SECONDS),
-            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=2 * MAX_IN_FLIGHT, ttl_dns_cache=_DNS_CACHE_SECONDS),
+            headers={"User-Agent": "fubd", **self._credentials.headers()},
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_once,),
+            middlewares=(_prevent_resend,),
         )
         return self
 
@@ -156,127 +185,125 @@ class FubSession:
             await self._session.close()
             self._session = None
 
-    async def request(self, call: Request, read: Callable[[Response], _Value]) -> tuple[_Value, datetime]:
-        """Give what `read` makes of the answer, and the answer's `read_at`.
+    async def request(self, request: Request, parse: Callable[[Response], _Value]) -> tuple[_Value, datetime]:
+        """Send the request; return the parsed response and its `read_at`.
 
-        `read` may raise Malformed or Again, then the call is tried again, or Refused. Raises Refused, and Unavailable when no attempt
-        succeeded.
+        `parse` raises Malformed or Retryable to have the request retried, FubRefused to end it. Raises FubRefused, and Unavailable when
+        no attempt succeeded.
         """
-        effort = _RetryBudget(self._patience_seconds)
+        budget = _RetryBudget(self._timeouts.total_seconds)
 
         async def sleep(seconds: float) -> None:
-            effort.spent_seconds += seconds
+            budget.spent_seconds += seconds
             if seconds > 0:
                 await self._clock.pause(seconds)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, Retryable) and (call.idempotent or not error.arrived)),
-            wait=self._wait_seconds,
-            stop=effort.is_over,
+            retry=retry_if_exception(lambda error: isinstance(error, Retryable) and (request.idempotent or not error.processed)),
+            wait=self._retry_delay_seconds,
+            stop=budget.is_exhausted,
             sleep=sleep,
             reraise=True,
         )
         try:
-            value: tuple[_Value, datetime] = await retrying(self._attempt, call, read, effort)
+            result: tuple[_Value, datetime] = await retrying(self._attempt, request, parse, budget)
         except Retryable as error:
             attempts = retrying.statistics["attempt_number"]
             times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-            raise Unavailable(f"Follow Up Boss did not answer: {error} after {times}", retry_after=error.wish_seconds) from None
-        return value
+            raise Unavailable(f"Follow Up Boss did not answer: {error} after {times}", retry_after=error.retry_after_seconds) from None
+        return result
 
-    def _wait_seconds(self, state: RetryCallState) -> float:
-        """Give the wait before the next attempt: truncated exponential backoff with jitter, on top of what FUB wished for."""
+    def _retry_delay_seconds(self, state: RetryCallState) -> float:
+        """Return the wait before the next attempt: exponential backoff with jitter, added to the delay that FUB asked for."""
         error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, Retryable) or error.held or (error.lost and state.attempt_number == 1):
+        if not isinstance(error, Retryable) or error.throttled or (error.connection_lost and state.attempt_number == 1):
             return 0.0
-        longest = min(MOST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** (state.attempt_number - 1))
-        return (error.wish_seconds or 0.0) + self._rng.uniform(longest / 2, longest)
+        longest = backoff_seconds(state.attempt_number, first_seconds=FIRST_BACKOFF_SECONDS, longest_seconds=MAX_BACKOFF_SECONDS)
+        return (error.retry_after_seconds or 0.0) + self._rng.uniform(longest / 2, longest)
 
-    async def _attempt(self, call: Request, read: Callable[[Response], _Value], effort: _RetryBudget) -> tuple[_Value, datetime]:
-        answer = await self._exchange(call, effort)
+    async def _attempt(self, request: Request, parse: Callable[[Response], _Value], budget: _RetryBudget) -> tuple[_Value, datetime]:
+        response = await self._send_when_allowed(request, budget)
         try:
-            value = read(answer)
+            value = parse(response)
         except Malformed as error:
             raise Retryable(f"an answer that cannot be used ({error})") from None
-        return value, answer.read_at
+        return value, response.read_at
 
     def limit_and_remaining(self) -> tuple[int | None, int | None]:
-        """Give FUB's limit for reading people and what is left of it, as the last answer told; None where it told nothing."""
-        return self._limiter.window("GET people").told
+        """Return FUB's limit for reading people and what remains of it, from the last response; None where it gave none."""
+        return self._limiter.window("GET people").limit_and_remaining
 
-    async def _exchange(self, call: Request, effort: _RetryBudget) -> Response:
-        """Send once, when the limit allows, and take the answer whole."""
-        key = f"{call.method} {call.endpoint}"
+    async def _send_when_allowed(self, request: Request, budget: _RetryBudget) -> Response:
+        """Wait for the rate limit, then send once."""
+        key = f"{request.method} {request.endpoint}"
         window = self._limiter.window(key)
         sent_at = await window.acquire()
         status = "error"
         self.calls_made += 1
         try:
-            answer = await self._send(call, key, sent_at, effort)
-            status = str(answer.status)
+            response = await self._send(request, key, sent_at, budget)
+            status = str(response.status)
         except (aiohttp.ClientError, _ConnectionLost, OSError, EOFError, UnicodeError) as error:
-            raise _again(error) from None
+            raise _to_retryable(error) from None
         finally:
             window.release()
             elapsed_seconds = self._clock.monotonic() - sent_at
-            effort.spent_seconds += elapsed_seconds
-            self._metrics.api_requests.labels(call.endpoint, status).inc()
+            budget.spent_seconds += elapsed_seconds
+            self._metrics.api_requests.labels(request.endpoint, status).inc()
             if status != "error":
-                self._metrics.api_request_seconds.labels(call.endpoint).observe(elapsed_seconds)
-        return answer
+                self._metrics.api_request_seconds.labels(request.endpoint).observe(elapsed_seconds)
+        return response
 
-    async def _send(self, call: Request, key: str, sent_at: float, effort: _RetryBudget) -> Response:
+    async def _send(self, request: Request, key: str, sent_at: float, budget: _RetryBudget) -> Response:
         if self._session is None:
-            raise RuntimeError("the connection is used outside its context")
+            raise RuntimeError("FubSession is used outside its context")
         timeout = aiohttp.ClientTimeout(
-            total=min(self._attempt_timeout_seconds, effort.left_seconds()), sock_connect=self._connect_timeout_seconds
+            total=min(self._timeouts.attempt_seconds, budget.left_seconds()), sock_connect=self._timeouts.connect_seconds
         )
-        url = self._base.joinpath(*call.path.split("/"))
+        url = self._base.joinpath(*request.path.split("/"))
         async with self._session.request(
-            call.method, url, params=call.params, json=call.body, timeout=timeout, allow_redirects=False
+            request.method, url, params=request.params, json=request.body, timeout=timeout, allow_redirects=False
         ) as response:
-            read_at = self._date(response.status, response.headers, sent_at)
-            window = self._limiter.learn(key, sent_at, response.headers)
+            read_at = self._read_at(response.status, response.headers, sent_at)
+            window = self._limiter.update(key, sent_at, response.headers)
             if response.status == HTTPStatus.TOO_MANY_REQUESTS:
                 closed_seconds = _closed_seconds(response.headers)
                 window.close(closed_seconds)
-                effort.spent_seconds += closed_seconds
-            return Response(response.status, response.headers, await _body(response), read_at)
+                budget.spent_seconds += closed_seconds
+            return Response(response.status, response.headers, await _read_body(response), read_at)
 
-    def _date(self, status: int, headers: Mapping[str, str], sent_at: float) -> datetime:
-        """Learn from the Date header, and give an instant of FUB's clock that is not after the moment of reading."""
-        answered_at, ours = self._clock.monotonic(), self._clock.now()
-        elapsed_seconds = answered_at - sent_at
+    def _read_at(self, status: int, headers: Mapping[str, str], sent_at: float) -> datetime:
+        """Return an instant of FUB's clock that is not after the moment of reading; update the clock skew from the Date header."""
+        monotonic, now = self._clock.monotonic(), self._clock.now()
+        elapsed_seconds = monotonic - sent_at
         date = _parse_date(headers.get("Date"))
         if date is None:
-            return self.skew.earliest(ours) - timedelta(seconds=elapsed_seconds)
-        if status < HTTPStatus.MULTIPLE_CHOICES:  # what redirects, and what stands in for a broken server, may have another clock
-            self.skew.learn(date=date, ours=ours, elapsed_seconds=elapsed_seconds, at=answered_at)
+            return self.skew.earliest_fub_now(now) - timedelta(seconds=elapsed_seconds)
+        if status < HTTPStatus.MULTIPLE_CHOICES:  # redirects and error pages may come from a proxy with another clock
+            self.skew.update(date=date, received_at=now, elapsed_seconds=elapsed_seconds, monotonic=monotonic)
             self._metrics.clock_skew_seconds.set(self.skew.seconds())
         return date - timedelta(seconds=elapsed_seconds)
 
-    def raise_for_status(self, answer: Response) -> bytes:
-        """Give the body of a success. Raises Refused for what is final, Again for what may pass."""
-        status = answer.status
+    def raise_for_status(self, response: Response) -> bytes:
+        """Return the body of a 2xx response. Raises FubRefused for a final status, Retryable for a temporary one."""
+        status = response.status
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            return answer.body
+            return response.body
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise Retryable("429", arrived=False, wish_seconds=_closed_seconds(answer.headers), held=True)
+            raise Retryable("429", processed=False, retry_after_seconds=_closed_seconds(response.headers), throttled=True)
         if status < HTTPStatus.BAD_REQUEST:
             raise Retryable(f"a redirect ({status}), which is never followed,")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY):
-            raise Retryable(str(status), wish_seconds=retry_after_seconds(answer.headers))
-        words = parse_error(answer.body) or "no reason given"
-        for secret in self._secrets:
-            words = words.replace(secret, "***")
+            raise Retryable(str(status), retry_after_seconds=parse_retry_after(response.headers))
+        reason = self._credentials.redact(parse_error(response.body) or "no reason given")
         which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
-        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {words}", status=status)
+        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {reason}", status=status)
 
 
-async def _once(
+async def _prevent_resend(
     request: aiohttp.ClientRequest, handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 ) -> aiohttp.ClientResponse:
-    """Send once: hide from aiohttp the two errors after which it would send again by itself."""
+    """Hide from aiohttp the two errors after which it would resend by itself."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -285,19 +312,19 @@ async def _once(
         raise _ConnectionLost from error
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MOST_BODY_BYTES:
-            raise Retryable("an answer beyond any bound")
+        if len(body) > MAX_BODY_BYTES:
+            raise Retryable(f"an answer larger than {MAX_BODY_BYTES // 1024**2} MiB")
     return bytes(body)
 
 
-_WORDS: tuple[tuple[type[Exception], str, bool], ...] = (
-    # what was raised (the first that fits), what to call it, whether the request may have arrived
+_NETWORK_ERRORS: tuple[tuple[type[Exception], str, bool], ...] = (
+    # exception (the first match counts), its description, whether FUB may have processed the request
     (aiohttp.ClientConnectorDNSError, "its name could not be resolved", False),
-    (UnicodeError, "its name could not be resolved", False),  # a label that no name has; the resolver raises it as it is
+    (UnicodeError, "its name could not be resolved", False),  # an invalid label; the resolver does not wrap this error
     (aiohttp.ClientConnectorCertificateError, "its certificate could not be verified", False),
     (aiohttp.ClientConnectorError, "no connection", False),
     (aiohttp.ConnectionTimeoutError, "no connection in time", False),
@@ -309,14 +336,14 @@ _WORDS: tuple[tuple[type[Exception], str, bool], ...] = (
 )
 
 
-def _again(error: Exception) -> Retryable:
-    what, arrived = next((what, arrived) for kind, what, arrived in _WORDS if isinstance(error, kind))
-    return Retryable(what, arrived=arrived, lost=isinstance(error, _ConnectionLost))
+def _to_retryable(error: Exception) -> Retryable:
+    what, processed = next((what, processed) for kind, what, processed in _NETWORK_ERRORS if isinstance(error, kind))
+    return Retryable(what, processed=processed, connection_lost=isinstance(error, _ConnectionLost))
 
 
 def _closed_seconds(headers: Mapping[str, str]) -> float:
-    """Give how long a 429 closes its context."""
-    return retry_after_seconds(headers) or DEFAULT_RETRY_AFTER_SECONDS
+    """Return how long a 429 closes its context."""
+    return parse_retry_after(headers) or DEFAULT_RETRY_AFTER_SECONDS
 
 
 def _parse_date(text: str | None) -> datetime | None:
@@ -326,6 +353,6 @@ def _parse_date(text: str | None) -> datetime | None:
         date = parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
-    if date.tzinfo is None or date.year not in _YEARS:
+    if date.tzinfo is None or date.year not in _PLAUSIBLE_YEARS:
         return None
     return date.astimezone(UTC).replace(microsecond=0)

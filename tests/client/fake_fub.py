@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from fubd.client import FubClient
+from fubd.client import Credentials, FubClient, Timeouts
 from fubd.metrics import Metrics
 from fubd.ports import Clock
 from fubd.simulator.rng import Rng
@@ -144,16 +144,13 @@ def client_of(
     """Make a client of a server on loopback, not yet entered."""
     return FubClient(
         base_url=base_url,
-        api_key=API_KEY,
-        system="fubd-test",
-        system_key=system_key,
+        credentials=Credentials(API_KEY, "fubd-test", system_key),
         custom_fields=custom_fields,
         share=share,
         clock=clock,
         metrics=metrics or Metrics(CollectorRegistry()),
         rng=Rng(1),
-        attempt_timeout_seconds=attempt_timeout_seconds,
-        total_timeout_seconds=total_timeout_seconds,
+        timeouts=Timeouts(attempt_seconds=attempt_timeout_seconds, total_seconds=total_timeout_seconds),
     )
 
 

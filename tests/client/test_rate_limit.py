@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fubd.client.rate_limit import MOST_IN_FLIGHT, MOST_RETRY_AFTER_SECONDS, Limiter, retry_after_seconds
+from fubd.client.rate_limit import MAX_IN_FLIGHT, MAX_RETRY_AFTER_SECONDS, RateLimiter, parse_retry_after
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.simulator.rate_limits import RateLimits
@@ -28,7 +28,7 @@ class Road:
     def __init__(self, *, share: float, registered: bool = True) -> None:
         self.clock = VirtualClock()
         self.metrics = Metrics(CollectorRegistry())
-        self.limiter = Limiter(share=share, total_timeout_seconds=60.0, clock=self.clock, metrics=self.metrics)
+        self.limiter = RateLimiter(share=share, max_wait_seconds=60.0, clock=self.clock, metrics=self.metrics)
         self.fub = RateLimits()
         self.registered = registered
         self.arrivals: list[float] = []
@@ -45,7 +45,7 @@ class Road:
             self.arrivals.append(now)
             self.least_remaining = min(self.least_remaining, verdict.remaining)
             await self.clock.pause(back_seconds)
-            self.limiter.learn(ENDPOINT, sent_at, verdict.headers)
+            self.limiter.update(ENDPOINT, sent_at, verdict.headers)
             if not verdict.allowed:
                 window.close(verdict.retry_after)
         finally:
@@ -113,7 +113,7 @@ def test_answers_without_rate_headers() -> None:
             window = road.limiter.window(ENDPOINT)
             sent_at = await window.acquire()
             sent.append(sent_at)
-            road.limiter.learn(ENDPOINT, sent_at, {"X-RateLimit-Limit": "many", "X-RateLimit-Remaining": "-1", "X-RateLimit-Window": "0"})
+            road.limiter.update(ENDPOINT, sent_at, {"X-RateLimit-Limit": "many", "X-RateLimit-Remaining": "-1", "X-RateLimit-Window": "0"})
             window.release()
 
         for _ in range(250):
@@ -141,7 +141,7 @@ def test_others_use_the_limit_too(others_per_second: float, ours_per_window: int
     steady = [at for at in road.arrivals if at >= 60]
     assert road.fub.refused == 0
     assert len(steady) / 8 == pytest.approx(ours_per_window, rel=0.15, abs=1)
-    assert road.least_remaining >= min(50, 250 - others_per_second * 10) - MOST_IN_FLIGHT / 2
+    assert road.least_remaining >= min(50, 250 - others_per_second * 10) - MAX_IN_FLIGHT / 2
 
 
 def test_others_stop() -> None:
@@ -214,7 +214,7 @@ def test_contexts_do_not_share() -> None:
     async def main() -> tuple[float, float]:
         first = road.limiter.window("POST notes")
         sent_at = await first.acquire()
-        notes = road.limiter.learn(
+        notes = road.limiter.update(
             "POST notes",
             sent_at,
             {"X-RateLimit-Context": "notes", "X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "9", "X-RateLimit-Window": "10"},
@@ -234,7 +234,7 @@ def test_contexts_are_bounded() -> None:
     async def main() -> None:
         for name in (*(f"context {number}" for number in range(100)), "x" * 500, "a\nb", "é"):
             sent_at = await road.limiter.window(name).acquire()
-            road.limiter.learn(name, sent_at, {"X-RateLimit-Context": name, "X-RateLimit-Remaining": "100"})
+            road.limiter.update(name, sent_at, {"X-RateLimit-Context": name, "X-RateLimit-Remaining": "100"})
             road.limiter.window(name).release()
 
     run_virtually(main())
@@ -281,7 +281,7 @@ def test_requests_under_way_are_bounded() -> None:
         await asyncio.gather(*(caller() for _ in range(80)))
 
     run_virtually(main())
-    assert max(under_way) == MOST_IN_FLIGHT
+    assert max(under_way) == MAX_IN_FLIGHT
     assert all(abs(after - before) == 1 for before, after in pairwise(under_way))
 
 
@@ -299,11 +299,11 @@ def test_requests_under_way_are_bounded() -> None:
         ("8", 8.0),
         (" 8 ", 8.0),
         ("0.2", 1.0),
-        ("86400", MOST_RETRY_AFTER_SECONDS),
+        ("86400", MAX_RETRY_AFTER_SECONDS),
     ],
 )
 def test_retry_after(told: str | None, seconds: float | None) -> None:
     """Retry-After is a number of seconds within bounds; anything else is none."""
-    found = retry_after_seconds({} if told is None else {"Retry-After": told})
+    found = parse_retry_after({} if told is None else {"Retry-After": told})
     assert found == seconds
     assert found is None or math.isfinite(found)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 
-from fubd.client import FubClient
+from fubd.client import Credentials, FubClient, Timeouts
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import Poller, PollPolicy
@@ -65,16 +65,13 @@ async def simulated(
     async with simulator.running() as url:
         client = FubClient(
             base_url=url,
-            api_key=api_key,
-            system="fubd",
-            system_key="test-system-key",
+            credentials=Credentials(api_key, "fubd", "test-system-key"),
             custom_fields=(),
             share=0.8,
             clock=ours,
             metrics=metrics,
             rng=Rng(seed + 3),
-            attempt_timeout_seconds=3600.0,
-            total_timeout_seconds=36000.0,
+            timeouts=Timeouts(attempt_seconds=3600.0, total_seconds=36000.0),
         )
         async with client:
             subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC, manage=True, lease=LocalLease())

@@ -10,11 +10,12 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
 
-from fubd.client import FubClient
+from fubd.client import FubClient, Timeouts
 from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
 from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
+from fubd.daemon import fub_credentials
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
@@ -33,17 +34,13 @@ async def _client(settings: Settings, metrics: Metrics) -> AsyncIterator[FubClie
     """Give a client that does not try for long: somebody waits."""
     async with FubClient(
         base_url=settings.fub_api_url,
-        api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
-        system=settings.fub_system,
-        system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
+        credentials=fub_credentials(settings),
         custom_fields=(),
         share=settings.api_share,
         clock=SystemClock(),
         metrics=metrics,
         rng=random.SystemRandom(),
-        connect_timeout_seconds=_FUB_SECONDS / 2,
-        attempt_timeout_seconds=_FUB_SECONDS / 2,
-        total_timeout_seconds=_FUB_SECONDS,
+        timeouts=Timeouts(connect_seconds=_FUB_SECONDS / 2, attempt_seconds=_FUB_SECONDS / 2, total_seconds=_FUB_SECONDS),
     ) as client:
         yield client
 
