@@ -36,7 +36,7 @@ def test_before_the_first_answer() -> None:
 def test_the_first_answer() -> None:
     """One answer is taken for the middle of its second, at the middle of its journey."""
     skew = ClockSkew()
-    skew.update(date=NOON, ours=NOON + timedelta(seconds=40.7), elapsed_seconds=0.4, monotonic=1.0)
+    skew.update(date=NOON, received_at=NOON + timedelta(seconds=40.7), elapsed_seconds=0.4, monotonic=1.0)
     assert skew.seconds() == pytest.approx(40.5 - 0.5)
     assert skew.fub_now(NOON) == NOON - timedelta(seconds=40)
 
