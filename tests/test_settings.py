@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.settings import FOR_FUB, FOR_THE_DAEMON, Problem, Settings, SettingsError, load, variables
+from fubd.settings import FOR_FUB, FOR_THE_DAEMON, InvalidSetting, Settings, SettingsError, load, variables
 
 _SECRETS = ("FUB_API_KEY", "FUB_SYSTEM_KEY", "FUB_SYSTEM_KEY_PREVIOUS", "DATABASE_URL", "FUBD_ALERT_URL", "FUBD_METRICS_TOKEN")
 
@@ -49,16 +49,16 @@ _BAD = [
     ("PORT", "-1", "not a whole number"),
     ("PORT", "\N{ARABIC-INDIC DIGIT ONE}", "not a whole number"),
     ("FUBD_HOST", "everywhere", "not an IP address"),
-    ("FUB_API_URL", "http://api.example/v1", "plain http to another machine"),
-    ("FUB_API_URL", "http://127.0.0.1.example/v1", "plain http to another machine"),
+    ("FUB_API_URL", "http://api.example/v1", "plain http to another host"),
+    ("FUB_API_URL", "http://127.0.0.1.example/v1", "plain http to another host"),
     ("FUB_API_URL", "ftp://api.example", "not an http(s) URL"),
     ("FUB_API_URL", "https://", "not an http(s) URL"),
     ("FUB_API_URL", "https://[::1", "not a URL"),
     ("FUB_API_URL", "https://user:pass@api.example", "user or a password"),
     ("PUBLIC_URL", "https://fubd.example/?x=1", "? or a #"),
     ("RAILWAY_PUBLIC_DOMAIN", "two words", "not an http(s) URL"),
-    ("RAILWAY_PUBLIC_DOMAIN", "http://fubd.up.example", "plain http to another machine"),
-    ("FUBD_MANAGE_WEBHOOKS", "perhaps", "neither yes nor no"),
+    ("RAILWAY_PUBLIC_DOMAIN", "http://fubd.up.example", "plain http to another host"),
+    ("FUBD_MANAGE_WEBHOOKS", "perhaps", "neither true nor false"),
     ("FUBD_POLL_INTERVAL", "0", "not greater than 0"),
     ("POLLING_INTERVAL", "half an hour", "not a number"),
     ("POLLING_INTERVAL", "1_800", "not a number"),
@@ -76,15 +76,15 @@ _BAD = [
     ("FUBD_COLUMNS", '{"a; drop":"customCampaign"}', "plain lower-case identifier"),
     ("FUBD_COLUMNS", '{"' + "a" * 64 + '":"customCampaign"}', "plain lower-case identifier"),
     ("FUBD_COLUMNS", '{"stage_to":"customStage"}', "own columns"),
-    ("FUBD_COLUMNS", '{"xmin":"customStage"}', "Postgres keeps for itself"),
-    ("FUBD_COLUMNS", '{"campaign_id":"it\'s"}', "not the name of a FUB field"),
-    ("FUBD_COLUMNS", '{"campaign_id":7}', "not the name of a FUB field"),
+    ("FUBD_COLUMNS", '{"xmin":"customStage"}', "a system column of Postgres"),
+    ("FUBD_COLUMNS", '{"campaign_id":"it\'s"}', "not the name of a field"),
+    ("FUBD_COLUMNS", '{"campaign_id":7}', "not the name of a field"),
     ("FUBD_IGNORE_STAGES", "Lead", "not JSON"),
     ("FUBD_IGNORE_STAGES", '"Lead"', "not a JSON list"),
     ("FUBD_ALERT_STAGES", '["Lead", 7]', "not a name"),
     ("FUBD_LEAD_SOURCE_TAGS", '[" "]', "not a name"),
     ("FUBD_KEEP_DELIVERIES_DAYS", "0", "not greater than 0"),
-    ("FUBD_ALERT_URL", "http://chat.example/hook", "plain http to another machine"),
+    ("FUBD_ALERT_URL", "http://chat.example/hook", "plain http to another host"),
     ("FUBD_LOG_FORMAT", "xml", "not known"),
     ("DATABASE_CA_CERT", "/no/such/file.pem", "neither PEM text nor a file"),
     ("DATABASE_CA_CERT", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----", "no certificate"),
@@ -126,9 +126,9 @@ def test_refuses(variable: str, text: str, said: str) -> None:
     """A bad text is refused in one line with the name it was set by, what is wrong with it, and what is accepted."""
     with pytest.raises(SettingsError) as refused:
         _load({variable: text})
-    (problem,) = refused.value.problems
+    (problem,) = refused.value.invalid
     assert problem.variable == variable
-    assert said in problem.problem
+    assert said in problem.reason
     assert problem.accepted
     assert len(str(refused.value).splitlines()) == 1
 
@@ -145,12 +145,12 @@ def test_tells_all_at_once() -> None:
 def test_says_what_else_a_check_finds() -> None:
     """A check of a variable's text joins the others' problems, under the name the variable was set by."""
 
-    def check(text: str) -> None:
-        raise SettingsError(Problem("DATABASE_URL", f"is {len(text)} long", "shorter"))
+    def check(text: str | None) -> None:
+        raise SettingsError(InvalidSetting("DATABASE_URL", f"is {text}", "shorter"))
 
     with pytest.raises(SettingsError) as refused:
-        load({"SUPABASE_DB_URL": "abc", "PORT": "x"}, checks={"DATABASE_URL": check}, env_file=None)
-    assert [problem.variable for problem in refused.value.problems] == ["PORT", "SUPABASE_DB_URL"]
+        load({"SUPABASE_DB_URL": "abc", "PORT": "x"}, check_database=check, env_file=None)
+    assert [problem.variable for problem in refused.value.invalid] == ["PORT", "SUPABASE_DB_URL"]
 
 
 def test_needs_only_what_is_asked() -> None:
@@ -234,8 +234,8 @@ def test_any_text_is_taken_or_told(environ: dict[str, str]) -> None:
     except SettingsError as error:
         told = error
     if told is not None:
-        assert {problem.variable for problem in told.problems} <= set(environ)
-        assert len(str(told).splitlines()) == len(told.problems)
+        assert {problem.variable for problem in told.invalid} <= set(environ)
+        assert len(str(told).splitlines()) == len(told.invalid)
 
 
 def test_cannot_be_changed() -> None:

@@ -10,12 +10,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from fubd.commands.console import Screen
-from fubd.commands.session import database
+from fubd.commands.session import configured, database
 from fubd.core.text import format_count
-from fubd.settings import Settings, load
+from fubd.settings import Settings
 from fubd.store import Pool, adoption
 from fubd.store.adoption import AdoptionRefused, Plan
-from fubd.store.dsn import parse
 
 _NOTHING_TO_DO = {
     "missing": "there is no table public.stage_changes in this database: nothing to adopt. The daemon makes its own at its first start.",
@@ -27,7 +26,7 @@ _SHOWN_DIGITS = 16
 
 def run(args: argparse.Namespace) -> int:
     """Adopt the table, or with `--undo` give it back; 0 when that is done or there is nothing to do, 1 when not."""
-    settings = load(checks={"DATABASE_URL": parse})
+    settings = configured()
     ask = partial(_ask, Screen()) if sys.stdin.isatty() else None
     return asyncio.run(_work(settings, Screen(), undo=args.undo, agreed=args.yes, ask=ask))
 

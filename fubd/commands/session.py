@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 60.0
 
 def configured(need: Collection[str] = frozenset()) -> Settings:
     """Read the settings; `need` names those that must be there. Raises SettingsError with all that is wrong, no database included."""
-    return load(need=need, checks={"DATABASE_URL": parse}, stand_ins={"DATABASE_URL": installed})
+    return load(need=need, check_database=lambda url: installed() if url is None else parse(url))
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from fubd.settings import Problem, SettingsError
+from fubd.settings import InvalidSetting, SettingsError
 
 _ACCEPTED = "postgresql://user:password@host:port/database"
 _DEFAULT_PORT = 5432
@@ -271,4 +271,4 @@ def _load(load: Callable[[], None], parameter: str) -> None:
 
 
 def _refuse(problem: str, accepted: str = _ACCEPTED) -> NoReturn:
-    raise SettingsError(Problem("DATABASE_URL", problem, accepted)) from None
+    raise SettingsError(InvalidSetting("DATABASE_URL", problem, accepted)) from None

@@ -14,14 +14,14 @@ from fubd.commands.check.database import examine_database
 from fubd.commands.check.finding import Finding, Status
 from fubd.commands.check.public import examine_public_url
 from fubd.commands.console import Screen, plain
+from fubd.commands.session import configured
 from fubd.core.text import format_count
-from fubd.settings import FOR_FUB, Settings, load
-from fubd.store.dsn import parse
+from fubd.settings import FOR_FUB, Settings
 
 
 def run(args: argparse.Namespace) -> int:
     """Examine; 0 when all is good, 1 when something is to be put right."""
-    settings = load(need=FOR_FUB, checks={"DATABASE_URL": parse})
+    settings = configured(FOR_FUB)
     # What the parts would log is what the lines say.
     logging.getLogger("fubd").addHandler(logging.NullHandler())
     findings = asyncio.run(examined(settings))

