@@ -33,7 +33,7 @@ from fubd.monitor import DeliveryCounts, Monitor, StaleAfter
 from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock
-from fubd.server import ApiBudget, Server
+from fubd.server import ApiBudget, HttpServer
 from fubd.settings import Settings
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, SchemaRefused, StateStore, StatusReader, migrate
 from fubd.store.outbox import Outbox
@@ -223,9 +223,10 @@ class Daemon:
         components.ingest.on_commit = self._changed
         components.ingest.on_new_delivery = self.monitor.on_new_delivery
         keys = [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
-        self.server = Server(
+        self.server = HttpServer(
             ingestor=components.ingest,
             view=self.monitor,
+            changes=components.changes,
             keys=keys,
             metrics=metrics,
             clock=clock,
@@ -282,7 +283,7 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             loops = [
                 self._start(group, "monitor", self.monitor.look, stop),
-                self._start(group, "stream", self.server.follow, stop),
+                self._start(group, "stream", self.server.run_stream, stop),
                 self._start(group, "lease", self._lease.run, stop),
                 self._start(group, "poller", self.poller.run, stop),
                 self._start(group, "hints", self.poller.run_refetches, stop),
@@ -311,11 +312,11 @@ class Daemon:
         return group.create_task(guarded(), name=name)
 
     def _changed(self, _recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
-        # What was healed is noted in the database, where those who listen at another instance find it too.
-        self.server.changed(item.now.id for _, item in corrected if not item.healed)
+        # What was healed is noted in the database, where the streams of other instances find it too.
+        self.server.on_commit(item.now.id for _, item in corrected if not item.healed)
 
     def _answered(self) -> DeliveryCounts:
-        door = self.server.door
+        door = self.server.webhook_handler
         new = sum(door.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
         # FUB sees a 401 only when our key is not its own; then nothing at all is taken, and that has an alert of its own.
         failures = sum(door.outcomes[outcome] for outcome in ("unavailable", "too_slow", "too_large"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from fubd.core.freshness import source_status
 from fubd.core.vocabulary import HEALTHY, SOURCES, STALE
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, ShownRow
+from fubd.ports import Clock
 from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth
 from fubd.store import ChangeReader, Maintenance, StatusReader
 from fubd.store.status import StatusSummary
@@ -57,7 +57,7 @@ class DeliveryCounts:
 
 
 class Monitor:
-    """Knows the state of the house; satisfies `fubd.server.View`.
+    """Knows the state of the house; satisfies `fubd.server.StatusView`.
 
     `answered` gives the door's counts, `stored_unanswered` how many deliveries were stored after their sender had been refused.
     `failing`: whether nothing can be recorded now. `keep_days`: FUBD_KEEP_DELIVERIES_DAYS.
@@ -237,7 +237,7 @@ class Monitor:
 
     # --- the view ---
 
-    def unready(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Give why we cannot record yet, or do not know yet what the gauges are to show."""
         if self._not_ready is None and self._known is None:
             return "the database has not been read yet"
@@ -281,7 +281,7 @@ class Monitor:
         edge = now.timestamp() // bucket_seconds * bucket_seconds
         start = datetime.fromtimestamp(edge - (buckets - 1) * bucket_seconds, tz=now.tzinfo)
         modes = await self._status.modes(start)
-        settled = await self._changes.safe_id()
+        safe_id = await self._changes.safe_id()
         known = self._known
         return Overview(
             now=now,
@@ -292,26 +292,6 @@ class Monitor:
             api=self._api(),
             pending=known.hints if known else 0,
             quarantined=known.quarantined if known else 0,
-            settled=settled,
+            safe_id=safe_id,
             recent=await self._changes.recent(20),
         )
-
-    async def settled(self) -> int:
-        """Give up to which id no row can appear any more. Raises Unavailable."""
-        return await self._changes.safe_id()
-
-    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
-        """Give rows by id. Raises Unavailable."""
-        return await self._changes.page(after, limit)
-
-    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
-        """Give these rows. Raises Unavailable."""
-        return await self._changes.by_ids(ids)
-
-    async def last_correction(self) -> int:
-        """Give the highest number of a correction. Raises Unavailable."""
-        return await self._changes.last_correction_id()
-
-    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Give corrections by number, each with its row. Raises Unavailable."""
-        return await self._changes.corrections(after, limit)

@@ -259,6 +259,28 @@ class ShownRow(NamedTuple):
         return columns
 
 
+class ChangeReader(Protocol):
+    """Recorded changes, as clients of the server read them. Every method raises Unavailable."""
+
+    async def safe_id(self) -> int:
+        """Return the id up to which no further row can appear. It never goes back."""
+
+    async def page(self, after: int, limit: int) -> Sequence[ShownRow]:
+        """Return at most `limit` rows with ids above `after`, ascending, none above the safe id.
+
+        A row that becomes visible later has an id above every row returned, so a client that pages by id gets it.
+        """
+
+    async def by_ids(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """Return the rows with these ids; ids without a row are left out."""
+
+    async def last_correction_id(self) -> int:
+        """Return the id of the newest correction, 0 for none."""
+
+    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return at most `limit` corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row."""
+
+
 class ChangeStore(Protocol):
     """Where ingest records."""
 

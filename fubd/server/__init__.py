@@ -1,8 +1,8 @@
-"""The listener: webhook route, probes, metrics, status page and live stream."""
+"""The HTTP server: webhook routes, probes, metrics, status page and event stream."""
 
-from fubd.server.limits import Limits
-from fubd.server.server import Server
-from fubd.server.view import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth, View
+from fubd.server.limits import ServerLimits
+from fubd.server.server import HttpServer
+from fubd.server.view import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth, StatusView
 from fubd.server.webhook import WebhookHandler
 
 __all__ = [
@@ -11,11 +11,11 @@ __all__ = [
     "ChangeCounts",
     "Completeness",
     "Health",
-    "Limits",
+    "HttpServer",
     "ModeChange",
     "Overview",
-    "Server",
+    "ServerLimits",
     "SourceHealth",
-    "View",
+    "StatusView",
     "WebhookHandler",
 ]

@@ -1,9 +1,9 @@
-"""Who may hold a connection, and for how long.
+"""Limits on the number of connections and on the time each may spend in a state.
 
-aiohttp bounds neither the number of connections nor the time a request head may take, and its keep-alive timer does not see a reader
-who takes no answer. Here every connection is in one of four states, with the moment it entered it, and a sweep ends those that stay too
-long. When the house is full, the connection that has waited longest without a request makes room: a sender who opens
-connections and says nothing can thus not lock out Follow Up Boss. Only when all are at work is the new one closed.
+aiohttp limits neither the number of connections nor the time a request head may take, and its keep-alive timer does not notice a client
+that stops reading. Here every connection is in one of four states, with the time it entered it, and a timer closes those that stay too
+long. When no place is left, the connection that has waited longest without a request is closed for a new one: a client that opens
+connections and sends nothing cannot lock out Follow Up Boss. A new connection is closed at once only when all others are being answered.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from typing_extensions import override
 
-from fubd.server.limits import Limits
+from fubd.server.limits import ServerLimits
 
 NAME = "fubd"
 
 _logger = logging.getLogger(__name__)
-_SWEEPS_PER_LIMIT = 4
-_LONGEST_SWEEP_SECONDS = 1.0
+_CHECKS_PER_TIMEOUT = 4
+_MAX_CHECK_INTERVAL_SECONDS = 1.0
 _FLUSH_SECONDS = 0.2
-_ROUNDS_TO_BEGIN = 5
-# Descriptors for the database, the FUB API, the standard streams, and what asyncio holds.
+_LOOP_TURNS_TO_START = 5
+# File descriptors for the database, the FUB API, the standard streams, and asyncio itself.
 _OTHER_DESCRIPTORS = 64
 
 
 class _State(Enum):
     IDLE = auto()
-    HEAD = auto()
+    READING = auto()
     BUSY = auto()
-    STREAM = auto()
+    STREAMING = auto()
 
 
 class Connection(web.RequestHandler):
-    """One connection. `on_lost` is called when it ends, for a stream that waits for something else."""
+    """One client connection. `on_lost` is called when it ends, so that a stream that waits for events notices."""
 
-    __slots__ = ("_house", "on_lost", "since", "state")
+    __slots__ = ("_connections", "on_lost", "since", "state")
 
-    def __init__(self, house: Connections, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+    def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop, limits: ServerLimits) -> None:
         super().__init__(
-            house,
+            connections,
             loop=loop,
-            keepalive_timeout=limits.idle_seconds,
+            keepalive_timeout=limits.idle_timeout_seconds,
             access_log=_logger,
             access_log_class=_NoAccessLog,
             max_line_size=limits.head_line_bytes,
@@ -56,54 +56,54 @@ class Connection(web.RequestHandler):
             max_headers=limits.head_fields,
             lingering_time=limits.linger_seconds,
             read_bufsize=limits.receive_bytes,
-            # A body is verified as it came; and unpacking one that lies about itself would be a 500.
+            # The signature is verified over the bytes as received; and decompressing a body with a false encoding would end in a 500.
             auto_decompress=False,
         )
-        self._house = house
-        self.state = _State.HEAD
+        self._connections = connections
+        self.state = _State.READING
         self.since = 0.0
         self.on_lost: Callable[[], None] | None = None
 
-    def begin(self) -> None:
-        """Note that a request's head is complete and its answer under way."""
+    def mark_busy(self) -> None:
+        """Note that a request head is complete and the response is under way."""
         self.state = _State.BUSY
         self.since = self._loop.time()
 
-    def stream(self) -> None:
-        """Note that the answer goes on until one side ends it."""
-        self.state = _State.STREAM
+    def mark_streaming(self) -> None:
+        """Note that the response lasts until one side ends it."""
+        self.state = _State.STREAMING
 
-    def end(self) -> None:
-        """Note that the answer is given."""
+    def mark_idle(self) -> None:
+        """Note that the response was written."""
         self.state = _State.IDLE
         self.since = self._loop.time()
-        self._house.settle()
+        self._connections.check_drained()
 
     def abort(self) -> None:
-        """End it at once; a handler at work finishes what it does."""
+        """Close the connection at once. A running handler still finishes."""
         if self.transport is not None:
             self.transport.abort()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.since = self._loop.time()
-        if self._house.admit(self):
+        if self._connections.add(self):
             super().connection_made(transport)
         else:
             cast("asyncio.Transport", transport).abort()
 
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._house.forget(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
 
     @override
     def data_received(self, data: bytes) -> None:
-        # aiohttp calls this with nothing, too, when it goes on after a pause.
+        # aiohttp also calls this without data, when it resumes after a pause.
         if data and self.state is _State.IDLE:
-            self.state = _State.HEAD
+            self.state = _State.READING
             self.since = self._loop.time()
         super().data_received(data)
 
@@ -115,20 +115,20 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        # What cannot be parsed is the sender's doing: a flood of it must not become a flood of log lines.
+        # A request that cannot be parsed is the sender's fault: many of them must not fill the log.
         failed = status >= web.HTTPInternalServerError.status_code
         if failed:
-            _logger.error("a request could not be answered", exc_info=exc)
+            _logger.error("answering a request failed with an unexpected error", exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionResetError("the answer has begun, and no other can be given")
-        refusal = web.Response(status=status, text="it failed\n" if failed else "bad request\n")
-        refusal.headers[hdrs.SERVER] = NAME
-        refusal.force_close()
-        return refusal
+            raise ConnectionResetError("the response has already started")
+        response = web.Response(status=status, text="internal server error\n" if failed else "bad request\n")
+        response.headers[hdrs.SERVER] = NAME
+        response.force_close()
+        return response
 
 
 class _NoAccessLog(AbstractAccessLogger):
-    """A line for each request halves the throughput, and says nothing the metrics do not."""
+    """Turns the access log off: a line for each request halves the throughput and adds nothing to the metrics."""
 
     @property
     @override
@@ -141,83 +141,79 @@ class _NoAccessLog(AbstractAccessLogger):
 
 
 class Connections(web.Server):
-    """All connections of the server."""
+    """All open connections of the server."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: Limits) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: ServerLimits) -> None:
         super().__init__(handler, handler_cancellation=False)
         self._limits = limits
-        self._most = _allow_descriptors(limits.connections, limits.backlog)
-        # Insertion order is the order of arrival.
+        self._capacity = _raise_open_file_limit(limits.connections, limits.backlog)
+        # An ordered set: of connections that wait equally long, the first to arrive is closed first.
         self._open: dict[Connection, None] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._quiet: asyncio.Event | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
 
     @override
     def __call__(self) -> Connection:
         return Connection(self, self._loop, self._limits)
 
-    def admit(self, connection: Connection) -> bool:
-        """Take the connection in, making room if need be; False when there is none."""
-        if len(self._open) >= self._most:
-            waiting = [each for each in self._open if each.state in {_State.IDLE, _State.HEAD}]
+    def add(self, connection: Connection) -> bool:
+        """Add a connection, closing a waiting one if no place is left. Return False if all others are being answered."""
+        if len(self._open) >= self._capacity:
+            waiting = [each for each in self._open if each.state in {_State.IDLE, _State.READING}]
             if not waiting:
                 return False
-            longest = min(waiting, key=lambda each: each.since)
-            self.forget(longest)
-            longest.abort()
+            oldest = min(waiting, key=lambda each: each.since)
+            self.remove(oldest)
+            oldest.abort()
         self._open[connection] = None
         return True
 
-    def forget(self, connection: Connection) -> None:
-        """Count it no longer; harmless when it is not known."""
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection, if it is still there."""
         self._open.pop(connection, None)
-        self.settle()
+        self.check_drained()
 
-    def watch(self) -> None:
-        """Sweep now, and from now on."""
+    def close_overdue(self) -> None:
+        """Close the connections that have been in their state for too long, now and at regular intervals from now on."""
         limits = self._limits
         now = self._loop.time()
         for connection in list(self._open):
-            longest = {
-                _State.HEAD: limits.head_seconds,
-                _State.IDLE: limits.idle_seconds,
-                _State.BUSY: limits.answer_seconds,
+            timeout_seconds = {
+                _State.READING: limits.head_timeout_seconds,
+                _State.IDLE: limits.idle_timeout_seconds,
+                _State.BUSY: limits.response_timeout_seconds,
             }.get(connection.state)
-            if longest is not None and now - connection.since > longest:
+            if timeout_seconds is not None and now - connection.since > timeout_seconds:
                 connection.abort()
-        shortest = min(limits.head_seconds, limits.idle_seconds, limits.answer_seconds)
-        pause = min(_LONGEST_SWEEP_SECONDS, shortest / _SWEEPS_PER_LIMIT)
-        self._sweeper = self._loop.call_later(pause, self.watch)
+        shortest = min(limits.head_timeout_seconds, limits.idle_timeout_seconds, limits.response_timeout_seconds)
+        interval = min(_MAX_CHECK_INTERVAL_SECONDS, shortest / _CHECKS_PER_TIMEOUT)
+        self._timer = self._loop.call_later(interval, self.close_overdue)
 
-    def count(self) -> int:
-        """Give how many connections are open."""
-        return len(self._open)
-
-    def settle(self) -> None:
-        """Tell the one who waits in `drain`, if any, once no request is being answered; a stream counts for none."""
-        if self._quiet is not None and all(each.state is not _State.BUSY for each in self._open):
-            self._quiet.set()
+    def check_drained(self) -> None:
+        """Let `drain` return once no request is being answered. Streams do not count."""
+        if self._drained is not None and all(each.state is not _State.BUSY for each in self._open):
+            self._drained.set()
 
     async def drain(self) -> None:
-        """Let go of those who wait, and wait until every request at hand is answered."""
-        self._quiet = asyncio.Event()
-        for _ in range(_ROUNDS_TO_BEGIN):
-            # What has arrived is read, parsed and begun, one step in each round of the loop.
+        """Close the idle connections, and wait until every request under way is answered."""
+        self._drained = asyncio.Event()
+        for _ in range(_LOOP_TURNS_TO_START):
+            # Bytes that have arrived become a running handler within these turns of the event loop, one step in each.
             await asyncio.sleep(0)
-        self.settle()
+        self.check_drained()
         self.pre_shutdown()
-        await self._quiet.wait()
+        await self._drained.wait()
 
     async def close(self) -> None:
-        """End every connection, whatever it does."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        """Close every connection, whatever its state."""
+        if self._timer is not None:
+            self._timer.cancel()
         await self.shutdown(_FLUSH_SECONDS)
 
 
-def _allow_descriptors(connections: int, backlog: int) -> int:
-    """Raise the soft limit on open files as far as needed and allowed; give how many connections fit."""
-    # One round of the loop may accept a whole backlog on each of two sockets before it can refuse any.
+def _raise_open_file_limit(connections: int, backlog: int) -> int:
+    """Raise the soft limit on open files as far as needed and allowed. Return how many connections fit into it."""
+    # One turn of the event loop may accept a whole backlog on each of two sockets before any of them can be closed.
     spare = _OTHER_DESCRIPTORS + 2 * backlog
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + spare

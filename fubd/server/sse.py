@@ -1,9 +1,9 @@
-"""The live feed: server-sent events to whoever listens.
+"""Server-sent events of recorded and corrected changes.
 
-One part follows the table by id, as far as no row can appear between the others any more, and puts what it finds into a log of bounded
-length; each listener walks along the log at its own pace. So rows come in the order of their ids, whichever process recorded them, and
-`Last-Event-ID` stands for all that was told before. Who falls behind the beginning of the log reads the table instead; who takes nothing
-for too long is cut off, comes back by itself, and is told what it missed. Nobody ever waits for a listener.
+One loop reads the table in id order, up to the id below which no row can appear any more, and appends what it finds to a log of limited
+length. Each client reads that log at its own pace. So rows arrive in the order of their ids, whichever process recorded them, and
+`Last-Event-ID` stands for everything sent before. A client that falls behind the start of the log reads the table instead. A client that
+stops reading is disconnected; it reconnects by itself and gets what it missed. Nothing ever waits for a client.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import NamedTuple, cast
 from aiohttp import hdrs, web
 
 from fubd.errors import Unavailable
-from fubd.ports import Clock, ShownRow
+from fubd.ports import ChangeReader, Clock, ShownRow
 from fubd.server.connections import NAME, Connection
-from fubd.server.limits import Limits
-from fubd.server.view import View
+from fubd.server.limits import ServerLimits
+from fubd.server.throttle import ReadThrottle
 
 RECORDED = "recorded"
 CORRECTED = "corrected"
 HEADERS = {
     hdrs.CONTENT_TYPE: "text/event-stream",
     hdrs.CACHE_CONTROL: "no-store",
-    # Asks proxies not to gather what should arrive at once.
+    # Asks proxies not to buffer the response.
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
     hdrs.SERVER: NAME,
 }
-_HEARTBEAT = b": still here\n\n"
-_OPENING = b"retry: 2000\n\n"
-_ASLEEP_SECONDS = 3600.0
+_HEARTBEAT = b": keep-alive\n\n"
+_RECONNECT_DELAY = b"retry: 2000\n\n"
+_NO_CLIENTS_SECONDS = 3600.0
 
 
 class _Event(NamedTuple):
@@ -45,223 +45,223 @@ class _Event(NamedTuple):
 
 
 def _event(kind: str, row: ShownRow) -> _Event:
-    # A correction bears no id: it would set the reader's place back to an old row.
-    place = f"id: {row.id}\n" if kind == RECORDED else ""
-    # A column of type json is shown as it was written; between its parts a line's end is as good as a space.
+    # A correction has no event id: it would move the client's `Last-Event-ID` back to an old row.
+    event_id = f"id: {row.id}\n" if kind == RECORDED else ""
+    # A column of type json keeps its line breaks, which would end the data line; between JSON tokens a space means the same.
     data = row.json.replace("\r", " ").replace("\n", " ")
-    return _Event(kind, row.id, f"{place}event: {kind}\ndata: {data}\n\n".encode())
+    return _Event(kind, row.id, f"{event_id}event: {kind}\ndata: {data}\n\n".encode())
 
 
 class _Log:
-    """The last events, numbered from the first that ever was. `end` is the number of the next."""
+    """The latest events, numbered since the process started. `end` is the number of the next event."""
 
     def __init__(self, size: int) -> None:
         self._events: deque[_Event] = deque(maxlen=size)
-        self._stirred = asyncio.Event()
+        self._notified = asyncio.Event()
         self.end = 0
 
-    def put(self, events: Sequence[_Event]) -> None:
-        """Add events, and wake who waits for them."""
+    def append(self, events: Sequence[_Event]) -> None:
+        """Add events and wake the waiting clients."""
         if events:
             self._events.extend(events)
             self.end += len(events)
-            self.stir()
+            self.notify()
 
-    def after(self, place: int) -> list[_Event] | None:
-        """Give the events from that number on; None when they are not all there any more."""
-        missing = self.end - place
+    def since(self, position: int) -> list[_Event] | None:
+        """Return the events from a position on, or None if the log no longer has all of them."""
+        missing = self.end - position
         if missing > len(self._events):
             return None
         return list(islice(self._events, len(self._events) - missing, None))
 
-    def stir(self) -> None:
-        """Wake everybody, if only to look whether they are still wanted."""
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+    def notify(self) -> None:
+        """Wake every waiting client, also to let it find out that its connection has ended."""
+        self._notified.set()
+        self._notified = asyncio.Event()
 
-    async def stirring(self) -> None:
-        """Wait until something happens."""
-        await self._stirred.wait()
+    async def wait(self) -> None:
+        """Wait for the next `notify`."""
+        await self._notified.wait()
 
 
 class _Corrections:
-    """Which corrections were told already.
+    """Remembers which corrections were sent.
 
-    They are noted under numbers that are drawn before the commit as well, and one may appear below those that were seen: so the mark
-    from which they are looked at stays behind for longer than a transaction may take.
+    Their numbers are drawn before their transactions commit, so a correction may appear below the numbers already seen. `cursor`, from
+    which they are read, therefore stays behind for longer than any transaction lasts.
     """
 
-    def __init__(self, mark: int, settle_seconds: float) -> None:
-        self.mark = mark
+    def __init__(self, cursor: int, settle_seconds: float) -> None:
+        self.cursor = cursor
         self._settle_seconds = settle_seconds
         self._seen: dict[int, float] = {}
 
-    def fresh(self, found: Iterable[tuple[int, int]], now: float) -> list[int]:
-        """Give the rows whose correction was not seen before. `found`: number and row of each, ascending; `now` on a steady clock."""
-        told = {row_id: None for number, row_id in found if number not in self._seen}
-        self._seen |= {number: now for number, _ in found if number not in self._seen}
+    def unseen(self, found: Iterable[tuple[int, int]], now: float) -> list[int]:
+        """Return the row ids of the corrections not seen before. `found`: number and row id, ascending; `now`: monotonic seconds."""
+        new = [(number, row_id) for number, row_id in found if number not in self._seen]
+        self._seen |= {number: now for number, _ in new}
         for number, seen in sorted(self._seen.items()):
             if now - seen < self._settle_seconds:
                 break
-            self.mark = number
+            self.cursor = number
             del self._seen[number]
-        return list(told)
+        return list(dict.fromkeys(row_id for _, row_id in new))
 
 
 class EventStream:
-    """All open streams, and the part that follows the table for them. `told`: up to which id the log knows the table."""
+    """Serves every open event stream from one loop that reads the table. `_last_id`: up to which id the log contains the table."""
 
-    def __init__(self, view: View, clock: Clock, limits: Limits) -> None:
-        self._view = view
+    def __init__(self, changes: ChangeReader, throttle: ReadThrottle, clock: Clock, limits: ServerLimits) -> None:
+        self._changes = changes
+        self._throttle = throttle
         self._clock = clock
         self._limits = limits
-        self._listeners: set[Connection] = set()
-        self._log = _Log(limits.stream_log)
-        self._told: int | None = None
-        self._begun = asyncio.Event()
+        self._clients: set[Connection] = set()
+        self._log = _Log(limits.stream_log_events)
+        self._last_id: int | None = None
+        self._started = asyncio.Event()
         self._corrections: _Corrections | None = None
-        self._changed: dict[int, None] = {}
+        self._updated: dict[int, None] = {}
         self._wake = asyncio.Event()
         self._closed = False
 
-    def changed(self, row_ids: Iterable[int] = ()) -> None:
-        """Note that this process has committed something, and which standing rows it changed without noting a correction. Never waits."""
-        if self._listeners:
-            self._changed |= dict.fromkeys(row_ids)
+    def on_commit(self, updated_row_ids: Iterable[int] = ()) -> None:
+        """Note a commit of this process, and the rows it updated without a correction in the database. Never waits."""
+        if self._clients:
+            self._updated |= dict.fromkeys(updated_row_ids)
             self._wake.set()
 
-    def count(self) -> int:
-        """Give how many listen."""
-        return len(self._listeners)
+    @property
+    def client_count(self) -> int:
+        """Return how many clients read the stream."""
+        return len(self._clients)
 
     def close(self) -> None:
-        """End every stream, and take no new one."""
+        """End every stream and accept no new one."""
         self._closed = True
-        self._begun.set()
-        self._log.stir()
+        self._started.set()
+        self._log.notify()
 
-    # --- following the table ---
+    # --- the loop that reads the table ---
 
-    async def follow(self, stop: asyncio.Event) -> None:
-        """Read what is new, whoever recorded it, while anybody listens; until told to stop."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Append new rows and corrections to the log while there are clients, until `stop` is set."""
         while not stop.is_set():
             self._wake.clear()
-            try:
-                if self._listeners:
-                    await self._look()
+            # While the table cannot be read, nothing is sent; afterwards, everything.
+            with contextlib.suppress(Unavailable):
+                if self._clients:
+                    await self._read_table()
                 else:
-                    self._rest()
-            except Unavailable:
-                # Nobody is told anything until the table can be read, and then everything.
-                pass
-            await self._clock.pause(self._limits.stream_look_seconds if self._listeners else _ASLEEP_SECONDS, self._wake, stop)
+                    self._reset()
+            await self._clock.pause(self._limits.stream_poll_seconds if self._clients else _NO_CLIENTS_SECONDS, self._wake, stop)
 
-    def _rest(self) -> None:
-        """Nobody listens: who comes next begins anew."""
-        self._told, self._corrections = None, None
-        self._begun = asyncio.Event()
-        self._changed.clear()
+    def _reset(self) -> None:
+        """Forget the position in the table: the next client starts with what is recorded from then on."""
+        self._last_id, self._corrections = None, None
+        self._started = asyncio.Event()
+        self._updated.clear()
 
-    async def _look(self) -> None:
-        if self._told is None or self._corrections is None:
-            self._corrections = _Corrections(await self._view.last_correction(), self._limits.stream_settle_seconds)
-            self._told = await self._view.settled()
-            self._begun.set()
-        await self._look_for_rows(self._told)
-        await self._look_for_corrections(self._corrections)
+    async def _read_table(self) -> None:
+        if self._last_id is None or self._corrections is None:
+            self._corrections = _Corrections(await self._throttle.run(self._changes.last_correction_id), self._limits.stream_settle_seconds)
+            self._last_id = await self._throttle.run(self._changes.safe_id)
+            self._started.set()
+        await self._read_new_rows(self._last_id)
+        await self._read_corrections(self._corrections)
 
-    async def _look_for_rows(self, told: int) -> None:
-        most = self._limits.stream_page_rows
-        while rows := await self._view.changes(told, most):
-            self._told = told = rows[-1].id
-            self._log.put([_event(RECORDED, row) for row in rows])
-            if len(rows) < most:
+    async def _read_new_rows(self, last_id: int) -> None:
+        limit = self._limits.stream_page_rows
+        while rows := await self._throttle.run(self._changes.page, last_id, limit):
+            self._last_id = last_id = rows[-1].id
+            self._log.append([_event(RECORDED, row) for row in rows])
+            if len(rows) < limit:
                 return
 
-    async def _look_for_corrections(self, corrections: _Corrections) -> None:
-        noted = await self._view.corrections(corrections.mark, self._limits.stream_log)
-        self._changed |= dict.fromkeys(corrections.fresh(noted, self._clock.monotonic()))
-        if self._changed:
-            changed, self._changed = self._changed, {}
-            self._log.put([_event(CORRECTED, row) for row in await self._view.rows(list(changed))])
+    async def _read_corrections(self, corrections: _Corrections) -> None:
+        found = await self._throttle.run(self._changes.corrections, corrections.cursor, self._limits.stream_log_events)
+        self._updated |= dict.fromkeys(corrections.unseen(found, self._clock.monotonic()))
+        if self._updated:
+            updated, self._updated = self._updated, {}
+            self._log.append([_event(CORRECTED, row) for row in await self._throttle.run(self._changes.by_ids, list(updated))])
 
-    # --- one listener ---
+    # --- one client ---
 
-    async def answer(self, request: web.BaseRequest, after: int | None) -> web.StreamResponse:
-        """Stream the rows after that id, then what comes; without an id only what comes."""
-        if self._closed or len(self._listeners) >= self._limits.streams:
-            # Not 503: the door's own health must not be judged by who watches.
+    async def handle(self, request: web.BaseRequest, after: int | None) -> web.StreamResponse:
+        """Stream the rows with an id above `after`, then new events. Without `after`, stream only new events."""
+        if self._closed or len(self._clients) >= self._limits.streams:
+            # Not 503: the number of viewers says nothing about the health of the webhook route.
             return web.Response(status=429, text="too many streams\n", headers={hdrs.RETRY_AFTER: "5"})
         connection = cast("Connection", request.protocol)
-        self._listeners.add(connection)
+        self._clients.add(connection)
         self._wake.set()
-        connection.on_lost = self._log.stir
-        connection.stream()
+        connection.on_lost = self._log.notify
+        connection.mark_streaming()
         response = web.StreamResponse(headers=HEADERS)
         response.force_close()
         try:
-            # What is recorded after the answer has begun is told; while the database is away, the answer begins nevertheless.
+            # Once the position is known, the client misses nothing. While the database is away, the response starts without it.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.stream_begin_seconds):
-                    await self._begun.wait()
+                async with asyncio.timeout(self._limits.stream_open_timeout_seconds):
+                    await self._started.wait()
             await response.prepare(request)
-            await self._write(response, _OPENING)
-            await self._tell(response, connection, after)
+            await self._write(response, _RECONNECT_DELAY)
+            await self._send_events(response, connection, after)
         except (ConnectionError, TimeoutError, Unavailable):
-            # Gone, too slow, or its past cannot be read now: it comes back and says where it was.
+            # The client has gone, reads too slowly, or asks for rows that cannot be read now. It reconnects with its last event id.
             connection.abort()
         finally:
             connection.on_lost = None
-            self._listeners.discard(connection)
+            self._clients.discard(connection)
         return response
 
-    async def _tell(self, response: web.StreamResponse, connection: Connection, after: int | None) -> None:
-        while self._told is None:
-            if self._ended(connection):
+    async def _send_events(self, response: web.StreamResponse, connection: Connection, after: int | None) -> None:
+        while self._last_id is None:
+            if self._has_ended(connection):
                 return
-            await self._wait(response, self._begun.wait())
-        place = self._log.end
-        told = self._told if after is None else await self._catch_up(response, after)
-        while not self._ended(connection):
-            events = self._log.after(place)
+            await self._wait_with_heartbeat(response, self._started.wait())
+        position = self._log.end
+        last_id = self._last_id if after is None else await self._send_from_table(response, after)
+        while not self._has_ended(connection):
+            events = self._log.since(position)
             if events is None:
-                place = self._log.end
-                told = await self._catch_up(response, told)
+                position = self._log.end
+                last_id = await self._send_from_table(response, last_id)
             elif events:
-                place += len(events)
-                told = await self._pass_on(response, events, told)
+                position += len(events)
+                last_id = await self._send_from_log(response, events, last_id)
             else:
-                await self._wait(response, self._log.stirring())
+                await self._wait_with_heartbeat(response, self._log.wait())
 
-    def _ended(self, connection: Connection) -> bool:
+    def _has_ended(self, connection: Connection) -> bool:
         return self._closed or connection.transport is None
 
-    async def _wait(self, response: web.StreamResponse, happening: Awaitable[object]) -> None:
-        """Wait, but say now and then that we are still here."""
+    async def _wait_with_heartbeat(self, response: web.StreamResponse, happening: Awaitable[object]) -> None:
+        """Wait, or write a heartbeat when the wait takes too long."""
         try:
             async with asyncio.timeout(self._limits.heartbeat_seconds):
                 await happening
         except TimeoutError:
             await self._write(response, _HEARTBEAT)
 
-    async def _pass_on(self, response: web.StreamResponse, events: Sequence[_Event], told: int) -> int:
-        """Write events; a row once, and the correction only of a row that was told: one still to come comes as it is then."""
+    async def _send_from_log(self, response: web.StreamResponse, events: Sequence[_Event], last_id: int) -> int:
+        """Write each row once, and corrections only of rows already sent: a later row arrives in its corrected form. Return the last id."""
         wanted = []
         for event in events:
-            if (event.kind == RECORDED) == (event.row_id > told):
+            if (event.kind == RECORDED) == (event.row_id > last_id):
                 wanted.append(event.data)
-                told = max(told, event.row_id)
+                last_id = max(last_id, event.row_id)
         if wanted:
             await self._write(response, b"".join(wanted))
-        return told
+        return last_id
 
-    async def _catch_up(self, response: web.StreamResponse, told: int) -> int:
-        """Write what the table holds after that id; gives the last id told."""
-        while rows := await self._view.changes(told, self._limits.stream_page_rows):
-            told = rows[-1].id
+    async def _send_from_table(self, response: web.StreamResponse, last_id: int) -> int:
+        """Write the rows of the table with an id above `last_id`. Return the last id written."""
+        while rows := await self._throttle.run(self._changes.page, last_id, self._limits.stream_page_rows):
+            last_id = rows[-1].id
             await self._write(response, b"".join(_event(RECORDED, row).data for row in rows))
-        return told
+        return last_id
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:
-        async with asyncio.timeout(self._limits.stream_write_seconds):
+        async with asyncio.timeout(self._limits.stream_write_timeout_seconds):
             await response.write(data)

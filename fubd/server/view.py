@@ -1,25 +1,19 @@
-"""What the read-only routes show: the values, and the protocol of the part that knows them.
+"""The values that the read-only routes show, and the protocol of the part that has them.
 
-Every instant is aware; which clock it is on is said where it matters. The routes write them as ISO 8601 in UTC.
+Every instant is aware; the docstrings name its clock where it matters. The routes write instants as ISO 8601 in UTC.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
-from fubd.errors import Malformed, Unavailable
 from fubd.ports import ShownRow
-from fubd.server.limits import Limits
 
-# How far back the status page may look, in hours, and how many seconds a bucket of it holds then.
+# The time spans of the status page, in hours, each with the bucket size of its timeline in seconds.
 SPANS = {1: 60, 24: 900}
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +28,7 @@ class SourceHealth:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """The last complete scrub round: share of people found as recorded, how many, and when the longest unverified was last read."""
+    """The last complete scrub round: the share of people found as recorded, their number, and the oldest time of verification."""
 
     ratio: float | None
     people: int
@@ -45,7 +39,7 @@ class Completeness:
 class Health:
     """The document of `/health`. `sources` has the keys `webhook` and `polling`.
 
-    `subscriptions` maps an event to its status, `subscription_advice` those for which the owner can do something to what that is.
+    `subscriptions` maps an event to the status of its webhook subscription; `subscription_advice` maps an event to what the owner can do.
     """
 
     mode: str
@@ -60,7 +54,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ModeChange:
-    """A mode that was announced at `since` (our clock), in words."""
+    """A mode with its reason in words, in force since `since` (our clock)."""
 
     mode: str
     reason: str
@@ -69,9 +63,9 @@ class ModeChange:
 
 @dataclass(frozen=True, slots=True)
 class ChangeCounts:
-    """How many changes each source was the first to bring, in buckets of `bucket_seconds` from `start` (by `received_at`, our clock).
+    """The number of changes each source reported first, in buckets of `bucket_seconds` from `start` (by `received_at`, our clock).
 
-    Every source has the same number of buckets; the last one holds the present moment.
+    Every source has the same number of buckets; the last one contains the current time.
     """
 
     start: datetime
@@ -81,7 +75,7 @@ class ChangeCounts:
 
 @dataclass(frozen=True, slots=True)
 class ApiBudget:
-    """FUB's global limit per `window_seconds`, what FUB said was left of it, our share of it, and our calls; null is not known yet."""
+    """FUB's global rate limit per `window_seconds`, the calls left of it, our share of it, and our calls. None: not known yet."""
 
     limit: int | None
     remaining: int | None
@@ -92,10 +86,10 @@ class ApiBudget:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the status page shows beyond `/health`. `recent` are the last changes, newest first; none with an id up to `settled` is to come.
+    """What the status page shows in addition to `/health`.
 
-    `modes` ascend; the first may lie before the window: it is the mode in force when the window began. `calls` and `started_at` are this
-    process's own.
+    `recent`: the latest changes, newest first. `safe_id`: the id up to which no further row can appear. `modes` are ascending; the first
+    may lie before the window: it was in force when the window started. `api.calls` and `started_at` are those of this process.
     """
 
     now: datetime
@@ -106,81 +100,18 @@ class Overview:
     api: ApiBudget
     pending: int
     quarantined: int
-    settled: int
+    safe_id: int
     recent: Sequence[ShownRow]
 
 
-class View(Protocol):
-    """What is known, for those who only look. Every coroutine raises Unavailable."""
+class StatusView(Protocol):
+    """The state of the daemon, as the read-only routes show it (`monitor`)."""
 
-    def unready(self) -> str | None:
-        """Give why the daemon cannot record yet, in words; None once the database answered and its schema is right."""
+    def not_ready_reason(self) -> str | None:
+        """Return why nothing can be recorded yet, in words. None once the database has answered and its schema is right."""
 
     def health(self) -> Health:
-        """Give the health document, from memory: it is there while the database is not."""
+        """Return the health document, from memory: it does not need the database."""
 
     async def overview(self, hours: int) -> Overview:
-        """Give what the status page shows, the captures and modes of the last so many hours; one of SPANS."""
-
-    async def settled(self) -> int:
-        """Give up to which id no row can appear any more; it never goes back."""
-
-    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
-        """Give at most `limit` rows with an id above `after`, ascending, none of them above `settled`.
-
-        So a row that will become visible only later has an id above every row given, and a reader who pages by id sees it.
-        """
-
-    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
-        """Give these rows, as far as they stand."""
-
-    async def last_correction(self) -> int:
-        """Give the highest number under which a correction is noted, 0 for none."""
-
-    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Give at most `limit` corrections noted under numbers above `after`, ascending: the number, and the id of the row."""
-
-
-class ThrottledView:
-    """A view that only so many ask at a time, and each only for so long; raises Unavailable when the time is over."""
-
-    def __init__(self, view: View, limits: Limits) -> None:
-        self.unready = view.unready
-        self.health = view.health
-        self._view = view
-        self._seconds = limits.view_seconds
-        self._turns = asyncio.Semaphore(limits.views)
-
-    async def overview(self, hours: int) -> Overview:
-        """See View."""
-        return await self._ask(self._view.overview, hours)
-
-    async def settled(self) -> int:
-        """See View."""
-        return await self._ask(self._view.settled)
-
-    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
-        """See View."""
-        return await self._ask(self._view.changes, after, limit)
-
-    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
-        """See View."""
-        return await self._ask(self._view.rows, ids)
-
-    async def last_correction(self) -> int:
-        """See View."""
-        return await self._ask(self._view.last_correction)
-
-    async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """See View."""
-        return await self._ask(self._view.corrections, after, limit)
-
-    async def _ask(self, question: Callable[P, Coroutine[Any, Any, T]], *arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            async with asyncio.timeout(self._seconds), self._turns:
-                return await question(*arguments, **named)
-        except TimeoutError:
-            raise Unavailable("the database did not answer in time") from None
-        except Malformed as fault:
-            # A value that somebody's column cannot even tell: no reader's fault, and no reason to end the house.
-            raise Unavailable("the database cannot show a row") from fault
+        """Return what the status page shows of the last `hours` (a key of SPANS). Raises Unavailable."""

@@ -149,10 +149,10 @@ function showModes(modes) {
 }
 
 // Up to where the list is whole: the stream goes on from there.
-let settled = 0;
+let safeId = 0;
 
 function showOverview(overview) {
-  settled = overview.settled;
+  safeId = overview.safe_id;
   timeline.show(overview);
   changes.replace(overview.recent, now());
   showModes(overview.modes);
@@ -253,7 +253,7 @@ function link(state, words) {
 }
 
 function listen() {
-  const stream = new EventSource(address(`/api/stream?after=${settled}`));
+  const stream = new EventSource(address(`/api/stream?after=${safeId}`));
   const told = (how) => (event) => {
     changes[how](JSON.parse(event.data), now());
     askOverviewSoon();

@@ -1,4 +1,4 @@
-"""A view and an inbox that live in memory, a clock, and a server on loopback built of them."""
+"""An ingestor and a view that live in memory, and a server on loopback built of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import base64
 import dataclasses
 import hmac
 import json
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
+from fubd.clock import SystemClock
 from fubd.core.observation import Delivery, Snapshot
 from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
@@ -23,10 +23,10 @@ from fubd.server import (
     ChangeCounts,
     Completeness,
     Health,
-    Limits,
+    HttpServer,
     ModeChange,
     Overview,
-    Server,
+    ServerLimits,
     SourceHealth,
 )
 
@@ -37,12 +37,12 @@ BUCKET_SECONDS = 900
 
 
 def sign(body: bytes, key: bytes = KEY) -> str:
-    """Sign as Follow Up Boss does."""
+    """Sign a body as Follow Up Boss does."""
     return hmac.new(key, base64.b64encode(body), "sha256").hexdigest()
 
 
 def stage_event(person_id: int = 42, stage: str = "Lead", event_id: str = "e-1") -> bytes:
-    """Write the body of a stage webhook."""
+    """Return the body of a peopleStageUpdated webhook."""
     return json.dumps(
         {
             "eventId": event_id,
@@ -56,7 +56,7 @@ def stage_event(person_id: int = 42, stage: str = "Lead", event_id: str = "e-1")
 
 
 def row(row_id: int, **changed: object) -> dict[str, object]:
-    """Make a recorded change as the view gives it."""
+    """Return a recorded change, as the table has it."""
     changed_at = NOW - timedelta(minutes=row_id % 600)
     return {
         "id": row_id,
@@ -75,28 +75,8 @@ def row(row_id: int, **changed: object) -> dict[str, object]:
     } | changed
 
 
-class MachineClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        """Give the wall clock."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Give seconds that only grow."""
-        return time.monotonic()
-
-    async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
-        """Wait for one of the events, at most so long."""
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        done, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for each in pending:
-            each.cancel()
-        return bool(done)
-
-
-class MemoryInbox:
-    """Keeps deliveries in a list. While `gate` is clear they wait before it; `failure`, when set, is raised instead."""
+class FakeIngestor:
+    """Keeps deliveries in a list. While `gate` is clear they wait; `failure`, when set, is raised instead."""
 
     def __init__(self) -> None:
         self.kept: list[Delivery] = []
@@ -104,28 +84,28 @@ class MemoryInbox:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
-        """Take it; the answer comes when it is kept."""
+        """Take a delivery; the future is done once it is kept."""
         answer: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
-        task = asyncio.get_running_loop().create_task(self._settle(delivery, answer))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task = asyncio.get_running_loop().create_task(self._keep(delivery, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return answer
 
-    async def _settle(self, delivery: Delivery, answer: asyncio.Future[DeliveryOutcome]) -> None:
+    async def _keep(self, delivery: Delivery, answer: asyncio.Future[DeliveryOutcome]) -> None:
         try:
-            receipt = await self.deliver(delivery)
+            outcome = await self.deliver(delivery)
         except (Unavailable, ArithmeticError) as error:
             if not answer.done():
                 answer.set_exception(error)
         else:
             if not answer.done():
-                answer.set_result(receipt)
+                answer.set_result(outcome)
 
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
-        """Keep it, and tell what it was."""
+        """Keep a delivery and return its outcome."""
         self.reached.set()
         await self.gate.wait()
         if self.failure is not None:
@@ -136,13 +116,13 @@ class MemoryInbox:
         return DeliveryOutcome.QUARANTINED if delivery.quarantine else DeliveryOutcome.ACCEPTED
 
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
-        """Take nothing: no poller is here."""
+        """Ignore the snapshot: there is no poller."""
         del snapshot
         return SnapshotResult(0, frozenset(), 0)
 
 
-def story() -> Overview:
-    """Invent a day: webhooks die in the evening, polling takes over, and they come back in the morning."""
+def example_day() -> Overview:
+    """Return a day on which webhooks fail in the evening, polling takes over, and webhooks return in the morning."""
     webhook = [0 if 50 <= at < 66 else (at * 7 + at // 5) % 6 for at in range(BUCKETS)]
     polling = [(at * 5) % 4 + 1 if 51 <= at < 67 else int(at % 23 == 11) for at in range(BUCKETS)]
     quarter = NOW.replace(minute=0, second=0)
@@ -166,27 +146,28 @@ def story() -> Overview:
         api=ApiBudget(limit=250, remaining=231, window_seconds=10.0, share=0.8, calls=2718),
         pending=2,
         quarantined=1,
-        settled=0,
+        safe_id=0,
         recent=[],
     )
 
 
-class MemoryView:
-    """Shows what a test puts into it. While `database_up` is false only what needs no database; while `gate` is clear, nothing.
+class FakeView:
+    """The status and the table of a daemon, as a test sets them.
 
-    `untold`: a value in the table cannot be shown.
+    While `database_up` is false, every read fails; while `gate` is clear, reads wait; while `unreadable`, the table has a value that cannot
+    be shown. `reads` counts the reads.
     """
 
     def __init__(self) -> None:
         self.table: list[dict[str, object]] = []
-        self.noted: list[tuple[int, int]] = []
-        self.asked = 0
+        self.corrected: list[tuple[int, int]] = []
+        self.reads = 0
         self.database_up = True
-        self.untold = False
+        self.unreadable = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.reason_unready: str | None = None
-        self.shown = Health(
+        self.not_ready: str | None = None
+        self.document = Health(
             mode="steady",
             reason="a webhook arrived 12 s ago, and the last poll found nothing missed",
             poll_interval_seconds=1800.0,
@@ -198,55 +179,55 @@ class MemoryView:
             subscriptions={"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
             completeness=Completeness(0.99987, 202_113, NOW - timedelta(hours=31)),
         )
-        self.day = story()
+        self.day = example_day()
         self.hour = ChangeCounts(NOW.replace(second=0) - timedelta(hours=1), 60, {"webhook": [0] * 60 + [3], "polling": [1] + [0] * 60})
 
-    def unready(self) -> str | None:
-        """Give why not."""
-        return self.reason_unready
+    def not_ready_reason(self) -> str | None:
+        """Return `not_ready`."""
+        return self.not_ready
 
     def health(self) -> Health:
-        """Give the document."""
-        return self.shown
+        """Return the document."""
+        return self.document
 
     async def overview(self, hours: int) -> Overview:
-        """Give the day or its last hour, with the newest rows."""
-        await self._answer()
+        """Return the day or its last hour, with the newest rows."""
+        await self._read()
         shown = self.day if hours == 24 else dataclasses.replace(self.day, change_counts=self.hour)
-        return dataclasses.replace(shown, settled=self._last(), recent=[_shown(each) for each in self.table[:-51:-1]])
+        return dataclasses.replace(shown, safe_id=self._last_id(), recent=[_shown(each) for each in self.table[:-51:-1]])
 
-    async def settled(self) -> int:
-        """Give the last id: here nobody is ever at work."""
-        await self._answer()
-        return self._last()
+    async def safe_id(self) -> int:
+        """Return the last id: there are no transactions here."""
+        await self._read()
+        return self._last_id()
 
-    async def changes(self, after: int, limit: int) -> Sequence[ShownRow]:
-        """Give rows above that id."""
-        await self._answer()
+    async def page(self, after: int, limit: int) -> Sequence[ShownRow]:
+        """Return rows above an id."""
+        await self._read()
         return [_shown(each) for each in self.table if _id(each) > after][:limit]
 
-    async def rows(self, ids: Sequence[int]) -> Sequence[ShownRow]:
-        """Give these rows."""
-        await self._answer()
+    async def by_ids(self, ids: Sequence[int]) -> Sequence[ShownRow]:
+        """Return these rows."""
+        await self._read()
         return [_shown(each) for each in self.table if _id(each) in ids]
 
-    async def last_correction(self) -> int:
-        """Give the number of the last."""
-        await self._answer()
-        return max((number for number, _ in self.noted), default=0)
+    async def last_correction_id(self) -> int:
+        """Return the id of the last correction."""
+        await self._read()
+        return max((correction_id for correction_id, _ in self.corrected), default=0)
 
     async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Give corrections above that number."""
-        await self._answer()
-        return sorted(noted for noted in self.noted if noted[0] > after)[:limit]
+        """Return corrections above an id."""
+        await self._read()
+        return sorted(each for each in self.corrected if each[0] > after)[:limit]
 
-    def _last(self) -> int:
+    def _last_id(self) -> int:
         return max((_id(each) for each in self.table), default=0)
 
-    async def _answer(self) -> None:
-        self.asked += 1
+    async def _read(self) -> None:
+        self.reads += 1
         await self.gate.wait()
-        if self.untold:
+        if self.unreadable:
             raise Malformed("the database cannot hold this: DatetimeFieldOverflowError")
         if not self.database_up:
             raise Unavailable("no database here")
@@ -260,19 +241,20 @@ def _shown(row: Mapping[str, object]) -> ShownRow:
     return ShownRow(_id(row), json.dumps(row, default=str))
 
 
-class House:
-    """A running server with what it was built of."""
+class ServerUnderTest:
+    """A server with the fakes it was built of."""
 
-    def __init__(self, *, token: str | None = None, limits: Limits | None = None, keys: Sequence[bytes] = (KEY,)) -> None:
-        self.ingestor = MemoryInbox()
-        self.view = MemoryView()
+    def __init__(self, *, token: str | None = None, limits: ServerLimits | None = None, keys: Sequence[bytes] = (KEY,)) -> None:
+        self.ingestor = FakeIngestor()
+        self.view = FakeView()
         self.metrics = Metrics(CollectorRegistry())
-        self.server = Server(
+        self.http = HttpServer(
             ingestor=self.ingestor,
             view=self.view,
+            changes=self.view,
             keys=keys,
             metrics=self.metrics,
-            clock=MachineClock(),
+            clock=SystemClock(),
             fub_now=lambda: NOW,
             token=token,
             limits=limits,
@@ -280,48 +262,55 @@ class House:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server.port}"
+        """Return the base URL."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
-        """Its port."""
-        return self.server.port
+        """Return the port it listens on."""
+        return self.http.port
 
     def record(self, row: dict[str, object]) -> None:
         """Commit a row, as this process does."""
         self.view.table.append(row)
-        self.server.changed()
+        self.http.on_commit()
 
     def correct(self, row: dict[str, object], *, noted: bool = True) -> None:
-        """Commit another form of a row that stands."""
-        at = next(at for at, each in enumerate(self.view.table) if each["id"] == row["id"])
-        self.view.table[at] = row
+        """Commit a new version of a row, with or without a correction in the database."""
+        index = next(index for index, each in enumerate(self.view.table) if each["id"] == row["id"])
+        self.view.table[index] = row
         if noted:
-            self.view.noted.append((len(self.view.noted) + 1, _id(row)))
-        self.server.changed([] if noted else [_id(row)])
+            self.view.corrected.append((len(self.view.corrected) + 1, _id(row)))
+        self.http.on_commit([] if noted else [_id(row)])
 
     def counted(self, outcome: str) -> float:
-        """Give how many deliveries the metrics count under an outcome."""
+        """Return how many deliveries the metrics count under an outcome."""
         return self.metrics.registry.get_sample_value("fubd_webhook_deliveries_total", {"outcome": outcome}) or 0.0
 
     def acknowledged(self) -> float:
-        """Give how many answers the histogram holds."""
+        """Return how many answers the histogram has."""
         return self.metrics.registry.get_sample_value("fubd_webhook_ack_seconds_count") or 0.0
+
+    def is_balanced(self) -> bool:
+        """Return whether every answer has exactly one outcome, in the plain counts and in the metrics."""
+        handler = self.http.webhook_handler
+        outcomes = sum(handler.outcomes.values())
+        counted = sum(self.counted(outcome) for outcome in handler.outcomes)
+        return handler.answered == outcomes == counted == self.acknowledged()
 
 
 @asynccontextmanager
-async def running(
-    *, token: str | None = None, limits: Limits | None = None, keys: Sequence[bytes] = (KEY,), port: int = 0
-) -> AsyncIterator[House]:
+async def running_server(
+    *, token: str | None = None, limits: ServerLimits | None = None, keys: Sequence[bytes] = (KEY,), port: int = 0
+) -> AsyncIterator[ServerUnderTest]:
     """Run a server on loopback."""
-    house = House(token=token, limits=limits, keys=keys)
-    await house.server.start(port=port, host="127.0.0.1")
-    over = asyncio.Event()
+    server = ServerUnderTest(token=token, limits=limits, keys=keys)
+    await server.http.start(port=port, host="127.0.0.1")
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(house.server.follow(over))
+        group.create_task(server.http.run_stream(stop))
         try:
-            yield house
+            yield server
         finally:
-            over.set()
-            await house.server.stop(within_seconds=1)
+            stop.set()
+            await server.http.stop(within_seconds=1)

@@ -1,4 +1,4 @@
-"""Recorded changes, by page."""
+"""Recorded changes, page by page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import cast
 import aiohttp
 import pytest
 
-from fubd.server import Limits
-from tests.server.fakes import row, running
+from fubd.server import ServerLimits
+from tests.server.fakes import row, running_server
 
 
 async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str, object]]:
@@ -19,14 +19,14 @@ async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str
 
 
 async def test_changes_are_paged_by_id(web: aiohttp.ClientSession) -> None:
-    """A reader who follows `next_after` sees every row once, ascending, and keeps its place at the end."""
-    async with running() as house:
-        house.view.table = [row(each) for each in range(1, 251)]
+    """A client that follows `next_after` gets every row once, ascending, and keeps its position at the end."""
+    async with running_server() as server:
+        server.view.table = [row(each) for each in range(1, 251)]
         seen: list[object] = []
         after: object = 0
         pages: list[int] = []
         while not pages or pages[-1]:
-            status, page = await read_json(web, f"{house.url}/api/changes?after={after}")
+            status, page = await read_json(web, f"{server.url}/api/changes?after={after}")
             assert status == 200
             rows = cast("list[dict[str, object]]", page["changes"])
             pages.append(len(rows))
@@ -38,10 +38,10 @@ async def test_changes_are_paged_by_id(web: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("limit", [1, 1000, 1001, 10**9])
 async def test_a_page_has_at_most_a_thousand_rows(web: aiohttp.ClientSession, limit: int) -> None:
-    """A larger wish is cut, not refused."""
-    async with running() as house:
-        house.view.table = [row(each) for each in range(1, 1101)]
-        _, page = await read_json(web, f"{house.url}/api/changes?limit={limit}")
+    """A larger limit is reduced, not refused."""
+    async with running_server() as server:
+        server.view.table = [row(each) for each in range(1, 1101)]
+        _, page = await read_json(web, f"{server.url}/api/changes?limit={limit}")
         assert len(cast("list[object]", page["changes"])) == min(limit, 1000)
 
 
@@ -49,24 +49,24 @@ async def test_a_page_has_at_most_a_thousand_rows(web: aiohttp.ClientSession, li
     "query", ["after=", "after=-1", "after=x", "after=1.5", "after=%D9%A3", f"after={2**63}", "limit=0", "limit=", "limit=x"]
 )
 @pytest.mark.parametrize("path", ["/api/changes", "/api/stream"])
-async def test_a_bad_number_is_told(web: aiohttp.ClientSession, path: str, query: str) -> None:
-    """400, with a JSON error that says what is wanted."""
+async def test_an_invalid_number_is_answered_400(web: aiohttp.ClientSession, path: str, query: str) -> None:
+    """The JSON error says what is accepted."""
     if path == "/api/stream" and query.startswith("limit"):
         path = "/api/changes"
-    async with running() as house:
-        status, answer = await read_json(web, f"{house.url}{path}?{query}")
+    async with running_server() as server:
+        status, answer = await read_json(web, f"{server.url}{path}?{query}")
         assert status == 400
         assert "must be a whole number" in str(answer["error"])
 
 
-async def test_a_database_that_is_away_is_told(web: aiohttp.ClientSession) -> None:
-    """503 for what needs it, also when it says nothing at all for too long."""
-    async with running(limits=Limits(view_seconds=0.05)) as house:
-        house.view.database_up = False
+async def test_reads_are_answered_503_while_the_database_is_away(web: aiohttp.ClientSession) -> None:
+    """Also when the database does not answer in time."""
+    async with running_server(limits=ServerLimits(read_timeout_seconds=0.05)) as server:
+        server.view.database_up = False
         for path in ("/api/changes", "/api/overview"):
-            status, answer = await read_json(web, f"{house.url}{path}")
+            status, answer = await read_json(web, f"{server.url}{path}")
             assert (status, answer) == (503, {"error": "the database does not answer"})
-        house.view.database_up = True
-        house.view.gate.clear()
+        server.view.database_up = True
+        server.view.gate.clear()
         for path in ("/api/changes", "/api/overview"):
-            assert (await read_json(web, f"{house.url}{path}"))[0] == 503
+            assert (await read_json(web, f"{server.url}{path}"))[0] == 503

@@ -1,4 +1,4 @@
-"""The probes, the health document, the metrics, the token, and the page's own files."""
+"""The probes, the health document, the metrics, the token, and the files of the status page."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import base64
 import aiohttp
 import pytest
 
-from tests.server.fakes import running, stage_event
+from tests.server.fakes import running_server, stage_event
 from tests.server.senders import post
 
 
-async def test_the_probes_tell_life_from_readiness(web: aiohttp.ClientSession) -> None:
-    """It is alive at once, and ready when nothing speaks against it, else with the reason."""
-    async with running() as house:
+async def test_healthz_is_200_at_once_and_readyz_gives_a_reason(web: aiohttp.ClientSession) -> None:
+    """`/healthz` answers 200 at once; `/readyz` answers 200, or 503 with the reason."""
+    async with running_server() as server:
         for reason, status, text in (
             (None, 200, "ready\n"),
             ("the schema is from a newer version", 503, "the schema is from a newer version\n"),
         ):
-            house.view.reason_unready = reason
-            async with web.get(f"{house.url}/healthz") as response:
+            server.view.not_ready = reason
+            async with web.get(f"{server.url}/healthz") as response:
                 assert response.status == 200
-            async with web.get(f"{house.url}/readyz", headers={"Host": "healthcheck.railway.app"}) as response:
+            async with web.get(f"{server.url}/readyz", headers={"Host": "healthcheck.railway.app"}) as response:
                 assert (response.status, await response.text()) == (status, text)
 
 
-async def test_the_health_document_has_its_shape(web: aiohttp.ClientSession) -> None:
-    """Every key of it is there, instants in UTC or null, whether or not the database answers."""
-    async with running() as house:
-        house.view.database_up = False
-        async with web.get(f"{house.url}/health") as response:
+async def test_the_health_document_is_complete(web: aiohttp.ClientSession) -> None:
+    """It has every key, with instants in UTC or null, also while the database is away."""
+    async with running_server() as server:
+        server.view.database_up = False
+        async with web.get(f"{server.url}/health") as response:
             assert (response.status, response.content_type) == (200, "application/json")
             document = await response.json()
         assert document == {
@@ -53,11 +53,11 @@ async def test_the_health_document_has_its_shape(web: aiohttp.ClientSession) -> 
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/none", "application/openmetrics-text; version=1.0.0", ""])
-async def test_the_metrics_have_one_form_for_every_reader(web: aiohttp.ClientSession, accept: str) -> None:
-    """Nothing that a scraper asks for makes a 406."""
-    async with running() as house:
-        await post(web, house, stage_event())
-        async with web.get(f"{house.url}/metrics", headers={"Accept": accept}) as response:
+async def test_the_metrics_have_one_format_for_every_client(web: aiohttp.ClientSession, accept: str) -> None:
+    """No Accept header leads to a 406."""
+    async with running_server() as server:
+        await post(web, server, stage_event())
+        async with web.get(f"{server.url}/metrics", headers={"Accept": accept}) as response:
             assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
             assert 'fubd_webhook_deliveries_total{outcome="accepted"} 1.0\n' in await response.text()
 
@@ -67,14 +67,14 @@ TOKEN = "invented:tökén"
 
 
 def basic(credentials: str) -> str:
-    """Write a Basic authorization."""
+    """Return the value of a Basic Authorization header."""
     return "Basic " + base64.b64encode(credentials.encode()).decode()
 
 
 @pytest.mark.parametrize("path", GUARDED)
-async def test_the_token_guards_what_shows_data(web: aiohttp.ClientSession, path: str) -> None:
-    """As a bearer token or as a password it opens; anything else is 401, and a browser is made to ask."""
-    async with running(token=TOKEN) as house:
+async def test_the_token_protects_what_shows_data(web: aiohttp.ClientSession, path: str) -> None:
+    """It is accepted as a bearer token or as a password; anything else is 401, and makes a browser ask for it."""
+    async with running_server(token=TOKEN) as server:
         for authorization, status in (
             (f"Bearer {TOKEN}", 200),
             (f"bearer {TOKEN}", 200),
@@ -91,24 +91,24 @@ async def test_the_token_guards_what_shows_data(web: aiohttp.ClientSession, path
             (basic("anyone"), 401),
         ):
             headers = {} if authorization is None else {"Authorization": authorization}
-            async with web.head(f"{house.url}{path}", headers=headers) as response:
+            async with web.head(f"{server.url}{path}", headers=headers) as response:
                 assert (authorization, response.status) == (authorization, status)
                 assert status == 200 or response.headers["WWW-Authenticate"].startswith("Basic realm=")
 
 
-async def test_the_token_does_not_guard_probes_and_the_door(web: aiohttp.ClientSession) -> None:
-    """The platform and Follow Up Boss do not know it."""
-    async with running(token=TOKEN) as house:
+async def test_the_probes_and_the_webhook_route_need_no_token(web: aiohttp.ClientSession) -> None:
+    """The platform and Follow Up Boss do not have it."""
+    async with running_server(token=TOKEN) as server:
         for path in ("/healthz", "/readyz"):
-            async with web.get(f"{house.url}{path}") as response:
+            async with web.get(f"{server.url}{path}") as response:
                 assert response.status == 200
-        assert (await post(web, house, stage_event())).status == 200
+        assert (await post(web, server, stage_event())).status == 200
 
 
-async def test_the_page_may_load_only_its_own(web: aiohttp.ClientSession) -> None:
-    """Its policy allows no inline script and no foreign host, and the files it names are there with their types."""
-    async with running() as house:
-        async with web.get(f"{house.url}/") as response:
+async def test_the_page_may_load_only_its_own_files(web: aiohttp.ClientSession) -> None:
+    """Its content security policy allows no inline script and no other host, and its files have their content types."""
+    async with running_server() as server:
+        async with web.get(f"{server.url}/") as response:
             assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
             policy = response.headers["Content-Security-Policy"]
             assert (policy.split(";")[0], "unsafe" in policy) == ("default-src 'none'", False)
@@ -116,5 +116,5 @@ async def test_the_page_may_load_only_its_own(web: aiohttp.ClientSession) -> Non
             text = await response.text()
         for name, kind in (("status.js", "text/javascript"), ("status.css", "text/css"), ("icon.svg", "image/svg+xml")):
             assert f'"/web/{name}"' in text
-            async with web.get(f"{house.url}/web/{name}") as response:
+            async with web.get(f"{server.url}/web/{name}") as response:
                 assert (response.status, response.content_type) == (200, kind)

@@ -1,4 +1,4 @@
-"""The door over real sockets, under every kind of sender."""
+"""The webhook route over real sockets, with every kind of sender."""
 
 from __future__ import annotations
 
@@ -16,95 +16,95 @@ from yarl import URL
 from fubd.core.observation import StageEvent
 from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.errors import Unavailable
-from fubd.server import Limits
-from tests.server.fakes import KEY, running, sign, stage_event
-from tests.server.senders import MIB, PATIENCE_SECONDS, balanced, connect, exchange, head, post, rest_of, until
+from fubd.server import ServerLimits
+from tests.server.fakes import KEY, running_server, sign, stage_event
+from tests.server.senders import MIB, PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("path", [*WEBHOOK_ROUTES, f"{WEBHOOK_ROUTES[0]}?account=7", "/webhook/%66ub"])
-async def test_a_genuine_delivery_is_answered_200_once_kept(web: aiohttp.ClientSession, path: str) -> None:
-    """Both routes take it, also with a query or an odd spelling, and it is decoded and counted."""
-    async with running() as house:
+async def test_a_genuine_delivery_is_answered_200(web: aiohttp.ClientSession, path: str) -> None:
+    """Both routes accept it, also with a query or an escaped path, and it is decoded and counted."""
+    async with running_server() as server:
         body = stage_event()
-        target = URL(f"{house.url}{path}", encoded=True)
+        target = URL(f"{server.url}{path}", encoded=True)
         async with web.post(target, data=body, headers={"FUB-Signature": sign(body)}) as response:
             assert (response.status, await response.text()) == (200, "accepted")
-        assert [type(each.content) for each in house.ingestor.kept] == [StageEvent]
-        assert house.ingestor.kept[0].body == body
-        assert (house.server.door.answered_200, house.counted("accepted")) == (1, 1)
-        assert balanced(house)
+        assert [type(each.content) for each in server.ingestor.kept] == [StageEvent]
+        assert server.ingestor.kept[0].body == body
+        assert (server.http.webhook_handler.answered, server.counted("accepted")) == (1, 1)
+        assert server.is_balanced()
 
 
 async def test_each_outcome_is_counted_under_its_name(web: aiohttp.ClientSession) -> None:
-    """A duplicate and a quarantined delivery are answered 200 like a new one, and told apart in the counts."""
-    async with running() as house:
+    """A duplicate and a quarantined delivery are answered 200 like a new one, and counted separately."""
+    async with running_server() as server:
         for body in (stage_event(), stage_event(), b"not JSON"):
-            assert (await post(web, house, body)).status == 200
-        assert [house.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
-        assert house.server.door.answered_200 == 3
-        assert balanced(house)
+            assert (await post(web, server, body)).status == 200
+        assert [server.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
+        assert server.http.webhook_handler.answered == 3
+        assert server.is_balanced()
 
 
 @pytest.mark.parametrize("signature", [None, "", "0" * 64, sign(b"another body"), "ключ", sign(stage_event()).upper()])
 async def test_a_forged_delivery_is_answered_401_and_kept_nowhere(
     web: aiohttp.ClientSession, signature: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the right signature nothing reaches the inbox or the log; it is only counted."""
+    """Without a valid signature nothing reaches the ingestor or the log; it is only counted."""
     with caplog.at_level(logging.DEBUG, "fubd"):
-        async with running() as house:
+        async with running_server() as server:
             headers = {} if signature is None else {"FUB-Signature": signature}
-            async with web.post(f"{house.url}{WEBHOOK_ROUTES[0]}", data=stage_event(), headers=headers) as response:
+            async with web.post(f"{server.url}{WEBHOOK_ROUTES[0]}", data=stage_event(), headers=headers) as response:
                 assert response.status == 401
-            assert house.ingestor.kept == []
-            assert house.counted("forged") == 1
-            assert balanced(house)
+            assert server.ingestor.kept == []
+            assert server.counted("forged") == 1
+            assert server.is_balanced()
     assert caplog.records == []
 
 
-async def test_both_keys_open_the_door_while_rotating(web: aiohttp.ClientSession) -> None:
-    """A delivery signed with the previous key is genuine as well."""
-    async with running(keys=[b"newer", KEY]) as house:
-        assert (await post(web, house, stage_event())).status == 200
-        assert (await post(web, house, stage_event(7), FUB_Signature=sign(stage_event(7), b"newer"))).status == 200
+async def test_both_keys_are_accepted_while_rotating(web: aiohttp.ClientSession) -> None:
+    """A delivery signed with the previous key is also genuine."""
+    async with running_server(keys=[b"newer", KEY]) as server:
+        assert (await post(web, server, stage_event())).status == 200
+        assert (await post(web, server, stage_event(7), FUB_Signature=sign(stage_event(7), b"newer"))).status == 200
 
 
-async def test_a_body_of_the_largest_size_is_taken(web: aiohttp.ClientSession) -> None:
+async def test_a_body_of_the_largest_size_is_accepted(web: aiohttp.ClientSession) -> None:
     """Exactly 1 MiB is not over 1 MiB."""
-    async with running() as house:
-        assert (await post(web, house, b" " * MIB)).status == 200
-        assert (await post(web, house, b" " * (MIB + 1))).status == 413
-        assert balanced(house)
+    async with running_server() as server:
+        assert (await post(web, server, b" " * MIB)).status == 200
+        assert (await post(web, server, b" " * (MIB + 1))).status == 413
+        assert server.is_balanced()
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes() -> None:
-    """The answer comes though no byte of the body was sent."""
-    async with running() as house:
-        reader, writer = await connect(house)
+    """The response comes although no byte of the body was sent."""
+    async with running_server() as server:
+        reader, writer = await connect(server)
         writer.write(head(b"", length=MIB + 1))
         assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
         writer.close()
-        assert house.counted("too_large") == 1
-        assert balanced(house)
+        assert server.counted("too_large") == 1
+        assert server.is_balanced()
 
 
 async def test_a_body_without_declared_length_is_refused_once_it_is_too_long() -> None:
     """Reading a chunked body stops at the limit, signed or not."""
-    async with running() as house:
-        reader, writer = await connect(house)
+    async with running_server() as server:
+        reader, writer = await connect(server)
         writer.write(head(b"", "Transfer-Encoding: chunked"))
         for _ in range(5):
             writer.write(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
         assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
         writer.close()
-        assert house.counted("too_large") == 1
+        assert server.counted("too_large") == 1
 
 
-async def test_a_body_that_comes_in_pieces_is_taken() -> None:
-    """Head, and the body in two chunks, each on its own."""
-    async with running() as house:
+async def test_a_body_in_pieces_is_accepted() -> None:
+    """Head and two chunks of the body arrive separately."""
+    async with running_server() as server:
         body = stage_event()
-        reader, writer = await connect(house)
+        reader, writer = await connect(server)
         for part in (
             head(body, "Transfer-Encoding: chunked"),
             b"5\r\n" + body[:5] + b"\r\n",
@@ -116,22 +116,22 @@ async def test_a_body_that_comes_in_pieces_is_taken() -> None:
         writer.write(b"0\r\n\r\n")
         assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
-        assert len(house.ingestor.kept) == 1
+        assert len(server.ingestor.kept) == 1
 
 
-async def test_only_so_many_large_bodies_are_taken_in_at_a_time(web: aiohttp.ClientSession) -> None:
-    """The next one waits until a place is free, and is then taken; usual deliveries pass by them."""
-    async with running(limits=Limits(large_bodies=1)) as house:
+async def test_the_number_of_large_bodies_read_at_a_time_is_limited(web: aiohttp.ClientSession) -> None:
+    """The next one waits for a place and is then accepted; usual deliveries do not wait."""
+    async with running_server(limits=ServerLimits(large_bodies=1)) as server:
         first, second = (stage_event(event_id=f"e-{each}") + b" " * (MIB // 2) for each in range(2))
-        reader, writer = await connect(house)
-        # With next to nothing on the way, what was sent was taken in, and so the only place is taken.
+        reader, writer = await connect(server)
+        # With minimal buffers, bytes that were sent have been read by the server: the only place is taken.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         writer.transport.set_write_buffer_limits(high=0)
         writer.write(head(first, length=len(first)) + first[:-1])
         await writer.drain()
-        other_reader, other_writer = await connect(house)
+        other_reader, other_writer = await connect(server)
         other_writer.write(head(second, length=len(second)) + second)
-        assert (await post(web, house, stage_event(event_id="usual"))).status == 200
+        assert (await post(web, server, stage_event(event_id="usual"))).status == 200
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await other_reader.read(1)
@@ -139,34 +139,34 @@ async def test_only_so_many_large_bodies_are_taken_in_at_a_time(web: aiohttp.Cli
         for answered, closed in ((reader, writer), (other_reader, other_writer)):
             assert (await until(answered, b"\r\n")).startswith(b"HTTP/1.1 200 ")
             closed.close()
-        assert len(house.ingestor.kept) == 3
+        assert len(server.ingestor.kept) == 3
 
 
-async def test_a_body_that_does_not_come_is_answered_408() -> None:
-    """The sender has so many seconds for the whole body, then the connection ends."""
-    async with running(limits=Limits(body_seconds=0.05, linger_seconds=0.05)) as house:
-        reader, writer = await connect(house)
+async def test_a_body_that_does_not_arrive_is_answered_408() -> None:
+    """The sender has a time limit for the whole body, then the connection is closed."""
+    async with running_server(limits=ServerLimits(body_timeout_seconds=0.05, linger_seconds=0.05)) as server:
+        reader, writer = await connect(server)
         writer.write(head(b"{}", length=2) + b"{")
         answer = await rest_of(reader)
         assert answer.startswith(b"HTTP/1.1 408 ")
         writer.close()
-        assert house.counted("too_slow") == 1
-        assert balanced(house)
+        assert server.counted("too_slow") == 1
+        assert server.is_balanced()
 
 
-async def test_a_body_that_breaks_off_is_counted_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    """A sender that hangs up in the middle leaves no trace, and the next one is served."""
-    async with running() as house:
-        _, writer = await connect(house)
+async def test_an_incomplete_body_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """A sender that disconnects in the middle of a body leaves no trace, and the next one is served."""
+    async with running_server() as server:
+        _, writer = await connect(server)
         writer.write(head(b"{}", length=2) + b"{")
         await writer.drain()
         writer.close()
         await writer.wait_closed()
         body = stage_event()
-        answer = await exchange(house, head(body, "Connection: close", length=len(body)) + body)
+        answer = await exchange(server, head(body, "Connection: close", length=len(body)) + body)
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert (len(house.ingestor.kept), house.server.door.answered) == (1, 1)
-        assert balanced(house)
+        assert (len(server.ingestor.kept), server.http.webhook_handler.answered) == (1, 1)
+        assert server.is_balanced()
     assert caplog.records == []
 
 
@@ -187,85 +187,84 @@ async def test_a_body_that_breaks_off_is_counted_nowhere(caplog: pytest.LogCaptu
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
     ],
 )
-async def test_what_is_not_http_is_a_bad_request(framing: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """Broken framing and floods of headers are answered 400, in silence, and are no delivery."""
-    async with running(limits=Limits(linger_seconds=0.05)) as house:
-        answer = await exchange(house, framing)
+async def test_bytes_that_are_not_http_are_answered_400(framing: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken framing and too many headers are no delivery and are not logged."""
+    async with running_server(limits=ServerLimits(linger_seconds=0.05)) as server:
+        answer = await exchange(server, framing)
         assert answer.startswith(b"HTTP/1.0 400 ")
-        assert house.server.door.answered == 0
+        assert server.http.webhook_handler.answered == 0
     assert caplog.records == []
 
 
-async def test_an_unavailable_inbox_is_answered_503(web: aiohttp.ClientSession) -> None:
-    """The sender is asked to come again: at a moment the inbox wishes, or at a usual one."""
-    async with running() as house:
-        house.ingestor.failure = Unavailable("the database is away")
-        response = await post(web, house, stage_event())
+async def test_an_unavailable_ingestor_is_answered_503(web: aiohttp.ClientSession) -> None:
+    """`Retry-After` is the delay that the ingestor asks for, or the usual one."""
+    async with running_server() as server:
+        server.ingestor.failure = Unavailable("the database is away")
+        response = await post(web, server, stage_event())
         assert (response.status, response.headers["Retry-After"]) == (503, "30")
-        house.ingestor.failure = Unavailable("the database is away", retry_after=6.2)
-        assert (await post(web, house, stage_event())).headers["Retry-After"] == "7"
-        assert house.counted("unavailable") == 2
-        assert balanced(house)
+        server.ingestor.failure = Unavailable("the database is away", retry_after=6.2)
+        assert (await post(web, server, stage_event())).headers["Retry-After"] == "7"
+        assert server.counted("unavailable") == 2
+        assert server.is_balanced()
 
 
-async def test_a_silent_inbox_is_answered_503_and_goes_on(web: aiohttp.ClientSession) -> None:
-    """The sender does not wait longer than promised, and the delivery is kept all the same once the inbox can."""
-    async with running(limits=Limits(deliver_seconds=0.05)) as house:
-        house.ingestor.gate.clear()
-        assert (await post(web, house, stage_event())).status == 503
-        assert house.ingestor.kept == []
-        house.ingestor.gate.set()
-        await eventually(lambda: len(house.ingestor.kept) == 1)
+async def test_a_slow_ingestor_is_answered_503_and_still_keeps_the_delivery(web: aiohttp.ClientSession) -> None:
+    """The sender does not wait longer than promised, and the delivery is kept once the ingestor can."""
+    async with running_server(limits=ServerLimits(ingest_timeout_seconds=0.05)) as server:
+        server.ingestor.gate.clear()
+        assert (await post(web, server, stage_event())).status == 503
+        assert server.ingestor.kept == []
+        server.ingestor.gate.set()
+        await eventually(lambda: len(server.ingestor.kept) == 1)
 
 
-async def test_a_bug_behind_the_door_is_told_in_the_log_and_answered_503(
-    web: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing was committed, so the sender must come again; the sender is never told 500."""
-    async with running() as house:
-        house.ingestor.failure = ZeroDivisionError("a bug")
-        assert (await post(web, house, stage_event())).status == 503
-        assert [record.getMessage() for record in caplog.records] == ["a delivery could not be recorded"]
-        assert balanced(house)
+async def test_an_unexpected_error_is_logged_and_answered_503(web: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was committed, so the sender has to retry; it is never answered 500."""
+    async with running_server() as server:
+        server.ingestor.failure = ZeroDivisionError("a bug")
+        assert (await post(web, server, stage_event())).status == 503
+        (record,) = caplog.records
+        assert record.getMessage().startswith("recording a delivery failed")
+        assert server.is_balanced()
 
 
-async def test_a_delivery_whose_sender_hung_up_is_still_kept() -> None:
-    """Once the whole body is here, nobody has to wait for it to be recorded."""
-    async with running() as house:
-        house.ingestor.gate.clear()
+async def test_a_delivery_whose_sender_disconnected_is_still_kept() -> None:
+    """Once the whole body has arrived, it is recorded without its sender."""
+    async with running_server() as server:
+        server.ingestor.gate.clear()
         body = stage_event()
-        _, writer = await connect(house)
+        _, writer = await connect(server)
         writer.write(head(body, length=len(body)) + body)
-        await house.ingestor.reached.wait()
+        await server.ingestor.reached.wait()
         writer.transport.abort()
-        house.ingestor.gate.set()
-        await house.server.stop(within_seconds=PATIENCE_SECONDS)
-        assert len(house.ingestor.kept) == 1
-        assert balanced(house)
+        server.ingestor.gate.set()
+        await server.http.stop(within_seconds=PATIENCE_SECONDS)
+        assert len(server.ingestor.kept) == 1
+        assert server.is_balanced()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "nonsense", "gzip, gzip"])
 @pytest.mark.parametrize("packed", [True, False])
-async def test_a_body_is_taken_as_it_came(web: aiohttp.ClientSession, encoding: str, packed: bool) -> None:
-    """Whatever its encoding claims, the received bytes are what is verified and kept."""
-    async with running() as house:
+async def test_a_body_is_verified_and_kept_as_received(web: aiohttp.ClientSession, encoding: str, packed: bool) -> None:
+    """Whatever its Content-Encoding says, the received bytes are verified and kept."""
+    async with running_server() as server:
         body = gzip.compress(stage_event()) if packed else stage_event()
-        assert (await post(web, house, body, Content_Encoding=encoding)).status == 200
-        assert [each.body for each in house.ingestor.kept] == [body]
+        assert (await post(web, server, body, Content_Encoding=encoding)).status == 200
+        assert [each.body for each in server.ingestor.kept] == [body]
 
 
 @pytest.mark.parametrize("kind", ["", "text/html", "application/x-www-form-urlencoded", "multipart/form-data", "a/b; charset=x", ";;=,"])
 async def test_the_content_type_does_not_matter(web: aiohttp.ClientSession, kind: str) -> None:
-    """Only the body's bytes count."""
-    async with running() as house:
-        assert (await post(web, house, stage_event(), Content_Type=kind, Accept="image/png")).status == 200
+    """Only the bytes of the body count."""
+    async with running_server() as server:
+        assert (await post(web, server, stage_event(), Content_Type=kind, Accept="image/png")).status == 200
 
 
-async def test_a_sender_who_asks_first_is_told_to_go_on() -> None:
-    """`Expect: 100-continue` is answered before the body, and the answer follows."""
-    async with running() as house:
+async def test_a_sender_that_expects_100_continue_gets_it() -> None:
+    """The interim response comes before the body, and the final one after it."""
+    async with running_server() as server:
         body = stage_event()
-        reader, writer = await connect(house)
+        reader, writer = await connect(server)
         writer.write(head(body, "Expect: 100-Continue", length=len(body)))
         assert await until(reader, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(body)
@@ -274,33 +273,33 @@ async def test_a_sender_who_asks_first_is_told_to_go_on() -> None:
 
 
 @pytest.mark.parametrize("expectation", ["100-continue", "a miracle", "", "100-continue, 100-continue"])
-async def test_an_odd_expectation_is_no_error(expectation: str) -> None:
-    """What else is expected is not our business: no 417."""
-    async with running() as house:
+async def test_any_other_expectation_is_ignored(expectation: str) -> None:
+    """The server never answers 417."""
+    async with running_server() as server:
         body = stage_event()
-        answer = await exchange(house, head(body, f"Expect: {expectation}", "Connection: close", length=len(body)) + body)
+        answer = await exchange(server, head(body, f"Expect: {expectation}", "Connection: close", length=len(body)) + body)
         assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("path", WEBHOOK_ROUTES)
-async def test_the_door_takes_only_post(method: str, path: str) -> None:
-    """Another method is 405 with the right one named, and is no delivery."""
-    async with running() as house:
-        answer = await exchange(house, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+async def test_the_webhook_route_accepts_only_post(method: str, path: str) -> None:
+    """Another method is 405 with an Allow header, and is no delivery."""
+    async with running_server() as server:
+        answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 405 ")
         assert b"\r\nAllow: POST\r\n" in answer
-        assert house.server.door.answered == 0
+        assert server.http.webhook_handler.answered == 0
 
 
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/webhook", "/webhook/fub/", "//webhook/fub", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
 )
 async def test_an_unknown_path_is_404(path: str) -> None:
-    """For any method, in plain text."""
-    async with running() as house:
+    """The answer is plain text, for any method."""
+    async with running_server() as server:
         for method in ("GET", "POST", "OPTIONS"):
-            answer = await exchange(house, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+            answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
             assert answer.startswith(b"HTTP/1.1 404 ")
             assert b"text/plain" in answer
 
@@ -334,17 +333,17 @@ REQUESTS = st.builds(
 
 
 async def test_no_sender_can_cause_a_server_error(caplog: pytest.LogCaptureFixture) -> None:
-    """Any request at all is answered below 500 or not at all, never 406 or 410, and nothing is logged for it."""
+    """Any request gets a status below 500 or no response, never 406 or 410, and nothing is logged for it."""
     loop = asyncio.get_running_loop()
-    async with running(limits=Limits(body_seconds=0.02, head_seconds=0.02, linger_seconds=0.02)) as house:
+    async with running_server(limits=ServerLimits(body_timeout_seconds=0.02, head_timeout_seconds=0.02, linger_seconds=0.02)) as server:
 
         @settings(max_examples=150)
         @given(REQUESTS | st.binary(max_size=200))
         def check(sent: bytes) -> None:
-            answer = asyncio.run_coroutine_threadsafe(exchange(house, sent), loop).result(PATIENCE_SECONDS)
+            answer = asyncio.run_coroutine_threadsafe(exchange(server, sent), loop).result(PATIENCE_SECONDS)
             statuses = [int(line.split()[1]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
             assert all(status < 500 and status not in {406, 410} for status in statuses)
 
         await asyncio.to_thread(check)
-        assert balanced(house)
+        assert server.is_balanced()
     assert caplog.records == []

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from fubd.server import ModeChange, SourceHealth
-from tests.server.fakes import BUCKETS, NOW, House, MemoryView, row, running
+from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page
 
 LIVE = "document.querySelector('#link').dataset.state === 'live'"
@@ -25,40 +25,40 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def house() -> AsyncIterator[House]:
+async def server() -> AsyncIterator[ServerUnderTest]:
     """Give a running server with some changes to show."""
-    async with running() as made:
+    async with running_server() as made:
         made.view.table = [row(each) for each in range(1, 31)]
         yield made
 
 
-async def show(page: Page, house: House, *, width: int = 1280, dark: bool = False) -> None:
+async def show(page: Page, server: ServerUnderTest, *, width: int = 1280, dark: bool = False) -> None:
     """Open the page and wait until it has everything."""
-    await page.open(f"{house.url}/", width=width, dark=dark)
+    await page.open(f"{server.url}/", width=width, dark=dark)
     await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
 
 
-def fail_over(view: MemoryView) -> None:
+def fail_over(view: FakeView) -> None:
     """Let the webhooks die and polling take over."""
     webhook = dataclasses.replace(
-        view.shown.sources["webhook"], status="STALE - Check webhook server", last_heard=NOW - timedelta(hours=1, minutes=12)
+        view.document.sources["webhook"], status="STALE - Check webhook server", last_heard=NOW - timedelta(hours=1, minutes=12)
     )
-    view.shown = dataclasses.replace(
-        view.shown,
+    view.document = dataclasses.replace(
+        view.document,
         mode="failover",
         reason="a poll found 3 changes that no webhook had told",
         poll_interval_seconds=30.0,
-        sources={**view.shown.sources, "webhook": webhook},
-        subscriptions={**view.shown.subscriptions, "peopleStageUpdated": "disabled"},
+        sources={**view.document.sources, "webhook": webhook},
+        subscriptions={**view.document.subscriptions, "peopleStageUpdated": "disabled"},
         subscription_advice={"peopleStageUpdated": "set it to Active"},
     )
     change = ModeChange("failover", "a poll found 3 changes that no webhook had told", NOW)
     view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
 
 
-async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: House) -> None:
+async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, server: ServerUnderTest) -> None:
     """Everything an owner asks for stands there in words, with ages on the server's clock."""
-    await show(page, house)
+    await show(page, server)
     mode = await page.text("#mode")
     for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Polls every\n30 min", "7 min ago"):
         assert told in mode
@@ -80,29 +80,29 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, house: H
     assert await page.text("#readout") == "160 changes came first by webhook, 43 by polling."
 
 
-async def test_a_change_appears_without_reload(page: Page, house: House) -> None:
+async def test_a_change_appears_without_reload(page: Page, server: ServerUnderTest) -> None:
     """What is recorded now stands first within a moment, and a correction changes the row in its place."""
-    await show(page, house)
+    await show(page, server)
     await page.value("window.sameDocument = true")
     new = row(
         31, first_name="Noor", last_name="Voorbeeld", stage_from="Contacted", stage_to="Closed", source="polling", confirmed_by="webhook"
     )
-    house.record(new)
+    server.record(new)
     await page.until("document.querySelector('.change').dataset.id === '31'")
     first = await page.text(".change")
     for told in ("Noor Voorbeeld", "person 1031", "Contacted → to Closed", "polling + webhook"):
         assert told in " ".join(first.split())
-    house.correct(new | {"stage_from": "Appointment Set"})
+    server.correct(new | {"stage_from": "Appointment Set"})
     await page.until("document.querySelector('.change').textContent.includes('Appointment Set → ')")
     assert "corrected" in await page.text(".change")
     assert await page.value("document.querySelectorAll('.change').length") == 20
     assert await page.value("window.sameDocument") is True
 
 
-async def test_a_failover_shows_by_itself(page: Page, house: House) -> None:
+async def test_a_failover_shows_by_itself(page: Page, server: ServerUnderTest) -> None:
     """Mode, reason, the stale source, the disabled subscription and the ribbon change while the page stands open."""
-    await show(page, house)
-    fail_over(house.view)
+    await show(page, server)
+    fail_over(server.view)
     await page.value(LOOK_AGAIN)
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
     mode = await page.text("#mode")
@@ -125,14 +125,16 @@ HOSTILE = [
 ]
 
 
-async def test_a_script_in_a_name_does_not_run(page: Page, house: House) -> None:
+async def test_a_script_in_a_name_does_not_run(page: Page, server: ServerUnderTest) -> None:
     """Whatever names, stages and reasons hold is shown as the text it is, at once and live."""
     for at, hostile in enumerate(HOSTILE):
-        house.view.table[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
-    house.view.shown = dataclasses.replace(house.view.shown, reason=HOSTILE[0], mode=HOSTILE[1], subscriptions={HOSTILE[2]: HOSTILE[0]})
-    house.view.day = dataclasses.replace(house.view.day, modes=[ModeChange(HOSTILE[0], HOSTILE[1], NOW - timedelta(hours=9))])
-    await show(page, house)
-    house.record(row(31, first_name=HOSTILE[0], last_name=HOSTILE[1], stage_to=HOSTILE[2]))
+        server.view.table[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
+    server.view.document = dataclasses.replace(
+        server.view.document, reason=HOSTILE[0], mode=HOSTILE[1], subscriptions={HOSTILE[2]: HOSTILE[0]}
+    )
+    server.view.day = dataclasses.replace(server.view.day, modes=[ModeChange(HOSTILE[0], HOSTILE[1], NOW - timedelta(hours=9))])
+    await show(page, server)
+    server.record(row(31, first_name=HOSTILE[0], last_name=HOSTILE[1], stage_to=HOSTILE[2]))
     await page.until("document.querySelector('.change').dataset.id === '31'")
     shown = await page.text("body")
     for hostile in HOSTILE:
@@ -142,15 +144,15 @@ async def test_a_script_in_a_name_does_not_run(page: Page, house: House) -> None
     assert await page.value("getComputedStyle(document.querySelector('.person bdi')).unicodeBidi") == "isolate"
 
 
-async def test_nothing_is_asked_of_another_host(page: Page, house: House) -> None:
+async def test_nothing_is_asked_of_another_host(page: Page, server: ServerUnderTest) -> None:
     """The page and all it needs come from fubd itself."""
-    await show(page, house)
-    assert {urlsplit(each).netloc for each in page.asked_for} == {urlsplit(house.url).netloc}
+    await show(page, server)
+    assert {urlsplit(each).netloc for each in page.asked_for} == {urlsplit(server.url).netloc}
 
 
-async def test_the_timeline_answers_the_keyboard(page: Page, house: House) -> None:
+async def test_the_timeline_answers_the_keyboard(page: Page, server: ServerUnderTest) -> None:
     """Tab reaches it, the arrow keys move over the quarter hours, and each is told in words; Escape leaves it."""
-    await show(page, house)
+    await show(page, server)
     await page.value("document.querySelector('#timeline svg').focus()")
     await page.press("Home")
     assert await page.text("#readout") == "13:15\u201313:30: 0 by webhook, 0 by polling · steady"
@@ -165,9 +167,9 @@ async def test_the_timeline_answers_the_keyboard(page: Page, house: House) -> No
     assert "came first" in await page.text("#readout")
 
 
-async def test_the_last_hour_can_be_looked_at(page: Page, house: House) -> None:
+async def test_the_last_hour_can_be_looked_at(page: Page, server: ServerUnderTest) -> None:
     """Tab and an arrow key choose it; a minute is a bar then, and the choice stays."""
-    await show(page, house)
+    await show(page, server)
     for _ in range(2):
         await page.press("Tab")
     await page.press("ArrowRight")
@@ -179,22 +181,22 @@ async def test_the_last_hour_can_be_looked_at(page: Page, house: House) -> None:
     assert await page.text("#readout") == "13:07\u201313:08: 3 by webhook, 0 by polling \u00b7 steady"
 
 
-async def test_a_young_house_shows_its_hour(page: Page, house: House) -> None:
+async def test_a_young_house_shows_its_hour(page: Page, server: ServerUnderTest) -> None:
     """Where nothing is older than an hour, a day would be an empty picture."""
     empty = {source: [0] * BUCKETS for source in ("webhook", "polling")}
-    house.view.day = dataclasses.replace(
-        house.view.day,
+    server.view.day = dataclasses.replace(
+        server.view.day,
         started_at=NOW - timedelta(minutes=5),
-        change_counts=dataclasses.replace(house.view.day.change_counts, by_source=empty),
+        change_counts=dataclasses.replace(server.view.day.change_counts, by_source=empty),
     )
-    await show(page, house)
+    await show(page, server)
     await page.until("document.querySelector('#timeline-title').innerText === 'The last hour'")
     await page.until("document.querySelector('#readout').innerText.startsWith('3 changes')")
 
 
-async def test_the_keyboard_reaches_everything_in_order(page: Page, house: House) -> None:
+async def test_the_keyboard_reaches_everything_in_order(page: Page, server: ServerUnderTest) -> None:
     """From the top, Tab goes to the skip link, the span, the timeline, its words, and the links of the foot."""
-    await show(page, house)
+    await show(page, server)
     visited = []
     for _ in range(7):
         await page.press("Tab")
@@ -206,12 +208,12 @@ async def test_the_keyboard_reaches_everything_in_order(page: Page, house: House
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
-async def test_it_is_legible_at_every_width_and_in_the_dark(page: Page, house: House, width: int, dark: bool) -> None:
+async def test_it_is_legible_at_every_width_and_in_the_dark(page: Page, server: ServerUnderTest, width: int, dark: bool) -> None:
     """Nothing is wider than the window, and every text stands out from its ground by 4.5 to 1."""
     long = "Appointment with a stage name of quite some length, " * 3
-    house.view.table[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
-    fail_over(house.view)
-    await show(page, house, width=width, dark=dark)
+    server.view.table[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
+    fail_over(server.view)
+    await show(page, server, width=width, dark=dark)
     assert await page.value("document.documentElement.scrollWidth") == width
     assert cast("list[object]", await page.value(FAINT)) == []
     ground = str(await page.value("getComputedStyle(document.body).backgroundColor"))
@@ -251,17 +253,17 @@ FAINT = """
 """
 
 
-async def test_a_database_that_is_away_is_said_and_health_goes_on(browser: Browser, house: House) -> None:
+async def test_a_database_that_is_away_is_said_and_health_goes_on(browser: Browser, server: ServerUnderTest) -> None:
     """A notice tells it while it lasts, what was known stays, and the notice goes when it is over."""
     async with browser.tab() as page:
-        await show(page, house)
-        house.view.database_up = False
-        fail_over(house.view)
+        await show(page, server)
+        server.view.database_up = False
+        fail_over(server.view)
         await page.value(LOOK_AGAIN)
         await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
         await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
         assert "Ada Example 30" in await page.text(".change")
-        house.view.database_up = True
+        server.view.database_up = True
         await page.value(LOOK_AGAIN)
         await page.until("document.querySelector('#notice').hidden")
 
@@ -269,12 +271,12 @@ async def test_a_database_that_is_away_is_said_and_health_goes_on(browser: Brows
 async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None:
     """The page says that it is cut off, comes back by itself, and shows what it missed, each row once."""
     async with browser.tab() as page:
-        async with running() as before:
+        async with running_server() as before:
             before.view.table = [row(each) for each in range(1, 4)]
-            port = before.server.port
+            port = before.port
             await show(page, before)
         await page.until("document.querySelector('#link').dataset.state === 'lost'")
-        async with running(port=port) as after:
+        async with running_server(port=port) as after:
             after.view.table = [row(each) for each in range(1, 6)]
             await page.until(f"{LIVE} && document.querySelectorAll('.change').length === 5")
             ids = await page.value("[...document.querySelectorAll('.change')].map((each) => each.dataset.id)")
@@ -283,27 +285,27 @@ async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None
 
 async def test_it_works_behind_the_token(page: Page) -> None:
     """A browser that was given the password loads the page, its files, its data and the live feed with it."""
-    async with running(token="an-invented-token") as house:
-        await page.open(f"{house.url.replace('http://', 'http://me:an-invented-token@')}/")
+    async with running_server(token="an-invented-token") as server:
+        await page.open(f"{server.url.replace('http://', 'http://me:an-invented-token@')}/")
         await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
 
 
-async def test_who_wants_no_motion_has_none(page: Page, house: House) -> None:
+async def test_who_wants_no_motion_has_none(page: Page, server: ServerUnderTest) -> None:
     """A new row is marked by a wash of colour that fades, but not for those who asked for stillness."""
-    await show(page, house)
+    await show(page, server)
     for reduced, expected in (("no-preference", "settle"), ("reduce", "none")):
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": reduced}])
-        house.record(row(len(house.view.table) + 1))
-        await page.until(f"Number(document.querySelector('.change').dataset.id) === {len(house.view.table)}")
+        server.record(row(len(server.view.table) + 1))
+        await page.until(f"Number(document.querySelector('.change').dataset.id) === {len(server.view.table)}")
         assert await page.value("getComputedStyle(document.querySelector('.change')).animationName") == expected
 
 
-async def test_a_refresh_leaves_what_stands_alone(page: Page, house: House) -> None:
+async def test_a_refresh_leaves_what_stands_alone(page: Page, server: ServerUnderTest) -> None:
     """Rows that did not change are the same elements afterwards, so that nothing flashes or loses its focus; gone ones go."""
-    await show(page, house)
+    await show(page, server)
     await page.value("window.before = [...document.querySelectorAll('.change')]")
-    house.view.table[-3]["last_name"] = "Renamed"
-    del house.view.table[-1]
+    server.view.table[-3]["last_name"] = "Renamed"
+    del server.view.table[-1]
     await page.value(LOOK_AGAIN)
     await page.until("document.querySelector('#change-list').innerText.includes('Renamed')")
     kept = "[...document.querySelectorAll('.change')].filter((each) => window.before.includes(each)).length"
@@ -314,20 +316,20 @@ async def test_a_refresh_leaves_what_stands_alone(page: Page, house: House) -> N
 
 async def test_an_empty_house_says_so(page: Page) -> None:
     """Before anything is known the page says what is missing, not nothing."""
-    async with running() as house:
-        house.view.shown = dataclasses.replace(
-            house.view.shown,
+    async with running_server() as server:
+        server.view.document = dataclasses.replace(
+            server.view.document,
             mode="starting",
             coverage=None,
             poll_interval_seconds=0.0,
             sources={source: SourceHealth("STALE - Check it", None, None, 0) for source in ("webhook", "polling")},
             subscriptions={},
-            completeness=dataclasses.replace(house.view.shown.completeness, ratio=None),
+            completeness=dataclasses.replace(server.view.document.completeness, ratio=None),
         )
-        house.view.day = dataclasses.replace(
-            house.view.day, modes=[], api=dataclasses.replace(house.view.day.api, limit=None, remaining=None)
+        server.view.day = dataclasses.replace(
+            server.view.day, modes=[], api=dataclasses.replace(server.view.day.api, limit=None, remaining=None)
         )
-        await show(page, house)
+        await show(page, server)
         body = await page.text("body")
         for told in (
             "Starting",
