@@ -10,32 +10,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import random
-import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from fubd import __version__
-from fubd.client import Credentials, FubClient
-from fubd.clock import SystemClock
-from fubd.core.pacing import Policy
+from fubd.components import Components, build_ingest, pacing_policy
 from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.errors import Unavailable
-from fubd.ingest import Ingest
 from fubd.lease import Lease
-from fubd.metrics import Metrics
 from fubd.monitor import DeliveryCounts, Monitor, StaleAfter
 from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy
-from fubd.ports import Clock
 from fubd.server import ApiBudget, HttpServer
-from fubd.settings import Settings
-from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, SchemaRefused, StateStore, StatusReader, migrate
+from fubd.store import SchemaRefused, migrate
 from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
 from fubd.watchdog import Watchdog
@@ -48,92 +37,6 @@ _LAST_WORK_SECONDS = 2.0
 _LOOPS_END_SECONDS = 3.0
 _FIRST_RETRY_SECONDS = 0.25
 _LAST_RETRY_SECONDS = 5.0
-
-
-@dataclass(slots=True)
-class Components:
-    """What a daemon or a command is built of, before anything runs."""
-
-    settings: Settings
-    clock: Clock
-    metrics: Metrics
-    pool: Pool
-    state: StateStore
-    store: ChangeStore
-    changes: ChangeReader
-    status: StatusReader
-    maintenance: Maintenance
-    client: FubClient
-    ingest: Ingest
-    refetch_requested: asyncio.Event
-    instance: str
-
-
-def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: random.Random | None = None) -> Components:
-    """Build the parts that the daemon and the commands share."""
-    clock = clock or SystemClock()
-    metrics = Metrics(CollectorRegistry())
-    metrics.build_info.labels(__version__, os.environ.get("RAILWAY_GIT_COMMIT_SHA", "")[:12]).set(1)
-    instance = uuid.uuid4().hex
-    pool = Pool(dsn)
-    alerting = settings.alert_url is not None
-    store = ChangeStore(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
-    client = FubClient(
-        base_url=settings.fub_api_url,
-        credentials=fub_credentials(settings),
-        custom_fields=tuple(sorted(set(settings.columns.values()))),
-        share=settings.api_share,
-        clock=clock,
-        metrics=metrics,
-        rng=rng or random.SystemRandom(),
-    )
-    refetch_requested = asyncio.Event()
-    ingest = Ingest(
-        store,
-        clock,
-        metrics,
-        window=timedelta(seconds=settings.dedup_window_seconds),
-        ignored_stages=settings.ignore_stages,
-        lead_source_tags=settings.lead_source_tags,
-        skew_seconds=client.skew_seconds,
-        refetch_requested=refetch_requested,
-    )
-    return Components(
-        settings,
-        clock,
-        metrics,
-        pool,
-        StateStore(pool, alerting=alerting),
-        store,
-        ChangeReader(pool),
-        StatusReader(pool, instance=instance),
-        Maintenance(pool, instance=instance),
-        client,
-        ingest,
-        refetch_requested,
-        instance,
-    )
-
-
-def fub_credentials(settings: Settings) -> Credentials:
-    """Return what identifies us to Follow Up Boss."""
-    return Credentials(
-        api_key=settings.fub_api_key.get_secret_value() if settings.fub_api_key else "",
-        system=settings.fub_system,
-        system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
-    )
-
-
-def pacing_policy(settings: Settings) -> Policy:
-    """Give the pacing's share of the settings."""
-    return Policy(
-        poll_interval_seconds=settings.poll_interval_seconds,
-        watch_interval_seconds=settings.poll_interval_watch_seconds,
-        failover_interval_seconds=settings.poll_interval_failover_seconds,
-        webhook_stale_after_seconds=settings.webhook_stale_after_seconds,
-        poll_stale_after_seconds=settings.poll_stale_after_seconds,
-        missed_after_seconds=settings.missed_after_seconds,
-    )
 
 
 async def open_database(components: Components, stop: asyncio.Event, *, told: Callable[[str | None], None] = lambda _: None) -> bool:
@@ -177,6 +80,7 @@ class Daemon:
         self._parts = components
         self._host = host if host is not None else settings.host
         self._port = settings.port if port is None else port
+        self._ingest = build_ingest(components, on_commit=self._changed, on_new_delivery=self._on_new_delivery)
         self._lease = Lease(components.state, clock, metrics, holder=components.instance)
         self._stop = asyncio.Event()
         self._server_stopped = asyncio.Event()
@@ -187,7 +91,7 @@ class Daemon:
         )
         self.poller = Poller(
             api=components.client,
-            ingestor=components.ingest,
+            ingestor=self._ingest,
             state=components.state,
             clock=clock,
             metrics=metrics,
@@ -213,18 +117,16 @@ class Daemon:
             version=__version__,
             api=self._api_budget,
             answered=self._answered,
-            stored_unanswered=lambda: components.ingest.stored_unanswered,
-            pending=lambda: components.ingest.pending,
-            failing=lambda: components.ingest.failing,
+            stored_unanswered=lambda: self._ingest.stored_unanswered,
+            pending=lambda: self._ingest.pending,
+            failing=lambda: self._ingest.failing,
             mode=self.poller.shown,
             subscriptions=self.subscriptions.statuses,
             advice=self.subscriptions.advice,
         )
-        components.ingest.on_commit = self._changed
-        components.ingest.on_new_delivery = self.monitor.on_new_delivery
         keys = [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
         self.server = HttpServer(
-            ingestor=components.ingest,
+            ingestor=self._ingest,
             view=self.monitor,
             changes=components.changes,
             keys=keys,
@@ -268,7 +170,7 @@ class Daemon:
         try:
             if await open_database(self._parts, stop, told=self.monitor.ready):
                 async with asyncio.TaskGroup() as group:
-                    self._start(group, "recorder", self._parts.ingest.run, self._recording_stops)
+                    self._start(group, "recorder", self._ingest.run, self._recording_stops)
                     await self._read(stop)
                     await self._server_stopped.wait()
                     self._recording_stops.set()
@@ -291,7 +193,7 @@ class Daemon:
             if self.notifier is not None:
                 loops.append(self._start(group, "notifier", self.notifier.run, stop))
             await stop.wait()
-            self._parts.ingest.reject_pending_reads()
+            self._ingest.reject_pending_reads()
             await asyncio.wait(loops, timeout=_LOOPS_END_SECONDS)
             for loop in loops:
                 loop.cancel()
@@ -310,6 +212,9 @@ class Daemon:
                 raise
 
         return group.create_task(guarded(), name=name)
+
+    def _on_new_delivery(self, created: datetime) -> None:
+        self.monitor.on_new_delivery(created)
 
     def _changed(self, _recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
         # What was healed is noted in the database, where the streams of other instances find it too.

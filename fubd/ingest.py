@@ -47,6 +47,9 @@ _LAST_RETRY_SECONDS = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
+# Called with the new and the updated rows of a commit, each with its person.
+CommitListener = Callable[[list[tuple[int, NewRow]], list[tuple[int, RowUpdate]]], None]
+
 
 @dataclass(slots=True, eq=False)
 class _Item:
@@ -86,9 +89,9 @@ class _BatchResult:
 class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed;
-    `on_commit`, when set, is called with the rows of each committed batch, `on_new_delivery` with when the event of each new delivery was
-    created (our clock).
+    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
+    `on_commit` is called with the new and the updated rows of each committed batch, `on_new_delivery` with the instant at which the event
+    of each new delivery was created (our clock).
     """
 
     def __init__(
@@ -102,6 +105,8 @@ class Ingest:
         lead_source_tags: Iterable[str] = (),
         skew_seconds: Callable[[], float] = lambda: 0.0,
         refetch_requested: asyncio.Event | None = None,
+        on_commit: CommitListener | None = None,
+        on_new_delivery: Callable[[datetime], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -111,8 +116,8 @@ class Ingest:
         self._tags = tuple((_plain(tag), tag) for tag in lead_source_tags)
         self._skew_seconds = skew_seconds
         self._refetch_requested = refetch_requested or asyncio.Event()
-        self.on_commit: Callable[[list[tuple[int, NewRow]], list[tuple[int, RowUpdate]]], None] | None = None
-        self.on_new_delivery: Callable[[datetime], None] | None = None
+        self._on_commit = on_commit
+        self._on_new_delivery = on_new_delivery
         self._queue: deque[_Item] = deque()
         self._queued_bytes = 0
         self._batch: list[_Item] = []
@@ -381,8 +386,8 @@ class Ingest:
         self._count(result)
         if contents.refetches:
             self._refetch_requested.set()
-        if self.on_commit is not None and (result.recorded or result.corrected):
-            self.on_commit(result.recorded, result.corrected)
+        if self._on_commit is not None and (result.recorded or result.corrected):
+            self._on_commit(result.recorded, result.corrected)
         fresh = set(result.taken.deliveries)
         moved = {person_id: made.row.stage_from is not None for person_id, made in result.recorded if not made.dated_by.entry}
         for item in batch:
@@ -402,9 +407,9 @@ class Ingest:
                 item.answer.set_result(answer)
 
     def _tell_arrival(self, delivery: Delivery) -> None:
-        if self.on_new_delivery is not None and delivery.content is not None:
+        if self._on_new_delivery is not None and delivery.content is not None:
             # An event of the year 1 cannot be moved any earlier.
-            self.on_new_delivery(max(delivery.content.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
+            self._on_new_delivery(max(delivery.content.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
 
     def _count(self, result: _BatchResult) -> None:
         metrics, skew = self._metrics, self._skew_seconds()

@@ -10,8 +10,8 @@ from fubd.commands.comparison import Comparison, Result
 from fubd.commands.console import Screen, instant, share, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import configured, opened, recording
+from fubd.components import Components
 from fubd.core.text import format_count, format_duration
-from fubd.daemon import Components
 from fubd.errors import Unavailable
 from fubd.ports import Ingestor
 from fubd.settings import FOR_FUB, Settings

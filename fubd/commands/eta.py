@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fubd.client.rate_limit import DEFAULT_LIMIT, DEFAULT_WINDOW_SECONDS
-from fubd.daemon import Components
+from fubd.components import Components
 from fubd.poller import Progress
 
 _MOST_PEOPLE_PER_CALL = 100

@@ -20,9 +20,9 @@ from typing_extensions import override
 from fubd.commands.console import Screen, instant, moment, named, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import Impatient, configured, opened, recording
+from fubd.components import Components, pacing_policy
 from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.core.text import format_count, format_duration
-from fubd.daemon import Components, pacing_policy
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
 from fubd.notifier import Notifier
@@ -43,8 +43,17 @@ def run(args: argparse.Namespace) -> int:
 
 async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
     stop = stopping()
-    async with opened(settings, writing=True) as components, recording(components) as ingestor, components.client:
-        recovery = _Recovery(components, ingestor, screen, stop, as_json=args.json, forever=args.forever)
+    recorded: list[int] = []
+
+    def on_commit(rows: list[tuple[int, NewRow]], _updated: list[tuple[int, RowUpdate]]) -> None:
+        recorded.extend(new.row.id for _, new in rows)
+
+    async with (
+        opened(settings, writing=True) as components,
+        recording(components, on_commit=on_commit) as ingestor,
+        components.client,
+    ):
+        recovery = _Recovery(components, ingestor, recorded, screen, stop, as_json=args.json, forever=args.forever)
         with screen.warnings():
             caught = await recovery.catch_up(full=args.full)
             await recovery.show(caught)
@@ -85,7 +94,15 @@ class _Recovery:
     """Catches up, once or again and again, and shows it."""
 
     def __init__(
-        self, components: Components, ingestor: Impatient, screen: Screen, stop: asyncio.Event, *, as_json: bool, forever: bool
+        self,
+        components: Components,
+        ingestor: Impatient,
+        recorded: list[int],
+        screen: Screen,
+        stop: asyncio.Event,
+        *,
+        as_json: bool,
+        forever: bool,
     ) -> None:
         settings = components.settings
         self._parts = components
@@ -93,10 +110,9 @@ class _Recovery:
         self._stop = stop
         self._as_json = as_json
         self._furthest: dict[str, Progress] = {}
-        self._recorded: list[int] = []
+        self._recorded = recorded
         # Whether nobody else is at work: then people a webhook spoke of are read here, and people are verified again.
         self._alone = True
-        components.ingest.on_commit = self._take_note
         self.poller = Poller(
             api=components.client,
             ingestor=ingestor,
@@ -110,9 +126,6 @@ class _Recovery:
             refetch_requested=components.refetch_requested,
             poll_now=asyncio.Event(),
         )
-
-    def _take_note(self, recorded: list[tuple[int, NewRow]], _corrected: list[tuple[int, RowUpdate]]) -> None:
-        self._recorded += [made.row.id for _, made in recorded]
 
     async def catch_up(self, *, full: bool = False, forever: bool = False) -> RecoveryResult:
         """Read until everything is covered, or until told to stop; of a round of many nothing is shown on the way."""
@@ -153,7 +166,8 @@ class _Recovery:
 
     async def show(self, caught: RecoveryResult) -> None:
         """Print what it came to; the last line says how much was recovered."""
-        rows, self._recorded = self._recorded, []
+        rows = self._recorded.copy()
+        self._recorded.clear()
         if not caught.caught_up:
             await self._say_why(caught)
         if self._as_json:

@@ -7,14 +7,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from fubd.commands.console import Screen
 from fubd.commands.session import Impatient, configured, opened, recording
+from fubd.components import Components
 from fubd.core.observation import RefetchEvent, StageEvent
 from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.core.text import format_count
 from fubd.core.webhook import decode
-from fubd.daemon import Components
 from fubd.poller import Progress
 from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
@@ -30,39 +31,35 @@ def run(_args: argparse.Namespace) -> int:
 
 
 async def _replay(settings: Settings, screen: Screen) -> int:
-    async with opened(settings, writing=True) as components, recording(components) as ingestor:
+    replay = _Replay()
+    async with opened(settings, writing=True) as components, recording(components, on_commit=replay.on_commit) as ingestor:
         with screen.warnings(), screen.progress() as show:
-            replay = _Replay(components, ingestor)
-            await replay.run(show)
+            await replay.run(components, ingestor, show)
         replay.show(screen)
         return 1 if replay.remain else 0
 
 
 @dataclass(slots=True)
 class _Replay:
-    components: Components
-    ingestor: Impatient
     understood: int = 0
     recorded: int = 0
     corrected: int = 0
     remain: Counter[str] = field(default_factory=Counter)
 
-    async def run(self, show: Callable[[Progress], None]) -> None:
+    async def run(self, components: Components, ingestor: Impatient, show: Callable[[Progress], None]) -> None:
         """Go through the quarantine once, in the order of arrival."""
-        self.components.ingest.on_commit = self._count
-        quarantine = Quarantine(self.components.pool)
+        quarantine = Quarantine(components.pool)
         total = await quarantine.count()
         page = await quarantine.after(0, _AT_ONCE)
         while page:
-            await self._take_up(quarantine, page)
+            await self._take_up(quarantine, page, ingestor, now=components.clock.now())
             show(Progress("replay", self.understood + self.remain.total(), total, self.recorded, 0, None))
             page = await quarantine.after(page[-1].id, _AT_ONCE)
 
-    async def _take_up(self, quarantine: Quarantine, page: Sequence[Quarantined]) -> None:
-        now = self.components.clock.now()
+    async def _take_up(self, quarantine: Quarantine, page: Sequence[Quarantined], ingestor: Impatient, *, now: datetime) -> None:
         # Under the key it is kept by each stays the same delivery: its claims come in, and no second row of it.
         deliveries = [replace(decode(one.body, fub_now=now), key=one.key) for one in page]
-        await asyncio.gather(*(self.ingestor.deliver(one) for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)))
+        await asyncio.gather(*(ingestor.deliver(one) for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)))
         for one, delivery in zip(page, deliveries, strict=True):
             if delivery.quarantine is not None:
                 self.remain[delivery.quarantine] += 1
@@ -71,7 +68,8 @@ class _Replay:
             else:
                 self.remain[one.quarantine] += 1
 
-    def _count(self, recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
+    def on_commit(self, recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
+        """Count what a commit recorded and corrected."""
         self.recorded += len(recorded)
         self.corrected += sum(item.healed for _, item in corrected)
 

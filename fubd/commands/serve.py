@@ -15,7 +15,8 @@ import threading
 
 from fubd import logs
 from fubd.commands.session import configured, database
-from fubd.daemon import Daemon, build
+from fubd.components import build
+from fubd.daemon import Daemon
 from fubd.settings import FOR_THE_DAEMON, Settings
 from fubd.store import SchemaRefused
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 
+from fubd.components import Components, build, build_ingest
 from fubd.core.observation import Delivery, Snapshot
-from fubd.daemon import Components, build
 from fubd.errors import FubRefused, Malformed, Unavailable, UserError
-from fubd.ingest import Ingest
+from fubd.ingest import CommitListener, Ingest
 from fubd.ports import DeliveryOutcome, SnapshotResult
 from fubd.settings import Settings, load
 from fubd.store import Pool, migrate
@@ -70,14 +70,15 @@ async def reading(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def recording(components: Components) -> AsyncIterator[Impatient]:
+async def recording(components: Components, *, on_commit: CommitListener | None = None) -> AsyncIterator[Impatient]:
     """Run the recorder until the block ends; what was handed in is recorded then, unless the database is away."""
     stop = asyncio.Event()
     failure: Exception | None = None
+    ingest = build_ingest(components, on_commit=on_commit)
     async with asyncio.TaskGroup() as group:
-        group.create_task(components.ingest.run(stop))
+        group.create_task(ingest.run(stop))
         try:
-            yield Impatient(components.ingest)
+            yield Impatient(ingest)
         except (Unavailable, UserError, FubRefused, Malformed) as error:
             # Raised below: out of the group it would come wrapped.
             failure = error

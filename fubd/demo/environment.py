@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.daemon import Components, Daemon, build, pacing_policy
+from fubd.components import Components, build, pacing_policy
+from fubd.daemon import Daemon
 from fubd.demo.plan import DemoPlan
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fubd.clock import SystemClock
 from fubd.commands.comparison import Comparison, Kind, Result
-from fubd.daemon import Components, build
+from fubd.components import Components, build
 from fubd.poller import Progress
 from fubd.settings import load
 from fubd.store.dsn import parse

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+from fubd.components import Components, build, build_ingest, pacing_policy
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
-from fubd.daemon import Components, build, pacing_policy
+from fubd.ingest import Ingest
 from fubd.lease import LocalLease
 from fubd.poller import Poller, PollPolicy
 from fubd.settings import load
@@ -28,11 +29,12 @@ _INSTANTS = ("changed_at", "changed_after", "received_at")
 class FubdCollector:
     """Takes the bytes that the other collectors are told, and polls when they do."""
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: Components, ingest: Ingest) -> None:
         self._parts = components
+        self._ingest = ingest
         self._poller = Poller(
             api=components.client,
-            ingestor=components.ingest,
+            ingestor=ingest,
             state=components.state,
             clock=components.clock,
             metrics=components.metrics,
@@ -46,7 +48,7 @@ class FubdCollector:
 
     async def take(self, got: Sequence[ReceivedWebhook]) -> None:
         """Take webhooks in their order of arrival; returns once they are committed."""
-        await asyncio.gather(*(self._parts.ingest.deliver(self._read(one)) for one in got))
+        await asyncio.gather(*(self._ingest.deliver(self._read(one)) for one in got))
 
     def _read(self, got: ReceivedWebhook) -> Delivery:
         verify(got.body, got.headers.get("FUB-Signature"), [_KEY.encode()])
@@ -72,12 +74,13 @@ async def fubd_collector(database_url: str, api_url: str, clock: SimClock) -> As
     """Run it on a migrated database of its own, against a simulator and in that one's time; everybody was read once already."""
     given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": "test-api-key", "FUB_SYSTEM_KEY": _KEY}
     components = build(load(given, env_file=None), parse(database_url), clock=clock, rng=random.Random(1))
+    ingest = build_ingest(components)
     stop = asyncio.Event()
     try:
         async with components.client, asyncio.TaskGroup() as group:
-            group.create_task(components.ingest.run(stop))
+            group.create_task(ingest.run(stop))
             try:
-                made = FubdCollector(components)
+                made = FubdCollector(components, ingest)
                 await made.poll()
                 yield made
             finally:

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from fubd.client import FubClient, Timeouts
 from fubd.clock import SystemClock
 from fubd.commands.check.finding import Finding, Status, unknown
+from fubd.components import fub_credentials
 from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
-from fubd.daemon import fub_credentials
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
