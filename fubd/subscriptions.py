@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from fubd.core.subscriptions import Subscription, SubscriptionReport, SubscriptionsReport, SubscriptionStatus
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS, WEBHOOK_ROUTE, WEBHOOK_ROUTES
+from fubd.core.webhook import is_webhook_route
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import FubApi, Lease
@@ -144,7 +145,7 @@ class SubscriptionManager:
 
     def _is_ours(self, subscription: Subscription) -> bool:
         address = _address(subscription.url)
-        return address is not None and (address.path.rstrip("/") in WEBHOOK_ROUTES or self._is_right(subscription))
+        return address is not None and (is_webhook_route(address.path) or self._is_right(subscription))
 
     def _is_right(self, subscription: Subscription) -> bool:
         """Tell whether it leads to one of our routes at the public address."""

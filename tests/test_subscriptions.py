@@ -85,6 +85,7 @@ def test_what_is_in_force_is_left_alone(url: str) -> None:
         ("http://fubd.example.net/webhook/fub", "Active", "elsewhere"),
         ("https://fubd.example.net:8443/webhook/fub", "Active", "elsewhere"),
         (f"{OURS}/", "Active", "elsewhere"),
+        (OURS.replace("/webhook", "//webhook"), "Active", "elsewhere"),
     ],
 )
 def test_what_is_ours_and_wrong_is_put_right(url: str, status: str, found: str) -> None:

@@ -16,6 +16,7 @@ delivery covers the people in it.
 from __future__ import annotations
 
 import json
+import re
 from binascii import b2a_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from hmac import compare_digest
 from hmac import digest as keyed_digest
 
 from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent
+from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.errors import InvalidSignature, Malformed
 
 STAGE_UPDATED = "peopleStageUpdated"
@@ -37,6 +39,11 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ID_CHARS = 40
 _ABOUT_PEOPLE = "people"
 _ABOUT_RELATIONSHIPS = "peopleRelationship"
+
+
+def is_webhook_route(path: str) -> bool:
+    """Return whether a path is one of our webhook routes, also with doubled or trailing slashes."""
+    return re.sub("/+", "/", path).rstrip("/") in WEBHOOK_ROUTES
 
 
 def verify(body: bytes, signature: str | None, keys: Sequence[bytes]) -> None:

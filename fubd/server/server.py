@@ -17,6 +17,7 @@ from typing import cast
 from aiohttp import hdrs, web
 
 from fubd.core.vocabulary import WEBHOOK_ROUTES
+from fubd.core.webhook import is_webhook_route
 from fubd.metrics import Metrics
 from fubd.ports import ChangeReader, Clock, Ingestor
 from fubd.server.connections import NAME, Connection, Connections
@@ -131,7 +132,7 @@ class HttpServer:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
-        if path in WEBHOOK_ROUTES:
+        if is_webhook_route(path):
             return await self.webhook_handler.handle(request) if request.method == hdrs.METH_POST else _method_not_allowed(hdrs.METH_POST)
         handler = self._read_routes.get(path)
         if handler is None:

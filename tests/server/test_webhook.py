@@ -22,9 +22,11 @@ from tests.server.senders import MIB, PATIENCE_SECONDS, connect, exchange, head,
 from tests.support.waiting import eventually
 
 
-@pytest.mark.parametrize("path", [*WEBHOOK_ROUTES, f"{WEBHOOK_ROUTES[0]}?account=7", "/webhook/%66ub"])
+@pytest.mark.parametrize(
+    "path", [*WEBHOOK_ROUTES, "/webhook/fub?account=7", "/webhook/%66ub", "/webhook/fub/", "//webhook//fub/stage-change//"]
+)
 async def test_a_genuine_delivery_is_answered_200(web: aiohttp.ClientSession, path: str) -> None:
-    """Both routes accept it, also with a query or an escaped path, and it is decoded and counted."""
+    """Both routes accept it, also with a query, an escaped path or extra slashes, and it is decoded and counted."""
     async with running_server() as server:
         body = stage_event()
         target = URL(f"{server.url}{path}", encoded=True)
@@ -293,7 +295,7 @@ async def test_the_webhook_route_accepts_only_post(method: str, path: str) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/webhook", "/webhook/fub/", "//webhook/fub", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
+    "path", ["/nowhere", "/webhook", "/webhook/fub/x", "//nowhere", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
 )
 async def test_an_unknown_path_is_404(path: str) -> None:
     """The answer is plain text, for any method."""
