@@ -1,4 +1,4 @@
-"""A Follow Up Boss account for tests, demos and development: the documented API, real webhooks, every fault, and the truth.
+"""A simulated Follow Up Boss account: the documented API, real webhooks, every fault, and the ground truth.
 
     clock = SimClock(datetime(2026, 3, 2, 9, tzinfo=UTC))
     account = Account(seed=7, people=500, clock=clock)
@@ -9,7 +9,7 @@
         await simulator.deliveries.drain()
     print(score(simulator.truth, rows, sightings=simulator.sightings))
 
-Nothing here is imported by the daemon, and nothing of the daemon is imported here.
+The daemon imports nothing from here, and nothing here imports the daemon.
 """
 
 from fubd.simulator.account import Account, Lags

@@ -1,4 +1,4 @@
-"""`python -m fubd.simulator`: a Follow Up Boss account to develop against, on this machine only."""
+"""`python -m fubd.simulator`: serve a simulated Follow Up Boss account on this machine only."""
 
 from __future__ import annotations
 
@@ -19,30 +19,37 @@ from fubd.simulator.service import Simulator
 log = logging.getLogger("fubd.simulator")
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fubd.simulator", description="A simulated Follow Up Boss account on 127.0.0.1.")
-    parser.add_argument("--people", type=int, default=500, help="how many invented people the account holds (default 500)")
-    parser.add_argument("--port", type=int, default=9100, help="where it listens, 0 for any free port (default 9100)")
-    parser.add_argument("--seed", type=int, default=7, help="decides everything about the people and every fault (default 7)")
+    parser.add_argument("--people", type=int, default=500, help="number of invented people in the account (default 500)")
+    parser.add_argument("--port", type=int, default=9100, help="port to listen on, 0 for any free one (default 9100)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the people and of every fault (default 7)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per real second (default 1)")
     parser.add_argument("--api-key", default="test-api-key", help="the owner's API key (default test-api-key)")
     parser.add_argument("--system", default="fubd", help="the registered X-System (default fubd)")
     parser.add_argument("--system-key", default="test-system-key", help="its X-System-Key, which signs webhooks (default test-system-key)")
-    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="play a scenario from the start")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="play this scenario from the start")
     return parser.parse_args(argv)
 
 
-async def _serve(told: argparse.Namespace) -> None:
+async def _serve(arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    account = Account(seed=told.seed, people=told.people, clock=SimClock(datetime.now(UTC), speed=told.speed))
-    simulator = Simulator(account, api_key=told.api_key, system=told.system, system_key=told.system_key)
-    url = await simulator.start(port=told.port, control=Control(simulator).app())
-    log.info("%d people at %s, owner's key %s, X-System %s with key %s", len(account), url, told.api_key, told.system, told.system_key)
-    log.info("move them at %s", url.removesuffix("/v1") + "/control")
-    player = asyncio.create_task(play(SCENARIOS[told.scenario], simulator)) if told.scenario else None
+    account = Account(seed=arguments.seed, people=arguments.people, clock=SimClock(datetime.now(UTC), speed=arguments.speed))
+    simulator = Simulator(account, api_key=arguments.api_key, system=arguments.system, system_key=arguments.system_key)
+    url = await simulator.start(port=arguments.port, control=Control(simulator).app())
+    log.info(
+        "%d people at %s, owner's key %s, X-System %s with key %s",
+        len(account),
+        url,
+        arguments.api_key,
+        arguments.system,
+        arguments.system_key,
+    )
+    log.info("control API at %s", url.removesuffix("/v1") + "/control")
+    player = asyncio.create_task(play(SCENARIOS[arguments.scenario], simulator)) if arguments.scenario else None
     try:
         await stop.wait()
     finally:
@@ -53,16 +60,16 @@ async def _serve(told: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until SIGINT or SIGTERM; gives the exit code: 0, 1 when the port is taken, 2 for bad arguments."""
-    told = _arguments(argv)
+    """Serve until SIGINT or SIGTERM; return the exit code: 0, 1 when the port is taken, 2 for bad arguments."""
+    arguments = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    if told.people < 1 or told.speed < 0:
-        log.error("--people must be at least 1, and --speed not negative")
+    if arguments.people < 1 or arguments.speed < 0:
+        log.error("--people must be at least 1 and --speed at least 0")
         return 2
     try:
-        asyncio.run(_serve(told))
+        asyncio.run(_serve(arguments))
     except OSError as error:
-        log.critical("cannot listen on port %d: %s", told.port, error.strerror)
+        log.critical("cannot listen on port %d: %s", arguments.port, error.strerror)
         return 1
     return 0
 

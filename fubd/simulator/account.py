@@ -1,7 +1,7 @@
-"""The account itself: its people, stages and users, and everything that can happen to them.
+"""The account: its people, stages and users, and everything that can happen to them.
 
-What happens is told three times: to the record that the API shows, to the truth, and as `AccountEvent` to whoever makes webhooks of it.
-The account knows nothing of HTTP.
+Each change updates three things: the record that the API shows, the ground truth, and the listeners, which receive an `AccountEvent`
+and make webhooks of it. The account does not know about HTTP.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ STAGES: Final[Mapping[str, int]] = MappingProxyType(
         TRASH: 5,
     }
 )
-"""StageDefinition names of a usual account with how common each is; more than the ten that `GET /stages` shows by default."""
+"""Stage names of a typical account, each with its frequency; more than the ten that `GET /stages` shows by default."""
 
 USERS: Final = ("Olive Ownerby", "Adam Deskwell", "Bea Calloway-Low", "Carl Dialstone", "Dora Fieldmouse", "Emil Hartnell")
-"""Invented users; the first owns the account, the second is an admin, the others are agents."""
+"""Invented users: the first owns the account, the second is an admin, the others are agents."""
 
 
 class AccountEventKind(StrEnum):
-    """What happened."""
+    """What happened in the account."""
 
     MOVED = "moved"
     CREATED = "created"
@@ -66,11 +66,11 @@ class AccountEventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccountEvent:
-    """One thing that happened at `at`, to all of `ids` at once.
+    """Something that happened at `at` to all of `ids` at once.
 
-    `ids` are people; notes for NOTED, stages for the kinds of stages. `changes` are the entries of the truth that belong to
-    it, in the order of `ids`. `split` is how many ids one webhook may carry, None for no bound. `via` is how a person was created,
-    `cause` why a mass move was made.
+    `ids` are people; note ids for NOTED, stage ids for the stage kinds. `changes` are the true changes that belong to it, in the order of
+    `ids`. `split` is how many ids one webhook may carry, None for no limit. `via` is how a person was created, `cause` the reason for a
+    mass move.
     """
 
     kind: AccountEventKind
@@ -86,7 +86,7 @@ class AccountEvent:
 
 @dataclass(slots=True)
 class StageDefinition:
-    """A stage definition. `id` stays when `name` is changed; protected ones cannot be renamed or deleted."""
+    """A stage definition. `id` stays when `name` changes; protected stages cannot be renamed or deleted."""
 
     id: int
     name: str
@@ -107,24 +107,24 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """How long the account takes to settle, in simulated seconds."""
+    """Delays of the account, in simulated seconds."""
 
     readable: float = 0.0
-    """After a creation, until the person can be read (documented as a common issue, without a number)."""
+    """From a creation until the person can be read (documented as a common issue, without a number)."""
     deleted: float = 0.0
-    """After a deletion, until the person is gone (others saw up to five seconds)."""
+    """From a deletion until the person is gone (others observed up to five seconds)."""
     untrash: float = 11.0
-    """After a new inbound event of a trashed person, until the server takes them out of Trash (observed)."""
+    """From an inbound event of a trashed person until the server takes them out of Trash (observed)."""
 
 
 class Account:
     """A simulated account of `people` invented people.
 
-    `seed` decides everything about them; `clock` gives now, and everyone was created in the six years before it. `stages` maps stage
-    names to how common they are; it must hold `Lead` and `Trash`. `gaps` is the share of ids that belong to nobody any more.
+    `seed` determines everything about them; `clock` is the current time, and everyone was created in the six years before it. `stages` maps
+    stage names to their frequency; it must hold `Lead` and `Trash`. `gaps` is the share of ids that no longer exist.
     Raises ValueError for stages the account cannot hold.
 
-    Methods that name a person raise LookupError when that id belongs to nobody, and those that name a stage when there is no such stage.
+    Methods raise LookupError for a person or a stage that does not exist.
     """
 
     def __init__(
@@ -170,15 +170,15 @@ class Account:
         self.listeners: list[Callable[[AccountEvent], None]] = []
         self._notes = 0
 
-    # --- looking ------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Count the people who are there, Trash and unclaimed included."""
+        """Count the people who exist, Trash and unclaimed included."""
         return len(self.people) - self.people.visibility.count(visibility.GONE) - self.people.visibility.count(visibility.HIDDEN)
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the people who are there, ascending, Trash and unclaimed included."""
+        """The ids of the people who exist, ascending, Trash and unclaimed included."""
         first = self.people.first_id
         return [first + slot for slot, how in enumerate(self.people.visibility) if how not in (visibility.GONE, visibility.HIDDEN)]
 
@@ -186,7 +186,7 @@ class Account:
         return iter(self.ids)
 
     def has(self, person_id: int) -> bool:
-        """Say whether somebody of this id is there and can be read."""
+        """Return whether the person exists and can be read."""
         slot = self.people.slot(person_id)
         return (
             slot is not None
@@ -195,32 +195,32 @@ class Account:
         )
 
     def stage_of(self, person_id: int) -> str:
-        """Give the stage a person is in."""
+        """Return the stage a person is in."""
         return self.stages[self.people.stage[self._slot(person_id)]].name
 
     def stage_id(self, name: str) -> int:
-        """Give a stage's id by its name."""
+        """Return a stage's id by its name."""
         return self.stages[self._stage_index(name)].id
 
     def person(self, person_id: int, *, full: bool = True) -> dict[str, object]:
-        """Give a person as the API shows one; `full` adds custom fields and what else comes only when asked for."""
+        """Return a person as the API shows one; `full` adds custom fields and others that come only on request."""
         return self.record(self._slot(person_id), full=full)
 
     def record(self, slot: int, *, full: bool) -> dict[str, object]:
-        """Give the person in a slot as the API shows one."""
+        """Return the person in a slot as the API shows one."""
         stage, user = self.stages[self.people.stage[slot]], self.users[self.people.user[slot]]
         return self.people.record(slot, stage=stage.name, stage_id=stage.id, assigned=(user.id, user.name), full=full)
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
     def move(self, person_id: int, stage: str, *, actor: str | None = None) -> bool:
-        """Move one person into a stage, by a user (`actor`) or by the one assigned; False when the person is in it already."""
+        """Move a person into a stage, by a user (`actor`, by default the one assigned); False if the person is in it already."""
         return self.bulk_move([person_id], stage, actor=actor) == 1
 
     def bulk_move(
         self, person_ids: Iterable[int], stage: str, *, actor: str | None = None, split: int | None = None, cause: str = ""
     ) -> int:
-        """Move many people at one instant, told in one event or in events of at most `split` ids; gives how many really moved."""
+        """Move many people at one instant, reported in events of at most `split` ids; return how many really moved."""
         index, at = self._stage_index(stage), self.clock.now()
         moved: list[int] = []
         changes: list[TrueChange] = []
@@ -238,11 +238,11 @@ class Account:
         return len(moved)
 
     def trash(self, person_id: int, *, actor: str | None = None) -> bool:
-        """Move a person to Trash, where lists do not show them."""
+        """Move a person to Trash, which hides them from lists."""
         return self.move(person_id, TRASH, actor=actor)
 
     def create_stage(self, name: str) -> int:
-        """Add a stage definition; gives its id. Raises ValueError when the account has all it can hold, or one of that name."""
+        """Add a stage and return its id. Raises ValueError when the account is full or has one of that name."""
         if len(self.stages) >= _STAGES_LIMIT or any(stage.name == name and not stage.deleted for stage in self.stages):
             raise ValueError(f"no further stage {name!r}")
         stage = StageDefinition(
@@ -254,7 +254,7 @@ class Account:
         return stage.id
 
     def rename_stage(self, old: str, new: str) -> None:
-        """Give a stage another name. Nobody moves; people show the new name at once. Raises ValueError for a protected one."""
+        """Rename a stage. No person moves; people show the new name at once. Raises ValueError for a protected one."""
         stage = self.stages[self._stage_index(old)]
         if stage.protected:
             raise ValueError(f"{old} is protected")
@@ -263,7 +263,7 @@ class Account:
         self._publish(AccountEvent(AccountEventKind.STAGE_RENAMED, (stage.id,), self.clock.now()))
 
     def delete_stage(self, name: str, assign_to: str) -> int:
-        """Delete a stage and move its people to another; gives how many moved. Raises ValueError for a protected one."""
+        """Delete a stage, move its people to another, and return how many moved. Raises ValueError for a protected one."""
         index = self._stage_index(name)
         if self.stages[index].protected:
             raise ValueError(f"{name} is protected")
@@ -283,7 +283,7 @@ class Account:
     def create(
         self, *, stage: str = "Lead", via: str = "api", claimed: bool = True, fields: Mapping[str, object] | None = None, actor: str = ""
     ) -> int:
-        """Create a person in a stage; gives the id. `via` is `api` or `lead_flow`; `actor` is `via` when not given."""
+        """Create a person in a stage and return the id. `via` is `api` or `lead_flow`, and the `actor` unless one is given."""
         index, at = self._stage_index(stage), self.clock.now()
         final = (visibility.TRASHED if stage == TRASH else visibility.PLAIN) + (0 if claimed else visibility.UNCLAIMED - visibility.PLAIN)
         how = visibility.HIDDEN if self.lags.readable > 0 else final
@@ -315,27 +315,27 @@ class Account:
                 self._publish(AccountEvent(AccountEventKind.TAGGED, (person_id,), at, tags=added))
 
     def inbound(self, person_id: int) -> None:
-        """Let a lead event arrive for a known person: `updated` stays, but a trashed one is taken out of Trash a little later."""
+        """Receive a lead event for a known person: `updated` stays, but a trashed person is taken out of Trash a little later."""
         slot = self._slot(person_id)
         if self.stages[self.people.stage[slot]].name == TRASH:
             self.clock.call_later(self.lags.untrash, lambda: self._untrash(person_id))
 
     def note(self, person_id: int) -> int:
-        """Write a note about a person, which does not move `updated`; gives the note's id."""
+        """Add a note to a person, which does not move `updated`, and return its id."""
         self._slot(person_id)
         self._notes += 1
         self._publish(AccountEvent(AccountEventKind.NOTED, (self._notes,), self.clock.now()))
         return self._notes
 
     def delete(self, person_id: int) -> None:
-        """Delete a person for good."""
+        """Delete a person permanently."""
         slot, at = self._slot(person_id), self.clock.now()
         self.truth.gone[person_id] = at
         self._remove(slot)
         self._publish(AccountEvent(AccountEventKind.DELETED, (person_id,), at))
 
     def merge(self, loser: int, winner: int) -> None:
-        """Merge one person into another: the loser's id belongs to nobody afterwards, the winner is edited."""
+        """Merge one person into another: the loser's id no longer exists afterwards, the winner is edited."""
         slot, kept, at = self._slot(loser), self._slot(winner), self.clock.now()
         self.truth.gone[loser] = at
         self.truth.merged[loser] = winner
@@ -343,7 +343,7 @@ class Account:
         self.people.touch(kept, int(at.timestamp()))
         self._publish(AccountEvent(AccountEventKind.MERGED, (loser, winner), at))
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------------------------------
 
     def _publish(self, event: AccountEvent) -> None:
         for listener in self.listeners:

@@ -1,4 +1,4 @@
-"""The HTTP face of the account: routes under /v1, with the documented answers, limits and refusals."""
+"""The HTTP API of the account: routes under /v1 with the documented answers, limits and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PERSON_FIELDS: Final = frozenset({"firstName", "lastName", "price", "contacted"
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """What a handler says. `shown_people` are the people whose stage the answer shows. `payload` None is an empty body."""
+    """The answer of a handler. `shown_people` are those whose stage it shows; a `payload` of None is an empty body."""
 
     payload: Mapping[str, object] | None
     status: int = HTTPStatus.OK
@@ -41,13 +41,13 @@ class ApiResponse:
 
     @property
     def body(self) -> bytes:
-        """The JSON, as sent."""
+        """The JSON as sent."""
         return b"" if self.payload is None else json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One request, read: who asks, the parameters, the JSON body, and the simulator's own URL."""
+    """A parsed request: the caller, parameters and JSON body, and the simulator's own URL."""
 
     caller: Caller
     query: Mapping[str, str]
@@ -61,7 +61,7 @@ Handler = Callable[[ApiRequest], ApiResponse]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route: `name` as scripts of faults and the log of requests call it, `context` whose limit it uses (None: unlimited)."""
+    """A route. `name` identifies it in fault scripts and in the request log; `context` is its rate limit, None for unlimited."""
 
     method: str
     path: str
@@ -71,7 +71,7 @@ class Route:
 
 
 class Api:
-    """The documented endpoints. Handlers are synchronous, so each answer is of one instant."""
+    """The documented endpoints. Handlers are synchronous, so each answer shows one instant."""
 
     def __init__(
         self, account: Account, *, behaviour: Behaviour, registry: Registry, deliveries: Deliveries, limits: RateLimits, keys: Keys
@@ -84,7 +84,7 @@ class Api:
         self._keys = keys
 
     def routes(self) -> list[Route]:
-        """Give every route of the service."""
+        """Return every route of the service."""
         one = "global"
         return [
             Route("GET", "/people", "people", one, self._people),
@@ -142,7 +142,7 @@ class Api:
 
     def _person(self, request: ApiRequest) -> ApiResponse:
         if people_query.parse_int(request.path["id"]) is None:
-            return self._people(request)  # observed: /people/undefined is the unfiltered list
+            return self._people(request)  # observed: /people/undefined returns the unfiltered list
         records, shown = self._records([self._slot(request)], request.query.get("fields"))
         return ApiResponse(records[0], shown_people=shown)
 
@@ -175,8 +175,8 @@ class Api:
         fields = self._fields(body)
         if "tags" in fields and request.query.get("mergeTags", "").lower() == "true":
             present = self._account.person(person_id)["tags"]
-            told = fields["tags"]
-            fields["tags"] = [*_strings(present), *(tag for tag in _strings(told) if tag not in _strings(present))]
+            new = fields["tags"]
+            fields["tags"] = [*_strings(present), *(tag for tag in _strings(new) if tag not in _strings(present))]
         if "assignedUserId" in body:
             if body["assignedUserId"] not in [user.id for user in self._account.users]:
                 raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: assignedUserId.")
@@ -187,7 +187,7 @@ class Api:
             self._account.move(person_id, stage, actor=request.caller.user.name)
 
     def _fields(self, body: Mapping[str, object]) -> dict[str, object]:
-        """Keep what a person may be given; `source` is write-once and therefore only read from a creation by the lead flow."""
+        """Return the fields a client may set; `source` is write-once and can only be set by a creation of the lead flow."""
         return {key: value for key, value in body.items() if key in _PERSON_FIELDS or key == "tags" or key.startswith("custom")}
 
     def _stage_name(self, body: Mapping[str, object]) -> str | None:
@@ -213,7 +213,7 @@ class Api:
         return slot
 
     def _records(self, slots: Sequence[int], fields: str | None) -> tuple[list[dict[str, object]], tuple[int, ...]]:
-        """Give the people with the fields request for, and the ids of those whose stage is among them."""
+        """Return the people with the requested fields, and the ids of those whose stage is among them."""
         first = self._account.people.first_id
         ids = tuple(first + slot for slot in slots)
         if not fields:
@@ -229,17 +229,17 @@ class Api:
         return kept, ids if names & {"stage", "stageId"} else ()
 
     def _by_email(self, body: Mapping[str, object]) -> int | None:
-        """Find a person by the first email told; those the account began with bear their id in it."""
+        """Find a person by the first email of a body; the original people have their id in theirs."""
         emails = body.get("emails")
         if not isinstance(emails, list) or not emails or not isinstance(emails[0], dict):
             return None
-        told = str(emails[0].get("value", ""))
-        match = _EMAIL.fullmatch(told)
+        address = str(emails[0].get("value", ""))
+        match = _EMAIL.fullmatch(address)
         slot = self._account.people.slot(int(match[1])) if match else None
         if slot is not None and self._account.people.visibility[slot] not in (GONE, HIDDEN):
             return self._account.people.first_id + slot
         for index, edited in self._account.people.edited.items():
-            if f"'{told}'" in str(edited.get("emails")) and self._account.people.visibility[index] not in (GONE, HIDDEN):
+            if f"'{address}'" in str(edited.get("emails")) and self._account.people.visibility[index] not in (GONE, HIDDEN):
                 return self._account.people.first_id + index
         return None
 
@@ -273,8 +273,8 @@ class Api:
 
     def _delete_stage(self, request: ApiRequest) -> ApiResponse:
         index = self._stage_index(request)
-        told = request.body.get("assignStageId", people_query.parse_int(request.query.get("assignStageId")))
-        target = next((stage for stage in self._account.stages if stage.id == told and not stage.deleted), None)
+        target_id = request.body.get("assignStageId", people_query.parse_int(request.query.get("assignStageId")))
+        target = next((stage for stage in self._account.stages if stage.id == target_id and not stage.deleted), None)
         if target is None:
             raise ApiError(HTTPStatus.BAD_REQUEST, "Missing required field: assignStageId.")
         try:
@@ -361,17 +361,17 @@ class Api:
             raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
         return webhook_id
 
-    # --- what else an account does ------------------------------------------------------------------------------------
+    # --- events, notes, rate limits -----------------------------------------------------------------------------------
 
     def _events(self, request: ApiRequest) -> ApiResponse:
         return _list_response(request, "events", [], sorts=("id",))
 
     def _create_event(self, request: ApiRequest) -> ApiResponse:
-        """Take a lead event: a known person hears of it (and leaves Trash), an unknown one is created by the lead flow."""
+        """Receive a lead event: a known person gets it (and leaves Trash), an unknown one is created by the lead flow."""
         if self._behaviour.lead_flow_archived:
             return ApiResponse(None, status=HTTPStatus.NO_CONTENT)
-        told = request.body.get("person")
-        person = told if isinstance(told, dict) else {}
+        body = request.body.get("person")
+        person = body if isinstance(body, dict) else {}
         known = self._by_email(person)
         if known is not None:
             self._account.inbound(known)
@@ -393,12 +393,12 @@ class Api:
         return ApiResponse({"limits": limits})
 
     def _rate_usage(self, request: ApiRequest) -> ApiResponse:
-        share = request.caller.key if self._behaviour.limit_per_key else ""
-        return ApiResponse({"usage": [{"context": name, "total": self._limits.total(name, share=share)} for name in LIMITS]})
+        bucket = request.caller.key if self._behaviour.limit_per_key else ""
+        return ApiResponse({"usage": [{"context": name, "total": self._limits.total(name, bucket=bucket)} for name in LIMITS]})
 
 
-def _strings(told: object) -> list[str]:
-    return [str(one) for one in told] if isinstance(told, (list, tuple)) else []
+def _strings(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, (list, tuple)) else []
 
 
 def _sortable(value: object) -> tuple[int, str]:
@@ -408,7 +408,7 @@ def _sortable(value: object) -> tuple[int, str]:
 def _list_response(
     request: ApiRequest, collection: str, items: Iterable[Mapping[str, object]], *, sorts: Sequence[str], text_total: bool = False
 ) -> ApiResponse:
-    """ApiResponse with one page of a small list, by offset."""
+    """Return one page of a small list, by offset."""
     every = list(items)
     sort = request.query.get("sort", "")
     if sort.lstrip("-") in sorts:
@@ -429,13 +429,13 @@ def _list_response(
 
 
 def read_json(raw: bytes) -> dict[str, object]:
-    """Read a request's JSON object; an empty body is an empty one. Raises ApiError 400."""
+    """Parse a request's JSON object; an empty body is an empty object. Raises ApiError 400."""
     if not raw:
         return {}
     try:
-        told = json.loads(raw)
+        value = json.loads(raw)
     except ValueError as error:
         raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.") from error
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid JSON in the request body.")
-    return told
+    return value

@@ -1,7 +1,7 @@
-"""The simulator's own time: it can be slowed, hastened, stopped, shifted and stepped.
+"""Simulated time: it can be sped up, slowed down, stopped, shifted and stepped.
 
-Everything in the simulator that waits or stamps asks this clock, so an hour of retries can pass in a second and a test can stop
-time while it looks. Sockets alone live in real time: the ten seconds a receiver has to answer are real seconds.
+Everything in the simulator that waits or takes a timestamp uses this clock, so an hour of retries can pass in a second and a test can
+stop time while it looks. Only sockets run in real time: the ten seconds that a receiver has to answer are real seconds.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from datetime import UTC, datetime, timedelta
 
 @dataclass(order=True, slots=True)
 class Timer:
-    """A callback that rings once at `at` (simulated seconds since the clock's start), unless cancelled before."""
+    """A callback due once at `at` (simulated seconds since the clock's start), unless cancelled before."""
 
     at: float
     number: int
-    ring: Callable[[], None] = field(compare=False)
+    callback: Callable[[], None] = field(compare=False)
     cancelled: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
-        """Let it not ring; harmless when it already did."""
+        """Cancel the callback; harmless once it has run."""
         self.cancelled = True
 
 
 class SimClock:
     """Simulated time.
 
-    `start` (aware) is the instant it shows first; `speed` is simulated seconds per real second, 0 for a stopped clock that only
-    `advance` and `run_for` move; `source` gives real seconds. Raises ValueError for a naive start or a negative speed.
+    `start` (aware) is the first instant it shows; `speed` is simulated seconds per real second, 0 for a stopped clock that only
+    `advance` and `run_for` move; `source` returns real seconds. Raises ValueError for a naive start or a negative speed.
     """
 
     def __init__(self, start: datetime, *, speed: float = 1.0, source: Callable[[], float] = time.monotonic) -> None:
@@ -64,29 +64,29 @@ class SimClock:
         self._schedule()
 
     def now(self) -> datetime:
-        """Give the simulated instant, aware, UTC."""
+        """Return the simulated instant, aware, UTC."""
         return self._start + timedelta(seconds=self.monotonic() + self._shift)
 
     def timestamp(self) -> float:
-        """Give the simulated instant as seconds since 1970."""
+        """Return the simulated instant as seconds since 1970."""
         return self._start.timestamp() + self.monotonic() + self._shift
 
     def monotonic(self) -> float:
-        """Give the simulated seconds since the start; a shift does not move them."""
+        """Return the simulated seconds since the start; `shift` does not change them."""
         return self._anchor + (self._source() - self._anchor_real) * self._speed
 
     def shift(self, seconds: float) -> None:
-        """Set the wall clock right or wrong by this many seconds, at once; nobody waits shorter or longer for it."""
+        """Move the wall clock by this many seconds at once; timers are not affected."""
         self._shift += seconds
 
     def skewed(self, seconds: float) -> SkewedClock:
-        """Give a clock that ticks with this one and shows `seconds` more: another machine's."""
+        """Return another machine's clock: it runs with this one and shows `seconds` more."""
         return SkewedClock(self, seconds)
 
     def advance(self, seconds: float) -> None:
-        """Jump ahead by these seconds and ring everything that became due, all at the new instant.
+        """Jump ahead by these seconds and run every callback that became due, all at the new instant.
 
-        Raises ValueError for a negative number. Where each timer must ring at its own instant, use `run_for`.
+        Raises ValueError for a negative number. Use `run_for` where each callback must run at its own instant.
         """
         if seconds < 0:
             raise ValueError("time does not run backwards; shift() sets the wall clock back")
@@ -94,9 +94,9 @@ class SimClock:
         self._fire_due()
 
     async def run_for(self, seconds: float, settle: Callable[[], Awaitable[None]]) -> None:
-        """Advance a stopped clock step by step: each timer at its own instant; before the first and after each `settle` is awaited.
+        """Advance a stopped clock step by step, so that each timer fires at its own instant.
 
-        `settle` lets the work of the timer finish (for instance `Deliveries.drain`).
+        `settle` is awaited at the start and after each timer, to let the triggered work finish (for instance `Deliveries.drain`).
         """
         end = self.monotonic() + seconds
         await _yield_to_tasks()
@@ -109,10 +109,10 @@ class SimClock:
         await _yield_to_tasks()
         await settle()
 
-    def call_later(self, seconds: float, ring: Callable[[], None]) -> Timer:
-        """Call `ring` once after these simulated seconds. Outside a running loop it waits for the next `advance`."""
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once after these simulated seconds. Outside a running loop it waits for the next `advance`."""
         self._count += 1
-        timer = Timer(self.monotonic() + max(0.0, seconds), self._count, ring)
+        timer = Timer(self.monotonic() + max(0.0, seconds), self._count, callback)
         heapq.heappush(self._timers, timer)
         if self._timers[0] is timer:
             self._schedule()
@@ -120,10 +120,10 @@ class SimClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for these simulated seconds."""
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
+        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(seconds, lambda: None if awake.done() else awake.set_result(None))
         try:
-            await woken
+            await awake
         finally:
             timer.cancel()
 
@@ -131,13 +131,13 @@ class SimClock:
         """Wait until one of the events is set (True) or the simulated seconds have passed (False)."""
         if any(event.is_set() for event in events):
             return True
-        waiting = [asyncio.create_task(self.sleep(seconds)), *(asyncio.create_task(event.wait()) for event in events)]
+        tasks = [asyncio.create_task(self.sleep(seconds)), *(asyncio.create_task(event.wait()) for event in events)]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in waiting:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         return any(event.is_set() for event in events)
 
     def _next_timer(self) -> Timer | None:
@@ -146,14 +146,14 @@ class SimClock:
         return self._timers[0] if self._timers else None
 
     def _fire_due(self) -> None:
-        # Only what is due now, so that an timer that sets the next at no distance cannot hold the loop for ever.
+        # Only what is due now: a callback that sets the next timer with no delay must not loop endlessly.
         now = self.monotonic()
         due: list[Timer] = []
         while (timer := self._next_timer()) is not None and timer.at <= now:
             due.append(heapq.heappop(self._timers))
         for timer in due:
             if not timer.cancelled:
-                timer.ring()
+                timer.callback()
         self._schedule()
 
     def _schedule(self) -> None:
@@ -171,24 +171,24 @@ class SimClock:
 
 
 async def _yield_to_tasks() -> None:
-    """Give whoever was woken the two turns of the loop it needs to act and to wait for its next timer."""
+    """Give awake tasks the turns of the event loop they need to act and to set their next timer."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 class SkewedClock:
-    """Another machine's clock: ticks with `clock`, shows `seconds` more. For whoever talks to the simulator with a wrong clock."""
+    """Another machine's clock: runs with `clock` and shows `seconds` more. For clients with a wrong clock."""
 
     def __init__(self, clock: SimClock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
 
     def now(self) -> datetime:
-        """Give the instant this clock shows, aware, UTC."""
+        """Return the instant this clock shows, aware, UTC."""
         return self._clock.now() + timedelta(seconds=self._seconds)
 
     def monotonic(self) -> float:
-        """Give the simulated seconds since the start."""
+        """Return the simulated seconds since the start."""
         return self._clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:

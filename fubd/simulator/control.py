@@ -1,6 +1,6 @@
-"""The hand that moves the simulated account from outside: JSON over HTTP under /control, for whoever develops against it.
+"""The control API: JSON over HTTP under /control, to change the simulated account from outside.
 
-`GET /control` lists what there is. Nothing here exists in Follow Up Boss.
+`GET /control` lists the commands. None of this exists in Follow Up Boss.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _HELP: Final = {
     "POST /control/trash": '{"id": 1001}',
     "POST /control/merge": '{"loser": 1001, "winner": 1002}',
     "POST /control/rename": '{"old": "Nurture", "new": "Long Nurture"}',
-    "GET, POST /control/faults": '{"server_error": 0.1, "lost": 0.5}; what is not named is off',
+    "GET, POST /control/faults": '{"server_error": 0.1, "lost": 0.5}; faults left out are off',
     "POST /control/script": '{"endpoint": "people", "steps": ["server_error", null, "hang"]}; endpoint "deliveries" scripts webhooks',
-    "GET /control/webhooks": "every webhook and the last delivery attempts",
+    "GET /control/webhooks": "all webhooks and the last delivery attempts",
     "POST /control/webhooks/kill": "webhooks are lost from now on; also revive, hold, release",
     "POST /control/webhooks/disable": '{"id": 1}',
     "GET /control/truth": "?after=NUMBER&limit=N: what really happened",
-    "GET, POST /control/clock": '{"speed": 60, "advance": 3600, "shift": -30}, each if wanted',
+    "GET, POST /control/clock": '{"speed": 60, "advance": 3600, "shift": -30}, any of them',
 }
 
 Command = Mapping[str, object]
 
 
 class BadCommand(Exception):
-    """The caller asked for something that is not there, or not in the form it wants."""
+    """A command that is malformed or refers to something that does not exist."""
 
 
 class Control:
@@ -51,7 +51,7 @@ class Control:
         self._account = simulator.account
 
     def app(self) -> web.Application:
-        """Give the application to be served under /control."""
+        """Return the application to serve under /control."""
         app = web.Application()
         changes: dict[str, Callable[[Command], object]] = {
             "move": self._move,
@@ -71,7 +71,7 @@ class Control:
             "webhooks/hold": lambda _: self._simulator.deliveries.hold(),
             "webhooks/release": lambda _: self._simulator.deliveries.release(),
         }
-        looks: dict[str, Callable[[Command], object]] = {
+        reads: dict[str, Callable[[Command], object]] = {
             "": lambda _: _HELP,
             "/": lambda _: _HELP,
             "/faults": lambda _: asdict(self._simulator.faults),
@@ -81,8 +81,8 @@ class Control:
         }
         for path, change in changes.items():
             app.router.add_post(f"/{path}", _post_handler(change))
-        for path, look in looks.items():
-            app.router.add_get(path, _get_handler(look))
+        for path, read in reads.items():
+            app.router.add_get(path, _get_handler(read))
         return app
 
     # --- the account --------------------------------------------------------------------------------------------------
@@ -115,13 +115,13 @@ class Control:
     def _rename(self, command: Command) -> None:
         self._account.rename_stage(_text(command, "old"), _text(command, "new"))
 
-    # --- the weather --------------------------------------------------------------------------------------------------
+    # --- faults, webhooks, clock --------------------------------------------------------------------------------------
 
     def _set_faults(self, command: Command) -> object:
         known = {one.name for one in fields(Faults)}
         unknown = sorted(command.keys() - known)
         if unknown:
-            raise BadCommand(f"no such fault: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+            raise BadCommand(f"unknown fault: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         late = command.get("late_seconds")
         span = (float(str(late[0])), float(str(late[-1]))) if isinstance(late, list) and late else Faults().late_seconds
         chances = {name: float(str(value)) for name, value in command.items() if name != "late_seconds"}
@@ -130,19 +130,19 @@ class Control:
 
     def _script(self, command: Command) -> None:
         steps = command.get("steps")
-        words = [None if step is None else str(step) for step in steps] if isinstance(steps, list) else []
+        faults = [None if step is None else str(step) for step in steps] if isinstance(steps, list) else []
         if command.get("endpoint") == "deliveries":
-            self._simulator.script_deliveries(*words)
+            self._simulator.script_deliveries(*faults)
         else:
-            self._simulator.script(_text(command, "endpoint"), *words)
+            self._simulator.script(_text(command, "endpoint"), *faults)
 
     def _disable(self, command: Command) -> None:
-        wanted = _int(command, "id")
+        webhook_id = _int(command, "id")
         for webhook in self._simulator.registry.all():
-            if webhook.id == wanted:
+            if webhook.id == webhook_id:
                 self._simulator.registry.disable(webhook)
                 return
-        raise BadCommand(f"there is no webhook {wanted}")
+        raise BadCommand(f"there is no webhook {webhook_id}")
 
     def _set_clock(self, command: Command) -> object:
         clock = self._simulator.clock
@@ -154,7 +154,7 @@ class Control:
             clock.advance(_float(command, "advance"))
         return self._clock()
 
-    # --- looking ------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def _clock(self) -> object:
         return {"now": self._simulator.clock.now().isoformat(), "speed": self._simulator.clock.speed}
@@ -182,30 +182,30 @@ def _post_handler(change: Callable[[Command], object]) -> Callable[[web.Request]
         except ValueError:
             command = None
         if not isinstance(command, dict):
-            return _json_response({"error": "send a JSON object"}, HTTPStatus.BAD_REQUEST)
+            return _json_response({"error": "the body must be a JSON object"}, HTTPStatus.BAD_REQUEST)
         return _execute(change, command)
 
     return handle
 
 
-def _get_handler(look: Callable[[Command], object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _get_handler(read: Callable[[Command], object]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        return _execute(look, dict(request.query))
+        return _execute(read, dict(request.query))
 
     return handle
 
 
-def _execute(what: Callable[[Command], object], command: Command) -> web.Response:
+def _execute(run: Callable[[Command], object], command: Command) -> web.Response:
     try:
-        answer = what(command)
+        answer = run(command)
     except (BadCommand, LookupError, ValueError, ApiError) as error:
         return _json_response({"error": str(error)}, HTTPStatus.BAD_REQUEST)
     return _json_response({"done": True} if answer is None else answer, HTTPStatus.OK)
 
 
-def _json_response(command: object, status: int) -> web.Response:
+def _json_response(answer: object, status: int) -> web.Response:
     return web.Response(
-        text=json.dumps(command, default=str, ensure_ascii=False, indent=2) + "\n", status=status, content_type="application/json"
+        text=json.dumps(answer, default=str, ensure_ascii=False, indent=2) + "\n", status=status, content_type="application/json"
     )
 
 
@@ -226,12 +226,12 @@ def _float(command: Command, name: str) -> float:
 def _text(command: Command, name: str) -> str:
     value = command.get(name)
     if not isinstance(value, str) or not value:
-        raise BadCommand(f"{name} must be a text")
+        raise BadCommand(f"{name} must be a non-empty string")
     return value
 
 
 def _fields(command: Command) -> dict[str, object]:
-    given = command.get("fields", {})
-    if not isinstance(given, dict):
+    values = command.get("fields", {})
+    if not isinstance(values, dict):
         raise BadCommand("fields must be an object")
-    return {str(key): value for key, value in given.items()}
+    return {str(key): value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Webhooks on their way: signed, sent, retried on the documented schedule, and whatever can befall them."""
+"""Webhook deliveries: signed, sent, retried on the documented schedule, with every fault on the way."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fubd.simulator.rng import Rng
 from fubd.simulator.sightings import Sightings
 
 RETRY_SECONDS: Final = (60.0, 300.0, 300.0, 600.0, 1800.0)
-"""The documented table: the wait before each of five retries."""
+"""The documented wait before each of five retries (https://docs.followupboss.com/reference/webhooks-guide)."""
 LONG_RETRY_SECONDS: Final = (*RETRY_SECONDS, *(3600.0,) * 7)
-"""The same, going on hourly within the documented eight hours."""
+"""The same, then hourly for the documented eight hours."""
 DELETING_STATUSES: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.GONE})
 
 _OUTBOX_LIMIT: Final = 1_000_000
@@ -47,9 +47,9 @@ class _Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt of a delivery, or what befell it instead.
+    """One delivery attempt, or what happened instead.
 
-    `number` counts from 1; `status` is the receiver's, null when none came; `outcome` is acknowledged, failed, refused, lost or stalled.
+    `number` counts from 1; `status` is the receiver's, None without an answer; `outcome` is acknowledged, failed, lost or given up.
     """
 
     event_id: str
@@ -63,7 +63,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Deliveries:
-    """The outbox. Give it a session by `start`; until then everything waits."""
+    """The queue of deliveries. Nothing is sent before `start`."""
 
     registry: Registry
     behaviour: Behaviour
@@ -92,11 +92,11 @@ class Deliveries:
     # --- switches -----------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """From now on no webhook is sent, and nobody is told so: what happens meanwhile is lost for good."""
+        """Stop sending webhooks without any error: from now on they are lost permanently."""
         self.alive = False
 
     def revive(self) -> None:
-        """Send webhooks again, of what happens from now on."""
+        """Send webhooks again, about what happens from now on."""
         self.alive = True
 
     def hold(self) -> None:
@@ -104,16 +104,16 @@ class Deliveries:
         self._holding = True
 
     def release(self) -> None:
-        """Send what was stalled, in its order, before anything newer."""
+        """Send what was stalled, in order, before anything newer."""
         self._holding = False
         self._outbox.extendleft(reversed(self._stalled))
         self._stalled.clear()
         self._update_signals()
 
-    # --- in -----------------------------------------------------------------------------------------------------------
+    # --- queueing -----------------------------------------------------------------------------------------------------
 
     def publish(self, event: WebhookEvent) -> None:
-        """Tell every active webhook of the event."""
+        """Queue the event for every active webhook of its name."""
         self.events[event.event_id] = event
         if len(self.events) > _EVENTS_KEPT:
             self.events.popitem(last=False)
@@ -135,7 +135,7 @@ class Deliveries:
         self._route(delivery, fault)
 
     def _route(self, delivery: _Delivery, fault: DeliveryFault | None) -> None:
-        """Put a delivery where its fault sends event."""
+        """Queue a delivery where its fault puts it."""
         if fault in (DeliveryFault.FORGED, DeliveryFault.UNSIGNED):
             delivery.genuine = False
             delivery.signature = sign(delivery.body, f"not {delivery.webhook.system_key}") if fault is DeliveryFault.FORGED else None
@@ -164,10 +164,10 @@ class Deliveries:
         self._outbox.append(delivery)
         self._update_signals()
 
-    # --- out ----------------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin sending."""
+        """Start sending."""
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self.behaviour.delivery_timeout_real_seconds),
             connector=aiohttp.TCPConnector(limit=self.behaviour.delivery_concurrency, keepalive_timeout=5.0),
@@ -177,7 +177,7 @@ class Deliveries:
         self._update_signals()
 
     async def stop(self) -> None:
-        """Stop sending; what was not sent stays in the outbox."""
+        """Stop sending; unsent deliveries stay in the queue."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
@@ -187,25 +187,25 @@ class Deliveries:
             self._session = None
 
     async def drain(self) -> None:
-        """Wait until everything that could be sent now was, or is lost.
+        """Wait until everything that can be sent now is sent or lost.
 
-        What is stalled, late or to be retried waits for `release` or for the clock, and is not waited for.
+        Stalled, late and retried deliveries wait for `release` or for the clock; this does not wait for them.
         """
         self._update_signals()
         await self._idle.wait()
 
     async def drain_all(self) -> None:
-        """Wait until nothing is left to send, the late and the retries included, so the clock must run; the stalled are not waited for."""
+        """Wait until nothing is left to send, late ones and retries included, so the clock must run. Stalled ones are not waited for."""
         self._update_signals()
         await self._quiet.wait()
 
     @property
     def pending(self) -> int:
-        """How many deliveries are not through: waiting, late, set aside, under way or to be retried."""
+        """The number of deliveries not finished: queued, late, deferred, in flight or to be retried."""
         return len(self._outbox) + len(self._deferred) + self._late + self._in_flight + self._retrying
 
     def _update_signals(self) -> None:
-        """Set the three signals to what is so."""
+        """Set the three signals from the current state."""
         busy = bool(self._outbox or self._deferred or self._in_flight)
         for event, so in ((self._work, bool(self._outbox or self._deferred)), (self._idle, not busy), (self._quiet, self.pending == 0)):
             if so:
@@ -225,14 +225,14 @@ class Deliveries:
             await self._work.wait()
             delivery = self._next_delivery()
             if delivery is None:
-                # Something lies aside until those under way are through: look again when one of them is.
+                # A deferred delivery waits for those in flight: look again when one of them is done.
                 self._work.clear()
                 continue
             self._in_flight += 1
             try:
                 await self._send(delivery)
             except asyncio.CancelledError:
-                # Stopped meanwhile: whether it arrived is unknown, so it is sent again.
+                # Stopped during the request: whether it arrived is unknown, so it is sent again.
                 self._outbox.appendleft(delivery)
                 raise
             finally:
@@ -289,4 +289,4 @@ class Deliveries:
 
 def _short(ids: tuple[int, ...]) -> str:
     head = ", ".join(map(str, ids[:_IDS_LOGGED]))
-    return f"[{head}]" if len(ids) <= _IDS_LOGGED else f"[{head}, … {len(ids)} in all]"
+    return f"[{head}]" if len(ids) <= _IDS_LOGGED else f"[{head}, … {len(ids)} ids]"

@@ -1,4 +1,4 @@
-"""From what happened to what webhooks say of event: event names, payloads and signatures, as the Webhooks Guide words them."""
+"""Webhook events made from account events: names, payloads and signatures (https://docs.followupboss.com/reference/webhooks-guide)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENTS: Final = frozenset(
         "emEventsOpened", "emEventsClicked", "emEventsUnsubscribed", "eventsCreated", "reactionCreated", "reactionDeleted",
     }
 )  # fmt: skip
-"""Every event name of the Webhooks Guide."""
+"""Every event name of the webhooks guide."""
 
 _OTHER_EVENTS: Final = {
     AccountEventKind.NOTED: ("notesCreated", "notes"),
@@ -44,9 +44,9 @@ _OTHER_EVENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """One webhook event, as all hooks of its name are told event.
+    """One webhook event, as every webhook of its name receives it.
 
-    `changes` are the true changes it speaks of, for the ledger of what was shown; nothing of them is sent.
+    `changes` are the true changes it reports; they are not sent, only used to record sightings.
     """
 
     event_id: str
@@ -58,38 +58,41 @@ class WebhookEvent:
     changes: tuple[TrueChange, ...] = ()
 
     def payload(self) -> dict[str, object]:
-        """Give the documented payload; `data` is absent where the guide shows none."""
-        told: dict[str, object] = {
+        """Return the documented payload; `data` is absent for events where the guide shows none."""
+        payload: dict[str, object] = {
             "eventId": self.event_id,
             "eventCreated": self.created.strftime("%Y-%m-%dT%H:%M:%S+00:00"),
             "event": self.name,
             "resourceIds": list(self.ids),
             "uri": self.uri,
         }
-        return told if self.data is None else told | {"data": dict(self.data)}
+        return payload if self.data is None else payload | {"data": dict(self.data)}
 
     def record(self, *, with_data: bool) -> dict[str, object]:
-        """Give what `GET /webhookEvents/:id` shows: `id` instead of `eventId`, and `data` only where the switch says so."""
-        told = {"id": self.event_id} | self.payload()
-        del told["eventId"]
+        """Return what `GET /webhookEvents/:id` shows: `id` instead of `eventId`, and `data` only if the switch says so."""
+        record = {"id": self.event_id} | self.payload()
+        del record["eventId"]
         if not with_data:
-            told.pop("data", None)
-        return told
+            record.pop("data", None)
+        return record
 
 
 def encode(payload: Mapping[str, object], *, php: bool = True) -> bytes:
-    """Write JSON as PHP's json_encode does (slashes and all but ASCII escaped), or plain."""
+    """Encode JSON as PHP's json_encode does (slashes and non-ASCII letters escaped), or plainly."""
     text = json.dumps(payload, separators=(",", ":"), ensure_ascii=php)
     return (text.replace("/", "\\/") if php else text).encode()
 
 
 def sign(body: bytes, system_key: str) -> str:
-    """Give the FUB-Signature of a body: lowercase hex HMAC-SHA256 over the base64 of the body, key X-System-Key (Webhooks Guide)."""
+    """Return the FUB-Signature: lowercase hex HMAC-SHA256 over the base64 of the body, with X-System-Key as the key.
+
+    See https://docs.followupboss.com/reference/webhooks-guide.
+    """
     return hmac.new(system_key.encode(), base64.b64encode(body), hashlib.sha256).hexdigest()
 
 
 class EventFactory:
-    """Makes events of happenings. `base` gives the API's own URL for the `uri`; `rng` makes the eventIds."""
+    """Makes webhook events of account events. `base` is the API's own URL for `uri`; `rng` makes the event ids."""
 
     def __init__(self, behaviour: Behaviour, rng: Rng, base: str = "https://api.followupboss.com/v1") -> None:
         self.behaviour = behaviour
@@ -97,7 +100,7 @@ class EventFactory:
         self._rng = rng
 
     def events(self, event: AccountEvent) -> list[WebhookEvent]:
-        """Give the events of one event, in the order they are sent."""
+        """Return the webhook events of an account event, in the order they are sent."""
         return list(self._events(event))
 
     def _events(self, event: AccountEvent) -> Iterator[WebhookEvent]:
@@ -124,13 +127,13 @@ class EventFactory:
         yield self._people("peopleCreated", event)
         if event.via == "lead_flow":
             yield self._people("peopleUpdated", event)
-        if self.behaviour.creation_tells_stage:
+        if self.behaviour.creation_sends_stage:
             yield self._people("peopleStageUpdated", event, {"stage": event.stage}, event.changes)
 
     def _moved(self, event: AccountEvent) -> Iterator[WebhookEvent]:
         size = event.split or self.behaviour.ids_per_event or len(event.ids)
         names = ["peopleUpdated"]
-        if event.cause != "stage deleted" or self.behaviour.assign_tells_stage:
+        if event.cause != "stage deleted" or self.behaviour.stage_deletion_sends_stage:
             names.insert(0, "peopleStageUpdated")
         for name in names:
             shared = self._id()

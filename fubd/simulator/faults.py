@@ -1,4 +1,4 @@
-"""What can go wrong, and what nobody has documented: every switch of the simulator in two frozen values."""
+"""Every switch and fault of the simulator, in two frozen values: `Behaviour` (permanent) and `Faults` (random)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fubd.simulator.rng import Rng
 
 
 class UpdatedAfter(StrEnum):
-    """What `updatedAfter` and `updatedBefore` do on people: documented as a filter, once observed to give nothing at all."""
+    """The effect of `updatedAfter` and `updatedBefore` on people.
+
+    Documented as a filter (https://docs.followupboss.com/reference/common-filters), once observed to return nothing.
+    """
 
     WORKS = "works"
     NOTHING = "total 0"
@@ -19,38 +22,38 @@ class UpdatedAfter(StrEnum):
 
 
 class Merge(StrEnum):
-    """What becomes known of the losing id of a merge; nothing is documented."""
+    """The webhooks about the losing id of a merge; undocumented."""
 
     SILENT = "silent"
     """The id vanishes, and only the winner's peopleUpdated is sent."""
     DELETED = "deleted"
-    """As above, with a peopleDeleted for the loser."""
+    """The same, with a peopleDeleted for the loser."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How this Follow Up Boss behaves where its documentation is silent or contradicts itself."""
+    """How this Follow Up Boss behaves where the documentation is silent or contradicts itself."""
 
     updated_after: UpdatedAfter = UpdatedAfter.WORKS
     updated_after_inclusive: bool = False
-    """Whether a person updated in the very second asked for belongs to the answer."""
+    """Whether `updatedAfter` includes people updated in that very second."""
     lists_hide_trash: bool = False
-    """Lists leave out people in Trash also where `includeTrash` asks for them: unknown parameters are ignored without a word."""
+    """Lists leave out people in Trash even with `includeTrash`, as FUB silently ignores unknown parameters (observed)."""
     total_as_text: bool = False
     next_absent_at_end: bool = False
     """On the last page `next` and `nextLink` are absent instead of null."""
     double_ampersand: bool = False
-    """Write `&&` into nextLink, as some documented samples do."""
+    """Write `&&` into nextLink, as some samples do (https://docs.followupboss.com/reference/pagination)."""
     deep_offset: int = 2000
-    """The first offset that is refused."""
-    creation_tells_stage: bool = False
+    """The first offset that is refused (observed)."""
+    creation_sends_stage: bool = False
     """A creation also sends peopleStageUpdated."""
     merge: Merge = Merge.SILENT
     ids_per_event: int = 0
-    """How many people one webhook of a bulk change carries at most; 0 for no bound."""
+    """The most people in one webhook of a bulk change; 0 for no limit."""
     split_shares_event_id: bool = False
-    """Whether the parts of a split bulk event bear one eventId."""
-    assign_tells_stage: bool = True
+    """Whether the parts of a split bulk event share one eventId."""
+    stage_deletion_sends_stage: bool = True
     """Deleting a stage sends peopleStageUpdated for the people it moved."""
     third_webhook_status: int = 400
     php_json: bool = True
@@ -58,15 +61,15 @@ class Behaviour:
     delete_webhook_empty: bool = False
     """Deleting a webhook answers 204 without a body instead of 200."""
     lead_flow_archived: bool = False
-    """`POST /events` is taken, answered 204, and nothing comes of it."""
+    """`POST /events` answers 204 and has no effect."""
     event_data_kept: bool = False
-    """`GET /webhookEvents/:id` carries `data` too."""
+    """`GET /webhookEvents/:id` includes `data`."""
     long_retries: bool = False
-    """Go on retrying hourly up to eight hours after the documented table of five."""
+    """Continue to retry hourly for eight hours after the documented table of five."""
     loopback_http: bool = True
-    """Take callbacks by plain http on loopback addresses; everywhere else https is demanded."""
+    """Accept callbacks by plain http on loopback addresses; all others must use https."""
     answer_seconds: float = 0.0
-    """How long the API takes for each answer, its reading done at once; simulated seconds."""
+    """How long each API answer takes after the account was read; simulated seconds."""
     limit_per_key: bool = False
     """Count the rate limit per API key instead of per account."""
     delivery_timeout_real_seconds: float = 10.0
@@ -75,34 +78,34 @@ class Behaviour:
 
 
 class ApiFault(StrEnum):
-    """What one API request can meet instead of its answer."""
+    """What can happen to an API request instead of its answer."""
 
     SERVER_ERROR = "server_error"
     """500 with an errorMessage."""
     BAD_GATEWAY = "bad_gateway"
     """502 with an HTML page, as a load balancer sends it."""
     THROTTLED = "throttled"
-    """429 although the headers say requests remain."""
+    """429 although the headers say that requests remain."""
     HANG = "hang"
     """No answer until the caller gives up."""
     RESET = "reset"
-    """The connection is torn before an answer."""
+    """The connection is reset before an answer."""
     TRUNCATED = "truncated"
-    """Half the JSON, as if it were all."""
+    """The first half of the JSON as a complete answer."""
     CUT = "cut"
-    """Half the body, then the connection is torn."""
+    """Half the body, then the connection is closed."""
     WRONG_TYPE = "wrong_type"
-    """The right JSON, called text/plain."""
+    """The right JSON as text/plain."""
     HTML = "html"
     """200 with an HTML page."""
     FORBIDDEN = "forbidden"
-    """403, as for an expired account."""
+    """403 with FUB's words for an endpoint without access (observed)."""
     UNAUTHORIZED = "unauthorized"
     """401, as for a revoked key."""
 
 
 class DeliveryFault(StrEnum):
-    """What can happen to one webhook delivery on its way."""
+    """What can happen to one webhook delivery."""
 
     LOST = "lost"
     """It is never sent."""
@@ -111,7 +114,7 @@ class DeliveryFault(StrEnum):
     LATE = "late"
     """It is sent after `late_seconds`."""
     OUT_OF_ORDER = "out_of_order"
-    """It waits until everything queued behind it is through."""
+    """It waits until everything queued behind it is sent."""
     FORGED = "forged"
     """Its signature is wrong."""
     UNSIGNED = "unsigned"
@@ -122,7 +125,7 @@ class DeliveryFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities, 0 to 1, of each fault: the first eleven per API request, the others per delivery."""
+    """The probability (0 to 1) of each fault: those of `ApiFault` per API request, those of `DeliveryFault` per delivery."""
 
     server_error: float = 0.0
     bad_gateway: float = 0.0
@@ -143,14 +146,14 @@ class Faults:
     unsigned: float = 0.0
     stalled: float = 0.0
     late_seconds: tuple[float, float] = (60.0, 3060.0)
-    """Between which simulated seconds a late delivery is late."""
+    """The range, in simulated seconds, by which a late delivery is late."""
 
     def draw_api(self, rng: Rng) -> ApiFault | None:
-        """Draw what one API request meets."""
+        """Draw the fault of one API request."""
         return next((fault for fault in ApiFault if rng.chance(getattr(self, fault.value))), None)
 
     def draw_delivery(self, rng: Rng) -> DeliveryFault | None:
-        """Draw what one delivery meets."""
+        """Draw the fault of one delivery."""
         return next((fault for fault in DeliveryFault if rng.chance(getattr(self, fault.value))), None)
 
 
@@ -158,15 +161,15 @@ Fault = TypeVar("Fault", ApiFault, DeliveryFault)
 
 
 class Script(Generic[Fault]):
-    """What the next requests or deliveries meet, in order; before chance is asked. None lets one pass untouched, chance included."""
+    """The faults of the next requests or deliveries, in order, before any random fault. None lets one pass without faults."""
 
     def __init__(self) -> None:
         self._steps: deque[Fault | None] = deque(maxlen=100_000)
 
     def add(self, *steps: Fault | None) -> None:
-        """Add what the next ones meet."""
+        """Append faults."""
         self._steps.extend(steps)
 
     def next(self) -> tuple[bool, Fault | None]:
-        """Give whether the script has a word on this one, and that word."""
+        """Return whether the script covers this one, and its fault."""
         return (True, self._steps.popleft()) if self._steps else (False, None)

@@ -1,4 +1,4 @@
-"""Who may ask: API keys with their users and roles, and the registered systems."""
+"""Authentication: API keys with their users and roles, and the registered systems."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_SYSTEM: Final = "A registered X-System and X-System-Key are required to acces
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from. `system_key` is null for a system that is not registered."""
+    """The author of a request. `system_key` is None for a system that is not registered."""
 
     key: str
     user: User
@@ -30,12 +30,12 @@ class Caller:
 
     @property
     def viewer(self) -> int | None:
-        """The user whose people alone are sightings; None for those who see everyone."""
+        """The user whose people are the only ones visible; None for roles that see everyone."""
         return self.user.id if self.user.role == "agent" else None
 
 
 class Keys:
-    """The keys and systems the account knows. Each key stands for one user, and inherits what they may see."""
+    """The keys and systems known to the account. Each key acts as one user and sees what that user may see."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -43,7 +43,7 @@ class Keys:
         self._systems: dict[str, str] = {}
 
     def add(self, key: str, role: str = "owner", *, user_id: int | None = None) -> None:
-        """Let a key in, for a user or for the first of a role (owner, admin, agent). Raises LookupError when there is none."""
+        """Add a key for a user, or for the first user of a role (owner, admin, agent). Raises LookupError when there is none."""
         for user in self._account.users:
             if user.id == user_id or (user_id is None and user.role == role):
                 self._keys[key] = user
@@ -51,7 +51,7 @@ class Keys:
         raise LookupError(f"there is no user {user_id or role}")
 
     def revoke(self, key: str) -> None:
-        """Let a key in no more."""
+        """Make a key invalid."""
         self._keys.pop(key, None)
 
     def register(self, system: str, key: str) -> None:
@@ -59,7 +59,7 @@ class Keys:
         self._systems[key] = system
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """Say who asks, by Basic (key as user, blank password) or Bearer. Raises ApiError 401."""
+        """Return who sent the request, by Basic (key as user, blank password) or Bearer. Raises ApiError 401."""
         key = _api_key_of(headers.get("Authorization", ""))
         user = self._keys.get(key)
         if user is None:
@@ -69,7 +69,10 @@ class Keys:
 
     @staticmethod
     def require_owner(caller: Caller) -> str:
-        """Give the system key of one who may use webhooks. Raises ApiError 403."""
+        """Return the system key of a caller who may use webhooks. Raises ApiError 403.
+
+        The account owner's key and a registered system are required (https://docs.followupboss.com/reference/webhooks-guide).
+        """
         if caller.user.role != "owner":
             raise ApiError(HTTPStatus.FORBIDDEN, NOT_OWNER)
         if caller.system_key is None:
@@ -78,13 +81,13 @@ class Keys:
 
 
 def _api_key_of(header: str) -> str:
-    scheme, _, told = header.partition(" ")
+    scheme, _, credentials = header.partition(" ")
     if scheme.lower() == "bearer":
-        return told.strip()
+        return credentials.strip()
     if scheme.lower() != "basic":
         return ""
     try:
-        user, _, password = base64.b64decode(told, validate=True).decode().partition(":")
+        user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return ""
     return "" if password else user

@@ -1,6 +1,6 @@
-"""The people of the account, kept small: columns of numbers, and everything else made from the seed when it is asked for.
+"""The people of the account in compact form: columns of numbers; everything else is computed from the seed on demand.
 
-200,000 people cost some 6 MB. What was edited lies in `edited`, by person.
+200,000 people take about 6 MB. Edited fields are stored in `edited`, by person.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 from fubd.simulator.rng import Rng, hash64
 
 GONE: Final = 0
-"""Standing: deleted, merged away or never given out."""
+"""Visibility: deleted, merged away or never assigned."""
 PLAIN: Final = 1
 TRASHED: Final = 2
 UNCLAIMED: Final = 3
 TRASHED_UNCLAIMED: Final = 4
 HIDDEN: Final = 5
-"""Standing: just created, and not yet readable."""
+"""Visibility: just created, and not yet readable."""
 
 ALL_VISIBLE: Final = (PLAIN, TRASHED, UNCLAIMED, TRASHED_UNCLAIMED)
 
@@ -43,12 +43,12 @@ STATES: Final = ("AZ", "CO", "FL", "GA", "NC", "OH", "TN", "TX")
 
 
 def stamp(seconds: float) -> str:
-    """Give an instant as the people endpoint writes it: UTC, whole seconds, `Z`."""
+    """Return an instant as the people endpoint writes it: UTC, whole seconds, `Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 class UpdatedOrder:
-    """The people in order of `updated`, then id. A touch appends; indexes that are no longer true are skipped and swept now and then."""
+    """The people ordered by `updated`, then id. An update appends a key; outdated keys are skipped and removed now and then."""
 
     def __init__(self, updated: array[int], first_id: int) -> None:
         self._updated = updated
@@ -56,17 +56,17 @@ class UpdatedOrder:
         self._keys: array[int] = array("q", sorted((at << _SHIFT) | (first_id + slot) for slot, at in enumerate(updated)))
 
     def touch(self, person_id: int, at: int) -> None:
-        """Note that the person's `updated` is now `at`; the column must say so already."""
+        """Record that the person's `updated` is now `at`; the column must already hold it."""
         key = (at << _SHIFT) | person_id
         index = bisect_left(self._keys, key)
         if index < len(self._keys) and self._keys[index] == key:
-            return  # a clock that was set back came to the same second again
+            return  # a clock that was set back reached the same second again
         self._keys.insert(index, key)
         if len(self._keys) > 2 * len(self._updated) + 1000:
             self._keys = array("q", (key for key in self._keys if self._is_current(key)))
 
     def descending(self, *, after: int | None = None, before: int | None = None) -> Iterator[int]:
-        """Give slots, last updated first, with `after` <= updated < `before` (seconds since 1970)."""
+        """Yield slots, last updated first, with `after` <= updated < `before` (seconds since 1970)."""
         high = len(self._keys) if before is None else bisect_left(self._keys, before << _SHIFT)
         low = 0 if after is None else bisect_left(self._keys, after << _SHIFT)
         for index in range(high - 1, low - 1, -1):
@@ -74,7 +74,7 @@ class UpdatedOrder:
                 yield (self._keys[index] & _LOW) - self._first_id
 
     def ascending(self, *, after: int | None = None, before: int | None = None) -> Iterator[int]:
-        """Give slots, longest not updated first, with `after` <= updated < `before` (seconds since 1970)."""
+        """Yield slots, longest not updated first, with `after` <= updated < `before` (seconds since 1970)."""
         high = len(self._keys) if before is None else bisect_left(self._keys, before << _SHIFT)
         low = 0 if after is None else bisect_left(self._keys, after << _SHIFT)
         for index in range(low, high):
@@ -86,10 +86,10 @@ class UpdatedOrder:
 
 
 class Population:
-    """Columns of people. A *slot* is `id - first_id`; ids grow with `created` and are never given out twice.
+    """Columns of people. A *slot* is `id - first_id`; ids grow with `created` and are never reused.
 
-    `now` is seconds since 1970; everyone was created in the six years before. `weights` are of the stages by index.
-    `gaps` is the share of ids that belong to nobody any more.
+    `now` is seconds since 1970; everyone was created in the six years before. `weights` holds one weight per stage.
+    `gaps` is the share of ids that no longer exist.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Population:
         began = now - _YEARS_SECONDS
         step = (_YEARS_SECONDS - 7200) / max(1, people)
         self.created: array[int] = array("q", [began + int(slot * step) for slot in range(people)])
-        # Most people were last touched long ago, a few this hour: the cube of an even draw.
+        # Most people were last updated long ago, a few within this hour: the cube of a uniform draw.
         self.updated: array[int] = array("q", [at + int((now - 3600 - at) * (1 - draw()) ** 3) for at in self.created])
         self.stage = bytearray(rng.choices(range(len(weights)), weights, k=people))
         self.initial_stage = bytes(self.stage)
@@ -120,12 +120,12 @@ class Population:
         return len(self.created)
 
     def slot(self, person_id: int) -> int | None:
-        """Give the slot of an id that was ever given out, else None."""
+        """Return the slot of an id that was ever assigned, else None."""
         slot = person_id - self.first_id
         return slot if 0 <= slot < len(self.created) else None
 
     def add(self, *, now: int, stage: int, user: int, visibility: int) -> int:
-        """Give out the next id; gives its slot."""
+        """Assign the next id and return its slot."""
         slot = len(self.created)
         self.created.append(now)
         self.updated.append(now)
@@ -137,7 +137,7 @@ class Population:
         return slot
 
     def touch(self, slot: int, now: int) -> None:
-        """Move `updated`; the same second moves nothing."""
+        """Set `updated`; within the same second nothing changes."""
         self.version += 1
         if self.updated[slot] != now:
             self.updated[slot] = now
@@ -149,17 +149,17 @@ class Population:
         self.version += 1
 
     def first_name(self, slot: int) -> str:
-        """Give the first name, as edited."""
-        told = self.edited.get(slot, {}).get("firstName")
-        return str(told) if told is not None else FIRST_NAMES[hash64(self.seed, slot) % len(FIRST_NAMES)]
+        """Return the first name, as edited."""
+        edited = self.edited.get(slot, {}).get("firstName")
+        return str(edited) if edited is not None else FIRST_NAMES[hash64(self.seed, slot) % len(FIRST_NAMES)]
 
     def last_name(self, slot: int) -> str:
-        """Give the last name, as edited."""
-        told = self.edited.get(slot, {}).get("lastName")
-        return str(told) if told is not None else LAST_NAMES[(hash64(self.seed, slot) >> 8) % len(LAST_NAMES)]
+        """Return the last name, as edited."""
+        edited = self.edited.get(slot, {}).get("lastName")
+        return str(edited) if edited is not None else LAST_NAMES[(hash64(self.seed, slot) >> 8) % len(LAST_NAMES)]
 
     def record(self, slot: int, *, stage: str, stage_id: int, assigned: tuple[int, str], full: bool) -> dict[str, object]:
-        """Give a person as the API shows one, keys in FUB's order; `full` adds what comes only when asked for."""
+        """Return a person as the API shows one, keys in FUB's order (observed); `full` adds the fields that come only on request."""
         draw = hash64(self.seed, slot)
         first, last = self.first_name(slot), self.last_name(slot)
         person_id = self.first_id + slot

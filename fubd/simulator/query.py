@@ -1,4 +1,4 @@
-"""`GET /people`: what is asked for, and finding it without touching everyone, since the account may hold hundreds of thousands."""
+"""`GET /people`: parse its parameters and find the page without visiting everyone, as the account may hold hundreds of thousands."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 100
 
 SORTS: Final = frozenset({"id", "created", "updated", "name", "firstName", "lastName", "price", "stage", "lastActivity"})
-"""The columns this simulator sorts by; another name is ignored, as the service ignores what it does not know."""
+"""The columns this simulator sorts by; other names are ignored, as FUB ignores unknown parameters (observed)."""
 
 Predicate = Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Which part of a list is asked for. `since` is the id after which the page begins, from the `next` token."""
+    """The requested part of a list. `since` is the id after which the page begins, from the `next` token."""
 
     limit: int = DEFAULT_LIMIT
     offset: int = 0
@@ -39,7 +39,7 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class PeopleFilter:
-    """Who belongs to the list. Instants are seconds since 1970, lower bounds inclusive, upper bounds exclusive."""
+    """Conditions for a person to be listed. Instants are seconds since 1970; lower bounds are inclusive, upper bounds exclusive."""
 
     ids: tuple[int, ...] | None = None
     id_greater_than: int | None = None
@@ -53,7 +53,7 @@ class PeopleFilter:
 
 @dataclass(frozen=True, slots=True)
 class PeopleResult:
-    """One page: its slots, how many there are in all, and whether more follow."""
+    """One page: its slots, the total count, and whether more follow."""
 
     slots: list[int]
     total: int
@@ -61,22 +61,22 @@ class PeopleResult:
 
 
 def encode_next(since: int) -> str:
-    """Give the `next` token: unpadded base64 of {"sinceId":n}, as the documented samples decode."""
+    """Return a `next` token: unpadded base64 of {"sinceId":n}, as in https://docs.followupboss.com/reference/pagination."""
     return base64.urlsafe_b64encode(json.dumps({"sinceId": since}, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def decode_next(text: str) -> int | None:
-    """Read a `next` token; None for one that is none."""
+    """Return the id in a `next` token, or None if it cannot be decoded."""
     try:
-        told = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        parsed = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (binascii.Error, ValueError):
         return None
-    since = told.get("sinceId") if isinstance(told, dict) else None
+    since = parsed.get("sinceId") if isinstance(parsed, dict) else None
     return since if isinstance(since, int) else None
 
 
 def parse_int(text: str | None) -> int | None:
-    """Read an integer parameter; None for anything else, which the service ignores."""
+    """Parse an integer parameter; None for anything else, which FUB ignores."""
     try:
         return int(text) if text is not None else None
     except ValueError:
@@ -84,33 +84,33 @@ def parse_int(text: str | None) -> int | None:
 
 
 def parse_instant(text: str | None) -> int | None:
-    """Read an ISO 8601 parameter as seconds since 1970, UTC where it says matches_nothing; None for anything else."""
+    """Parse an ISO 8601 parameter to seconds since 1970, taken as UTC if it has no zone; None for anything else."""
     if text is None:
         return None
     try:
-        told = datetime.fromisoformat(text.strip())
+        parsed = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    return int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp())
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
 def parse_paging(query: Mapping[str, str]) -> Paging:
-    """Read limit, offset, next and sort; what cannot be read is ignored."""
+    """Parse limit, offset, next and sort; unreadable values are ignored."""
     limit = parse_int(query.get("limit"))
-    asked = query.get("sort", "")
-    sort = asked.lstrip("-")
+    requested = query.get("sort", "")
+    sort = requested.lstrip("-")
     known = sort in SORTS
     return Paging(
         limit=min(MAX_LIMIT, limit if limit is not None and limit > 0 else DEFAULT_LIMIT),
         offset=max(0, parse_int(query.get("offset")) or 0),
         since=decode_next(query["next"]) if query.get("next") else None,
         sort=sort if known else "id",
-        descending=asked.startswith("-") if known else True,
+        descending=requested.startswith("-") if known else True,
     )
 
 
 def parse_filter(query: Mapping[str, str], account: Account, behaviour: Behaviour, *, viewer: int | None) -> PeopleFilter:
-    """Read the filters; `viewer` is the agent who sees only their own people."""
+    """Parse the filters; `viewer` is the id of an agent filters sees only their own people."""
     ids = query.get("id", query.get("ids"))
     updated_from, updated_until = parse_instant(query.get("updatedAfter")), parse_instant(query.get("updatedBefore"))
     by_updated = updated_from is not None or updated_until is not None
@@ -189,28 +189,28 @@ def _column_contains(account: Account, column: str, value: str) -> Predicate:
     return lambda slot: f"'{value}'" in str(account.record(slot, full=False)[column]).lower()
 
 
-def find_people(account: Account, who: PeopleFilter, page: Paging) -> PeopleResult:
-    """Find one page."""
-    if who.matches_nothing:
+def find_people(account: Account, filters: PeopleFilter, page: Paging) -> PeopleResult:
+    """Return one page of the people filters match."""
+    if filters.matches_nothing:
         return PeopleResult([], 0, more=False)
     people = account.people
-    if page.sort == "id" and who.ids is None and who.updated_from is None and who.updated_until is None:
-        return _by_id(people, who, page)
-    if page.sort == "updated" and who.ids is None:
+    if page.sort == "id" and filters.ids is None and filters.updated_from is None and filters.updated_until is None:
+        return _by_id(people, filters, page)
+    if page.sort == "updated" and filters.ids is None:
         walk = people.order.descending if page.descending else people.order.ascending
-        matching = _matching(people, who, walk(after=who.updated_from, before=who.updated_until))
+        matching = _matching(people, filters, walk(after=filters.updated_from, before=filters.updated_until))
         if (
-            not who.predicates
-            and who.updated_from is None
-            and who.updated_until is None
-            and who.id_greater_than is None
-            and who.id_less_than is None
+            not filters.predicates
+            and filters.updated_from is None
+            and filters.updated_until is None
+            and filters.id_greater_than is None
+            and filters.id_less_than is None
         ):
             slots = list(islice(matching, page.offset, page.offset + page.limit))
-            total = sum(people.visibility.count(how) for how in who.visibilities)
+            total = sum(people.visibility.count(how) for how in filters.visibilities)
             return PeopleResult(slots, total, more=page.offset + page.limit < total)
         return _slice(list(matching), page)
-    found = list(_matching(people, who, _candidates(people, who)))
+    found = list(_matching(people, filters, _candidates(people, filters)))
     found.sort(key=_key(account, page.sort), reverse=page.descending)
     if page.sort == "id" and page.since is not None:
         indexes = [-slot for slot in found] if page.descending else found
@@ -224,37 +224,41 @@ def _slice(found: list[int], page: Paging) -> PeopleResult:
     return PeopleResult(found[page.offset : page.offset + page.limit], len(found), more=page.offset + page.limit < len(found))
 
 
-def _candidates(people: Population, who: PeopleFilter) -> Iterable[int]:
-    if who.ids is not None:
-        return [slot for slot in dict.fromkeys(people.slot(one) for one in who.ids) if slot is not None]
-    if who.updated_from is not None or who.updated_until is not None:
-        return people.order.descending(after=who.updated_from, before=who.updated_until)
+def _candidates(people: Population, filters: PeopleFilter) -> Iterable[int]:
+    if filters.ids is not None:
+        return [slot for slot in dict.fromkeys(people.slot(one) for one in filters.ids) if slot is not None]
+    if filters.updated_from is not None or filters.updated_until is not None:
+        return people.order.descending(after=filters.updated_from, before=filters.updated_until)
     return range(len(people))
 
 
-def _matching(people: Population, who: PeopleFilter, slots: Iterable[int]) -> Iterator[int]:
-    low = -1 if who.id_greater_than is None else who.id_greater_than - people.first_id
-    high = len(people) if who.id_less_than is None else who.id_less_than - people.first_id
+def _matching(people: Population, filters: PeopleFilter, slots: Iterable[int]) -> Iterator[int]:
+    low = -1 if filters.id_greater_than is None else filters.id_greater_than - people.first_id
+    high = len(people) if filters.id_less_than is None else filters.id_less_than - people.first_id
     for slot in slots:
-        if low < slot < high and people.visibility[slot] in who.visibilities and all(predicate(slot) for predicate in who.predicates):
+        if (
+            low < slot < high
+            and people.visibility[slot] in filters.visibilities
+            and all(predicate(slot) for predicate in filters.predicates)
+        ):
             yield slot
 
 
-def _by_id(people: Population, who: PeopleFilter, page: Paging) -> PeopleResult:
-    """Walk the ids from where the page begins; the total is counted over bytes, not over people, unless a filter needs a look."""
-    low = 0 if who.id_greater_than is None else max(0, who.id_greater_than - people.first_id + 1)
-    high = len(people) if who.id_less_than is None else max(low, min(len(people), who.id_less_than - people.first_id))
-    if who.predicates:
-        total = sum(1 for _ in _matching(people, who, range(low, high)))
+def _by_id(people: Population, filters: PeopleFilter, page: Paging) -> PeopleResult:
+    """Walk the ids from the start of the page. The total is counted over bytes, unless a filter has to look at each person."""
+    low = 0 if filters.id_greater_than is None else max(0, filters.id_greater_than - people.first_id + 1)
+    high = len(people) if filters.id_less_than is None else max(low, min(len(people), filters.id_less_than - people.first_id))
+    if filters.predicates:
+        total = sum(1 for _ in _matching(people, filters, range(low, high)))
     else:
-        total = sum(people.visibility.count(how, low, high) for how in who.visibilities)
+        total = sum(people.visibility.count(how, low, high) for how in filters.visibilities)
     since = None if page.since is None else page.since - people.first_id
     offset = page.offset if since is None else 0
     if page.descending:
         slots: range = range(high - 1 if since is None else min(high, since) - 1, low - 1, -1)
     else:
         slots = range(low if since is None else max(low, since + 1), high)
-    page_and_one = list(islice(_matching(people, who, slots), offset, offset + page.limit + 1))
+    page_and_one = list(islice(_matching(people, filters, slots), offset, offset + page.limit + 1))
     return PeopleResult(page_and_one[: page.limit], total, more=len(page_and_one) > page.limit)
 
 

@@ -1,4 +1,4 @@
-"""The rate limits: a sliding window of ten seconds for each context, as documented, on the simulator's clock."""
+"""FUB's rate limits: one sliding ten-second window per context (https://docs.followupboss.com/reference/rate-limiting)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LIMITS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RateLimitDecision:
-    """What the limits say of one request. `retry_after` is whole seconds, at least one, when it is refused."""
+    """The decision on one request. `retry_after_seconds` is a whole number, at least 1, when the request is refused."""
 
     allowed: bool
     context: str
     limit: int
     remaining: int
-    retry_after: int
+    retry_after_seconds: int
 
     @property
     def headers(self) -> dict[str, str]:
-        """The four documented headers. There is no X-RateLimit-Reset."""
+        """The four documented headers. FUB sends no X-RateLimit-Reset."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -47,42 +47,42 @@ class _Window:
 
 
 class RateLimits:
-    """Counts requests in sliding windows. `now` is always simulated monotonic seconds."""
+    """Counts requests in sliding windows. `now` is in simulated monotonic seconds; `bucket` names a window not shared with the others."""
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], _Window] = {}
         self.refused = 0
-        """How many requests were answered 429 for want of room."""
+        """How many requests were answered 429 because the window was full."""
 
-    def acquire(self, context: str, now: float, *, registered: bool, share: str = "") -> RateLimitDecision:
-        """Ask for one request in a context; `share` tells apart who does not share the window. A refused request uses nothing."""
+    def acquire(self, context: str, now: float, *, registered: bool, bucket: str = "") -> RateLimitDecision:
+        """Take one request from a context's window. A refused request uses nothing."""
         limit = LIMITS[context][0 if registered else 1]
-        window = self._window(context, now, share)
+        window = self._window(context, now, bucket)
         if len(window.times) >= limit:
             self.refused += 1
             wait = window.times[len(window.times) - limit] + WINDOW_SECONDS - now
-            return RateLimitDecision(allowed=False, context=context, limit=limit, remaining=0, retry_after=max(1, math.ceil(wait)))
+            return RateLimitDecision(allowed=False, context=context, limit=limit, remaining=0, retry_after_seconds=max(1, math.ceil(wait)))
         window.times.append(now)
         window.total += 1
         window.peak = max(window.peak, len(window.times))
-        return RateLimitDecision(allowed=True, context=context, limit=limit, remaining=limit - len(window.times), retry_after=0)
+        return RateLimitDecision(allowed=True, context=context, limit=limit, remaining=limit - len(window.times), retry_after_seconds=0)
 
-    def consume(self, context: str, now: float, requests: int, *, share: str = "") -> None:
-        """Let another integration of the account use up this many requests now."""
-        self._window(context, now, share).times.extend([now] * requests)
+    def consume(self, context: str, now: float, requests: int, *, bucket: str = "") -> None:
+        """Let another integration of the account use this many requests now."""
+        self._window(context, now, bucket).times.extend([now] * requests)
 
-    def peak(self, context: str = "global", *, share: str = "") -> int:
-        """Give the most requests that ever stood in one window, those of others (`consume`) counted only where ours met them."""
-        window = self._windows.get((context, share))
+    def peak(self, context: str = "global", *, bucket: str = "") -> int:
+        """Return the largest number of requests in one window; those of `consume` count only while ours are in it too."""
+        window = self._windows.get((context, bucket))
         return window.peak if window else 0
 
-    def total(self, context: str, *, share: str = "") -> int:
-        """Give how many requests were let through in a context."""
-        window = self._windows.get((context, share))
+    def total(self, context: str, *, bucket: str = "") -> int:
+        """Return how many requests were allowed in a context."""
+        window = self._windows.get((context, bucket))
         return window.total if window else 0
 
-    def _window(self, context: str, now: float, share: str) -> _Window:
-        window = self._windows.setdefault((context, share), _Window())
+    def _window(self, context: str, now: float, bucket: str) -> _Window:
+        window = self._windows.setdefault((context, bucket), _Window())
         while window.times and window.times[0] <= now - WINDOW_SECONDS:
             window.times.popleft()
         return window

@@ -1,4 +1,4 @@
-"""The webhooks that systems registered, and what their failing leads to."""
+"""The webhooks that systems registered, and how failures disable them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BUCKET_SECONDS: Final = 3600
 
 
 class ApiError(Exception):
-    """The API says no: `status` and the errorMessage."""
+    """An error answer of the API: `status` and the errorMessage."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class ApiError(Exception):
 
 @dataclass(slots=True)
 class Webhook:
-    """One webhook. `created` and `updated` are seconds since 1970; `failing_since` is null while it does not fail too much."""
+    """A registered webhook. `created` and `updated` are seconds since 1970; `failing_since` is None while few attempts fail."""
 
     id: int
     event: str
@@ -47,11 +47,11 @@ class Webhook:
     buckets: deque[list[float]] = field(default_factory=deque)
 
     def to_json(self) -> dict[str, object]:
-        """Give the webhook as the API shows it."""
+        """Return the webhook as the API shows it."""
         return {"id": self.id, "status": self.status, "event": self.event, "url": self.url}
 
     def failure_ratio(self, now: float) -> float:
-        """Give failures over attempts of the last 48 hours; 0 without attempts."""
+        """Return failures over attempts of the last 48 hours; 0 without attempts."""
         while self.buckets and self.buckets[0][0] <= now - FAILURE_WINDOW_SECONDS:
             self.buckets.popleft()
         attempts = sum(bucket[1] for bucket in self.buckets)
@@ -59,7 +59,7 @@ class Webhook:
 
 
 class Registry:
-    """All webhooks of the account. `now` gives seconds since 1970 on the simulator's clock."""
+    """All webhooks of the account. `now` returns seconds since 1970 on the simulator's clock."""
 
     def __init__(self, behaviour: Behaviour, now: Callable[[], float]) -> None:
         self.behaviour = behaviour
@@ -68,26 +68,26 @@ class Registry:
         self._next_id = 1
 
     def active(self, event: str) -> list[Webhook]:
-        """Give the webhooks that are told of an event."""
+        """Return the webhooks that receive an event."""
         return [webhook for webhook in self._webhooks.values() if webhook.event == event and webhook.status == ACTIVE]
 
     def of_system(self, system_key: str) -> list[Webhook]:
-        """Give a system's webhooks, oldest first."""
+        """Return a system's webhooks, oldest first."""
         return [webhook for webhook in self._webhooks.values() if webhook.system_key == system_key]
 
     def all(self) -> list[Webhook]:
-        """Give every webhook, oldest first."""
+        """Return every webhook, oldest first."""
         return list(self._webhooks.values())
 
     def get(self, webhook_id: int, system_key: str) -> Webhook:
-        """Give a system's webhook. Raises ApiError 404."""
+        """Return a system's webhook. Raises ApiError 404."""
         webhook = self._webhooks.get(webhook_id)
         if webhook is None or webhook.system_key != system_key:
             raise ApiError(HTTPStatus.NOT_FOUND, "Requested resource was not found.")
         return webhook
 
     def add(self, event: object, url: object, system_key: str) -> Webhook:
-        """Register a webhook. Raises ApiError 400: no such event, no usable url, or two of this event and system already."""
+        """Register a webhook. Raises ApiError 400: unknown event, unusable url, or two of this event and system exist already."""
         name, target = self._event(event), self._url(url)
         self._require_free_slot(name, system_key)
         now = self._now()
@@ -97,7 +97,7 @@ class Registry:
         return webhook
 
     def update(self, webhook: Webhook, *, event: object = None, url: object = None, status: object = None) -> None:
-        """Change a webhook. Making it Active again replays nothing. Raises ApiError 400."""
+        """Change a webhook. Setting it Active again replays nothing. Raises ApiError 400."""
         name = webhook.event if event is None else self._event(event)
         target = webhook.url if url is None else self._url(url)
         if status not in (None, ACTIVE, DISABLED):
@@ -112,20 +112,20 @@ class Registry:
             webhook.status = status
 
     def delete(self, webhook: Webhook) -> None:
-        """Forget a webhook, with whatever was still to be sent to it."""
+        """Delete a webhook; pending deliveries to it are lost."""
         webhook.deleted = True
         self._webhooks.pop(webhook.id, None)
 
     def disable(self, webhook: Webhook) -> None:
-        """Disable a webhook, as an administrator would or as failing for too long does."""
+        """Disable a webhook, as an administrator can, or as failing for too long does."""
         webhook.status = DISABLED
         webhook.updated = self._now()
 
     def record_attempt(self, webhook: Webhook, *, failed: bool) -> None:
-        """Count one delivery attempt, and disable the webhook when it has failed too much for too long.
+        """Count one delivery attempt, and disable the webhook if it has failed too often for too long.
 
-        Documented: more than half failed over 48 hours, and no recovery within a week. Read as: once the 48 hours are full and the
-        ratio is above one half, the week begins; a ratio at or below it ends it.
+        Documented (https://docs.followupboss.com/reference/webhooks-guide): more than half failed over 48 hours, and no recovery within a
+        week. Interpreted as: once 48 hours have passed and the ratio is above one half, the week begins; a ratio at or below it ends it.
         """
         now = self._now()
         start = now // _BUCKET_SECONDS * _BUCKET_SECONDS

@@ -1,7 +1,7 @@
-"""What happens when, as data, and the player that lets it happen on the account's clock.
+"""Scenarios as data, and the player that runs them on the account's clock.
 
-A scenario is a tuple of steps; each unfolds into moments, seconds after the beginning. Who is chosen and what they do is drawn from
-the rng handed to the player, so a scenario and a seed always make the same story.
+A scenario is a tuple of steps; each yields timed actions, in seconds after the beginning. The random generator passed to the player
+chooses the people and their moves, so the same scenario and seed always give the same run.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class ScenarioStep(Protocol):
     """One part of a scenario."""
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give its moments in order: seconds after the beginning, and what happens then."""
+        """Yield its actions in order, each with its time in seconds after the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Everyday work between two instants: people are moved, edited, created, trashed; rates are those of the busiest hour.
+    """Everyday work between two instants: people are moved, edited and created; the rates are those of the busiest hour.
 
-    With `office` the rates follow the hours of a day that begins at midnight, else they are constant.
+    With `office` the rates follow the hours of a day that begins at midnight; otherwise they are constant.
     """
 
     begin: float = 0.0
@@ -51,7 +51,7 @@ class Traffic:
     office: bool = True
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give moments at random distances, thinned where the hour is quiet."""
+        """Yield actions at random intervals, fewer in quiet hours."""
         total = self.moves_per_hour + self.edits_per_hour + self.leads_per_hour
         at = self.begin
         while total > 0:
@@ -71,7 +71,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class BulkMove:
-    """At `at`, this many people are moved into a stage in one go, told in events of at most `split` ids."""
+    """At `at`, this many people are moved into a stage at once, reported in events of at most `split` ids."""
 
     at: float
     people: int
@@ -79,13 +79,13 @@ class BulkMove:
     split: int | None = None
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give the one moment."""
+        """Yield the one action."""
         yield self.at, lambda: simulator.account.bulk_move(random_people(simulator.account, rng, self.people), self.stage, split=self.split)
 
 
 @dataclass(frozen=True, slots=True)
 class LeadSurge:
-    """From `at` on, within `seconds`, this many leads arrive; each is put into `then` half a minute later by an automation."""
+    """From `at` on, within `seconds`, this many leads arrive; an automation moves each into `then` half a minute later."""
 
     at: float
     leads: int
@@ -93,7 +93,7 @@ class LeadSurge:
     then: str = "ACQ - New Lead"
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give arrivals and moves in order."""
+        """Yield arrivals and moves in order."""
         account = simulator.account
         arrived: dict[int, int] = {}
 
@@ -112,7 +112,7 @@ class LeadSurge:
 
 @dataclass(frozen=True, slots=True)
 class QuickPassage:
-    """From `at` on, this many people, one every `every` seconds, enter a stage, and leave it `stay` seconds later to where they were."""
+    """From `at` on, one person every `every` seconds enters a stage and returns `stay` seconds later, `people` in all."""
 
     at: float
     people: int
@@ -121,7 +121,7 @@ class QuickPassage:
     every: float = 60.0
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give the entries and the returns in order."""
+        """Yield entries and returns in order."""
         account = simulator.account
         before: dict[int, tuple[int, str]] = {}
 
@@ -143,13 +143,13 @@ class QuickPassage:
 
 @dataclass(frozen=True, slots=True)
 class WebhookOutage:
-    """Between two instants webhooks are lost, and nobody is told so."""
+    """Between two instants webhooks are lost without any error."""
 
     begin: float
     end: float
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give the end of webhooks and their return."""
+        """Yield the beginning and the end of the outage."""
         del rng
         yield self.begin, simulator.deliveries.kill
         yield self.end, simulator.deliveries.revive
@@ -157,26 +157,26 @@ class WebhookOutage:
 
 @dataclass(frozen=True, slots=True)
 class FaultPeriod:
-    """Between two instants these faults are about; afterwards none."""
+    """Between two instants these faults are active; afterwards none."""
 
     begin: float
     end: float
     faults: Faults
 
     def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-        """Give the storm and the calm."""
+        """Yield the beginning and the end of the faults."""
         del rng
 
-        def become(faults: Faults) -> None:
+        def set_faults(faults: Faults) -> None:
             simulator.faults = faults
 
-        yield self.begin, lambda: become(self.faults)
-        yield self.end, lambda: become(Faults())
+        yield self.begin, lambda: set_faults(self.faults)
+        yield self.end, lambda: set_faults(Faults())
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A story: `people` is the account it is meant for, `seconds` how long it takes."""
+    """A named scenario: `people` is the account size it is meant for, `seconds` its length."""
 
     name: str
     about: str
@@ -186,7 +186,7 @@ class Scenario:
 
 
 def _flapping() -> tuple[ScenarioStep, ...]:
-    """Webhooks die for three hours out of every five, a week long."""
+    """Return outages of three hours out of every five, over a week."""
     return tuple(WebhookOutage(begin * HOUR, (begin + 3) * HOUR) for begin in range(2, 7 * 24 - 3, 5))
 
 
@@ -199,7 +199,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             ),
             Scenario(
                 "bulk-edit",
-                "10,000 people moved in one go, in the middle of the morning",
+                "10,000 people moved at once, in the middle of the morning",
                 200_000,
                 2 * HOUR,
                 (Traffic(end=2 * HOUR, office=False), BulkMove(HOUR, 10_000, "Nurture", split=500)),
@@ -220,14 +220,14 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             ),
             Scenario(
                 "flapping-week",
-                "webhooks die and come back, over and over",
+                "webhooks fail and recover again and again",
                 20_000,
                 7 * DAY,
                 (Traffic(end=7 * DAY, moves_per_hour=30.0, edits_per_hour=60.0, leads_per_hour=4.0), *_flapping()),
             ),
             Scenario(
                 "api-outage",
-                "the API fails for two hours, first wholly, then half, while webhooks go on",
+                "the API fails for two hours, first completely, then partly, while webhooks go on",
                 20_000,
                 4 * HOUR,
                 (
@@ -238,7 +238,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
             ),
             Scenario(
                 "quick-stage",
-                "people pass through a stage in thirty seconds; for half an hour webhooks are dead as well",
+                "people pass through a stage in thirty seconds; for half an hour webhooks are lost as well",
                 2_000,
                 2 * HOUR,
                 (QuickPassage(60.0, 100), WebhookOutage(HOUR, 1.5 * HOUR)),
@@ -250,11 +250,11 @@ SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
 
 
 def planned_actions(scenario: Scenario, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-    """Give all moments of a scenario in order, as far as its length goes. Moments of one instant stand in the order of the steps."""
+    """Yield all actions of a scenario in order, up to its length. Simultaneous actions keep the order of the steps."""
     numbers = count()
 
     def numbered(step: ScenarioStep) -> Iterator[_NumberedAction]:
-        # Each step has rng of its own, so that adding one changes nothing in the others.
+        # Each step has its own generator, so that adding one does not change the others.
         own = Rng(rng.getrandbits(64))
         return ((at, next(numbers), action) for at, action in step.actions(simulator, own))
 
@@ -265,22 +265,22 @@ def planned_actions(scenario: Scenario, simulator: Simulator, rng: Rng) -> Itera
 
 
 async def play(scenario: Scenario, simulator: Simulator, rng: Rng | None = None) -> int:
-    """Play a scenario on the simulator's clock to its end; gives how many moments there were. Without rng the account's seed decides."""
+    """Play a scenario on the simulator's clock and return the number of actions. The default generator uses the account's seed."""
     clock = simulator.clock
     began = clock.monotonic()
-    moments = 0
+    actions = 0
     for at, action in planned_actions(scenario, simulator, rng or Rng(simulator.account.seed)):
         wait = began + at - clock.monotonic()
         if wait > 0:
             await clock.sleep(wait)
         action()
-        moments += 1
+        actions += 1
     await clock.sleep(began + scenario.seconds - clock.monotonic())
-    return moments
+    return actions
 
 
 def random_person(account: Account, rng: Rng) -> int:
-    """Choose one of the people who are there."""
+    """Return a random person."""
     while True:
         person_id = account.people.first_id + rng.randrange(len(account.people))
         if account.has(person_id):
@@ -288,20 +288,20 @@ def random_person(account: Account, rng: Rng) -> int:
 
 
 def random_people(account: Account, rng: Rng, people: int) -> list[int]:
-    """Choose this many different people, or all when there are not as many."""
+    """Return this many different people, or everyone if there are fewer."""
     ids = account.ids
     return rng.sample(ids, min(people, len(ids)))
 
 
 def move_random_person(account: Account, rng: Rng) -> None:
-    """Move somebody into some other stage; one in twenty goes to Trash."""
+    """Move a random person into another stage; one in twenty goes to Trash."""
     person_id = random_person(account, rng)
     names = [stage.name for stage in account.stages if not stage.deleted and stage.name != TRASH]
     account.move(person_id, TRASH if rng.chance(0.05) else rng.choice(names))
 
 
 def edit_random_person(account: Account, rng: Rng) -> None:
-    """Edit somebody in a way that has nothing to do with stages: `updated` moves all the same. Some only get a note, and it does not."""
+    """Edit a random person without changing the stage, which moves `updated`. Three in ten only get a note, which does not."""
     person_id = random_person(account, rng)
     if rng.chance(0.3):
         account.note(person_id)

@@ -1,7 +1,7 @@
-"""How well a table of stage changes tells what really changes.
+"""The score: how well a table of stage changes matches the ground truth.
 
-Rows are compared with the truth one person at a time: each row is paired with at most one true change of the same stage whose time it
-can mean, as many pairs as candidates; what is left over on either side has a name below.
+Rows are compared with the truth person by person: each row is paired with at most one true change of the same stage and a matching
+time, as many pairs as possible; each kind of leftover has a name below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WINDOW_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """What the score reads of one row of `stage_changes`; times are aware, naive ones are taken as UTC."""
+    """The part of a `stage_changes` row that the score reads; times are aware, naive ones are taken as UTC."""
 
     person_id: int
     stage_from: str | None
@@ -33,7 +33,7 @@ class ScoredRow:
 
     @classmethod
     def of(cls, row: Mapping[str, object]) -> ScoredRow:
-        """Read a mapping with the table's column names. Raises KeyError or TypeError for one that is no row."""
+        """Read a mapping with the table's column names. Raises KeyError or TypeError if it is no such row."""
         changed_at = _aware(row["changed_at"])
         if changed_at is None:
             raise TypeError("changed_at is null")
@@ -61,7 +61,7 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """One thing wrong, in words, with the person and the stage it is about."""
+    """One difference between table and truth, with its person and stage."""
 
     kind: str
     person_id: int
@@ -72,13 +72,13 @@ class Discrepancy:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What became of the true changes, and what the table says beyond them.
+    """What became of the true changes, and what else the table holds.
 
-    `changes` are all that changes; `captured` those with a row. `lost_shown`: without a row although some source showed them, of these
-    `lost_acknowledged` had been answered 2xx. `lost_unseen`: nobody could have sightings them, or could have told them from what was there.
-    `doubled`: rows that tell a captured change again. `invented`: rows of something that never changes. `wrong_from`, `wrong_time`:
-    captured, but with another stage before or another time. `chain_breaks`: rows whose stage_from is not the row before.
-    `out_of_order`: neighbouring rows of a person whose times do not grow, or which stand in another order than what changes.
+    `changes` counts all that happened; `captured` those with a row. `lost_shown`: without a row although a source showed them, of which
+    `lost_acknowledged` were answered 2xx. `lost_unseen`: no source showed them, or nothing distinguished them from no change.
+    `doubled`: rows that repeat a captured change. `invented`: rows of something that never happened. `wrong_from`, `wrong_time`:
+    captured, but with another stage before or another time. `chain_breaks`: rows whose stage_from is not the stage of the row before.
+    `out_of_order`: neighbouring rows of a person whose times do not increase, or whose order is not the true one.
     """
 
     changes: int
@@ -97,16 +97,16 @@ class Score:
 
     @property
     def lost(self) -> int:
-        """Changes without a row, sightings or not."""
+        """Changes without a row, shown or not."""
         return self.lost_shown + self.lost_unseen
 
     @property
     def is_perfect(self) -> bool:
-        """Whether everything that could be known is told once, rightly, and nothing else."""
+        """Whether every change that could be known has exactly one correct row, and there are no other rows."""
         return not self.discrepancies
 
     def summary(self) -> str:
-        """Give the counts in one line."""
+        """Return the counts in one line."""
         return (
             f"{self.changes} changes, {self.captured} captured, "
             f"{self.lost} lost ({self.lost_shown} although shown, {self.lost_unseen} unseen), "
@@ -126,18 +126,17 @@ def score(
 ) -> Score:
     """Compare a table with the truth.
 
-    `rows` need person_id, stage_from, stage_to, changed_at; changed_after, received_at and source as far as there are. Without `sightings`
-    every change counts as shown. `since` and `until` bound the true changes that are asked for; what lies outside is neither missed
-    nor held against a row that tells it. `window_seconds`: someone created may stand in their first known stage from `created` on when
-    they entered it within this.
+    `rows` need person_id, stage_from, stage_to and changed_at; changed_after, received_at and source are optional. Without `sightings`
+    every change counts as shown. `since` and `until` limit the true changes that are expected; rows of others are neither required nor
+    wrong. `window_seconds`: the first known stage of a created person may be dated at `created` if they entered it within this time.
     """
     scorer = _Scorer(truth, sightings, since=since, until=until, window=timedelta(seconds=window_seconds))
-    told: dict[int, list[ScoredRow]] = {}
+    rows_of: dict[int, list[ScoredRow]] = {}
     for row in map(ScoredRow.of, rows):
-        told.setdefault(row.person_id, []).append(row)
+        rows_of.setdefault(row.person_id, []).append(row)
     changes = truth.by_person()
-    for person_id in sorted(told.keys() | changes.keys()):
-        scorer.person(changes.get(person_id, []), told.get(person_id, []))
+    for person_id in sorted(rows_of.keys() | changes.keys()):
+        scorer.person(changes.get(person_id, []), rows_of.get(person_id, []))
     return scorer.result()
 
 
@@ -152,50 +151,50 @@ class _Scorer:
     delays: dict[str, list[float]] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
 
-    def person(self, changes: Sequence[TrueChange], told: Sequence[ScoredRow]) -> None:
-        """Judge one person's rows by what changes to them, in order."""
-        rows = sorted(told, key=lambda row: row.changed_at)
+    def person(self, changes: Sequence[TrueChange], rows: Sequence[ScoredRow]) -> None:
+        """Compare one person's rows with their true changes, in order."""
+        rows = sorted(rows, key=lambda row: row.changed_at)
         match = self._match(changes, rows)
         self._match_by_stage(changes, rows, match)
-        changes_of_rows = {place: number for number, place in match.items()}
+        changes_of_rows = {index: number for number, index in match.items()}
         last: str | None = None
-        for place, row in enumerate(rows):
-            self._check_chain(rows, place)
-            number = changes_of_rows.get(place)
+        for index, row in enumerate(rows):
+            self._check_chain(rows, index)
+            number = changes_of_rows.get(index)
             if number is not None and self._is_in_range(changes[number]):
                 self._check_captured(changes, match, number, row)
             elif number is None:
                 self._check_unmatched(changes, row, last)
             last = row.stage_to
-        order = [changes_of_rows[place] for place in range(len(rows)) if place in changes_of_rows]
+        order = [changes_of_rows[index] for index in range(len(rows)) if index in changes_of_rows]
         for before, after in pairwise(order):
             if after < before:
                 change = changes[after]
-                self._report("out_of_order", change.person_id, change.stage_to, change.at, "stands after what came later")
+                self._report("out_of_order", change.person_id, change.stage_to, change.at, "recorded after a later change")
         self._check_lost(changes, match)
 
     # --- pairing ------------------------------------------------------------------------------------------------------
 
     def _match(self, changes: Sequence[TrueChange], rows: Sequence[ScoredRow]) -> dict[int, int]:
-        """Give the most pairs of change and row whose stage and time agree (augmenting paths)."""
+        """Return the largest set of pairs of change and row whose stage and time agree (augmenting paths)."""
         numbers_of = [self._candidates(changes, row) for row in rows]
         match: dict[int, int] = {}
 
-        def settle(place: int, tried: set[int]) -> bool:
-            for number in numbers_of[place]:
+        def settle(index: int, tried: set[int]) -> bool:
+            for number in numbers_of[index]:
                 if number not in tried:
                     tried.add(number)
                     if number not in match or settle(match[number], tried):
-                        match[number] = place
+                        match[number] = index
                         return True
             return False
 
-        for place in sorted(range(len(rows)), key=lambda place: (rows[place].changed_after is not None, place)):
-            settle(place, set())
+        for index in sorted(range(len(rows)), key=lambda index: (rows[index].changed_after is not None, index)):
+            settle(index, set())
         return match
 
     def _candidates(self, changes: Sequence[TrueChange], row: ScoredRow) -> list[int]:
-        """Give the changes a row can mean, likeliest first: that come from the same stage, and later before earlier."""
+        """Return the changes a row can stand for, best first: those from the same stage, and later before earlier."""
         latest = _second(row.changed_at) + timedelta(seconds=1)
         if row.changed_after is not None:
             earliest = _second(row.changed_after)
@@ -210,19 +209,19 @@ class _Scorer:
         return sorted(candidates, key=lambda number: (changes[number].stage_from != row.stage_from, -number))
 
     def _match_by_stage(self, changes: Sequence[TrueChange], rows: Sequence[ScoredRow], match: dict[int, int]) -> None:
-        """Pair what is left by stage alone, nearest in time first: captured, at a wrong time."""
+        """Pair the rest by stage alone, nearest in time first: captured, at a wrong time."""
         taken = set(match.values())
         left = sorted(
-            (abs(change.at - row.changed_at), number, place)
+            (abs(change.at - row.changed_at), number, index)
             for number, change in enumerate(changes)
             if number not in match
-            for place, row in enumerate(rows)
-            if place not in taken and self._is_same_stage(change, row)
+            for index, row in enumerate(rows)
+            if index not in taken and self._is_same_stage(change, row)
         )
-        for _, number, place in left:
-            if number not in match and place not in taken:
-                match[number] = place
-                taken.add(place)
+        for _, number, index in left:
+            if number not in match and index not in taken:
+                match[number] = index
+                taken.add(index)
 
     def _is_same_stage(self, change: TrueChange, row: ScoredRow) -> bool:
         return self.truth.same_stage(change.stage_to, change.stage_to_id, row.stage_to)
@@ -236,20 +235,22 @@ class _Scorer:
             return at - changed_at <= self.window
         return at == changed_at
 
-    # --- judging ------------------------------------------------------------------------------------------------------
+    # --- checks -------------------------------------------------------------------------------------------------------
 
     def _check_captured(self, changes: Sequence[TrueChange], match: Mapping[int, int], number: int, row: ScoredRow) -> None:
         change = changes[number]
         self._count("captured")
         if not self._is_time_right(change, row):
-            self._report("wrong_time", change.person_id, change.stage_to, change.at, f"told at {row.changed_at.isoformat()}")
+            self._report("wrong_time", change.person_id, change.stage_to, change.at, f"recorded at {row.changed_at.isoformat()}")
         if not self._is_from_right(changes, match, number, row):
-            self._report("wrong_from", change.person_id, change.stage_to, change.at, f"from {change.stage_from!r}, told {row.stage_from!r}")
+            self._report(
+                "wrong_from", change.person_id, change.stage_to, change.at, f"from {change.stage_from!r}; recorded {row.stage_from!r}"
+            )
         if row.received_at is not None:
             self.delays.setdefault(row.source, []).append((row.received_at - change.at).total_seconds())
 
     def _is_from_right(self, changes: Sequence[TrueChange], match: Mapping[int, int], number: int, row: ScoredRow) -> bool:
-        """Say whether stage_from is the stage before, or the last one that could be known when those between were sightings by nobody."""
+        """Return whether stage_from is the stage before, or the last one that could be known if no source showed those between."""
         change = changes[number]
         if self.truth.same_stage(change.stage_from, change.stage_from_id, row.stage_from):
             return True
@@ -276,13 +277,13 @@ class _Scorer:
                 self._count("lost_unseen")
                 continue
             sighting = None if self.sightings is None else self._sighting(change)
-            how = "told" if sighting is None or sighting.delivered_at else "readable"
+            how = "delivered" if sighting is None or sighting.delivered_at else "readable"
             if sighting is None or sighting.acknowledged_at:
                 self._count("lost_acknowledged")
             self._report("lost_shown", change.person_id, change.stage_to, change.at, f"from {change.stage_from!r}, {how}, no row")
 
     def _is_indistinguishable(self, changes: Sequence[TrueChange], match: Mapping[int, int], number: int) -> bool:
-        """Say whether the change leads back to the stage last known, all between unseen: then nothing tells it from no change."""
+        """Return whether the change leads back to the last known stage with nothing shown between: then it looks like no change."""
         change = changes[number]
         before = number - 1
         if self.sightings is None:
@@ -302,15 +303,15 @@ class _Scorer:
         else:
             self._report("invented", row.person_id, row.stage_to, row.changed_at, f"from {row.stage_from!r}")
 
-    def _check_chain(self, rows: Sequence[ScoredRow], place: int) -> None:
-        row = rows[place]
-        if place == 0:
+    def _check_chain(self, rows: Sequence[ScoredRow], index: int) -> None:
+        row = rows[index]
+        if index == 0:
             return
-        before = rows[place - 1]
+        before = rows[index - 1]
         if row.stage_from != before.stage_to:
             self._report("chain_breaks", row.person_id, row.stage_to, row.changed_at, f"from {row.stage_from!r} after {before.stage_to!r}")
         if row.changed_at <= before.changed_at:
-            self._report("out_of_order", row.person_id, row.stage_to, row.changed_at, "at the time of the row before")
+            self._report("out_of_order", row.person_id, row.stage_to, row.changed_at, "at the same time as the row before")
 
     def _is_in_range(self, change: TrueChange) -> bool:
         return (self.since is None or change.at >= self.since) and (self.until is None or change.at <= self.until)
@@ -329,7 +330,7 @@ class _Scorer:
         self.discrepancies.append(Discrepancy(kind, person_id, stage, at, detail))
 
     def result(self) -> Score:
-        """Give the score."""
+        """Return the score."""
 
         def count(kind: str) -> int:
             return self.counts.get(kind, 0)

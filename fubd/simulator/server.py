@@ -1,4 +1,4 @@
-"""From a socket to the API and back: faults, authentication and rate limits stand before every handler, in this order."""
+"""The HTTP server: faults, authentication and rate limits come before every handler, in this order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fubd.simulator.rng import Rng
 from fubd.simulator.sightings import Sightings
 
 ANY: Final = "*"
-"""The endpoint name under which a script is for every request."""
+"""The endpoint name of a script that applies to every request."""
 
 _BODY_LIMIT: Final = 10 * 1024 * 1024
 _REQUESTS_KEPT: Final = 10_000
@@ -43,7 +43,7 @@ log = logging.getLogger("fubd.simulator")
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request the simulator met: `status` is 0 when no answer was given. `at` is the simulator's instant."""
+    """A request as logged: `status` is 0 without an answer. `at` is the simulator's instant."""
 
     method: str
     endpoint: str
@@ -54,7 +54,7 @@ class LoggedRequest:
 
 
 class SimulatorServer:
-    """The HTTP server. `faults` may be replaced at any time."""
+    """Serves the API over HTTP. `faults` may be replaced at any time."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class SimulatorServer:
         self._runner: web.AppRunner | None = None
 
     def script(self, endpoint: str, *steps: ApiFault | None) -> None:
-        """Say what the next requests of an endpoint (or of any, `*`) meet."""
+        """Set the faults of the next requests of an endpoint (or of any, `*`)."""
         self._scripts.setdefault(endpoint, Script()).add(*steps)
 
     async def start(self, host: str, port: int, control: web.Application | None) -> str:
-        """Listen; gives the base URL. Raises OSError when the address is taken."""
+        """Listen, and return the base URL. Raises OSError when the address is taken."""
         self._stopping.clear()
         app = web.Application(client_max_size=_BODY_LIMIT)
         for route in self._api.routes():
@@ -96,14 +96,14 @@ class SimulatorServer:
         app.router.add_route(unknown.method, unknown.path, self._serve(unknown))
         if control is not None:
             app.add_subapp("/control", control)
-        # A caller that hangs up ends its handler, so a request that hangs on purpose costs nothing afterwards.
+        # Cancelling the handler when its caller disconnects means that a hanging request costs nothing afterwards.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         return f"http://{host}:{self._runner.addresses[0][1]}/v1"
 
     async def stop(self) -> None:
-        """Stop listening; whoever hangs is let go."""
+        """Stop listening and release hanging requests."""
         self._stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -120,7 +120,7 @@ class SimulatorServer:
                 response, status = await self._respond(request, route, raw, fault)
                 return response
             finally:
-                # Also when the caller hung up on a request that hangs.
+                # Also when the caller disconnected during a hanging request.
                 self.calls[request.method, route.name, status] += 1
                 self.requests.append(LoggedRequest(request.method, route.name, request.path_qs, status, fault, self._clock.now()))
                 log.info("%s %s -> %s%s", request.method, request.path_qs, status or "no answer", f" ({fault})" if fault else "")
@@ -135,12 +135,12 @@ class SimulatorServer:
         try:
             caller = self._keys.authenticate(request.headers)
             if route.context is not None:
-                share = caller.key if self._behaviour.limit_per_key else ""
-                verdict = self._limits.acquire(
-                    route.context, self._clock.monotonic(), registered=caller.system_key is not None, share=share
+                bucket = caller.key if self._behaviour.limit_per_key else ""
+                decision = self._limits.acquire(
+                    route.context, self._clock.monotonic(), registered=caller.system_key is not None, bucket=bucket
                 )
-                headers |= verdict.headers
-                _raise_if_limited(verdict, throttled=fault is ApiFault.THROTTLED)
+                headers |= decision.headers
+                _raise_if_limited(decision, throttled=fault is ApiFault.THROTTLED)
             base = f"{request.scheme}://{request.host}/v1"
             api_request = ApiRequest(caller, request.query, dict(request.match_info), base, read_json(raw))
             answer = route.handler(api_request)
@@ -166,7 +166,7 @@ class SimulatorServer:
         return response, answer.status
 
     async def _fault_response(self, request: web.Request, fault: ApiFault | None) -> tuple[web.StreamResponse, int] | None:
-        """Give what comes instead of an answer, and before anything was done; None when the request goes on."""
+        """Return the answer of a fault that replaces the handler; None when the request goes on."""
         if fault is ApiFault.HANG:
             await self._stopping.wait()
         if fault in (ApiFault.HANG, ApiFault.RESET):
@@ -187,24 +187,24 @@ class SimulatorServer:
         return self.faults.draw_api(self._rng)
 
     def _response(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None) -> web.Response:
-        """Give a response that bears the simulator's own time."""
-        told = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
-        return web.Response(status=status, body=body, headers=told, content_type=content_type)
+        """Return a response whose Date is the simulator's time."""
+        all_headers = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
+        return web.Response(status=status, body=body, headers=all_headers, content_type=content_type)
 
     def _error(self, status: int, message: str) -> web.Response:
         headers = {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'} if status == HTTPStatus.UNAUTHORIZED else {}
         return self._response(status, ApiResponse({"errorMessage": message}).body, headers, _JSON)
 
     def _abort(self, request: web.Request) -> web.Response:
-        """Tear the connection; the response that is given back reaches nobody."""
+        """Abort the connection; the returned response is never sent."""
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
 
     async def _send_half(self, request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
-        """Promise the whole body, send half of it, and close."""
-        told = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True), "Content-Type": _JSON}
-        response = web.StreamResponse(status=status, headers=told)
+        """Announce the whole body, send half of it, and close."""
+        all_headers = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True), "Content-Type": _JSON}
+        response = web.StreamResponse(status=status, headers=all_headers)
         response.content_length = len(body)
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
@@ -213,11 +213,11 @@ class SimulatorServer:
         return response
 
 
-def _raise_if_limited(verdict: RateLimitDecision, *, throttled: bool) -> None:
-    """Refuse a request for which there is no room, or which is to believe so."""
-    if verdict.allowed and not throttled:
+def _raise_if_limited(decision: RateLimitDecision, *, throttled: bool) -> None:
+    """Raise ApiError 429 when the window is full, or when the fault says so."""
+    if decision.allowed and not throttled:
         return
-    wait = _FAULT_RETRY_AFTER_SECONDS if verdict.allowed else verdict.retry_after
+    wait = _FAULT_RETRY_AFTER_SECONDS if decision.allowed else decision.retry_after_seconds
     raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded. Please slow down.", {"Retry-After": str(wait)})
 
 

@@ -1,4 +1,4 @@
-"""The simulator as a whole: an account behind a real HTTP server that sends real webhooks."""
+"""The simulator: an account behind a real HTTP server that sends real webhooks."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ log = logging.getLogger("fubd.simulator")
 
 
 class Simulator:
-    """Serves one account.
+    """Serves one account over HTTP.
 
-    `api_key` is the owner's; more keys and systems are added through `keys`. `system_key` is the X-System-Key of the system named
-    `system`, with which its webhooks are signed. `faults` may be replaced at any time, `behaviour` may not.
+    `api_key` is the owner's; `keys` takes more keys and systems. `system_key` is the X-System-Key of the system named `system` and
+    signs its webhooks. `faults` may be replaced at any time, `behaviour` may not.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Simulator:
 
     @property
     def faults(self) -> Faults:
-        """What may go wrong from now on."""
+        """The faults from now on."""
         return self.deliveries.faults
 
     @faults.setter
@@ -89,17 +89,17 @@ class Simulator:
         self.deliveries.faults = self._server.faults = faults
 
     def script(self, endpoint: str, *steps: ApiFault | str | None) -> None:
-        """Say what the next requests of an endpoint meet, in order; None lets one pass untouched.
+        """Set the faults of the next requests of an endpoint, in order; None lets one pass without faults.
 
         Endpoints: people (the list and creation), person, stages, identity, users, webhooks, webhookEvents, events, notes, or `*` for any.
         """
         self._server.script(endpoint, *(None if step is None else ApiFault(step) for step in steps))
 
     def script_deliveries(self, *steps: DeliveryFault | str | None) -> None:
-        """Say what the next deliveries meet, in order, one for each event and webhook; None lets one pass untouched."""
+        """Set the faults of the next deliveries, in order, one per event and webhook; None lets one pass without faults."""
         self.deliveries.script.add(*(None if step is None else DeliveryFault(step) for step in steps))
 
-    # --- looking ------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> deque[LoggedRequest]:
@@ -108,17 +108,17 @@ class Simulator:
 
     @property
     def calls(self) -> Counter[tuple[str, str, int]]:
-        """How many requests there were, by method, endpoint and status (0: no answer)."""
+        """The number of requests by method, endpoint and status (0: no answer)."""
         return self._server.calls
 
     def subscribe(self, event: str, url: str, *, system_key: str | None = None) -> Webhook:
-        """Register a webhook without asking over HTTP. Raises ApiError as the API would."""
+        """Register a webhook without an HTTP request. Raises ApiError as the API would."""
         return self.registry.add(event, url, system_key or self.system_key)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0, *, control: web.Application | None = None) -> str:
-        """Serve, and begin to send; gives the base URL, which ends in /v1. `control` is served under /control.
+        """Start serving and sending, and return the base URL, which ends in /v1. `control` is served under /control.
 
         Raises OSError when the port is taken.
         """
@@ -134,7 +134,7 @@ class Simulator:
 
     @asynccontextmanager
     async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-        """Serve while inside; gives the base URL, which ends in /v1."""
+        """Serve inside the block; yields the base URL, which ends in /v1."""
         base = await self.start(host, port)
         try:
             yield base
@@ -145,6 +145,6 @@ class Simulator:
         for change in event.changes[:_CHANGES_LOGGED]:
             log.info("person %d: %s -> %s, by %s", change.person_id, change.stage_from, change.stage_to, change.actor)
         if len(event.changes) > _CHANGES_LOGGED:
-            log.info("and %d others -> %s", len(event.changes) - _CHANGES_LOGGED, event.stage)
+            log.info("and %d more -> %s", len(event.changes) - _CHANGES_LOGGED, event.stage)
         for webhook_event in self._event_factory.events(event):
             self.deliveries.publish(webhook_event)

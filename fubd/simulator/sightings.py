@@ -1,4 +1,4 @@
-"""What the sources showed: which true change reached whom, by webhook or by a read, and which could have been known by nobody."""
+"""What each source showed: which true change reached fubd by webhook or by a read, and which could not be known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fubd.simulator.truth import TrueChange, Truth
 
 @dataclass(slots=True)
 class Sighting:
-    """What is known of one change's visibility. Instants are the simulator's.
+    """What is known about the visibility of one change. Instants are the simulator's.
 
-    `delivered_at`: a genuine webhook of it was answered, whatever the answer; `acknowledged_at`: answered with 2xx.
-    `read_at`: an answer of the API showed the person in that stage while it held.
-    `previous_shown`: an answer had shown the stage before this one while that held, so a reader could know it.
+    `delivered_at`: a genuine webhook about it was answered, with any status; `acknowledged_at`: answered with 2xx.
+    `read_at`: an API answer showed the person in that stage while it held.
+    `previous_shown`: an API answer had shown the stage before this one while that held, so a reader could know it.
     """
 
     delivered_at: datetime | None = None
@@ -25,12 +25,12 @@ class Sighting:
 
     @property
     def is_shown(self) -> bool:
-        """Whether some source showed the change to somebody."""
+        """Whether any source showed the change."""
         return self.delivered_at is not None or self.read_at is not None
 
 
 class Sightings:
-    """The ledger of sightings, kept by the simulator and read by the score."""
+    """The sightings of all changes. The simulator writes them, the score reads them."""
 
     def __init__(self, truth: Truth) -> None:
         self.sightings: list[Sighting] = [Sighting() for _ in truth.changes]
@@ -39,11 +39,11 @@ class Sightings:
         truth.listeners.append(self._on_change)
 
     def of(self, change: TrueChange) -> Sighting:
-        """Give what is known of one change."""
+        """Return the sighting of one change."""
         return self.sightings[change.number]
 
     def record_delivery(self, changes: Iterable[TrueChange], at: datetime, *, acknowledged: bool) -> None:
-        """Note that a genuine stage webhook of these changes was answered."""
+        """Record that a genuine stage webhook about these changes was answered."""
         for change in changes:
             sighting = self.sightings[change.number]
             sighting.delivered_at = sighting.delivered_at or at
@@ -51,7 +51,7 @@ class Sightings:
                 sighting.acknowledged_at = sighting.acknowledged_at or at
 
     def record_read(self, person_ids: Iterable[int], at: datetime) -> None:
-        """Note that an answer showed these people with the stages they are in now."""
+        """Record that an API answer showed these people in their current stages."""
         for person_id in person_ids:
             if person_id in self._current_shown:
                 continue

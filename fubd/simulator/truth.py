@@ -1,4 +1,4 @@
-"""What really happened in the account: every stage ever entered, kept apart from the API that tells of it."""
+"""The ground truth: every stage change that really happened, kept apart from the API that reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TrueChange:
 
     `number` counts all changes from 0 in the order they happened. `stage_from` is None for a person created in `stage_to`.
     `at` is the simulator's clock, to the microsecond. `actor` is a user's name, `api`, `automation` or `server`.
-    The ids tell a stage from another of the same name, or the same stage under another name.
+    The ids distinguish stages of the same name, and identify one stage under different names.
     """
 
     person_id: int
@@ -27,7 +27,7 @@ class TrueChange:
 
 
 class Truth:
-    """The log of all that happened. Only the account writes it; only tests and the score read it."""
+    """The log of all changes. Only the account writes it; only tests and the score read it."""
 
     def __init__(self, start_stage: Callable[[int], str | None]) -> None:
         self.changes: list[TrueChange] = []
@@ -39,28 +39,28 @@ class Truth:
         self._start_stage = start_stage
 
     def start_stage(self, person_id: int) -> str | None:
-        """Give the stage a person was in when the account began; None for someone created later or never."""
+        """Return the stage a person was in when the account began; None if they were created later or never."""
         return self._start_stage(person_id)
 
     def record(self, change: TrueChange) -> None:
-        """Add a change; numbers must grow by one."""
+        """Add a change; its `number` must follow the last one."""
         self.changes.append(change)
         for listener in self.listeners:
             listener(change)
 
     def by_person(self) -> dict[int, list[TrueChange]]:
-        """Give each person's changes in order."""
+        """Return each person's changes in order."""
         people: dict[int, list[TrueChange]] = {}
         for change in self.changes:
             people.setdefault(change.person_id, []).append(change)
         return people
 
     def of(self, person_id: int) -> Iterator[TrueChange]:
-        """Give one person's changes in order."""
+        """Yield one person's changes in order."""
         return (change for change in self.changes if change.person_id == person_id)
 
-    def same_stage(self, name: str | None, stage_id: int | None, told: str | None) -> bool:
-        """Say whether `told` names the stage that was called `name` then and has `stage_id`, also by an older or newer name."""
-        if told == name:
+    def same_stage(self, name: str | None, stage_id: int | None, other: str | None) -> bool:
+        """Return whether `other` names the stage that was called `name` then and has `stage_id`, also by an older or newer name."""
+        if other == name:
             return True
-        return told is not None and stage_id is not None and stage_id in self.names.get(told, ())
+        return other is not None and stage_id is not None and stage_id in self.names.get(other, ())

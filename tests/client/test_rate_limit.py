@@ -47,7 +47,7 @@ class Road:
             await self.clock.pause(back_seconds)
             self.limiter.update(ENDPOINT, sent_at, verdict.headers)
             if not verdict.allowed:
-                window.close(verdict.retry_after)
+                window.close(verdict.retry_after_seconds)
         finally:
             window.release()
 

@@ -87,7 +87,7 @@ async def test_limit_per_key(account: Account) -> None:
     async with simulator.running() as url, HttpClient(url) as first, HttpClient(url, key="second-key") as second:
         await first.get("people")
         assert (await second.get("people")).headers["X-RateLimit-Remaining"] == "249"
-        assert simulator.limits.peak(share="second-key") == 1
+        assert simulator.limits.peak(bucket="second-key") == 1
 
 
 async def test_throttled_although_room_remains(client: HttpClient, simulator: Simulator) -> None:

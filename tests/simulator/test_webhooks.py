@@ -128,7 +128,7 @@ async def test_events_of_everything_else(simulator: Simulator, account: Account,
 
 async def test_switches_of_events(account: Account, receiver: WebhookReceiver) -> None:
     """By switch a creation tells its stage, a merge tells the loser's end, bodies are plain and deletions of stages stay silent."""
-    behaviour = Behaviour(creation_tells_stage=True, merge=Merge.DELETED, php_json=False, assign_tells_stage=False)
+    behaviour = Behaviour(creation_sends_stage=True, merge=Merge.DELETED, php_json=False, stage_deletion_sends_stage=False)
     simulator = Simulator(account, behaviour=behaviour)
     for name in ("peopleStageUpdated", "peopleDeleted"):
         simulator.subscribe(name, receiver.url)
