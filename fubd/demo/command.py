@@ -1,4 +1,4 @@
-"""`python -m fubd demo`: the whole story in about a minute, on a simulated account, and at the end a score against what really happened."""
+"""`python -m fubd demo`: a scripted story on a simulated account in about a minute, then a score against the ground truth."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ _BAD_CONFIGURATION = 2
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the demo; 0 when nothing was lost, doubled, invented or wrong. `args.seconds`: how long, None for the usual length.
+    """Run the demo and return 0 if no row is lost, doubled, invented or wrong. `args.seconds` is its length, None for the default.
 
-    Raises Unavailable when the embedded Postgres does not start, KeyboardInterrupt once it has ended after Ctrl-C.
+    Raises Unavailable when the embedded Postgres does not start, KeyboardInterrupt after Ctrl-C, once everything has stopped.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # An arrow that the terminal's encoding does not know must not end the story.
+        # A character that the terminal cannot encode must not end the demo.
         sys.stdout.reconfigure(errors="replace")
     plan, narrator = make_plan(args.seconds), Narrator()
     if args.seconds is not None and args.seconds != plan.story_seconds:
-        narrator.say(f"the story cannot be told in {args.seconds:g} s; it takes {plan.story_seconds:g}")
+        narrator.say(f"the demo cannot run in {args.seconds:g} s; this run takes about {plan.story_seconds:g} s")
     screen = choose_screen(sys.stdout, narrator)
     try:
         with _warnings_as_narration(narrator), screen:
-            found = asyncio.run(_until_interrupted(_play(plan, narrator, screen)))
+            result = asyncio.run(_until_interrupted(_play(plan, narrator, screen)))
     except SettingsError:
         sys.stderr.write("fubd: the demo brings its own Postgres, which is not installed: pip install 'fubd[embedded]'\n")
         return _BAD_CONFIGURATION
-    if found is None:
+    if result is None:
         raise KeyboardInterrupt
-    screen.show_score(found)
-    return score_report.exit_code(found)
+    screen.show_score(result)
+    return score_report.exit_code(result)
 
 
 async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen) -> Score:
-    narrator.say("starting a Postgres, a simulated Follow Up Boss account, and fubd between them")
+    narrator.say("starting a temporary Postgres, a simulated Follow Up Boss account, and fubd")
     await asyncio.to_thread(screen.draw, DemoView(narrator.seconds, plan.story_seconds))
     async with demo_environment(plan) as environment:
-        narrator.say(f"status page, as long as the story lasts: {environment.url}")
+        narrator.say(f"status page while the demo runs: {environment.url}")
         observer = DaemonObserver(environment, plan, narrator, screen.draw)
         story = asyncio.create_task(Story(environment, observer, plan, narrator).play())
-        # The daemon and the observer only end by a mistake, which is then raised here.
+        # The daemon and the observer end early only by an error, which is raised here.
         tasks = {story, asyncio.create_task(observer.run()), environment.running}
         try:
             done, _ = await asyncio.wait(tasks, timeout=plan.latest_seconds - narrator.seconds, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if not done:
-                narrator.say("the time is over before the story is; the score is of what there is")
+                narrator.say("the time ran out before the story ended; the score covers what happened until now")
         finally:
             await _cancelled(tasks - {environment.running})
-        # What is said while everything stops belongs to no story.
+        # Messages during the shutdown are not part of the story.
         narrator.is_over = True
         await observer.refresh()
         await asyncio.to_thread(screen.draw, observer.view())
@@ -82,21 +82,21 @@ async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
 
 
 async def _until_interrupted(playing: Coroutine[Any, Any, Score]) -> Score | None:
-    """Give the score; None after Ctrl-C, of which the first ends the story and the others do not disturb the clearing up."""
+    """Return the score, or None after Ctrl-C. Only the first Ctrl-C counts, so that a second one cannot interrupt the clean-up."""
     task = asyncio.ensure_future(playing)
-    came: list[int] = []
+    interrupts: list[int] = []
 
     def interrupt() -> None:
-        if not came:
+        if not interrupts:
             task.cancel()
-        came.append(signal.SIGINT)
+        interrupts.append(signal.SIGINT)
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupt)
     try:
         return await task
     except asyncio.CancelledError:
-        if not came:
+        if not interrupts:
             raise
         return None
     finally:
@@ -105,7 +105,7 @@ async def _until_interrupted(playing: Coroutine[Any, Any, Score]) -> Score | Non
 
 @contextlib.contextmanager
 def _warnings_as_narration(narrator: Narrator) -> Iterator[None]:
-    """Let warnings be part of the story, and nothing else be logged."""
+    """Show log warnings as narration, and discard all other log records."""
     root = logging.getLogger()
     before = root.handlers[:]
     root.handlers[:] = [_WarningHandler(narrator)]

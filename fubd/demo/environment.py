@@ -1,7 +1,7 @@
-"""What the story plays in: a Postgres of its own, a simulated Follow Up Boss, and the real daemon between them, on loopback only.
+"""The demo's environment: a temporary Postgres, a simulated Follow Up Boss account and the real daemon, all on loopback.
 
-The settings are environment from a mapping written here and from nothing else: no variable of the environment and no .env can lead the demo
-to a real account or a real database.
+The settings come only from a mapping in this module: no environment variable and no .env file can lead the demo to a real account or
+database.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """All that runs. `running` ends only when the daemon does; `url` is its status page."""
+    """Everything that runs. `running` is the daemon's task; `url` is its status page."""
 
     simulator: Simulator
     settings: Settings
@@ -51,39 +51,39 @@ class DemoEnvironment:
         return self.simulator.account
 
     async def rows(self, after: int = 0) -> list[dict[str, Any]]:
-        """Give every recorded row with a higher id, ascending, its instants as such. Raises Unavailable."""
-        found: list[dict[str, Any]] = []
+        """Return every recorded row with a higher id, ascending, its instants as datetimes. Raises Unavailable."""
+        rows: list[dict[str, Any]] = []
         while page := await self.components.changes.page(after, _ROWS_A_PAGE):
-            found += [{**row, **{name: instant(row[name]) for name in _INSTANTS}} for row in (shown.to_dict() for shown in page)]
+            rows += [{**row, **{name: instant(row[name]) for name in _INSTANTS}} for row in (shown.to_dict() for shown in page)]
             after = page[-1].id
-        return found
+        return rows
 
 
 def instant(text: str | None) -> datetime | None:
-    """Read an instant as a row writes it."""
+    """Parse an instant of a row."""
     return None if text is None else datetime.fromisoformat(text)
 
 
 @asynccontextmanager
 async def demo_environment(plan: DemoPlan) -> AsyncIterator[DemoEnvironment]:
-    """Start everything and stop it again, whatever happens between.
+    """Start everything, and stop it again in any case.
 
-    Raises SettingsError when there is no embedded Postgres to start, Unavailable when it does not start.
+    Raises SettingsError when the embedded Postgres is not installed, Unavailable when it does not start.
     """
     async with _postgres() as database_url:
-        # Nobody else on this machine shall be able to sign a webhook for us.
+        # Random keys, so that no other program on this machine can sign a webhook for the demo.
         api_key, system_key = secrets.token_hex(16), secrets.token_hex(16)
         account = Account(seed=SEED, people=PEOPLE, clock=SimClock(datetime.now(UTC)))
         simulator = Simulator(account, api_key=api_key, system_key=system_key)
         async with simulator.running() as api_url:
-            given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": api_key, "FUB_SYSTEM_KEY": system_key}
-            async with _daemon(plan, simulator, given) as environment:
+            addresses = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": api_key, "FUB_SYSTEM_KEY": system_key}
+            async with _daemon(plan, simulator, addresses) as environment:
                 yield environment
 
 
 @asynccontextmanager
 async def _postgres() -> AsyncIterator[str]:
-    """Run a Postgres, started and stopped beside the loop. Told to end while it starts, it is waited for: nothing may be left behind."""
+    """Run a Postgres, started and stopped in a thread. When cancelled during the start, wait for it: nothing may be left behind."""
     with ExitStack() as stack:
         starting = asyncio.ensure_future(asyncio.to_thread(stack.enter_context, temporary()))
         try:
@@ -95,30 +95,30 @@ async def _postgres() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _daemon(plan: DemoPlan, simulator: Simulator, given: dict[str, str]) -> AsyncIterator[DemoEnvironment]:
+async def _daemon(plan: DemoPlan, simulator: Simulator, addresses: dict[str, str]) -> AsyncIterator[DemoEnvironment]:
     stop = asyncio.Event()
     running: asyncio.Task[None] | None = None
     try:
         for last in (*(False,) * (_PORTS_TRIED - 1), True):
-            # Follow Up Boss must be told the address before anybody listens there, so the port is chosen first.
+            # The webhook address must be known before the daemon listens on it, so the port is chosen first.
             port = str(_free_port())
             url = f"http://{_HOST}:{port}"
             own = {"PORT": port, "FUBD_HOST": _HOST, "PUBLIC_URL": url}
-            settings = load({**given, **own, **plan.settings}, env_file=None)
-            components = build(settings, parse(given["DATABASE_URL"]))
+            settings = load({**addresses, **own, **plan.settings}, env_file=None)
+            components = build(settings, parse(addresses["DATABASE_URL"]))
             daemon = Daemon(components, poll_policy=plan.poll_policy(pacing_policy(settings)))
             running = asyncio.create_task(daemon.run(stop))
-            if await _listens(daemon, running, may_be_taken=not last):
+            if await _is_listening(daemon, running, may_be_taken=not last):
                 yield DemoEnvironment(simulator, settings, components, daemon, running, url + "/")
                 return
     finally:
         stop.set()
         if running is not None:
-            await _ended(running)
+            await _stop(running)
 
 
-async def _listens(daemon: Daemon, running: asyncio.Task[None], *, may_be_taken: bool) -> bool:
-    """Wait until the daemon listens; False when somebody took the port meanwhile. Raises what ended it otherwise."""
+async def _is_listening(daemon: Daemon, running: asyncio.Task[None], *, may_be_taken: bool) -> bool:
+    """Wait until the daemon listens; False if another program took the port first. Raises any other error of the daemon."""
     listening = asyncio.create_task(daemon.listening.wait())
     try:
         await asyncio.wait({listening, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -129,8 +129,8 @@ async def _listens(daemon: Daemon, running: asyncio.Task[None], *, may_be_taken:
     return not running.done()
 
 
-async def _ended(running: asyncio.Task[None]) -> None:
-    """Let the daemon end in good order as long as that is short; what ended it before was told already."""
+async def _stop(running: asyncio.Task[None]) -> None:
+    """Give the daemon a short time to stop, then cancel it. An error that ended it earlier was already raised."""
     await asyncio.wait({running}, timeout=_STOP_SECONDS)
     running.cancel()
     await asyncio.wait({running}, timeout=_STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""Looks at the daemon several times a second, as an operator would: its tables, its metrics, its mode."""
+"""Observes the daemon several times a second as an operator would: tables, metrics and mode."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fubd.ports import ModeRecord
 if TYPE_CHECKING:
     from fubd.store.status import StatusSummary
 
-_LOOK_SECONDS = 0.2
+_REFRESH_SECONDS = 0.2
 _RECENT = 40
 _PULSE_SECONDS = 240
 
 
 class DaemonObserver:
-    """What is known of the daemon by the last look. `draw` is called with each new view, off the loop: a terminal may keep it waiting."""
+    """The last known state of the daemon. `draw` is called with each new view in a thread, since a terminal may block."""
 
     def __init__(self, environment: DemoEnvironment, plan: DemoPlan, narrator: Narrator, draw: Callable[[DemoView], None]) -> None:
         self._environment = environment
@@ -42,32 +42,32 @@ class DaemonObserver:
 
     @property
     def mode(self) -> str:
-        """The mode last announced; empty before the first."""
+        """The current mode; empty before the first."""
         return self._modes[-1].mode if self._modes else ""
 
     @property
     def recorded(self) -> int:
-        """How many changes are in the table."""
+        """The number of changes in the table."""
         return self._captured.total()
 
     @property
     def happened(self) -> int:
-        """How many changes there were in the account."""
+        """The number of changes that happened in the account."""
         return len(self._environment.simulator.truth.changes)
 
     def counter(self, metric: str, **labels: str) -> int:
-        """Give a counter of the daemon's."""
+        """Return the value of one of the daemon's counters."""
         return int(self._environment.components.metrics.registry.get_sample_value(f"fubd_{metric}", labels) or 0)
 
     async def run(self) -> None:
-        """Look and draw until cancelled."""
+        """Refresh and draw until cancelled."""
         while True:
             await self.refresh()
             await asyncio.to_thread(self._draw, self.view())
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Look once; while the database does not answer, what was known stays."""
+        """Read the state once; while the database is unavailable, the last state stays."""
         components = self._environment.components
         with suppress(Unavailable):
             self.known = await components.status.summary()
@@ -81,7 +81,7 @@ class DaemonObserver:
                 self._narrator.add_mode(record.mode, record.reason, record.delay_seconds)
 
     def view(self) -> DemoView:
-        """Give everything at this moment."""
+        """Return the current view."""
         _, _, poll_every = self._environment.daemon.poller.shown()
         return DemoView(
             seconds=self._narrator.seconds,

@@ -1,6 +1,6 @@
-"""One moment as a picture for a terminal of any size: what does not fit is left out, from the least important on.
+"""Render one moment for a terminal of any size: what does not fit is left out, least important first.
 
-Cyan is what webhooks told, magenta what polling found; green, yellow and red are kept for how things stand.
+Cyan stands for webhooks, magenta for polling; green, yellow and red are reserved for health.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _NARROW = 70
 _BORDER = 2
 _LEAST_CHANGES = 3
 _ABOUT_LINES = 2
-_TOLD_LINES = 4
+_SAID_LINES = 4
 _ROOMY = 30
 _WIDE = 100
 _INDENT = 7
 
 
 def render_frame(view: DemoView, narrator: Narrator, width: int, height: int) -> RenderableType:
-    """Give the whole picture, at most `height` lines."""
+    """Render the whole picture, at most `height` lines."""
     air = [_rows("")] if height >= _ROOMY else []
-    parts = [_head(view, width), *air, _act(narrator, width), *air, _narration(narrator, width, _TOLD_LINES + len(air)), *air]
+    parts = [_head(view, width), *air, _act(narrator, width), *air, _narration(narrator, width, _SAID_LINES + len(air)), *air]
     if view.sources:
         parts += [_cards(view, width), _mode(view, width), _counts(view, width)]
     left = height - sum(lines for lines, _ in parts)
@@ -47,7 +47,7 @@ def render_frame(view: DemoView, narrator: Narrator, width: int, height: int) ->
 
 
 def score_table(score: Score) -> Table:
-    """Give the table at the end."""
+    """Render the final table of capture delays."""
     headings, *rows = score_report.table(score)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
@@ -58,7 +58,7 @@ def score_table(score: Score) -> Table:
 
 
 def narration_line(line: NarrationLine, width: int) -> Text:
-    """Give a line of the narration with its time, for the story as a whole."""
+    """Render one line of the narration with its time, for the transcript."""
     text = Text("\n" if line.kind == "headline" else "")
     text.append(f"{_clock(line.seconds):>5}  ", style="dim")
     indent = " " * _INDENT
@@ -66,7 +66,7 @@ def narration_line(line: NarrationLine, width: int) -> Text:
     return text.append(wrapped, style={"headline": "bold", "about": "dim", "mode": "yellow"}.get(line.kind, ""))
 
 
-# Each part comes with the number of lines it takes.
+# A part of the picture and the number of lines it takes.
 _Part = tuple[int, RenderableType]
 
 
@@ -118,7 +118,7 @@ def _short_card(source: SourceView) -> Text:
 
 def _card(source: SourceView, width: int) -> Panel:
     style = _STYLES[source.name]
-    heard = "not heard yet" if source.heard_seconds_ago is None else f"heard {_ago(source.heard_seconds_ago)}"
+    heard = "no contact yet" if source.heard_seconds_ago is None else f"last contact {_ago(source.heard_seconds_ago)}"
     captured = Text.assemble((f"{source.captured}", f"bold {style}"), (" captured", ""))
     rows = (_status(source), _justify(captured, Text(heard, style="dim"), width), Text(_sparkline(source.pulse, width), style=style))
     return Panel(
@@ -146,7 +146,7 @@ def _mode(view: DemoView, width: int) -> _Part:
 
 
 def _mode_history(modes: Sequence[ModeView], width: int) -> Text:
-    """Give the way here; where it is too long, its end."""
+    """Render the modes so far; where they do not fit, the last ones."""
     history = Text()
     for one in reversed(modes):
         step = Text.assemble((f"{_clock(max(one.seconds, 0))} ", "dim"), (one.mode, _MODE_STYLES.get(one.mode, "")), "  ")
@@ -163,8 +163,8 @@ def _counts(view: DemoView, width: int) -> _Part:
         (view.recorded, "recorded", "bold"),
         (under_way, "on the way", "bold yellow" if under_way else "bold"),
         (view.missed, "missed by webhooks", "bold"),
-        (view.confirmed, "sightings by both", "bold"),
-        (view.redelivered, "told twice", "bold"),
+        (view.confirmed, "seen by both", "bold"),
+        (view.redelivered, "delivered twice", "bold"),
     ]
     calls = Text.assemble((f"{view.api_calls}", "bold"), (" API calls ", "dim"))
     text = Text(" ")
@@ -209,20 +209,20 @@ def _rows(*rows: Text | str) -> _Part:
 
 
 def _justify(left: Text, right: Text, width: int) -> Text:
-    """Put one at the left end and one at the right; the left gives way."""
+    """Put one text at the left end and one at the right; the left one is shortened."""
     left = _truncate(left, max(width - right.cell_len - 1, 0))
     return _truncate(Text.assemble(left, " " * max(width - left.cell_len - right.cell_len, 1), right), width)
 
 
 def _truncate(text: Text, width: int) -> Text:
-    """Keep a text on its one line."""
+    """Shorten a text to one line."""
     text = text.copy()
     text.truncate(max(width, 1), overflow="ellipsis")
     return text
 
 
 def _sparkline(counts: Sequence[int], width: int) -> str:
-    """Draw captures per second, on a scale of powers: a bulk edit must not flatten everything else."""
+    """Draw captures per second on a logarithmic scale, so that a bulk edit does not flatten everything else."""
     shown = list(counts)[-width:]
     return " " * (width - len(shown)) + "".join(
         _BARS[min(round(_STEPS_A_DOUBLING * math.log2(1 + count)), len(_BARS) - 1)] for count in shown

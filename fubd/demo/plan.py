@@ -1,4 +1,4 @@
-"""How long each act takes, and how fast the daemon polls in it: everything that follows from the seconds there are."""
+"""The length of each act and the daemon's intervals, derived from the length of the demo."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from fubd.core.pacing import Policy
 from fubd.poller import PollPolicy
 
-USUAL_SECONDS = 75.0
+DEFAULT_SECONDS = 75.0
 _SHORTEST_SECONDS = 20.0
-# With the grace below and the way there and back it stays under two minutes.
+# With the grace below, start and stop included, the demo stays under two minutes.
 _LONGEST_SECONDS = 90.0
 _GRACE_SECONDS = 20.0
-# What starting, reading the account and counting take of the whole; the rest is divided among the acts.
-_AROUND_SECONDS = 7.0
-# Follow Up Boss dates by whole seconds: what counts as missed must be older than that, and than a webhook on its way.
-_LEAST_MISSED_AFTER_SECONDS = 1.5
-_LEAST_PACE = 0.35
+# For starting, reading the account and scoring; the rest is divided among the acts.
+_OVERHEAD_SECONDS = 7.0
+# FUB dates events in whole seconds: a missed change must be older than that, and than a webhook in transit.
+_MIN_MISSED_AFTER_SECONDS = 1.5
+_MIN_PACE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """Lengths in seconds, for one telling of the story.
+    """Lengths in seconds of one run.
 
-    `story_seconds` is what it aims at; a slow machine may take until `latest_seconds` to finish it. `busy_seconds`: with webhooks;
-    `dark_seconds`: without, after that was noticed; `calm_seconds`: after the recovery. `pace` is 1 where the daemon's intervals are
-    those of the usual story, and less where everything must be sightings sooner.
+    `story_seconds` is the target; a slow machine may take until `latest_seconds`. `busy_seconds`: with webhooks; `dark_seconds`: without
+    them, after fubd has noticed; `calm_seconds`: after the recovery. `pace` scales the daemon's intervals; it is 1 for the default
+    length and less for shorter runs.
     """
 
     story_seconds: float
@@ -37,23 +37,23 @@ class DemoPlan:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The intervals as settings of the daemon: the same proportions as in earnest, within seconds instead of half an hour."""
+        """The daemon's settings: the proportions of the defaults, but seconds instead of half an hour."""
         return {
             "FUBD_POLL_INTERVAL": f"{6 * self.pace:g}",
             "FUBD_POLL_INTERVAL_WATCH": f"{3 * self.pace:g}",
             "FUBD_POLL_INTERVAL_FAILOVER": f"{self.pace:g}",
             "FUBD_WEBHOOK_STALE_AFTER": f"{10 * self.pace:g}",
             "FUBD_POLL_STALE_AFTER": f"{10 * self.pace:g}",
-            "FUBD_MISSED_AFTER": f"{max(2 * self.pace, _LEAST_MISSED_AFTER_SECONDS):g}",
+            "FUBD_MISSED_AFTER": f"{max(2 * self.pace, _MIN_MISSED_AFTER_SECONDS):g}",
         }
 
     @property
     def overlap_seconds(self) -> float:
-        """By how much coverage stays behind the instant a poll began."""
+        """By how much coverage stays behind the start of a poll."""
         return 3 * self.pace
 
     def poll_policy(self, pacing: Policy) -> PollPolicy:
-        """Give what the settings leave open, in the same proportions."""
+        """Return the poll policy that no setting controls, in the same proportions."""
         return PollPolicy(
             pacing=pacing,
             scrub_batches=1,
@@ -65,14 +65,14 @@ class DemoPlan:
 
 
 def make_plan(seconds: float | None) -> DemoPlan:
-    """Divide the seconds among the acts; None for the usual length. What is too short or too long for the story is brought within it."""
-    whole = min(max(seconds or USUAL_SECONDS, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-    scale = (whole - _AROUND_SECONDS) / (USUAL_SECONDS - _AROUND_SECONDS)
+    """Divide the seconds among the acts; None for the default length. Values out of range are limited to the nearest possible."""
+    whole = min(max(seconds or DEFAULT_SECONDS, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+    scale = (whole - _OVERHEAD_SECONDS) / (DEFAULT_SECONDS - _OVERHEAD_SECONDS)
     return DemoPlan(
         story_seconds=whole,
         latest_seconds=whole + _GRACE_SECONDS,
         busy_seconds=30.0 * scale,
         dark_seconds=12.0 * scale,
         calm_seconds=4.0 * scale,
-        pace=min(max(scale, _LEAST_PACE), 1.0),
+        pace=min(max(scale, _MIN_PACE), 1.0),
     )

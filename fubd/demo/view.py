@@ -1,4 +1,4 @@
-"""What there is to see at one moment, as plain values: gathered by `observer`, told by `story`, drawn by `screen`."""
+"""What the demo shows at one moment, as plain values: collected by `observer`, narrated by `story`, drawn by `screen`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LineKind = Literal["headline", "about", "said", "mode"]
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One of the acts of the story, numbered from 1, with what is about to happen in it."""
+    """An act of the story, numbered from 1, with a description of what happens in it."""
 
     number: int
     title: str
@@ -27,7 +27,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class NarrationLine:
-    """A line of the narration, told so many seconds after the beginning."""
+    """A line of the narration, and its time in seconds after the start."""
 
     seconds: float
     text: str
@@ -35,7 +35,7 @@ class NarrationLine:
 
 
 class Narrator:
-    """Keeps what is told, with the second it was told at, and in which act, until it is `over`. Safe to call from any thread."""
+    """Collects the lines of the narration with their times, until `is_over` is set. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -46,21 +46,21 @@ class Narrator:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return self._now() - self._began
 
     def start_act(self, number: int, title: str, about: str) -> None:
-        """Open an act."""
+        """Begin an act."""
         self.current = Act(number, title, about)
         self._add(NarrationLine(self.seconds, f"{number}/{ACTS}  {title}", "headline"))
         self._add(NarrationLine(self.seconds, about, "about"))
 
     def say(self, text: str) -> None:
-        """Tell what happens."""
+        """Add a line about what happens."""
         self._add(NarrationLine(self.seconds, text))
 
     def add_mode(self, mode: str, reason: str, poll_every_seconds: float) -> None:
-        """Tell of a new mode of the daemon's."""
+        """Add a line about a new mode of the daemon."""
         self._add(NarrationLine(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:.3g} s)", "mode"))
 
     def _add(self, line: NarrationLine) -> None:
@@ -70,7 +70,7 @@ class Narrator:
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """One of the two sources. `heard_seconds_ago` is None before it was ever heard; `pulse` counts captures per second, the last is now."""
+    """One of the two sources. `heard_seconds_ago` is None before the first contact; `pulse` counts captures per second, the last is now."""
 
     name: str
     status: str
@@ -81,7 +81,7 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class ModeView:
-    """A mode, announced so many seconds after the beginning."""
+    """A mode, and its beginning in seconds after the start."""
 
     seconds: float
     mode: str
@@ -90,7 +90,7 @@ class ModeView:
 
 @dataclass(frozen=True, slots=True)
 class ShownChange:
-    """A recorded change. `exact` is false where polling only knows the latest instant it can have been."""
+    """A recorded change. `exact` is False if polling knows only the latest possible instant."""
 
     at: datetime
     exact: bool
@@ -103,7 +103,7 @@ class ShownChange:
 
 @dataclass(frozen=True, slots=True)
 class DemoView:
-    """Everything at one moment. `url` is the status page's; counts are since the beginning; `recent` is newest first."""
+    """Everything at one moment. `url` is the status page; counts are since the start; `recent` is newest first."""
 
     seconds: float
     story_seconds: float
