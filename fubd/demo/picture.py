@@ -21,7 +21,7 @@ from fubd.simulator import Score
 
 _STYLES = {"webhook": "cyan", "polling": "magenta"}
 _TITLES = {"webhook": "webhooks", "polling": "polling"}
-_MODE_STYLES = {"starting": "blue", "steady": "green", "observer": "yellow", "failover": "red", "recovering": "blue"}
+_MODE_STYLES = {"starting": "blue", "steady": "green", "watch": "yellow", "failover": "red", "recovering": "blue"}
 _BARS = " ▁▂▃▄▅▆▇█"
 _STEPS_A_DOUBLING = 1.4
 _NARROW = 70

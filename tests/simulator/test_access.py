@@ -118,20 +118,20 @@ async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: Http
 
 async def test_broken_answers(client: HttpClient, url: str, simulator: Simulator) -> None:
     """An answer can be half its JSON, of the wrong type, an HTML page with 200 or 502, torn, cut or never come."""
-    sightings: list[str] = []
+    results: list[str] = []
     simulator.script("people", "truncated", "wrong_type", "html", "bad_gateway", "reset", "cut")
     headers = {"Authorization": aiohttp.encode_basic_auth("test-api-key", "")}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=0.2)) as session:
         for _ in range(6):
             try:
                 # A POST, since aiohttp asks again by itself when an idempotent request is torn.
-                async with session.get(f"{url}/people") if len(sightings) != 4 else session.post(f"{url}/people") as response:
+                async with session.get(f"{url}/people") if len(results) != 4 else session.post(f"{url}/people") as response:
                     body = await response.read()
-                    sightings.append(f"{response.status} {response.content_type} {'whole' if body.endswith((b'}', b'>')) else 'half'}")
+                    results.append(f"{response.status} {response.content_type} {'whole' if body.endswith((b'}', b'>')) else 'half'}")
             except aiohttp.ClientError as error:
-                sightings.append(type(error).__name__)
-    assert sightings[:4] == ["200 application/json half", "200 text/plain whole", "200 text/html whole", "502 text/html whole"]
-    assert sightings[4:] == ["ServerDisconnectedError", "ClientPayloadError"]
+                results.append(type(error).__name__)
+    assert results[:4] == ["200 application/json half", "200 text/plain whole", "200 text/html whole", "502 text/html whole"]
+    assert results[4:] == ["ServerDisconnectedError", "ClientPayloadError"]
     assert (await client.get("people")).status == 200
 
 
