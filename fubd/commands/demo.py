@@ -1,12 +1,18 @@
-"""`python -m fubd demo`: run the demo. The container image leaves the demo out."""
+"""`python -m fubd demo`: run the demo, where the installation has it; the container image leaves it out."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 
-from fubd.demo.command import run as play
+from fubd.errors import UserError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; 0 when nothing was lost, doubled, invented or wrong."""
-    return play(args)
+    """Run the demo; 0 when nothing was lost, doubled, invented or wrong. Raises UserError where the demo is not installed."""
+    if find_spec("fubd.demo") is None:
+        raise UserError("this installation does not include the demo: run it in a checkout of the repository, as the README says")
+    run_demo: Callable[[argparse.Namespace], int] = import_module("fubd.demo.command").run
+    return run_demo(args)

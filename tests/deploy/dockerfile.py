@@ -1,4 +1,4 @@
-"""The Dockerfile, carried out without an engine: each instruction under a folder of ours that stands for the image's root."""
+"""The Dockerfile, executed without a container engine: each instruction runs in a folder that stands for the image's root."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 from tests.deploy.programs import CHECKOUT, Ended, run
 from tests.support.programs import needs
 
-_HOUSE = "/opt/fubd"
-_NOBODY = "65534"
+_INSTALLED_IN = "/opt/fubd"
+_NOBODY_ID = "65534"
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction: its keyword in capitals and what follows it, in one line."""
+    """One instruction: its keyword in capitals and its arguments in one line."""
 
     keyword: str
     text: str
 
 
 def stages(text: str) -> list[list[Instruction]]:
-    """Read a Dockerfile: the instructions of each stage, the first its FROM. Arguments before the first stage are a stage of their own."""
+    """Parse a Dockerfile into the instructions of each stage, FROM first. What stands before the first FROM is a stage of its own."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    whole = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     found: list[list[Instruction]] = [[]]
-    for line in whole.splitlines():
+    for line in joined.splitlines():
         keyword, _, rest = line.partition(" ")
         if keyword == "FROM":
             found.append([])
@@ -41,82 +41,96 @@ def stages(text: str) -> list[list[Instruction]]:
 
 @dataclass(slots=True)
 class Image:
-    """What was built. `root` stands for `/`; of everything the instructions name, only /opt/fubd is made in it."""
+    """The result of a build. `root` stands for `/`; of the paths that the instructions name, only /opt/fubd is created in it."""
 
     root: Path
     environ: dict[str, str] = field(default_factory=dict)
     folder: Path = Path("/")
     command: tuple[str, ...] = ()
-    health: tuple[str, ...] = ()
+    health_check: tuple[str, ...] = ()
 
     async def build(self, dockerfile: str) -> None:
-        """Carry out every instruction, in order."""
+        """Execute every instruction in order."""
         for stage in stages(dockerfile)[1:]:
             self.environ = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": "/nonexistent"}
             for instruction in stage:
-                await self._carry_out(instruction)
+                await self._execute(instruction)
 
-    def here(self, text: str) -> str:
-        """Give a text of the image with its paths as they are on this machine."""
-        return text.replace(_HOUSE, f"{self.root}{_HOUSE}")
+    def _local(self, text: str) -> str:
+        """Return a text with the image's paths replaced by those on this machine."""
+        return text.replace(_INSTALLED_IN, f"{self.root}{_INSTALLED_IN}")
 
-    async def _carry_out(self, instruction: Instruction) -> None:
+    async def _execute(self, instruction: Instruction) -> None:
         text = instruction.text
         match instruction.keyword:
             case "RUN":
-                ended = await run("/bin/sh", "-euc", self.here(text), environ={**os.environ, "PATH": self.environ["PATH"]})
-                assert ended.code == 0, ended.told
+                ended = await run("/bin/sh", "-euc", self._local(text), environ={**os.environ, "PATH": self.environ["PATH"]})
+                assert ended.code == 0, ended.report
             case "COPY":
                 self._copy(text.split())
             case "ENV":
                 for pair in shlex.split(text):
                     name, _, value = pair.partition("=")
-                    self.environ[name] = self.here(value).replace("$PATH", self.environ["PATH"])
+                    self.environ[name] = self._local(value).replace("$PATH", self.environ["PATH"])
             case "WORKDIR":
-                self.folder = Path(self.here(text))
+                self.folder = Path(self._local(text))
             case "CMD":
                 self.command = tuple(json.loads(text))
             case "HEALTHCHECK":
-                self.health = tuple(json.loads(text.partition(" CMD ")[2]))
+                self.health_check = tuple(json.loads(text.partition(" CMD ")[2]))
 
     def _copy(self, words: list[str]) -> None:
         source, target = words[-2:]
-        assert target.startswith(_HOUSE)
+        assert target.startswith(_INSTALLED_IN)
         if words[0].startswith("--from="):
-            # Both stages share the root, so what is copied to its own place is there.
+            # Both stages share the root, so a folder that is copied to the same path is already there.
             assert source == target
             return
-        assert source in copied_from_the_checkout(), f"{source} is left out by .dockerignore"
-        goal = Path(self.here(target))
+        context = BuildContext.read()
+        assert source in context.included, f"{source} is left out by .dockerignore"
+        goal = Path(self._local(target))
         goal.parent.mkdir(parents=True, exist_ok=True)
         if (CHECKOUT / source).is_dir():
-            shutil.copytree(CHECKOUT / source, goal, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(CHECKOUT / source, goal, ignore=context.ignore)
         else:
             shutil.copyfile(CHECKOUT / source, goal)
 
     def start(self, *arguments: str) -> tuple[str, ...]:
-        """Give the command line of a program of the image, run as somebody who owns nothing and may write nowhere."""
-        return (*_unprivileged(), *arguments)
+        """Return the command line that runs a program of the image as a user who owns nothing and can write nowhere."""
+        return (*_as_unprivileged_user(), *arguments)
 
     async def run(self, *arguments: str, **settings: str) -> Ended:
-        """Run a program of the image so, with these variables and no others but the image's."""
+        """Run a program of the image as that user, with the image's variables and these settings only."""
         return await run(*self.start(*arguments), folder=self.folder, environ={**self.environ, **settings})
 
 
-def copied_from_the_checkout() -> list[str]:
-    """Give what .dockerignore lets through. Everything else is left out."""
-    lines = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    assert lines[0] == "*"
-    return [line[1:] for line in lines if line.startswith("!")]
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What .dockerignore lets through (`included`), and what it removes from that again (`excluded`: paths, or names after `**/`)."""
+
+    included: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+    @classmethod
+    def read(cls) -> BuildContext:
+        """Parse .dockerignore, which has to begin by excluding everything."""
+        lines = [line for line in (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+        assert lines[0] == "*"
+        return cls(tuple(line[1:] for line in lines if line[0] == "!"), tuple(line for line in lines[1:] if line[0] != "!"))
+
+    def ignore(self, folder: str, names: list[str]) -> set[str]:
+        """Return the names in a folder of the checkout that are excluded, as `shutil.copytree` asks for them."""
+        inside = Path(folder).relative_to(CHECKOUT)
+        return {name for name in names if (inside / name).as_posix() in self.excluded or f"**/{name}" in self.excluded}
 
 
-def _unprivileged() -> tuple[str, ...]:
-    """As root: become nobody, who may read everything (the interpreter may lie in root's home) and write nothing. Else: stay who we are."""
+def _as_unprivileged_user() -> tuple[str, ...]:
+    """As root: become `nobody`, who can read everything (the interpreter may be in root's home) and write nothing. Else: no change."""
     if os.getuid() != 0:
         return ()
     only = "-all,+dac_read_search"
     return (
         needs("setpriv"),
-        *(f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--no-new-privs"),
+        *(f"--reuid={_NOBODY_ID}", f"--regid={_NOBODY_ID}", "--clear-groups", "--no-new-privs"),
         *(f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"),
     )

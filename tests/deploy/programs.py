@@ -1,4 +1,4 @@
-"""Programs run to their end, with what they print."""
+"""Run a program to its end and keep its output."""
 
 from __future__ import annotations
 
@@ -13,37 +13,31 @@ CHECKOUT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended, and both of its outputs."""
+    """How a program ended: its exit code and both of its outputs."""
 
     code: int
     out: str
     error: str
 
     @property
-    def told(self) -> str:
-        """Everything it said, for the message of a failed assertion."""
+    def report(self) -> str:
+        """Exit code and output, as the message of a failed assertion."""
         return f"ended with {self.code}\n{self.out}{self.error}"
 
 
-async def run(
-    *command: str,
-    folder: Path = CHECKOUT,
-    environ: Mapping[str, str] | None = None,
-    given: bytes | None = None,
-    within_seconds: float = 120.0,
-) -> Ended:
-    """Run a program. `environ`: its whole environment, ours when None; `given`: what it reads from its stdin, nothing when None."""
+async def run(*command: str, folder: Path = CHECKOUT, environ: Mapping[str, str] | None = None, timeout_seconds: float = 120.0) -> Ended:
+    """Run a program without input until it ends. `environ`: its whole environment, ours when None."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
         env=dict(os.environ if environ is None else environ),
     )
     try:
-        async with asyncio.timeout(within_seconds):
-            out, error = await process.communicate(given)
+        async with asyncio.timeout(timeout_seconds):
+            out, error = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()

@@ -49,5 +49,5 @@ async def test_every_command_is_there(name: str) -> None:
         told.setdefault(command, set()).update(word for word in words if word.startswith("--"))
     for command, options in told.items():
         ended = await run(sys.executable, "-m", "fubd", *filter(None, [command]), "--help")
-        assert ended.code == 0, ended.told
+        assert ended.code == 0, ended.report
         assert all(option in ended.out for option in options), options

@@ -100,7 +100,7 @@ async def test_the_compose_file_is_of_the_format(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.yaml"
         file.write_text(content)
         ended = await run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file))
-        assert ended.code == code, ended.told
+        assert ended.code == code, ended.report
 
 
 async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(program, "/bin/true"))
     ended = await run(needs("systemd-analyze"), "verify", "--man=no", str(unit))
-    assert ended.code == 0, ended.told
-    assert UNIT.name not in ended.error, ended.told
+    assert ended.code == 0, ended.report
+    assert UNIT.name not in ended.error, ended.report
 
 
 async def test_the_unit_is_hardened() -> None:
     """As systemd reckons, the unit exposes less than 1.5 of 10."""
     ended = await run(needs("systemd-analyze"), "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
 
 
 def test_the_unit_stops_and_starts_as_fubd_does() -> None:

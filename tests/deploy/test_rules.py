@@ -49,7 +49,7 @@ def cases(kind: str) -> Iterator[str]:
 async def test_rules_are_accepted() -> None:
     """Promtool accepts the rules."""
     ended = await run(needs("promtool"), "check", "rules", str(RULES))
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
 
 
 async def test_the_scrape_configuration_is_accepted(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ async def test_the_scrape_configuration_is_accepted(tmp_path: Path) -> None:
     configuration = tmp_path / "prometheus.yaml"
     configuration.write_text(text.replace(wanted, str(token)))
     ended = await run(needs("promtool"), "check", "config", str(configuration))
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 async def test_alerts_fire_and_stay_silent(path: Path) -> None:
     """Each alert fires when it should, with the text a person reads, and stays silent when it should."""
     ended = await run(needs("promtool"), "test", "rules", path.name, folder=path.parent)
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
 
 
 def test_every_alert_is_tested_both_ways() -> None:
@@ -110,7 +110,7 @@ async def test_scaled_rules_are_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)
     ended = await run(needs("promtool"), "check", "rules", str(path))
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
     found = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"] if "alert" in rule}
     assert found["FubdFailoverLasting"]["for"] == "6000ms"
     assert "[2000ms])) > 0.1\n" in found["FubdBlind"]["expr"]

@@ -87,9 +87,9 @@ async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: 
         values = {"FUB_API_KEY": built.environ["FUB_API_KEY"], "FUB_SYSTEM": "fubd", "FUB_SYSTEM_KEY": built.environ["FUB_SYSTEM_KEY"]}
         one.write(".env", filled(variables, values | database))
         looked = await one.does(installing)
-        assert looked.code == 1, looked.told
+        assert looked.code == 1, looked.report
         wrong = [line for line in looked.out.splitlines() if not line.startswith(("ok", "note"))]
-        assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], looked.told
+        assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], looked.report
 
         service = {"PUBLIC_URL": built.url, "RAILWAY_PUBLIC_DOMAIN": built.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
         one.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
@@ -99,12 +99,12 @@ async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: 
             built.account.move(next(iter(built.account.ids)), "Nurture")
             assert (await built.settled(20.0)).captured == 1
             ended = await one.does(audit)
-            assert ended.code == 0, ended.told
+            assert ended.code == 0, ended.report
 
 
 async def _good(one: Reader, commands: str) -> bool:
     ended = await one.does(commands)
-    assert "All good." in ended.out, ended.told
+    assert "All good." in ended.out, ended.report
     return ended.code == 0 and '"mode"' in ended.out
 
 
@@ -127,13 +127,13 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
         variables = "".join(f"{name}={value}\n" for name, value in before.items())
         one.write(".env", variables)
         looked = await one.does(look)
-        assert (looked.code, "run: python -m fubd adopt" in looked.out) == (1, True), looked.told
+        assert (looked.code, "run: python -m fubd adopt" in looked.out) == (1, True), looked.report
 
         one.write(".env", variables + fields)
         # Nobody can be asked here.
         for commands, left in ((adopting, None), (undoing, shape), (adopting, None)):
             ended = await one.does(commands.rstrip() + " --yes")
-            assert ended.code == 0, ended.told
+            assert ended.code == 0, ended.report
             assert await legacy_tables.reports(connection) == reports
             assert left is None or await legacy_tables.shape(connection) == left
 
@@ -150,5 +150,5 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
 
 async def _alike(one: Reader, commands: str) -> bool:
     ended = await one.does(commands)
-    assert ended.code == 0, ended.told
+    assert ended.code == 0, ended.report
     return True

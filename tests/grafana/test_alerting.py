@@ -37,7 +37,7 @@ async def check_templates(folder: Path, texts: list[str]) -> tuple[int, str]:
     file.write_text(yaml.safe_dump({"groups": [{"name": "templates", "rules": rules}]}), encoding="utf-8")
     # Prometheus defines $labels, too; Go allows a second definition, but not an unknown variable.
     ended = await run(needs("promtool"), "check", "rules", str(file))
-    return ended.code, ended.told
+    return ended.code, ended.report
 
 
 def test_the_file_is_generated_from_prometheus_rules() -> None:
