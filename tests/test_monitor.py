@@ -235,7 +235,7 @@ async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> No
         await built.simulator.deliveries.drain()
         await built.settled()
         found, page = await built.metrics(), await exposed(built)
-        ended = await run(needs("promtool"), "check", "metrics", given=page.encode())
+        ended = await run(needs("promtool"), "check", "metrics", stdin=page.encode())
         assert (ended.code, ended.out + ended.error) == (0, "")
         assert len(found) < 500
         outcomes = {name.partition("=")[2].rstrip("}"): number for name, number in found.items() if "_deliveries_total" in name}

@@ -25,11 +25,17 @@ class Ended:
         return f"ended with {self.code}\n{self.out}{self.error}"
 
 
-async def run(*command: str, folder: Path = CHECKOUT, environ: Mapping[str, str] | None = None, timeout_seconds: float = 120.0) -> Ended:
-    """Run a program without input until it ends. `environ`: its whole environment, ours when None."""
+async def run(
+    *command: str,
+    folder: Path = CHECKOUT,
+    environ: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout_seconds: float = 120.0,
+) -> Ended:
+    """Run a program until it ends. `environ`: its whole environment, ours when None; `stdin`: its input, none when None."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
@@ -37,7 +43,7 @@ async def run(*command: str, folder: Path = CHECKOUT, environ: Mapping[str, str]
     )
     try:
         async with asyncio.timeout(timeout_seconds):
-            out, error = await process.communicate()
+            out, error = await process.communicate(stdin)
     finally:
         if process.returncode is None:
             process.kill()
