@@ -1,19 +1,19 @@
-// The list of the last changes. Whatever a name holds, it is put in as text, and isolated, so that it cannot turn the line around.
+// The list of the last changes. Names are inserted as text and in a bdi element, so that no character in them can reverse the line.
 
 import { ago, exact, moment } from "./words.js";
 
-const MOST = 20;
+const MAX_ROWS = 20;
 
 function element(name, className, ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
+  const created = document.createElement(name);
+  if (className) created.className = className;
+  created.append(...children);
+  return created;
 }
 
-// An older table may hold rows of other writers with anything left out.
+// An adopted table may have rows of other writers with any column empty.
 const isolated = (text) => element("bdi", "", text ?? "–");
-const unseen = (text) => element("span", "unseen", text);
+const visuallyHidden = (text) => element("span", "visually-hidden", text);
 
 function person(row) {
   const name = [row.first_name, row.last_name].filter(Boolean).join(" ");
@@ -21,25 +21,25 @@ function person(row) {
   return element("span", "person", ...(name ? [isolated(name), " ", id] : [id]));
 }
 
-function move(row) {
+function stages(row) {
   const to = isolated(row.stage_to);
   if (row.stage_from === null) return element("span", "move", to, element("span", "note", " first known stage"));
   const arrow = element("span", "arrow", " → ");
   arrow.setAttribute("aria-hidden", "true");
-  return element("span", "move", isolated(row.stage_from), arrow, unseen(" to "), to);
+  return element("span", "move", isolated(row.stage_from), arrow, visuallyHidden(" to "), to);
 }
 
-function seenBy(row) {
+function sourceOf(row) {
   const key = element("span", `key ${row.source === "polling" ? "polling" : "webhook"}`);
   key.setAttribute("aria-hidden", "true");
   const source = row.source ?? "unknown";
-  const told = row.confirmed_by ? `${source} + ${row.confirmed_by}` : source;
-  const by = element("span", "by", key, told);
+  const sources = row.confirmed_by ? `${source} + ${row.confirmed_by}` : source;
+  const by = element("span", "by", key, sources);
   by.title = row.confirmed_by ? `first seen by ${source}, confirmed by ${row.confirmed_by}` : `first seen by ${source}`;
   return by;
 }
 
-function when(row, now) {
+function timeOf(row, now) {
   const time = element("time", "", moment(row.changed_at, now));
   time.dateTime = row.changed_at;
   time.title = row.changed_after
@@ -48,26 +48,27 @@ function when(row, now) {
   return time;
 }
 
-/** Whether the change itself is another, not only better known. */
-const isAnother = (row, before) => ["stage_from", "stage_to", "changed_at", "changed_after"].some((each) => row[each] !== before[each]);
+/** Return whether the change itself differs, not only what is known about it. */
+const isDifferent = (row, before) =>
+  ["stage_from", "stage_to", "changed_at", "changed_after"].some((column) => row[column] !== before[column]);
 
 export class Changes {
   #list;
-  #none;
+  #emptyText;
   #announcer;
   #shown = new Map(); // id -> { row, item }
 
-  constructor(list, none, announcer) {
+  constructor(list, emptyText, announcer) {
     this.#list = list;
-    this.#none = none;
+    this.#emptyText = emptyText;
     this.#announcer = announcer;
   }
 
-  /** Show these rows, newest first, in place of all. What stands already is not touched, so that it keeps its marks and its place. */
+  /** Show these rows, newest first, instead of the present ones. Items that did not change stay the same elements and keep their marks. */
   replace(rows, now) {
     const before = this.#shown;
     this.#shown = new Map();
-    for (const row of rows.slice(0, MOST)) this.#shown.set(row.id, this.#renewed(before.get(row.id), row, now));
+    for (const row of rows.slice(0, MAX_ROWS)) this.#shown.set(row.id, this.#itemFor(before.get(row.id), row, now));
     let next = this.#list.firstElementChild;
     for (const { item } of this.#shown.values()) {
       if (item === next) next = next.nextElementSibling;
@@ -78,43 +79,43 @@ export class Changes {
       next = next.nextElementSibling;
       gone.remove();
     }
-    this.#none.hidden = this.#shown.size > 0;
-    this.#none.textContent = "No change recorded yet.";
+    this.#emptyText.hidden = this.#shown.size > 0;
+    this.#emptyText.textContent = "No change recorded yet.";
   }
 
   recorded(row, now) {
     const before = this.#shown.get(row.id);
-    const shown = this.#renewed(before, row, now);
+    const shown = this.#itemFor(before, row, now);
     this.#shown.set(row.id, shown);
     if (before) return;
     shown.item.classList.add("fresh");
     this.#list.prepend(shown.item);
-    if (this.#shown.size > MOST) this.#forget(this.#list.lastElementChild);
-    this.#none.hidden = true;
+    if (this.#shown.size > MAX_ROWS) this.#remove(this.#list.lastElementChild);
+    this.#emptyText.hidden = true;
     this.#announcer.textContent = `New: ${shown.item.textContent}`;
   }
 
   corrected(row, now) {
     const before = this.#shown.get(row.id);
-    if (before) this.#shown.set(row.id, this.#renewed(before, row, now));
+    if (before) this.#shown.set(row.id, this.#itemFor(before, row, now));
   }
 
-  #renewed(before, row, now) {
+  #itemFor(before, row, now) {
     if (before && JSON.stringify(before.row) === JSON.stringify(row)) return before;
-    const item = element("li", "change", when(row, now), " ", person(row), " ", move(row), " ", seenBy(row));
+    const item = element("li", "change", timeOf(row, now), " ", person(row), " ", stages(row), " ", sourceOf(row));
     item.dataset.id = row.id;
     if (before) {
-      if (before.item.classList.contains("corrected") || isAnother(row, before.row)) {
+      if (before.item.classList.contains("corrected") || isDifferent(row, before.row)) {
         item.classList.add("corrected");
         item.querySelector(".move").append(element("span", "note", " corrected"));
       }
-      if (isAnother(row, before.row)) item.classList.add("fresh");
+      if (isDifferent(row, before.row)) item.classList.add("fresh");
       before.item.replaceWith(item);
     }
     return { row, item };
   }
 
-  #forget(item) {
+  #remove(item) {
     item.remove();
     this.#shown.delete(Number(item.dataset.id));
   }

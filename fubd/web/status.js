@@ -1,154 +1,152 @@
-// The status page: asks for the facts, shows them in words, and listens for what happens. Every text is set as text.
+// The status page: loads the data, shows it in words, and follows the event stream. Every text is set as text, never as HTML.
 
 import { Changes } from "./changes.js";
 import { Timeline } from "./timeline.js";
-import { MODES, ago, count, duration, exact, moment, share, subscription, verdict, zone } from "./words.js";
+import { ago, count, duration, exact, modeWords, moment, share, sourceStatus, subscription, zone } from "./words.js";
 
-const HEALTH_EVERY = 5_000;
-const OVERVIEW_EVERY = 30_000;
-const OVERVIEW_SOON = 1_000;
-const ANSWER_WITHIN = 10_000;
-const LISTEN_AGAIN = 5_000;
-const HOUR = 3_600_000;
+const HEALTH_INTERVAL_MS = 5_000;
+const OVERVIEW_INTERVAL_MS = 30_000;
+const OVERVIEW_SOON_MS = 1_000;
+const REQUEST_TIMEOUT_MS = 10_000;
+const RECONNECT_MS = 5_000;
+const HOUR_MS = 3_600_000;
 
-const at = (id) => document.getElementById(id);
-const timeline = new Timeline(at("timeline"), at("readout"));
-const changes = new Changes(at("change-list"), at("no-changes"), at("announcer"));
+const byId = (id) => document.getElementById(id);
+const timeline = new Timeline(byId("timeline"), byId("readout"));
+const changes = new Changes(byId("change-list"), byId("no-changes"), byId("announcer"));
 
-// Ages are counted on the server's clock, as the reader's may be wrong.
-let ahead = 0;
-const now = () => Date.now() + ahead;
+// Ages are counted on the server's clock, because the client's may be wrong.
+let serverAheadMs = 0;
+const now = () => Date.now() + serverAheadMs;
 
-// --- Ages that grow while the page stands -----------------------------------------------------------------------------
+/** Set a text only if it changed, so that a screen reader announces it once. */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// --- Ages that grow while the page is open ----------------------------------------------------------------------------
 
 const ages = new Map();
 
-function age(place, instant, otherwise, words = (told) => told) {
-  ages.delete(place);
+function showAge(element, instant, fallback, toWords = (words) => words) {
+  ages.delete(element);
   if (!instant) {
-    place.textContent = otherwise;
-    place.removeAttribute("title");
+    element.textContent = fallback;
+    element.removeAttribute("title");
     return;
   }
-  place.title = exact(instant);
-  ages.set(place, () => words(ago(instant, now())));
-  place.textContent = ages.get(place)();
+  element.title = exact(instant);
+  ages.set(element, () => toWords(ago(instant, now())));
+  element.textContent = ages.get(element)();
 }
 
-function growOlder() {
-  for (const [place, words] of ages) {
-    const told = words();
-    if (place.textContent !== told) place.textContent = told;
-  }
+function updateAges() {
+  for (const [element, toText] of ages) setText(element, toText());
 }
 
-setInterval(growOlder, 1_000);
+setInterval(updateAges, 1_000);
 
-// --- What the answers say ---------------------------------------------------------------------------------------------
+// --- What the responses contain ---------------------------------------------------------------------------------------
 
 let health = null;
 
-function showHealth(told) {
-  // The picture of the modes follows at once.
-  if (health && health.mode !== told.mode) askOverviewSoon();
-  health = told;
-  const known = MODES[health.mode] ?? { glyph: "?", name: health.mode };
-  at("mode").dataset.mode = health.mode;
-  at("mode-glyph").textContent = known.glyph;
-  if (at("mode-name").textContent !== known.name) at("mode-name").textContent = known.name;
-  at("mode-reason").textContent = health.reason;
-  at("poll-interval").textContent = !health.poll_interval_seconds ? "–" : duration(health.poll_interval_seconds);
-  at("coverage").textContent = health.coverage ? moment(health.coverage, now()) : "no complete poll yet";
-  age(at("coverage-age"), health.coverage, "");
+function showHealth(response) {
+  // The timeline shows the new mode at once.
+  if (health && health.mode !== response.mode) loadOverviewSoon();
+  health = response;
+  const mode = modeWords(health.mode);
+  byId("mode").dataset.mode = health.mode;
+  byId("mode-glyph").textContent = mode.glyph;
+  setText(byId("mode-name"), mode.name);
+  byId("mode-reason").textContent = health.reason;
+  byId("poll-interval").textContent = !health.poll_interval_seconds ? "–" : duration(health.poll_interval_seconds);
+  byId("coverage").textContent = health.coverage ? moment(health.coverage, now()) : "no complete poll yet";
+  showAge(byId("coverage-age"), health.coverage, "");
   for (const [name, source] of Object.entries(health.sources)) showSource(name, source);
   showSubscriptions(health.subscriptions, health.subscription_advice);
   showCompleteness(health.completeness);
-  const unwell = Object.values(health.sources).some((source) => verdict(source.status).state === "stale");
-  document.title = `${known.glyph} ${known.name}${unwell ? " · stale" : ""} · fubd`;
+  const isStale = Object.values(health.sources).some((source) => sourceStatus(source.status).state === "stale");
+  document.title = `${mode.glyph} ${mode.name}${isStale ? " · stale" : ""} · fubd`;
 }
 
 function showSource(name, source) {
-  const card = at(`source-${name}`);
+  const card = byId(`source-${name}`);
   if (!card) return;
-  const field = (which) => card.querySelector(`[data-field="${which}"]`);
-  const { state, text } = verdict(source.status);
-  // Heard of late, and yet proven to leave changes out: a green mark beside a red one would only puzzle.
-  const doubtful = name === "webhook" && state === "healthy" && health.mode === "failover";
-  // Who has just begun has nothing to complain of.
-  const unheard = health.mode === "starting" && source.last_heard === null;
-  card.dataset.state = doubtful ? "doubtful" : unheard ? "unknown" : state;
-  field("status").textContent = doubtful ? "Heard, but failing" : unheard ? "Not heard yet" : text;
-  age(field("last_heard"), source.last_heard, "never");
-  age(field("last_change"), source.last_change, "none yet");
+  const field = (key) => card.querySelector(`[data-field="${key}"]`);
+  const { state, text } = sourceStatus(source.status);
+  // Webhooks arrive, but polling found changes without one: a plain green mark next to a red mode would confuse.
+  const isDoubtful = name === "webhook" && state === "healthy" && health.mode === "failover";
+  // A daemon that has just started is not stale yet.
+  const isWaiting = health.mode === "starting" && source.last_heard === null;
+  card.dataset.state = isDoubtful ? "doubtful" : isWaiting ? "unknown" : state;
+  field("status").textContent = isDoubtful ? "Arriving, but some are missing" : isWaiting ? "Nothing received yet" : text;
+  showAge(field("last_heard"), source.last_heard, "never");
+  showAge(field("last_change"), source.last_change, "none yet");
   field("records_today").textContent = count(source.records_today);
 }
 
-function row(label, value, wrong) {
+function subscriptionItem(event, status, advice) {
+  const { glyph, text } = subscription(status);
   const item = document.createElement("li");
   const name = document.createElement("span");
-  const told = document.createElement("b");
-  name.textContent = label;
-  told.textContent = value;
-  if (wrong) told.className = "off";
-  item.append(name, " ", told);
+  const value = document.createElement("b");
+  name.textContent = event;
+  value.textContent = `${glyph} ${text}`;
+  if (glyph === "✗") value.className = "off";
+  item.append(name, " ", value);
+  if (advice) {
+    const paragraph = document.createElement("p");
+    paragraph.className = "quiet small";
+    paragraph.textContent = advice;
+    item.append(paragraph);
+  }
   return item;
 }
 
 function showSubscriptions(subscriptions, advice) {
-  const rows = Object.entries(subscriptions).map(([event, status]) => {
-    const { glyph, text } = subscription(status);
-    const item = row(event, `${glyph} ${text}`, glyph === "✗");
-    if (advice?.[event]) {
-      const what = document.createElement("p");
-      what.className = "quiet small";
-      what.textContent = advice[event];
-      item.append(what);
-    }
-    return item;
-  });
-  at("subscriptions").replaceChildren(...rows);
-  at("no-subscriptions").hidden = rows.length > 0;
+  const items = Object.entries(subscriptions).map(([event, status]) => subscriptionItem(event, status, advice?.[event]));
+  byId("subscriptions").replaceChildren(...items);
+  byId("no-subscriptions").hidden = items.length > 0;
 }
 
 function showCompleteness({ ratio, people, oldest }) {
-  at("ratio").textContent = ratio === null ? "–" : share(ratio);
-  const words = (told) => `of ${count(people)} people were as recorded when read again; the one read longest ago was read ${told}.`;
-  if (ratio === null) age(at("ratio-words"), null, "No round of re-reading is complete yet.");
-  else age(at("ratio-words"), oldest, `of ${count(people)} people were as recorded when read again.`, words);
+  const verified = `of ${count(people)} people had the recorded stage when read again`;
+  byId("ratio").textContent = ratio === null ? "–" : share(ratio);
+  if (ratio === null) showAge(byId("ratio-words"), null, "No verification round is complete yet.");
+  else showAge(byId("ratio-words"), oldest, `${verified}.`, (age) => `${verified}. The oldest of these checks was ${age}.`);
 }
 
 function showBudget(api) {
-  const known = api.limit !== null && api.remaining !== null && api.limit > 0;
-  at("gauge").hidden = !known;
-  at("budget").textContent = known
+  const isKnown = api.limit !== null && api.remaining !== null && api.limit > 0;
+  byId("gauge").hidden = !isKnown;
+  byId("budget").textContent = isKnown
     ? `${count(api.remaining)} of ${count(api.limit)} calls left in ${duration(api.window_seconds)}`
     : "Not known before the first call.";
-  if (known) {
-    at("gauge").style.setProperty("--used", String(Math.min(1, Math.max(0, 1 - api.remaining / api.limit))));
-    at("gauge").style.setProperty("--share", String(api.share));
+  if (isKnown) {
+    byId("gauge").style.setProperty("--used", String(Math.min(1, Math.max(0, 1 - api.remaining / api.limit))));
+    byId("gauge").style.setProperty("--share", String(api.share));
   }
-  at("budget-words").textContent = `fubd takes at most ${share(api.share)}; ${count(api.calls)} calls since it started.`;
+  byId("budget-words").textContent = `fubd uses at most ${share(api.share)}. ${count(api.calls)} calls since it started.`;
 }
 
 function showModes(modes) {
-  const items = [...modes].reverse().map((each) => {
+  const items = [...modes].reverse().map(({ mode, reason, since }) => {
     const item = document.createElement("li");
     const time = document.createElement("time");
-    const words = document.createElement("span");
+    const text = document.createElement("span");
     const name = document.createElement("b");
-    const known = MODES[each.mode] ?? { glyph: "?", name: each.mode };
-    time.dateTime = each.since;
-    time.title = exact(each.since);
-    time.textContent = moment(each.since, now());
-    name.textContent = `${known.glyph} ${known.name}`;
-    words.append(name, `: ${each.reason}`);
-    item.append(time, words);
+    time.dateTime = since;
+    time.title = exact(since);
+    time.textContent = moment(since, now());
+    name.textContent = `${modeWords(mode).glyph} ${modeWords(mode).name}`;
+    text.append(name, `: ${reason}`);
+    item.append(time, text);
     return item;
   });
-  at("mode-changes").replaceChildren(...items);
+  byId("mode-changes").replaceChildren(...items);
 }
 
-// Up to where the list is whole: the stream goes on from there.
+// The list is complete up to this row id: the event stream continues from it.
 let safeId = 0;
 
 function showOverview(overview) {
@@ -157,123 +155,119 @@ function showOverview(overview) {
   changes.replace(overview.recent, now());
   showModes(overview.modes);
   showBudget(overview.api);
-  age(at("started"), overview.started_at, "–", () => `${duration((now() - new Date(overview.started_at).getTime()) / 1000)}`);
-  at("pending").textContent = count(overview.pending);
-  at("quarantined").textContent = count(overview.quarantined);
-  at("version").textContent = overview.version;
+  showAge(byId("started"), overview.started_at, "–", () => duration((now() - new Date(overview.started_at).getTime()) / 1000));
+  byId("pending").textContent = count(overview.pending);
+  byId("quarantined").textContent = count(overview.quarantined);
+  byId("version").textContent = overview.version;
 }
 
-// --- Asking -----------------------------------------------------------------------------------------------------------
+// --- Requests ---------------------------------------------------------------------------------------------------------
 
-// From the origin alone: an address with a password in it must not be fetched.
+// Relative to the origin: the browser refuses to fetch an address that contains a password.
 const address = (path) => new URL(path, window.location.origin);
-const troubles = new Map();
+const problems = new Map(); // path -> text
 
-function trouble(path, words) {
-  const what = path.split("?")[0];
-  if (words) troubles.set(what, words);
-  else troubles.delete(what);
-  const told = [...troubles.values()].join(" ");
-  if (at("notice").textContent !== told) at("notice").textContent = told;
-  at("notice").hidden = troubles.size === 0;
+function showProblem(path, text) {
+  if (text) problems.set(path, text);
+  else problems.delete(path);
+  setText(byId("notice"), [...new Set(problems.values())].join(" "));
+  byId("notice").hidden = problems.size === 0;
 }
 
-async function ask(path, show) {
-  let words = null;
+async function load(path, show) {
+  let problem = null;
   try {
-    const answer = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
-    const document_ = await answer.json();
-    if (answer.ok) show(document_);
-    else words = `fubd runs, but ${document_.error}; what you see is what it knew last.`;
+    const response = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+    const body = await response.json();
+    if (response.ok) show(body);
+    else problem = `fubd is running, but ${body.error}. This page shows the last known state.`;
   } catch {
-    words = "fubd does not answer; what you see is what it said last.";
+    problem = "fubd does not answer. This page shows the last known state.";
   }
-  trouble(path, words);
-  return words === null;
+  showProblem(path.split("?")[0], problem);
 }
 
-let soon = null;
+// The hours that the timeline shows; null until the first response: a daemon without older changes then starts with one hour.
+let hours = null;
 
-// How far back, in hours. A house that has been up for less than one shows that one, until its reader wants another.
-let span = null;
-
-function showSpan(hours) {
-  span = hours;
-  for (const each of at("spans").querySelectorAll("input")) each.checked = Number(each.value) === hours;
-  at("span-words").textContent = hours === 1 ? "hour" : `${hours} hours`;
+function selectHours(selected) {
+  hours = selected;
+  for (const input of byId("spans").querySelectorAll("input")) input.checked = Number(input.value) === selected;
+  byId("span-words").textContent = selected === 1 ? "hour" : `${selected} hours`;
 }
 
-function hasOneHourAtMost({ change_counts: changeCounts, now: serverTime, started_at: startedAt }) {
-  const hourAgo = new Date(serverTime).getTime() - HOUR;
+function isEmptyBeforeLastHour({ change_counts: changeCounts, now: serverTime, started_at: startedAt }) {
+  const hourAgo = new Date(serverTime).getTime() - HOUR_MS;
   if (new Date(startedAt).getTime() < hourAgo) return false;
   const older = Math.floor((hourAgo - new Date(changeCounts.start).getTime()) / (changeCounts.bucket_seconds * 1000));
-  return Object.values(changeCounts.by_source).every((counts) => counts.slice(0, older).every((count) => count === 0));
+  return Object.values(changeCounts.by_source).every((counts) => counts.slice(0, older).every((each) => each === 0));
 }
 
-at("spans").addEventListener("change", (event) => {
-  showSpan(Number(event.target.value));
-  askOverview();
+byId("spans").addEventListener("change", (event) => {
+  selectHours(Number(event.target.value));
+  loadOverview();
 });
 
-function askOverview() {
-  clearTimeout(soon);
-  soon = setTimeout(askOverview, OVERVIEW_EVERY);
-  const asked = span;
-  return ask(`/api/overview?hours=${asked ?? 24}`, (overview) => {
-    if (asked !== span) return;
-    if (span === null) {
-      showSpan(hasOneHourAtMost(overview) ? 1 : 24);
-      if (span === 1) askOverview();
+let overviewTimer = null;
+
+function loadOverview() {
+  clearTimeout(overviewTimer);
+  overviewTimer = setTimeout(loadOverview, OVERVIEW_INTERVAL_MS);
+  const requested = hours;
+  return load(`/api/overview?hours=${requested ?? 24}`, (overview) => {
+    if (requested !== hours) return;
+    if (hours === null) {
+      selectHours(isEmptyBeforeLastHour(overview) ? 1 : 24);
+      if (hours === 1) loadOverview();
     }
-    ahead = new Date(overview.now).getTime() - Date.now();
+    serverAheadMs = new Date(overview.now).getTime() - Date.now();
     showOverview(overview);
     if (health) showHealth(health);
-    growOlder();
+    updateAges();
   });
 }
 
-function askOverviewSoon() {
-  clearTimeout(soon);
-  soon = setTimeout(askOverview, OVERVIEW_SOON);
+function loadOverviewSoon() {
+  clearTimeout(overviewTimer);
+  overviewTimer = setTimeout(loadOverview, OVERVIEW_SOON_MS);
 }
 
-let later = null;
+let healthTimer = null;
 
-function askHealth() {
-  clearTimeout(later);
-  later = setTimeout(askHealth, HEALTH_EVERY);
-  return ask("/health", showHealth);
+function loadHealth() {
+  clearTimeout(healthTimer);
+  healthTimer = setTimeout(loadHealth, HEALTH_INTERVAL_MS);
+  return load("/health", showHealth);
 }
 
-// --- Listening --------------------------------------------------------------------------------------------------------
+// --- The event stream -------------------------------------------------------------------------------------------------
 
-function link(state, words) {
-  at("link").dataset.state = state;
-  if (at("link-text").textContent !== words) at("link-text").textContent = words;
+function showConnection(state, text) {
+  byId("connection").dataset.state = state;
+  setText(byId("connection-text"), text);
 }
 
 function listen() {
   const stream = new EventSource(address(`/api/stream?after=${safeId}`));
-  const told = (how) => (event) => {
-    changes[how](JSON.parse(event.data), now());
-    askOverviewSoon();
-  };
-  stream.addEventListener("recorded", told("recorded"));
-  stream.addEventListener("corrected", told("corrected"));
-  stream.onopen = () => link("live", "live");
+  for (const kind of ["recorded", "corrected"]) {
+    stream.addEventListener(kind, (event) => {
+      changes[kind](JSON.parse(event.data), now());
+      loadOverviewSoon();
+    });
+  }
+  stream.onopen = () => showConnection("live", "live");
   stream.onerror = () => {
-    link("lost", "reconnecting");
-    if (stream.readyState !== EventSource.CLOSED) return;
-    // Refused, not broken off: the browser does not come back by itself.
-    setTimeout(listen, LISTEN_AGAIN);
+    showConnection("lost", "reconnecting");
+    // The browser reconnects by itself after a broken connection, but not after a refusal.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RECONNECT_MS);
   };
 }
 
-at("zone").textContent = zone();
-askHealth();
-askOverview().then(listen);
+byId("zone").textContent = zone();
+loadHealth();
+loadOverview().then(listen);
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState !== "visible") return;
-  askHealth();
-  askOverviewSoon();
+  loadHealth();
+  loadOverviewSoon();
 });

@@ -16,7 +16,7 @@ from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.web.browser import Browser, Page
 
-LIVE = "document.querySelector('#link').dataset.state === 'live'"
+LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 IDS = "[...document.querySelectorAll('.change')].map((each) => Number(each.dataset.id))"
 PHONE_PIXELS = 360
 
@@ -120,7 +120,7 @@ async def test_a_daemon_that_is_started_again_is_found_and_nothing_is_missed(
             await asyncio.gather(*(own.post(body) for body in strangers(900_001, 5)))
             await page.until(f"{IDS}.length === 5")
             process.kill()
-            await page.until("document.querySelector('#link').dataset.state === 'lost'")
+            await page.until("document.querySelector('#connection').dataset.state === 'lost'")
             assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
         async with recorder(url, instance="between") as between:
             await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))

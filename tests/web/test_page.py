@@ -15,7 +15,7 @@ from fubd.server import ModeChange, SourceHealth
 from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page
 
-LIVE = "document.querySelector('#link').dataset.state === 'live'"
+LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 # What happens when the tab is turned to again: the page asks at once what it would ask within seconds.
 LOOK_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
 PHONE_PIXELS = 360
@@ -60,11 +60,11 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, server: 
     """Everything an owner asks for stands there in words, with ages on the server's clock."""
     await show(page, server)
     mode = await page.text("#mode")
-    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Polls every\n30 min", "7 min ago"):
+    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Poll interval\n30 min", "7 min ago"):
         assert told in mode
     webhook, polling = await page.text("#source-webhook"), await page.text("#source-polling")
     assert "Healthy" in webhook
-    assert "Today\n31" in webhook
+    assert "Changes today\n31" in webhook
     assert "7 min ago" in polling
     assert "none yet" in polling
     body = await page.text("body")
@@ -77,7 +77,7 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, server: 
         "in quarantine 1",
     ):
         assert told in body.replace("\n", " ")
-    assert await page.text("#readout") == "160 changes came first by webhook, 43 by polling."
+    assert await page.text("#readout") == "160 changes seen first by webhook, 43 by polling."
 
 
 async def test_a_change_appears_without_reload(page: Page, server: ServerUnderTest) -> None:
@@ -106,7 +106,7 @@ async def test_a_failover_shows_by_itself(page: Page, server: ServerUnderTest) -
     await page.value(LOOK_AGAIN)
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
     mode = await page.text("#mode")
-    for told in ("Failover", "a poll found 3 changes that no webhook had told", "Polls every\n30 s"):
+    for told in ("Failover", "a poll found 3 changes that no webhook had told", "Poll interval\n30 s"):
         assert told in mode
     assert "Stale: check webhook server" in await page.text("#source-webhook")
     assert "1 h 12 min ago" in await page.text("#source-webhook")
@@ -164,7 +164,7 @@ async def test_the_timeline_answers_the_keyboard(page: Page, server: ServerUnder
     await page.press("End")
     assert await page.value("document.activeElement.getAttribute('aria-valuenow')") == str(BUCKETS - 1)
     await page.press("Escape")
-    assert "came first" in await page.text("#readout")
+    assert "seen first" in await page.text("#readout")
 
 
 async def test_the_last_hour_can_be_looked_at(page: Page, server: ServerUnderTest) -> None:
@@ -173,7 +173,7 @@ async def test_the_last_hour_can_be_looked_at(page: Page, server: ServerUnderTes
     for _ in range(2):
         await page.press("Tab")
     await page.press("ArrowRight")
-    await page.until("document.querySelector('#readout').innerText === '3 changes came first by webhook, 1 by polling.'")
+    await page.until("document.querySelector('#readout').innerText === '3 changes seen first by webhook, 1 by polling.'")
     assert await page.text("#timeline-title") == "The last hour"
     await page.value(LOOK_AGAIN)
     await page.value("document.querySelector('#timeline svg').focus()")
@@ -202,7 +202,7 @@ async def test_the_keyboard_reaches_everything_in_order(page: Page, server: Serv
         await page.press("Tab")
         visited.append(await page.value("document.activeElement.textContent.trim() || document.activeElement.tagName"))
     assert visited[0] == "Skip to the last changes"
-    assert "Mode changes in words" in visited
+    assert "Mode changes" in visited
     assert visited[-3:] == ["health", "metrics", "changes"]
 
 
@@ -275,7 +275,7 @@ async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None
             before.view.table = [row(each) for each in range(1, 4)]
             port = before.port
             await show(page, before)
-        await page.until("document.querySelector('#link').dataset.state === 'lost'")
+        await page.until("document.querySelector('#connection').dataset.state === 'lost'")
         async with running_server(port=port) as after:
             after.view.table = [row(each) for each in range(1, 6)]
             await page.until(f"{LIVE} && document.querySelectorAll('.change').length === 5")
@@ -293,7 +293,7 @@ async def test_it_works_behind_the_token(page: Page) -> None:
 async def test_who_wants_no_motion_has_none(page: Page, server: ServerUnderTest) -> None:
     """A new row is marked by a wash of colour that fades, but not for those who asked for stillness."""
     await show(page, server)
-    for reduced, expected in (("no-preference", "settle"), ("reduce", "none")):
+    for reduced, expected in (("no-preference", "fade"), ("reduce", "none")):
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": reduced}])
         server.record(row(len(server.view.table) + 1))
         await page.until(f"Number(document.querySelector('.change').dataset.id) === {len(server.view.table)}")
@@ -334,10 +334,10 @@ async def test_an_empty_house_says_so(page: Page) -> None:
         for told in (
             "Starting",
             "no complete poll yet",
-            "Not heard yet",
+            "Nothing received yet",
             "No change recorded yet.",
-            "Not read yet.",
-            "No round of re-reading is complete yet.",
+            "Not loaded yet.",
+            "No verification round is complete yet.",
         ):
             assert told in body
         assert "Not known before the first call." in body
