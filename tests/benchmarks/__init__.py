@@ -1,1 +1,1 @@
-"""Measurements, each beside a yardstick in the same run; none is part of the tests."""
+"""Benchmarks, each with a yardstick in the same run; none is part of the tests."""

@@ -1,4 +1,4 @@
-"""The yardsticks: a route that only verifies, and a collector that handles each delivery by itself on a connection of its own.
+"""The yardsticks: a route that only verifies, and a collector that handles each delivery on its own connection.
 
 Run as `python -m tests.benchmarks.collectors bare|single PORT [DSN]`; both verify exactly as fubd does and listen on loopback.
 """
@@ -34,7 +34,7 @@ CREATE INDEX ON collector.change (person_id, changed_at);
 
 
 async def bare(request: web.Request) -> web.Response:
-    """Verify the signature, keep nothing."""
+    """Verify the signature and store nothing."""
     body = await request.read()
     try:
         verify(body, request.headers.get("FUB-Signature"), (KEY,))
@@ -44,14 +44,14 @@ async def bare(request: web.Request) -> web.Response:
 
 
 class Single:
-    """What a script without a batch does, one delivery after the other: connect, write the delivery and the row, commit, answer."""
+    """A script without batching, one delivery after the other: connect, write the delivery and the row, commit, answer."""
 
     def __init__(self, dsn: str) -> None:
         self._arguments = parse(dsn).connect_arguments()
         self._one_by_one = asyncio.Lock()
 
     async def prepare(self, _app: web.Application) -> None:
-        """Make the collector's tables."""
+        """Create the collector's tables."""
         connection = await asyncpg.connect(**self._arguments)
         await connection.execute(_SCHEMA)
         await connection.close()
@@ -92,7 +92,7 @@ class Single:
 
 
 def main() -> None:
-    """Serve the yardstick named by the arguments until told to stop."""
+    """Serve the yardstick named by the arguments until stopped."""
     kind, port = sys.argv[1], int(sys.argv[2])
     app = web.Application()
     if kind == "bare":

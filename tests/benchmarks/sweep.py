@@ -1,8 +1,8 @@
-"""How fast the whole daemon reads a whole account, how much memory that takes, and what a kill in the middle costs.
+"""How fast the whole daemon reads a whole account, how much memory that takes, and what a kill half-way costs.
 
-`python -m tests.benchmarks.sweep [--people 202000] [--latency-ms 250]` starts a simulated account whose every answer takes so long, an
-embedded Postgres and `python -m fubd`, twice: once undisturbed, once killed half-way and started again. The yardstick is the limit itself:
-the seconds in which the calls can be made at the share of it that is ours.
+`python -m tests.benchmarks.sweep [--people 202000] [--latency-ms 250]` starts a simulated account with this latency, an embedded Postgres
+and `python -m fubd`, twice: once undisturbed, once killed half-way and restarted. The yardstick is the rate limit: the shortest time in
+which the calls are possible at our share of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.process import Process
 from tests.support.waiting import eventually
 
 LIMIT, SHARE, WINDOW_SECONDS, PAGE_SIZE = 250, 0.8, 10.0, 100
-# One instance's intervals are the usual ones: what counts is the sweep.
+# The default intervals: only the sweep is measured.
 _USUAL = {
     "FUBD_POLL_INTERVAL": "1800",
     "FUBD_POLL_INTERVAL_WATCH": "300",
@@ -35,8 +35,8 @@ _USUAL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """One baseline. `rss_mib`: the process's memory a fifth read, and at the end; `peak`: calls in the fullest window."""
+class SweepResult:
+    """One first read of an account. `rss_mib`: the process's memory with a fifth read, and at the end; `peak`: calls in the fullest window."""
 
     people: int
     seconds: float
@@ -48,89 +48,89 @@ class Swept:
 
     @property
     def minimum_seconds(self) -> float:
-        """The least that the limit allows: with 200 calls in any window, the 201st comes a window after the first, and so on."""
+        """The shortest time within the limit: with 200 calls in any window, call 201 comes one window after the first, and so on."""
         return (ceil(self.people / PAGE_SIZE / (SHARE * LIMIT)) - 1) * WINDOW_SECONDS
 
     @property
     def share_of_memory(self) -> float:
-        """Memory at the end over memory at a fifth."""
+        """The memory at the end over the memory with a fifth read."""
         return self.rss_mib[1] / self.rss_mib[0]
 
 
-async def sweep(database: str, folder: Path, *, people: int, latency_seconds: float, killed: bool) -> Swept:
-    """Let a daemon read the account for the first time; `killed`: it is ended by SIGKILL half-way and started again."""
+async def sweep(database: str, folder: Path, *, people: int, latency_seconds: float, killed: bool) -> SweepResult:
+    """Let a daemon read an account for the first time; `killed`: with a SIGKILL half-way and a restart."""
     behaviour = Behaviour(answer_seconds=latency_seconds)
-    async with house(database, folder, people=people, behaviour=behaviour) as built:
-        run = _Run(built, people)
+    async with house(database, folder, people=people, behaviour=behaviour) as stack:
+        run = _Run(stack, people)
         went_on_from: int | None = None
         if killed:
-            async with built.daemon(**_USUAL) as process:
-                await run.reads(0.5)
+            async with stack.daemon(**_USUAL) as process:
+                await run.wait_for_people(0.5)
                 process.kill()
                 await process.ended()
-            (row,) = await built.fetch("SELECT sweep_from_id FROM fubd.coverage")
+            (row,) = await stack.fetch("SELECT sweep_from_id FROM fubd.coverage")
             went_on_from = int(row["sweep_from_id"])
-        async with built.daemon(**_USUAL) as process:
+        async with stack.daemon(**_USUAL) as process:
             early = 0.0
             if not killed:
-                await run.reads(0.2)
+                await run.wait_for_people(0.2)
                 early = _rss_mib(process)
-            await run.covered()
+            await run.wait_for_sweep()
             late = _rss_mib(process)
-        return Swept(
-            people, await run.seconds(), run.calls(), run.refused(), built.simulator.limits.peak(), (early or late, late), went_on_from
+        return SweepResult(
+            people, await run.seconds(), run.calls(), run.refused(), stack.simulator.limits.peak(), (early or late, late), went_on_from
         )
 
 
 class _Run:
-    """Watches a baseline from outside."""
+    """Observes a first read from outside."""
 
-    def __init__(self, built: House, people: int) -> None:
-        self._built = built
+    def __init__(self, stack: House, people: int) -> None:
+        self._stack = stack
         self._people = people
         self._within_seconds = 120.0 + people / 400
 
-    async def reads(self, share: float) -> None:
+    async def wait_for_people(self, share: float) -> None:
         """Wait until this share of the people is recorded."""
 
         async def read() -> bool:
             if not await self._is_migrated():
                 return False
-            (row,) = await self._built.fetch("SELECT count(*) AS people FROM fubd.person")
+            (row,) = await self._stack.fetch("SELECT count(*) AS people FROM fubd.person")
             return int(row["people"]) >= share * self._people
 
         await eventually(read, self._within_seconds)
 
-    async def covered(self) -> None:
+    async def wait_for_sweep(self) -> None:
         """Wait for the first complete sweep."""
 
         async def complete() -> bool:
             if not await self._is_migrated():
                 return False
-            rows = await self._built.fetch("SELECT FROM fubd.poll_run WHERE kind = 'sweep' AND outcome = 'ok'")
+            rows = await self._stack.fetch("SELECT FROM fubd.poll_run WHERE kind = 'sweep' AND outcome = 'ok'")
             return bool(rows)
 
         await eventually(complete, self._within_seconds)
 
     async def _is_migrated(self) -> bool:
-        (there,) = await self._built.fetch("SELECT to_regclass('fubd.scrub') IS NOT NULL AS is_there")
+        (there,) = await self._stack.fetch("SELECT to_regclass('fubd.scrub') IS NOT NULL AS is_there")
         return bool(there["is_there"])
 
     async def seconds(self) -> float:
-        """Give how long the last sweep took."""
-        (row,) = await self._built.fetch(
+        """Return the duration of the last sweep."""
+        (row,) = await self._stack.fetch(
             "SELECT extract(epoch FROM finished_at - started_at)::float8 AS seconds FROM fubd.poll_run"
             " WHERE kind = 'sweep' AND outcome = 'ok' ORDER BY id DESC LIMIT 1"
         )
         return float(row["seconds"])
 
     def calls(self) -> int:
-        """Give how many pages of people were asked for, by all processes."""
-        return sum(count for (_, endpoint, _), count in self._built.simulator.calls.items() if endpoint == "people")
+        """Return how many pages of people were requested, by all processes."""
+        return sum(count for (_, endpoint, _), count in self._stack.simulator.calls.items() if endpoint == "people")
 
     def refused(self) -> int:
-        """Give how many requests were answered 429."""
-        return sum(count for (_, _, status), count in self._built.simulator.calls.items() if status == 429)
+        """Return how many requests were answered 429."""
+        return sum(count for (_, _, status), count in self._stack.simulator.calls.items() if status == 429)
 
 
 def _rss_mib(process: Process) -> float:
@@ -158,5 +158,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sweep", description="How fast the daemon reads a whole account.")
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"how many people the account holds (default {PEOPLE})")
     parser.add_argument("--latency-ms", type=float, default=250.0, help="how long each answer takes (default 250)")
-    told = parser.parse_args()
-    asyncio.run(_measure(told.people, told.latency_ms / 1000))
+    arguments = parser.parse_args()
+    asyncio.run(_measure(arguments.people, arguments.latency_ms / 1000))

@@ -1,4 +1,4 @@
-"""The baseline of the whole daemon, as `python -m tests.benchmarks.sweep` measures it, over a small account."""
+"""The first read of a small account by the whole daemon, as `python -m tests.benchmarks.sweep` measures it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from tests.benchmarks.sweep import LIMIT, PAGE_SIZE, SHARE, sweep
 
 PEOPLE = 8000
-# Half-filled pages at the ends of ranges, the probes, and the first poll and scrub; small accounts are cut into small ranges.
+# Half-filled pages at the ends of ranges, the probes, and the first poll and scrub; small accounts have small ranges.
 _SPARE_CALLS = 60
-# From one note of the frontier to the next, and what sixteen workers had begun.
+# Calls between two saves of the frontier, and those that sixteen workers had begun.
 _READ_TWICE = 20 + 2 * 16
 
 
 async def test_a_baseline_keeps_to_our_share_and_its_memory_is_flat(database: str, tmp_path: Path) -> None:
-    """8,000 people: no 429, never more than 200 of 250 calls in a window, no page asked for in vain, no memory for each person."""
+    """8,000 people: no 429, at most 200 of 250 calls in a window, no wasted page, and memory independent of the number of people."""
     swept = await sweep(database, tmp_path, people=PEOPLE, latency_seconds=0.02, killed=False)
     assert swept.refused == 0
     assert swept.peak <= SHARE * LIMIT
@@ -23,7 +23,7 @@ async def test_a_baseline_keeps_to_our_share_and_its_memory_is_flat(database: st
 
 
 async def test_a_baseline_killed_in_the_middle_goes_on_from_there(database: str, tmp_path: Path) -> None:
-    """SIGKILL with half of 8,000 people read: the next process goes on from the frontier, and reads few of them twice."""
+    """After SIGKILL with half of 8,000 people read, the next process continues from the frontier and rereads few of them."""
     swept = await sweep(database, tmp_path, people=PEOPLE, latency_seconds=0.5, killed=True)
     assert swept.went_on_from is not None
     assert swept.went_on_from > 0

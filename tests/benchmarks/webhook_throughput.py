@@ -1,9 +1,9 @@
-"""How many durable deliveries a second the real door takes, beside two yardsticks in the same run.
+"""How many durable deliveries per second the webhook route takes, with two yardsticks in the same run.
 
-`python -m tests.benchmarks.door [--seconds 6] [--connections 64 256] [--delay-ms 20]` needs `wrk` and the extra `test`. It starts the real
-daemon on an embedded Postgres with fsync on, a bare aiohttp route that only verifies the signature, and a collector that handles each
-delivery by itself on a connection of its own; then the last two again with the database a delay away. Every delivery is another event of
-another second; half of the people were sightings before. It prints ratios; absolute figures are this machine's and this minute's.
+`python -m tests.benchmarks.webhook_throughput [--seconds 6] [--connections 64 256] [--delay-ms 20]` needs `wrk` and the extra `test`. It
+starts the real daemon on an embedded Postgres with fsync on, a bare aiohttp route that only verifies the signature, and a collector that
+handles each delivery on its own connection; then the last two again with a network delay to the database. Every delivery is another event
+of another second; half of the people are known. It prints ratios; absolute figures depend on the machine and its load.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PEOPLE = 20_000
 
 @dataclass(frozen=True)
 class Result:
-    """What one load run gave."""
+    """The result of one load run."""
 
     name: str
     connections: int
@@ -53,20 +53,20 @@ class Result:
     failed: int
 
 
-def write_deliveries(path: Path, count: int, chance: random.Random) -> None:
-    """Write signed deliveries, a line each: signature, body. One stage event each, seconds apart, people at random."""
+def write_deliveries(path: Path, count: int, rng: random.Random) -> None:
+    """Write signed deliveries, one per line: signature, body. One stage event each, seconds apart, random people."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(days=30)
     with path.open("w", encoding="ascii") as file:
         for number in range(count):
-            person = chance.randrange(1, _PEOPLE)
+            person = rng.randrange(1, _PEOPLE)
             body = json.dumps(
                 {
-                    "eventId": str(uuid.UUID(int=chance.getrandbits(128))),
+                    "eventId": str(uuid.UUID(int=rng.getrandbits(128))),
                     "eventCreated": (start + timedelta(seconds=number)).isoformat(),
                     "event": "peopleStageUpdated",
                     "resourceIds": [person],
                     "uri": f"https:\\/\\/api.followupboss.com\\/v1\\/people?id={person}",
-                    "data": {"stage": chance.choice(_STAGES)},
+                    "data": {"stage": rng.choice(_STAGES)},
                 }
             )
             signature = hmac.new(KEY, base64.b64encode(body.encode()), hashlib.sha256).hexdigest()
@@ -74,21 +74,21 @@ def write_deliveries(path: Path, count: int, chance: random.Random) -> None:
 
 
 async def load(name: str, port: int, deliveries: Path, *, connections: int, seconds: int) -> Result:
-    """Drive one server with wrk and read what its script reports."""
+    """Load one server with wrk and parse its script's report."""
     script, url = str(_HERE / "deliveries.lua"), f"http://127.0.0.1:{port}"
     arguments = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, url)
     process = await asyncio.create_subprocess_exec(
         needs("wrk"), *arguments, env={**os.environ, "DELIVERIES": str(deliveries)}, stdout=subprocess.PIPE
     )
-    told, _ = await process.communicate()
-    line = next(line for line in told.decode().splitlines() if line.startswith("RESULT"))
+    output, _ = await process.communicate()
+    line = next(line for line in output.decode().splitlines() if line.startswith("RESULT"))
     requests, microseconds, bad_status, bad_socket, p99 = (int(part) for part in line.split()[1:])
     return Result(name, connections, requests / (microseconds / 1e6), p99 / 1000, bad_status + bad_socket)
 
 
 @asynccontextmanager
 async def server(arguments: list[str], environment: dict[str, str], url: str) -> AsyncIterator[None]:
-    """Run one server as a process of its own until the block ends."""
+    """Run one server as a process until the block ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -115,7 +115,7 @@ def _daemon_environment(dsn: str, port: int) -> dict[str, str]:
         "FUBD_HOST": "127.0.0.1",
         "FUB_API_KEY": "benchmark-key",
         "FUB_SYSTEM_KEY": KEY.decode(),
-        # Nobody listens there: the door alone is measured.
+        # Nothing listens there: only the webhook route is measured.
         "FUB_API_URL": "http://127.0.0.1:9/v1",
         "FUBD_MANAGE_WEBHOOKS": "false",
     }
@@ -133,12 +133,12 @@ async def measure(kind: str, dsn: str, deliveries: Path, connections: int, secon
     async with server(arguments, environment, url):
         result = await load(kind, port, deliveries, connections=connections, seconds=seconds)
     if kind == "fubd":
-        await _durable(dsn, result, seconds)
+        await _check_durable(dsn, result, seconds)
     return result
 
 
-async def _durable(dsn: str, result: Result, seconds: int) -> None:
-    """What was answered is in the database, or the figure means nothing."""
+async def _check_durable(dsn: str, result: Result, seconds: int) -> None:
+    """Check that what was answered is in the database; otherwise the figure means nothing."""
     connection = await asyncpg.connect(**parse(dsn).connect_arguments())
     try:
         stored = await connection.fetchval("SELECT count(*) FROM fubd.delivery")
@@ -151,7 +151,7 @@ async def _durable(dsn: str, result: Result, seconds: int) -> None:
 
 
 async def main() -> None:
-    """Measure all and print the table."""
+    """Run all measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--connections", type=int, nargs="+", default=[64, 256])

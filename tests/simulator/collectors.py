@@ -1,7 +1,7 @@
-"""Collectors that each break one rule, and the history that convicts them.
+"""Collectors that each break one rule, and the simulated days that reveal it.
 
-`CAREFUL` keeps all evidence and derives the rows from it; each of the others is the same but for one habit of older scripts.
-`python -m tests.simulator.collectors` prints what each habit costs per 10,000 changes, and how fubd itself fares on the same stories.
+`CAREFUL` keeps all evidence and derives the rows from it; each of the others differs by one habit of older scripts.
+`python -m tests.simulator.collectors` prints the cost of each habit per 10,000 changes, and the result of fubd itself on the same days.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WINDOW = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Somebody entered a stage at `at`, or between `after` and `at`; learned at `received`."""
+    """A person entered a stage at `at`, or between `after` and `at`; recorded at `received`."""
 
     stage: str
     at: datetime
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReceivedEvent:
     """One event about one person, as a habit sees it."""
 
     event: str
@@ -55,61 +55,61 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How a collector treats what it gets; the defaults are right.
+    """How a collector treats its input; the defaults are correct.
 
-    `ids` chooses whom an event is about; `entry` makes of it what is kept; `skip` drops what looks like a repetition of what is there.
+    `ids` selects the people of an event; `entry` builds the entry to keep; `skip` drops apparent repetitions of known entries.
     """
 
     rule: str
-    ids: Callable[[Account, Payload], Sequence[int]] = lambda _, told: told["resourceIds"]
-    entry: Callable[[Account, Told], Entry] = lambda _, told: told.entry
+    ids: Callable[[Account, Payload], Sequence[int]] = lambda _, event: event["resourceIds"]
+    entry: Callable[[Account, ReceivedEvent], Entry] = lambda _, event: event.entry
     skip: Callable[[Sequence[Entry], Entry], bool] = lambda _, __: False
     every_event: bool = False
     saves_late: bool = False
     polls: bool = True
 
 
-def _reread(account: Account, told: Told) -> Entry:
-    """Ask which stage the person is in now, instead of believing the event."""
-    stage = account.stage_of(told.person_id) if account.has(told.person_id) else told.entry.stage
-    return Entry(stage, told.entry.at, None, told.entry.received)
+def _reread(account: Account, event: ReceivedEvent) -> Entry:
+    """Use the person's current stage instead of the stage in the event."""
+    stage = account.stage_of(event.person_id) if account.has(event.person_id) else event.entry.stage
+    return Entry(stage, event.entry.at, None, event.entry.received)
 
 
-def _on_receipt(_: Account, told: Told) -> Entry:
-    """Stamp the time at which the event came."""
-    return Entry(told.entry.stage, told.entry.received, None, told.entry.received)
+def _on_receipt(_: Account, event: ReceivedEvent) -> Entry:
+    """Date the entry by the time of receipt."""
+    return Entry(event.entry.stage, event.entry.received, None, event.entry.received)
 
 
-def _by_uri(account: Account, told: Payload) -> list[int]:
-    """Follow the event's own uri: ten people at most, and nobody in Trash."""
-    query = dict(parse_qsl(urlsplit(told["uri"]).query))
+def _by_uri(account: Account, event: Payload) -> list[int]:
+    """Follow the event's own uri: at most ten people, and none in Trash."""
+    query = dict(parse_qsl(urlsplit(event["uri"]).query))
     page = find_people(account, parse_filter(query, account, Behaviour(), viewer=None), parse_paging(query))
     return [account.people.first_id + slot for slot in page.slots]
 
 
 CAREFUL = Habit("keeps all evidence, derives the rows")
 HABITS = (
-    Habit("takes only the first id of an event", ids=lambda _, told: told["resourceIds"][:1]),
+    Habit("takes only the first id of an event", ids=lambda _, event: event["resourceIds"][:1]),
     Habit("follows the event's uri as it is", ids=_by_uri),
-    Habit("drops repeats within 30 seconds", skip=lambda held, new: any(abs(new.received - one.received) <= REPEAT for one in held)),
+    Habit("drops repeats within 30 seconds", skip=lambda known, new: any(abs(new.received - one.received) <= REPEAT for one in known)),
     Habit(
         "joins the same stage within 5 minutes",
-        skip=lambda held, new: any(one.stage == new.stage and abs(new.at - one.at) <= WINDOW for one in held),
+        skip=lambda known, new: any(one.stage == new.stage and abs(new.at - one.at) <= WINDOW for one in known),
     ),
     Habit("re-reads the stage instead of taking the event's", entry=_reread),
     Habit("stamps the time of receipt", entry=_on_receipt),
     Habit("records every event it gets", every_event=True),
     Habit("answers 200 before saving", saves_late=True),
 )
-"""Each convicted by webhooks alone, on a day when every one of them arrives in the end."""
+"""Each revealed by webhooks alone, on a day when all of them arrive in the end."""
 NEVER_POLLS = Habit("never polls", polls=False)
-"""Convicted on days when webhooks die."""
+"""Revealed on days when webhooks are lost."""
 FUBD = "**fubd**"
-"""No habit of a collector's: the real one, told the same bytes."""
+"""Not a collector with a habit but fubd itself, which receives the same bytes."""
 
 
 class Collector:
-    """Fills a table from webhooks and polls, by its habit."""
+    """Fills a table from webhooks and polls, according to its habit."""
 
     def __init__(self, account: Account, habit: Habit) -> None:
         self.habit = habit
@@ -120,22 +120,22 @@ class Collector:
         self._events: set[str] = set()
         self._polled_at = account.clock.now()
 
-    def event(self, told: Payload, received: datetime) -> None:
-        """Take one webhook."""
+    def receive(self, event: Payload, received: datetime) -> None:
+        """Receive one webhook."""
         if not self.habit.every_event:
-            if told["eventId"] in self._events or told["event"] != "peopleStageUpdated":
+            if event["eventId"] in self._events or event["event"] != "peopleStageUpdated":
                 return
-            self._events.add(told["eventId"])
-        at = datetime.fromisoformat(told["eventCreated"])
-        for person_id in self.habit.ids(self._account, told):
-            stage = told["data"]["stage"] if "data" in told else self._account.stage_of(person_id)
-            entry = self.habit.entry(self._account, Told(told["event"], person_id, Entry(stage, at, None, received)))
+            self._events.add(event["eventId"])
+        at = datetime.fromisoformat(event["eventCreated"])
+        for person_id in self.habit.ids(self._account, event):
+            stage = event["data"]["stage"] if "data" in event else self._account.stage_of(person_id)
+            entry = self.habit.entry(self._account, ReceivedEvent(event["event"], person_id, Entry(stage, at, None, received)))
             if not self.habit.skip(self._entries[person_id], entry):
                 self._entries[person_id].append(entry)
                 self._unsaved.append((person_id, entry))
 
-    def page(self, people: Iterable[Payload], read_at: datetime) -> None:
-        """Take what a poll read: whoever is not where the entries say moved since the last poll, or since their last entry."""
+    def read_page(self, people: Iterable[Payload], read_at: datetime) -> None:
+        """Receive a page of a poll: people whose stage differs from their entries moved since the last poll, or since their last entry."""
         if not self.habit.polls:
             return
         for person in people:
@@ -146,24 +146,24 @@ class Collector:
         self._polled_at = read_at
 
     def save(self) -> None:
-        """Write what was taken so far; all but one habit have done so before answering."""
+        """Write what was received so far; all but one habit have done so before answering."""
         self._unsaved.clear()
 
     def crash(self) -> None:
-        """Be killed: what was answered and not written is gone."""
+        """Simulate a kill: what was answered but not written is lost."""
         if self.habit.saves_late:
             for person_id, entry in self._unsaved:
                 self._entries[person_id].remove(entry)
         self._unsaved.clear()
 
     def rows(self) -> list[dict[str, object]]:
-        """Give the table."""
+        """Return the table."""
         rows: list[dict[str, object]] = []
         for person_id, entries in self._entries.items():
             last = self._start.get(person_id)
             for entry in sorted(entries, key=lambda one: one.at):
                 repeated = entry.stage == last and not self.habit.every_event
-                if repeated or _explained(entry, entries):
+                if repeated or _is_reported_by_webhook(entry, entries):
                     continue
                 rows.append(
                     {
@@ -180,14 +180,14 @@ class Collector:
         return rows
 
 
-def _explained(polled: Entry, entries: Sequence[Entry]) -> bool:
-    """Say whether a webhook told exactly what a poll had only sightings the result of."""
+def _is_reported_by_webhook(polled: Entry, entries: Sequence[Entry]) -> bool:
+    """Return whether a webhook reported exactly the change of which a poll saw the result."""
     after = polled.after
     return after is not None and any(one.after is None and one.stage == polled.stage and after <= one.at <= polled.at for one in entries)
 
 
 class History:
-    """Some days of an account, told to several collectors at once by real webhooks and, on days when those die, by polls as well."""
+    """Some days of an account, shown to several collectors at once by real webhooks and, on days when those are lost, by polls."""
 
     def __init__(self, habits: Sequence[Habit], *, seed: int, dead: bool, database: str | None = None) -> None:
         self.account = Account(seed=seed, people=400, clock=SimClock(NINE, speed=0.0))
@@ -198,11 +198,11 @@ class History:
         self._fubd: FubdCollector | None = None
         self._rng = Rng(seed)
         self._listener = WebhookReceiver()
-        self._taken = 0
+        self._processed = 0
         self._polled_at = self.account.clock.now()
 
-    async def tell(self, changes: int) -> dict[str, Score]:
-        """Go on until so many changes happened; gives each collector's score by its rule."""
+    async def run(self, changes: int) -> dict[str, Score]:
+        """Continue until this many changes happened; return each collector's score by its rule."""
         await self._listener.start()
         for event in ("peopleStageUpdated", "peopleUpdated"):
             self.simulator.subscribe(event, self._listener.url)
@@ -221,44 +221,44 @@ class History:
 
     async def _live(self, changes: int, client: HttpClient) -> None:
         while len(self.account.truth.changes) < changes:
-            await self._beat()
+            await self._pass_some_minutes()
             if self._dead and (self.account.clock.now() - self._polled_at).total_seconds() >= POLL_SECONDS:
                 await self._poll(client)
         self.simulator.deliveries.revive()
         await self._pass(7200)
-        await self._take()
+        await self._process()
         if self._dead:
             await self._poll(client)
 
-    async def _beat(self) -> None:
-        """Let a few minutes pass, with one kind of thing event in them."""
+    async def _pass_some_minutes(self) -> None:
+        """Let a few minutes pass with one kind of activity."""
         rng, account = self._rng, self.account
         if self._dead:
             (self.simulator.deliveries.kill if rng.chance(0.2) else self.simulator.deliveries.revive)()
         if rng.chance(0.3):
-            # A busy receiver: FUB comes again a minute later.
+            # A busy receiver: FUB retries a minute later.
             self._listener.statuses.extend([503] * rng.randrange(1, 4))
         if rng.chance(0.3):
             self.simulator.script_deliveries(*(["duplicate", None] * 3))
-        kind = rng.choice(("work", "work", "work", "to and fro", "quick", "bulk"))
+        kind = rng.choice(("work", "work", "work", "back and forth", "quick", "bulk"))
         if kind == "work":
             for _ in range(rng.randrange(2, 9)):
                 move_random_person(account, rng)
                 edit_random_person(account, rng)
                 await self._pass(rng.uniform(2, 40))
-        elif kind == "to and fro":
-            await self._wander(["Nurture", "Past Client", "Nurture", "Past Client"], rng.uniform(2, 50))
+        elif kind == "back and forth":
+            await self._move_through(["Nurture", "Past Client", "Nurture", "Past Client"], rng.uniform(2, 50))
         elif kind == "quick":
-            await self._wander(["ACQ - Offers Made", "ACQ - Contract Sent"], rng.uniform(5, 30))
+            await self._move_through(["ACQ - Offers Made", "ACQ - Contract Sent"], rng.uniform(5, 30))
         else:
             account.bulk_move(random_people(account, rng, rng.randrange(2, 30)), rng.choice(("Nurture", "ACQ - Not Interested", "Trash")))
             await self._pass(10)
-        await self._take()
+        await self._process()
         for collector in self.collectors:
             (collector.crash if rng.chance(0.04) else collector.save)()
         await self._pass(rng.uniform(20, 300))
 
-    async def _wander(self, stages: Sequence[str], every: float) -> None:
+    async def _move_through(self, stages: Sequence[str], every: float) -> None:
         person_id = random_person(self.account, self._rng)
         for stage in stages:
             self.account.move(person_id, stage)
@@ -267,18 +267,18 @@ class History:
     async def _pass(self, seconds: float) -> None:
         await self.account.clock.run_for(seconds, self.simulator.deliveries.drain)
 
-    async def _take(self) -> None:
-        """Let the collectors work off what came: some seconds after it happened, as on a busy day."""
+    async def _process(self) -> None:
+        """Let the collectors process the received webhooks, some seconds after the events, as on a busy day."""
         now = self.account.clock.now()
-        for got in self._listener.got[self._taken :]:
+        for got in self._listener.got[self._processed :]:
             for collector in self.collectors:
-                collector.event(got.payload, now)
+                collector.receive(got.payload, now)
         if self._fubd is not None:
-            await self._fubd.take(self._listener.got[self._taken :])
-        self._taken = len(self._listener.got)
+            await self._fubd.take(self._listener.got[self._processed :])
+        self._processed = len(self._listener.got)
 
     async def _poll(self, client: HttpClient) -> None:
-        """Read whoever was updated since the last poll."""
+        """Read the people updated since the last poll."""
         began = self.account.clock.now()
         since = (self._polled_at - timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
         query = {"updatedAfter": since, "includeTrash": "true", "includeUnclaimed": "true", "fields": "id,stage,updated"}
@@ -288,25 +288,25 @@ class History:
             page = await client.get(page.metadata["nextLink"])
             people += page.json["people"]
         for collector in self.collectors:
-            collector.page(people, began)
+            collector.read_page(people, began)
         if self._fubd is not None:
             await self._fubd.poll()
         self._polled_at = began
 
 
 async def figures(changes: int, *, seed: int = 17, databases: tuple[str | None, str | None] = (None, None)) -> dict[str, Score]:
-    """Give the score of every habit, each on the history that tries it, and of the careful one on both.
+    """Return the score of every habit on the days that reveal it, and of the careful one on both kinds of days.
 
-    `databases`: two migrated ones, for fubd itself to take part in both stories as well.
+    `databases`: two migrated databases let fubd itself take part on both.
     """
-    alive = await History([CAREFUL, *HABITS], seed=seed, dead=False, database=databases[0]).tell(changes)
-    dead = await History([CAREFUL, NEVER_POLLS], seed=seed, dead=True, database=databases[1]).tell(changes)
+    alive = await History([CAREFUL, *HABITS], seed=seed, dead=False, database=databases[0]).run(changes)
+    dead = await History([CAREFUL, NEVER_POLLS], seed=seed, dead=True, database=databases[1]).run(changes)
     both = {f"{rule}, webhooks dying": dead.pop(rule) for rule in (CAREFUL.rule, FUBD) if rule in dead}
     return {**alive, **dead, **both}
 
 
-async def figures_with_ours(changes: int) -> dict[str, Score]:
-    """Give the same with fubd's own score, on an embedded Postgres."""
+async def figures_with_fubd(changes: int) -> dict[str, Score]:
+    """Return the same, with fubd's own score, on an embedded Postgres."""
     with temporary() as server:
         databases = Databases(server)
         try:
@@ -317,7 +317,7 @@ async def figures_with_ours(changes: int) -> dict[str, Score]:
 
 
 def table(scores: Mapping[str, Score]) -> str:
-    """Give the figures as a Markdown table, per 10,000 changes."""
+    """Return the figures as a Markdown table, per 10,000 changes."""
     lines = ["| old rule | lost | doubled or invented | wrong stage before | wrong time |", "|---|---:|---:|---:|---:|"]
     for rule, one in scores.items():
         counts = (one.lost_shown, one.doubled + one.invented, one.wrong_from, one.wrong_time)
@@ -326,4 +326,4 @@ def table(scores: Mapping[str, Score]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(table(asyncio.run(figures_with_ours(10_000))) + "\n")
+    sys.stdout.write(table(asyncio.run(figures_with_fubd(10_000))) + "\n")

@@ -1,4 +1,4 @@
-"""fubd itself as one of the collectors: its real recorder on a real Postgres, its real reading of webhooks, its real poller."""
+"""fubd itself as a collector: its real recording on a real Postgres, its real webhook decoding, its real poller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _INSTANTS = ("changed_at", "changed_after", "received_at")
 
 
 class FubdCollector:
-    """Takes the bytes that the other collectors are told, and polls when they do."""
+    """Receives the same bytes as the other collectors, and polls when they do."""
 
     def __init__(self, components: Components, ingest: Ingest) -> None:
         self._parts = components
@@ -47,7 +47,7 @@ class FubdCollector:
         )
 
     async def take(self, got: Sequence[ReceivedWebhook]) -> None:
-        """Take webhooks in their order of arrival; returns once they are committed."""
+        """Receive webhooks in their order of arrival; returns once they are committed."""
         await asyncio.gather(*(self._ingest.deliver(self._read(one)) for one in got))
 
     def _read(self, got: ReceivedWebhook) -> Delivery:
@@ -55,12 +55,12 @@ class FubdCollector:
         return decode(got.body, fub_now=self._parts.client.fub_now())
 
     async def poll(self) -> None:
-        """Read whoever changed since the last poll; the first time, everybody."""
+        """Read the people changed since the last poll; the first time, everyone."""
         caught = await self._poller.catch_up()
         assert caught.caught_up, caught.why
 
     async def rows(self) -> list[dict[str, Any]]:
-        """Give the table."""
+        """Return the table."""
         found: list[dict[str, Any]] = []
         after = 0
         while page := await self._parts.changes.page(after, _ROWS_A_PAGE):
@@ -71,7 +71,7 @@ class FubdCollector:
 
 @asynccontextmanager
 async def fubd_collector(database_url: str, api_url: str, clock: SimClock) -> AsyncIterator[FubdCollector]:
-    """Run it on a migrated database of its own, against a simulator and in that one's time; everybody was read once already."""
+    """Run fubd's parts on a migrated database, against a simulator and on its clock, after a first complete poll."""
     given = {"DATABASE_URL": database_url, "FUB_API_URL": api_url, "FUB_API_KEY": "test-api-key", "FUB_SYSTEM_KEY": _KEY}
     components = build(load(given, env_file=None), parse(database_url), clock=clock, rng=random.Random(1))
     ingest = build_ingest(components)

@@ -1,4 +1,4 @@
-"""A plain HTTP client of the simulator, and what it gets."""
+"""A plain HTTP client for the simulator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import aiohttp
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """One answer: `json` is empty when the body is none."""
+    """A response; `json` is empty if the body is."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,13 +26,13 @@ class HttpReply:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the page says of itself."""
-        told: dict[str, Any] = self.json["_metadata"]
-        return told
+        """The page's `_metadata`."""
+        metadata: dict[str, Any] = self.json["_metadata"]
+        return metadata
 
 
 class HttpClient:
-    """Asks with one key; `system_key` None makes it an unregistered system."""
+    """Sends requests with one key; a `system_key` of None makes it an unregistered system."""
 
     def __init__(self, url: str, *, key: str = "test-api-key", system_key: str | None = "test-system-key") -> None:
         self.url = url
@@ -48,19 +48,19 @@ class HttpClient:
         await self._session.close()
 
     async def get(self, path: str, **query: str | int) -> HttpReply:
-        """Ask for a path below the base URL, or for an absolute link."""
+        """Send a GET for a path below the base URL, or for an absolute link."""
         return await self._ask("GET", path, query, None)
 
     async def post(self, path: str, body: object) -> HttpReply:
-        """Send JSON."""
+        """Send JSON by POST."""
         return await self._ask("POST", path, {}, body)
 
     async def put(self, path: str, body: object, **query: str | int) -> HttpReply:
-        """Send JSON."""
+        """Send JSON by PUT."""
         return await self._ask("PUT", path, query, body)
 
     async def delete(self, path: str, body: object = None) -> HttpReply:
-        """Delete."""
+        """Send a DELETE."""
         return await self._ask("DELETE", path, {}, body)
 
     async def _ask(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> HttpReply:

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that answers as it is told and keeps what it got."""
+"""A webhook receiver with scripted answers that keeps what it received."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class ReceivedWebhook:
     @property
     def payload(self) -> dict[str, Any]:
         """The JSON of the body."""
-        told: dict[str, Any] = json.loads(self.body)
-        return told
+        payload: dict[str, Any] = json.loads(self.body)
+        return payload
 
     def is_genuine(self, key: str = "test-system-key") -> bool:
-        """Whether the signature is right."""
+        """Return whether the signature is right."""
         return self.headers.get("FUB-Signature") == sign(self.body, key)
 
 
 @dataclass
 class WebhookReceiver:
-    """Answers with `statuses` one after the other, then 200."""
+    """Answers with `statuses` one after the other, then with `always`."""
 
     got: list[ReceivedWebhook] = field(default_factory=list)
     statuses: deque[int] = field(default_factory=deque)
@@ -43,7 +43,7 @@ class WebhookReceiver:
     _more: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def start(self) -> None:
-        """Listen on a free port of the loopback."""
+        """Listen on a free port on loopback."""
         app = web.Application()
         app.router.add_post("/hook", self._take)
         self._runner = web.AppRunner(app, access_log=None)
@@ -52,7 +52,7 @@ class WebhookReceiver:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/hook"
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -63,10 +63,10 @@ class WebhookReceiver:
         return web.Response(status=self.statuses.popleft() if self.statuses else self.always)
 
     async def wait_for(self, number: int) -> None:
-        """Wait until this many requests came."""
+        """Wait until this many requests arrived."""
         async with self._more:
             await self._more.wait_for(lambda: len(self.got) >= number)
 
     def payloads(self, event: str) -> list[dict[str, Any]]:
-        """Give what was told of one kind of event, in order of arrival."""
+        """Return the payloads of one kind of event, in order of arrival."""
         return [got.payload for got in self.got if got.payload["event"] == event]

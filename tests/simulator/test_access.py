@@ -9,10 +9,10 @@ from tests.simulator.conftest import NINE
 from tests.simulator.http_client import HttpClient
 
 
-async def test_without_a_key(url: str) -> None:
-    """A request without a key is 401 with the observed words and header, and without rate headers."""
-    async with HttpClient(url, key="") as nobody:
-        reply = await nobody.get("people")
+async def test_without_a_key_is_401(url: str) -> None:
+    """A request without a key is 401 with the observed text and header, and without rate limit headers."""
+    async with HttpClient(url, key="") as anonymous:
+        reply = await anonymous.get("people")
     assert reply.status == 401
     assert reply.json["errorMessage"].startswith("Authentication is required. Use Basic HTTP Authentication")
     assert reply.headers["WWW-Authenticate"] == 'Basic realm="Follow Up Boss API"'
@@ -20,7 +20,7 @@ async def test_without_a_key(url: str) -> None:
 
 
 async def test_wrong_credentials(url: str, simulator: Simulator) -> None:
-    """An unknown or revoked key, a password, and broken base64 are all refused; a bearer token is let in."""
+    """An unknown or revoked key, a password, and broken base64 are refused; a bearer token is accepted."""
     simulator.keys.add("second-key", "admin")
     simulator.keys.revoke("second-key")
     for header in (aiohttp.encode_basic_auth("second-key", ""), aiohttp.encode_basic_auth("test-api-key", "x"), "Basic %%%", "Digest x"):
@@ -30,8 +30,8 @@ async def test_wrong_credentials(url: str, simulator: Simulator) -> None:
         assert response.status == 200
 
 
-async def test_webhooks_are_the_owners(url: str, simulator: Simulator) -> None:
-    """Webhook endpoints are refused to anyone but the owner, and to an unregistered system."""
+async def test_webhooks_need_the_owners_key(url: str, simulator: Simulator) -> None:
+    """Webhook endpoints refuse keys of other users than the owner, and unregistered systems."""
     simulator.keys.add("admin-key", "admin")
     async with HttpClient(url, key="admin-key") as admin, HttpClient(url, system_key=None) as unregistered:
         refused = await admin.get("webhooks")
@@ -41,7 +41,7 @@ async def test_webhooks_are_the_owners(url: str, simulator: Simulator) -> None:
 
 
 async def test_rate_limit(url: str, client: HttpClient, clock: SimClock, simulator: Simulator) -> None:
-    """A registered system has 250 requests in any ten seconds, another 125; then 429 says how long, and nothing was done."""
+    """A registered system has 250 requests in any ten seconds, others 125; then 429 says how long to wait, and has no effect."""
     simulator.limits.consume("global", clock.monotonic(), 240)
     replies = [await client.get("identity") for _ in range(11)]
     assert [reply.status for reply in replies] == [200] * 10 + [429]
@@ -59,7 +59,7 @@ async def test_rate_limit(url: str, client: HttpClient, clock: SimClock, simulat
 
 
 async def test_window_slides(client: HttpClient, clock: SimClock, simulator: Simulator) -> None:
-    """Room comes back as old requests leave the window, not at the end of an interval."""
+    """Requests become possible as old ones leave the window, not at the end of an interval."""
     simulator.limits.consume("global", clock.monotonic(), 200)
     clock.advance(6)
     simulator.limits.consume("global", clock.monotonic(), 50)
@@ -70,7 +70,7 @@ async def test_window_slides(client: HttpClient, clock: SimClock, simulator: Sim
 
 
 async def test_contexts_are_apart(client: HttpClient, account: Account) -> None:
-    """Events, notes and updates of people have limits of their own; posting events has none."""
+    """Events, notes and updates of people have their own limits; posting events has none."""
     person_id = account.ids[0]
     assert (await client.get("events")).headers["X-RateLimit-Limit"] == "20"
     assert (await client.put(f"people/{person_id}", {"price": 1})).headers["X-RateLimit-Limit"] == "25"
@@ -81,7 +81,7 @@ async def test_contexts_are_apart(client: HttpClient, account: Account) -> None:
 
 
 async def test_limit_per_key(account: Account) -> None:
-    """By switch each key has its own window instead of sharing the account's."""
+    """With the switch each key has its own window instead of sharing the account's."""
     simulator = Simulator(account, behaviour=Behaviour(limit_per_key=True))
     simulator.keys.add("second-key", "admin")
     async with simulator.running() as url, HttpClient(url) as first, HttpClient(url, key="second-key") as second:
@@ -91,7 +91,7 @@ async def test_limit_per_key(account: Account) -> None:
 
 
 async def test_throttled_although_room_remains(client: HttpClient, simulator: Simulator) -> None:
-    """A 429 can come although the headers promise more."""
+    """A 429 can come although the headers say that requests remain."""
     simulator.script("people", "throttled")
     reply = await client.get("people")
     assert (reply.status, reply.headers["Retry-After"]) == (429, "8")
@@ -99,7 +99,7 @@ async def test_throttled_although_room_remains(client: HttpClient, simulator: Si
 
 
 async def test_date_is_the_simulators(client: HttpClient, clock: SimClock) -> None:
-    """The Date header is the simulator's clock, shifted or not, on errors too."""
+    """The Date header shows the simulator's clock, shifted or not, on errors too."""
     assert parsedate_to_datetime((await client.get("people")).headers["Date"]) == NINE
     clock.shift(-90)
     late = parsedate_to_datetime((await client.get("nowhere")).headers["Date"])
@@ -107,7 +107,7 @@ async def test_date_is_the_simulators(client: HttpClient, clock: SimClock) -> No
 
 
 async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: HttpClient, simulator: Simulator) -> None:
-    """Scripted faults befall the next requests of their endpoint, in order, before chance is asked."""
+    """Scripted faults apply to the next requests of their endpoint, in order, before random ones."""
     simulator.script("people", "server_error", None, "forbidden")
     simulator.faults = Faults(server_error=1.0)
     assert (await client.get("stages")).status == 500
@@ -117,14 +117,14 @@ async def test_faults_by_script_come_in_order_and_to_their_endpoint(client: Http
 
 
 async def test_broken_answers(client: HttpClient, url: str, simulator: Simulator) -> None:
-    """An answer can be half its JSON, of the wrong type, an HTML page with 200 or 502, torn, cut or never come."""
+    """An answer can be half its JSON, of the wrong type, an HTML page with 200 or 502, reset or cut off."""
     results: list[str] = []
     simulator.script("people", "truncated", "wrong_type", "html", "bad_gateway", "reset", "cut")
     headers = {"Authorization": aiohttp.encode_basic_auth("test-api-key", "")}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=0.2)) as session:
         for _ in range(6):
             try:
-                # A POST, since aiohttp asks again by itself when an idempotent request is torn.
+                # A POST, since aiohttp itself retries an idempotent request whose connection is reset.
                 async with session.get(f"{url}/people") if len(results) != 4 else session.post(f"{url}/people") as response:
                     body = await response.read()
                     results.append(f"{response.status} {response.content_type} {'whole' if body.endswith((b'}', b'>')) else 'half'}")
@@ -136,7 +136,7 @@ async def test_broken_answers(client: HttpClient, url: str, simulator: Simulator
 
 
 async def test_hang(url: str, simulator: Simulator) -> None:
-    """A request can hang until the caller gives up; it is then counted as never answered."""
+    """A request can hang until the caller gives up; it is then counted as unanswered."""
     simulator.script("*", "hang")
     headers = {"Authorization": aiohttp.encode_basic_auth("test-api-key", "")}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=0.1)) as session:
@@ -149,7 +149,7 @@ async def test_hang(url: str, simulator: Simulator) -> None:
 
 
 async def test_what_a_broken_answer_showed_counts_as_unseen(client: HttpClient, simulator: Simulator, account: Account) -> None:
-    """Only an answer that arrived whole counts as having shown the stages in it, and only when the stage was asked for."""
+    """Only a complete answer counts as having shown the stages in it, and only if the stage was requested."""
     person_id = account.ids[-1]
     account.move(person_id, "Nurture")
     change = account.truth.changes[0]

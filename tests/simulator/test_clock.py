@@ -10,7 +10,7 @@ from tests.simulator.conftest import NINE
 
 
 def test_time_is_scaled_and_shifted() -> None:
-    """Simulated time runs at the speed given, keeps its instant when the speed changes, and a shift moves the wall clock alone."""
+    """Simulated time runs at the given speed, is continuous when the speed changes, and a shift moves only the wall clock."""
     real = iter([100.0, 101.0, 101.0, 101.0, 102.0, 102.0]).__next__
     clock = SimClock(NINE, speed=60.0, source=real)
     assert clock.monotonic() == 60.0
@@ -33,38 +33,38 @@ def test_what_a_clock_refuses() -> None:
         clock.advance(-1)
 
 
-def test_alarms_ring_once_in_order_and_not_when_cancelled(clock: SimClock) -> None:
-    """What is due rings in order of its instant, once; a cancelled timer does not."""
-    rung: list[str] = []
-    clock.call_later(20, lambda: rung.append("second"))
-    clock.call_later(10, lambda: rung.append("first"))
-    clock.call_later(15, lambda: rung.append("never")).cancel()
+def test_timers_fire_once_in_order_and_not_when_cancelled(clock: SimClock) -> None:
+    """Due timers fire in order, once; a cancelled timer does not fire."""
+    fired: list[str] = []
+    clock.call_later(20, lambda: fired.append("second"))
+    clock.call_later(10, lambda: fired.append("first"))
+    clock.call_later(15, lambda: fired.append("never")).cancel()
     clock.advance(9)
-    assert rung == []
+    assert fired == []
     clock.advance(11)
     clock.advance(100)
-    assert rung == ["first", "second"]
+    assert fired == ["first", "second"]
 
 
-async def test_run_steps_from_alarm_to_alarm(clock: SimClock) -> None:
-    """Stepping rings each timer at its own instant, those set on the way as well, and ends at the end."""
-    rung: list[float] = []
+async def test_run_for_steps_from_timer_to_timer(clock: SimClock) -> None:
+    """Stepping fires each timer at its own instant, including those set on the way, and stops at the end."""
+    fired: list[float] = []
 
-    def ring() -> None:
-        rung.append(clock.monotonic())
-        clock.call_later(10, ring)
+    def fire() -> None:
+        fired.append(clock.monotonic())
+        clock.call_later(10, fire)
 
     async def settle() -> None:
-        """Settle nothing."""
+        """There is nothing to wait for."""
 
-    clock.call_later(10, ring)
+    clock.call_later(10, fire)
     await clock.run_for(35, settle)
-    assert rung == [10, 20, 30]
+    assert fired == [10, 20, 30]
     assert clock.monotonic() == 35
 
 
-async def test_sleepers_of_a_hastened_clock() -> None:
-    """On a fast clock an hour passes in a blink, and stopping time stops sleepers."""
+async def test_sleepers_on_a_fast_clock() -> None:
+    """On a fast clock an hour passes at once, and stopping the clock stops sleepers."""
     clock = SimClock(NINE, speed=3_600_000.0)
     await clock.sleep(3600)
     assert clock.monotonic() >= 3600
@@ -77,7 +77,7 @@ async def test_sleepers_of_a_hastened_clock() -> None:
 
 
 async def test_pause_ends_with_an_event_or_with_time(clock: SimClock) -> None:
-    """A pause says whether an event ended it; one already set ends it at once."""
+    """A pause returns whether an event ended it; an event already set ends it at once."""
     event = asyncio.Event()
     pausing = asyncio.create_task(clock.pause(60, event))
     await asyncio.sleep(0)
@@ -92,7 +92,7 @@ async def test_pause_ends_with_an_event_or_with_time(clock: SimClock) -> None:
 
 
 async def test_skewed_clock(clock: SimClock) -> None:
-    """Another machine's clock ticks along and shows its own error."""
+    """Another machine's clock runs along and shows its own error."""
     skewed = clock.skewed(-90)
     clock.advance(30)
     assert skewed.now() == datetime(2026, 3, 2, 8, 59, tzinfo=UTC)

@@ -9,7 +9,7 @@ from tests.simulator.collectors import CAREFUL, HABITS, NEVER_POLLS, Habit, figu
 
 CHANGES = 600
 
-CONVICTED_OF = {
+REVEALED_BY = {
     "takes only the first id of an event": "lost_shown",
     "follows the event's uri as it is": "lost_shown",
     "drops repeats within 30 seconds": "lost_shown",
@@ -24,12 +24,12 @@ CONVICTED_OF = {
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, Score]:
-    """Give the score of every habit after some hundred changes."""
+    """Return the score of every habit after some hundred changes."""
     return asyncio.run(figures(CHANGES))
 
 
-def test_the_careful_one_is_acquitted(scores: dict[str, Score]) -> None:
-    """Keeping all evidence loses, doubles and invents nothing, so whatever the others are convicted of is their own."""
+def test_keeping_all_evidence_is_perfect(scores: dict[str, Score]) -> None:
+    """Keeping all evidence loses, doubles and invents nothing, so the other scores show only the habits."""
     for rule in (CAREFUL.rule, f"{CAREFUL.rule}, webhooks dying"):
         assert scores[rule].is_perfect, scores[rule].discrepancies[:5]
         assert scores[rule].changes >= CHANGES
@@ -38,14 +38,14 @@ def test_the_careful_one_is_acquitted(scores: dict[str, Score]) -> None:
 
 
 @pytest.mark.parametrize("habit", [*HABITS, NEVER_POLLS], ids=lambda habit: habit.rule)
-def test_each_habit_is_convicted(scores: dict[str, Score], habit: Habit) -> None:
-    """Each broken habit is found out by the count that names its fault."""
-    assert getattr(scores[habit.rule], CONVICTED_OF[habit.rule]) > 0
+def test_each_habit_is_revealed(scores: dict[str, Score], habit: Habit) -> None:
+    """Each broken habit is revealed by the count that names its fault."""
+    assert getattr(scores[habit.rule], REVEALED_BY[habit.rule]) > 0
     assert not scores[habit.rule].is_perfect
 
 
 def test_the_table_for_the_readme(scores: dict[str, Score]) -> None:
-    """The table has a line for every habit, with figures per 10,000 changes."""
+    """The table has one line per habit, with figures per 10,000 changes."""
     lines = table(scores).splitlines()
     assert len(lines) == 2 + len(HABITS) + 3
     assert lines[2] == f"| {CAREFUL.rule} | 0 | 0 | 0 | 0 |"

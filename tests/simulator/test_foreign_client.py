@@ -1,4 +1,4 @@
-"""Fidelity sightings by somebody else's eyes: the published client of Follow Up Boss, which knows nothing of this simulator."""
+"""Fidelity checked with the published Follow Up Boss client, which does not know this simulator."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ENDPOINTS = {
 
 
 def foreign(url: str, key: str = "test-api-key") -> FollowUpBossApiClient:
-    """Give the published client, pointed at the simulator."""
+    """Return the published client, pointed at the simulator."""
     return FollowUpBossApiClient(api_key=key, base_url=url, x_system="fubd", x_system_key="test-system-key")
 
 
 async def test_lists_pages_and_reads(url: str, account: Account) -> None:
-    """The published client lists people, follows the links to everyone, reads one, its identity and the stages."""
+    """The published client lists people, follows the links to the end, reads one person, the identity and the stages."""
 
     def use() -> tuple[list[int], dict[str, object], list[str], str]:
         client = foreign(url)
@@ -60,7 +60,7 @@ async def test_paginates_by_itself(url: str, account: Account) -> None:
 
 
 async def test_writes_and_limits(url: str, account: Account) -> None:
-    """The published client creates, changes and deletes a person, and reads the rate limit off the headers."""
+    """The published client creates, changes and deletes a person, and reads the rate limit from the headers."""
 
     def use() -> tuple[int, int, dict[str, int] | None]:
         client = foreign(url)
@@ -82,7 +82,7 @@ async def test_writes_and_limits(url: str, account: Account) -> None:
 
 
 async def test_manages_webhooks(url: str, simulator: Simulator, account: Account, receiver: WebhookReceiver) -> None:
-    """The published client registers a webhook, understands what it delivers, fetches the event again and deletes the webhook."""
+    """The published client registers a webhook, understands its delivery, fetches the event again and deletes the webhook."""
 
     def register() -> int:
         hooks = Webhooks(foreign(url))
@@ -94,15 +94,15 @@ async def test_manages_webhooks(url: str, simulator: Simulator, account: Account
     hook_id = await asyncio.to_thread(register)
     account.move(account.ids[2], "Past Client")
     await simulator.deliveries.drain()
-    told = receiver.got[0].payload
+    payload = receiver.got[0].payload
 
     def understand() -> tuple[int | None, str, object]:
         client = foreign(url)
-        event = WebhookEvents(client).retrieve_webhook_event(told["eventId"])
+        event = WebhookEvents(client).retrieve_webhook_event(payload["eventId"])
         Webhooks(client).delete_webhook(hook_id)
-        return extract_person_id_from_payload(told, client), get_event_name(told), event["id"]
+        return extract_person_id_from_payload(payload, client), get_event_name(payload), event["id"]
 
-    assert await asyncio.to_thread(understand) == (account.ids[2], "peopleStageUpdated", told["eventId"])
+    assert await asyncio.to_thread(understand) == (account.ids[2], "peopleStageUpdated", payload["eventId"])
     assert simulator.registry.all() == []
 
 

@@ -7,8 +7,8 @@ from tests.support.databases import Databases
 CHANGES = 400
 
 
-async def test_fubd_is_acquitted_of_every_habit(databases: Databases) -> None:
-    """Told the same bytes as the old collectors, fubd's own table is perfect, on days when webhooks die too; nobody could know more."""
+async def test_fubd_scores_as_well_as_the_careful_collector(databases: Databases) -> None:
+    """With the same bytes as the old collectors, fubd's table is perfect, also on days when webhooks are lost; no more could be known."""
     async with databases.migrated() as one, databases.migrated() as other:
         scores: dict[str, Score] = await figures(CHANGES, databases=(one, other))
     for ours, careful in ((FUBD, CAREFUL.rule), (f"{FUBD}, webhooks dying", f"{CAREFUL.rule}, webhooks dying")):

@@ -13,20 +13,20 @@ from tests.simulator.http_client import HttpClient
 
 
 async def test_list_default(client: HttpClient, account: Account) -> None:
-    """A list gives ten people, newest id first, with a token that decodes to the last id and a link to the simulator itself."""
+    """A list shows ten people, newest id first, with a token that decodes to the last id and a link to the simulator itself."""
     reply = await client.get("people")
     shown = [person_id for person_id in reversed(account.ids) if account.person(person_id)["stage"] != "Trash"]
     assert reply.status == 200
     assert len(reply.ids) == 10
     assert reply.ids == sorted(reply.ids, reverse=True)
     assert set(reply.ids) <= set(shown)
-    told = json.loads(base64.b64decode(reply.metadata["next"] + "=" * (-len(reply.metadata["next"]) % 4)))
-    assert told == {"sinceId": reply.ids[-1]}
+    decoded = json.loads(base64.b64decode(reply.metadata["next"] + "=" * (-len(reply.metadata["next"]) % 4)))
+    assert decoded == {"sinceId": reply.ids[-1]}
     assert urlsplit(reply.metadata["nextLink"]).netloc == urlsplit(client.url).netloc
 
 
 def test_documented_tokens_are_read() -> None:
-    """The sample token of the documentation is the simulator's own, and one that is none is ignored."""
+    """The documented sample token is the simulator's own; an unreadable one is ignored."""
     assert encode_next(105) == "eyJzaW5jZUlkIjoxMDV9"
     assert decode_next("eyJzaW5jZUlkIjoxMDV9") == 105
     assert decode_next("nonsense") is None
@@ -35,7 +35,7 @@ def test_documented_tokens_are_read() -> None:
 
 
 async def test_walk_by_links_reads_everyone_once(client: HttpClient, account: Account) -> None:
-    """Following nextLink to its end gives everyone exactly once, and the filters stay in the link."""
+    """Following nextLink to its end reads everyone exactly once, and the link keeps the filters."""
     reply = await client.get("people", limit=70, includeTrash="true", includeUnclaimed="true", fields="id,stage")
     ids = reply.ids
     while reply.metadata["nextLink"] is not None:
@@ -47,13 +47,13 @@ async def test_walk_by_links_reads_everyone_once(client: HttpClient, account: Ac
 
 
 async def test_limit_is_at_most_a_hundred(client: HttpClient) -> None:
-    """A limit above 100 gives 100, and one that cannot be read gives the default."""
+    """A limit above 100 gives 100, and an unreadable one the default."""
     assert len((await client.get("people", limit=5000)).ids) == 100
     assert len((await client.get("people", limit="many")).ids) == 10
 
 
 async def test_deep_offset_is_refused(client: HttpClient) -> None:
-    """An offset of 2000 is answered 400 with the text others have sightings; 1999 is not."""
+    """An offset of 2000 is answered 400 with the observed text; 1999 is not."""
     refused = await client.get("people", offset=2000)
     assert refused.status == 400
     assert refused.json == {"errorMessage": "Deep pagination disabled, use 'nextLink' url"}
@@ -61,7 +61,7 @@ async def test_deep_offset_is_refused(client: HttpClient) -> None:
 
 
 async def test_offset_pages_drift(client: HttpClient, account: Account) -> None:
-    """Pages by offset over -updated serve somebody again when another is touched in between, and have no cursor."""
+    """Offset pages over -updated repeat a person when another one is updated in between, and have no cursor."""
     first = await client.get("people", sort="-updated", limit=5)
     last = next(person_id for person_id in account.ids if person_id not in first.ids and account.stage_of(person_id) != "Trash")
     account.edit(last, price=1)
@@ -82,7 +82,7 @@ async def test_updated_moves_with_any_edit_but_not_with_a_note(client: HttpClien
 
 
 async def test_trash_is_hidden_from_lists(client: HttpClient, account: Account) -> None:
-    """A trashed person is on no list, by id either, unless asked for; alone by id they are always there."""
+    """A trashed person is on no list, not even by id, unless requested; `/people/:id` always shows them."""
     person_id = account.ids[5]
     account.trash(person_id)
     assert (await client.get("people", id=person_id)).metadata["total"] == 0
@@ -91,7 +91,7 @@ async def test_trash_is_hidden_from_lists(client: HttpClient, account: Account) 
 
 
 async def test_unclaimed_are_hidden_from_lists(client: HttpClient, account: Account) -> None:
-    """An unclaimed person is listed only with includeUnclaimed, and one in Trash besides only with both."""
+    """An unclaimed person is listed only with includeUnclaimed, and one also in Trash only with both parameters."""
     person_id = account.create(claimed=False)
     assert (await client.get("people", id=person_id)).ids == []
     assert (await client.get("people", id=person_id, includeUnclaimed="true")).ids == [person_id]
@@ -101,7 +101,7 @@ async def test_unclaimed_are_hidden_from_lists(client: HttpClient, account: Acco
 
 
 async def test_filters(client: HttpClient, account: Account, clock: SimClock) -> None:
-    """People are found by ids, id bounds, stage name, dates, tags, name and email; an unknown parameter is ignored."""
+    """People are found by ids, id bounds, stage name, dates, tags, name and email; unknown parameters are ignored."""
     clock.advance(5)
     one, two, three = account.ids[20:23]
     account.bulk_move([one, two, three], "Nurture")
@@ -125,7 +125,7 @@ async def test_filters(client: HttpClient, account: Account, clock: SimClock) ->
     [(UpdatedAfter.WORKS, "new"), (UpdatedAfter.NOTHING, "none"), (UpdatedAfter.IGNORED, "all")],
 )
 async def test_updated_after_switch(account: Account, clock: SimClock, switch: UpdatedAfter, expected: str) -> None:
-    """`updatedAfter` filters, gives total 0 without an error, or is ignored, as the switch says."""
+    """`updatedAfter` filters, gives total 0 without an error, or is ignored, depending on the switch."""
     simulator = Simulator(account, behaviour=Behaviour(updated_after=switch))
     clock.advance(60)
     account.edit(account.ids[7], price=1)
@@ -137,7 +137,7 @@ async def test_updated_after_switch(account: Account, clock: SimClock, switch: U
 
 
 async def test_updated_bounds_page_by_token(client: HttpClient, account: Account, clock: SimClock) -> None:
-    """People updated within bounds can be walked by the token, and the very second asked for is outside."""
+    """People updated within bounds can be walked by token; the bounds themselves are exclusive."""
     clock.advance(60)
     moved = account.ids[30:37]
     for person_id in moved:
@@ -156,7 +156,7 @@ async def test_updated_bounds_page_by_token(client: HttpClient, account: Account
 
 
 async def test_fields(client: HttpClient, account: Account) -> None:
-    """Custom fields come only when asked for, by name or all; the id always comes; keys stand in FUB's order."""
+    """Custom fields come only on request, by name or all; the id always comes; keys are in FUB's order."""
     person_id = account.ids[0]
     plain = (await client.get(f"people/{person_id}")).json
     assert list(plain)[:5] == ["id", "created", "updated", "createdVia", "lastActivity"]
@@ -169,12 +169,12 @@ async def test_fields(client: HttpClient, account: Account) -> None:
 
 
 async def test_undefined_is_the_list(client: HttpClient) -> None:
-    """`/people/undefined` answers with the unfiltered list, as observed."""
+    """`/people/undefined` answers with the unfiltered list (observed)."""
     assert (await client.get("people/undefined")).ids == (await client.get("people")).ids
 
 
 async def test_unknown_is_404(client: HttpClient) -> None:
-    """An id that belongs to nobody, and a path that does not exist, are 404 with the observed text."""
+    """An unused id and an unknown path are 404 with the observed text."""
     for path in ("people/999999", "nowhere", "webhooks/77"):
         reply = await client.get(path)
         assert (reply.status, reply.json) == (404, {"errorMessage": "Requested resource was not found."})
@@ -196,7 +196,7 @@ async def test_writes(client: HttpClient, account: Account) -> None:
 
 
 async def test_delete(client: HttpClient, account: Account) -> None:
-    """A deleted person is 404 afterwards and counts no more."""
+    """A deleted person is 404 afterwards and no longer counts."""
     person_id, before = account.ids[9], len(account)
     reply = await client.delete(f"people/{person_id}")
     assert (reply.status, reply.json) == (200, {})
@@ -204,8 +204,8 @@ async def test_delete(client: HttpClient, account: Account) -> None:
     assert len(account) == before - 1
 
 
-async def test_lags(clock: SimClock) -> None:
-    """With lags set, a new person cannot be read for a while, and a deleted one can, until the clock has passed."""
+async def test_creation_and_deletion_lags(clock: SimClock) -> None:
+    """With lags set, a new person is unreadable for a while, and a deleted one stays readable, until the clock has passed."""
     account = Account(seed=7, people=20, clock=clock, lags=Lags(readable=3, deleted=5))
     async with Simulator(account).running() as url, HttpClient(url) as client:
         fresh = account.create()
@@ -220,7 +220,7 @@ async def test_lags(clock: SimClock) -> None:
 
 
 async def test_inbound_event_takes_out_of_trash(client: HttpClient, account: Account, clock: SimClock) -> None:
-    """A lead event of a trashed person takes them out of Trash eleven seconds later, done by no user."""
+    """A lead event moves a trashed person out of Trash eleven seconds later; the actor is no user."""
     person_id = account.ids[3]
     account.trash(person_id)
     reply = await client.post("events", {"type": "Registration", "person": {"emails": [{"value": f"person{person_id}@example.com"}]}})
@@ -233,7 +233,7 @@ async def test_inbound_event_takes_out_of_trash(client: HttpClient, account: Acc
 
 
 async def test_merge(client: HttpClient, account: Account) -> None:
-    """After a merge the losing id is 404 and the truth knows who won."""
+    """After a merge the losing id is 404 and the truth names the winner."""
     loser, winner = account.ids[:2]
     account.merge(loser, winner)
     assert (await client.get(f"people/{loser}")).status == 404
@@ -242,7 +242,7 @@ async def test_merge(client: HttpClient, account: Account) -> None:
 
 
 async def test_text_switches(account: Account) -> None:
-    """By switch the total is a text, links bear a doubled ampersand, and the last page has no `next` at all."""
+    """With the switches the total is a string, links hold a doubled ampersand, and the last page has no `next`."""
     behaviour = Behaviour(total_as_text=True, double_ampersand=True, next_absent_at_end=True)
     async with Simulator(account, behaviour=behaviour).running() as url, HttpClient(url) as client:
         reply = await client.get("people", limit=100, fields="id")
@@ -254,7 +254,7 @@ async def test_text_switches(account: Account) -> None:
 
 
 async def test_agent_sees_only_their_own(simulator: Simulator, account: Account, url: str) -> None:
-    """An agent's key lists and reads only people assigned to that agent; a reassigned person disappears."""
+    """An agent's key shows only people assigned to that agent; a reassigned person disappears."""
     simulator.keys.add("agent-key", user_id=4)
     async with HttpClient(url, key="agent-key") as agent:
         reply = await agent.get("people", limit=100, includeTrash="true", includeUnclaimed="true")
@@ -265,7 +265,7 @@ async def test_agent_sees_only_their_own(simulator: Simulator, account: Account,
 
 
 async def test_stages(client: HttpClient, account: Account) -> None:
-    """Ten stages by default hide the others; a rename keeps the id; deleting one wants to know where its people go."""
+    """The default of ten stages hides others; a rename keeps the id; a deletion requires a stage for its people."""
     assert len((await client.get("stages")).json["stages"]) == 10
     stages = {stage["name"]: stage for stage in (await client.get("stages", limit=100)).json["stages"]}
     assert len(stages) == 18
@@ -281,7 +281,7 @@ async def test_stages(client: HttpClient, account: Account) -> None:
 
 
 async def test_identity_and_the_rest(client: HttpClient) -> None:
-    """The identity is nested with no id on top, and small collections have their own habits."""
+    """The identity is nested without an id of its own, and small collections keep their oddities."""
     identity = (await client.get("identity")).json
     assert identity.keys() == {"user", "account"}
     assert identity["account"]["owner"]["name"] == identity["user"]["name"]
@@ -293,7 +293,7 @@ async def test_identity_and_the_rest(client: HttpClient) -> None:
 
 
 async def test_sort_by_name(client: HttpClient) -> None:
-    """Other sorts work too, and an unknown one is ignored."""
+    """Other sorts work, and an unknown one is ignored."""
     names = [person["name"] for person in (await client.get("people", sort="name", limit=50)).json["people"]]
     assert names == sorted(names)
     assert (await client.get("people", sort="shoeSize")).ids == (await client.get("people")).ids

@@ -13,20 +13,20 @@ from tests.simulator.receiver import WebhookReceiver
 
 
 def small(people: int = 400) -> Simulator:
-    """Give a small account on a stopped clock."""
+    """Return a small account on a stopped clock."""
     return Simulator(Account(seed=11, people=people, clock=SimClock(NINE, speed=0.0)))
 
 
 async def play_through(scenario: Scenario, simulator: Simulator) -> int:
-    """Play a scenario on a stopped clock, stepping from moment to moment."""
+    """Play a scenario on a stopped clock, stepping from action to action."""
     playing = asyncio.create_task(play(scenario, simulator))
     await simulator.clock.run_for(scenario.seconds, simulator.deliveries.drain)
     return await playing
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_every_scenario_unfolds_in_order(name: str) -> None:
-    """The moments of each scenario come in order of time, within its length, and are the same for the same rng."""
+def test_every_scenario_has_its_actions_in_order(name: str) -> None:
+    """The actions of each scenario are in order, within its length, and the same for the same seed."""
     scenario = SCENARIOS[name]
     simulator = small()
     times = [at for at, _ in planned_actions(scenario, simulator, Rng(1))]
@@ -37,7 +37,7 @@ def test_every_scenario_unfolds_in_order(name: str) -> None:
 
 
 async def test_quick_stage(receiver: WebhookReceiver) -> None:
-    """People pass through a stage in thirty seconds and return, and half an hour of it is told by no webhook."""
+    """People pass through a stage in thirty seconds and return; for half an hour no webhook reports it."""
     simulator = small()
     simulator.subscribe("peopleStageUpdated", receiver.url)
     async with simulator.running():
@@ -62,21 +62,21 @@ async def test_a_bulk_edit_moves_many_at_one_instant() -> None:
 
 
 async def test_a_surge_creates_and_moves_on() -> None:
-    """Each lead of a surge is created by the lead flow and moved on by an automation half a minute later."""
+    """The lead flow creates each lead of a surge, and an automation moves it half a minute later."""
     simulator = small()
     await play_through(Scenario("surge", "a small surge", 400, 200.0, (LeadSurge(10.0, 30, 60.0),)), simulator)
     assert Counter(change.actor for change in simulator.truth.changes) == {"lead_flow": 30, "automation": 30}
 
 
 def test_traffic_follows_the_hours_of_a_day() -> None:
-    """A day's traffic is lively in the morning and nearly dead at night."""
+    """A day's traffic is high in the morning and almost none at night."""
     hours = Counter(int(at // HOUR) for at, _ in planned_actions(Scenario("day", "a day", 400, DAY, (Traffic(),)), small(), Rng(2)))
     assert hours[10] > 300
     assert sum(hours[hour] for hour in range(5)) < 100
 
 
-async def test_a_quick_stage_of_someone_deleted_meanwhile() -> None:
-    """Someone who is deleted while passing through a stage does not come back."""
+async def test_a_person_deleted_during_a_quick_passage_stays_deleted() -> None:
+    """A person deleted while passing through a stage does not come back."""
     simulator = small(people=1)
     playing = asyncio.create_task(play(Scenario("quick", "one", 1, 100.0, (QuickPassage(10.0, 1, "Past Client"),)), simulator))
     await simulator.clock.run_for(20, simulator.deliveries.drain)

@@ -14,7 +14,7 @@ Table = list[dict[str, Any]]
 
 
 class History:
-    """Four people, some days of changes, and the table that tells them rightly."""
+    """Four people, some changes, and the correct table."""
 
     def __init__(self) -> None:
         self.clock = SimClock(NINE, speed=0.0)
@@ -22,17 +22,17 @@ class History:
         self.sightings = Sightings(self.account.truth)
         self.sightings.record_read(self.account.ids, NINE)
 
-    def move(self, person_id: int, stage: str, *, after: float = 600.0, told: bool = True, read: bool = False) -> None:
-        """Move somebody after some seconds; a webhook tells it, or a read shows it, or nothing does."""
+    def move(self, person_id: int, stage: str, *, after: float = 600.0, delivered: bool = True, read: bool = False) -> None:
+        """Move a person after some seconds; a webhook reports it, a read shows it, or neither."""
         self.clock.advance(after)
         assert self.account.move(person_id, stage)
-        if told:
+        if delivered:
             self.sightings.record_delivery(self.account.truth.changes[-1:], self.clock.now(), acknowledged=True)
         if read:
             self.sightings.record_read([person_id], self.clock.now())
 
     def table(self) -> Table:
-        """Give the rows that are right."""
+        """Return the correct rows."""
         return [
             {
                 "person_id": str(change.person_id),
@@ -47,29 +47,29 @@ class History:
         ]
 
     def score(self, table: Table) -> Score:
-        """Score a table by all that was sightings."""
+        """Score a table against everything that was shown."""
         return score(self.account.truth, table, sightings=self.sightings)
 
 
 @pytest.fixture
 def history() -> History:
-    """Give one person who goes to and fro within seconds, and another who walks on."""
-    told = History()
+    """Return one person who moves back and forth within seconds, and another who advances."""
+    history = History()
     for stage in ("Nurture", "Past Client", "Nurture", "Past Client"):
-        told.move(1001, stage, after=4)
+        history.move(1001, stage, after=4)
     for stage in ("ACQ - Offers Made", "ACQ - Contract Sent", "ACQ - Under Contract"):
-        told.move(1002, stage)
-    return told
+        history.move(1002, stage)
+    return history
 
 
 def faulty(score: Score) -> dict[str, int]:
-    """Give the counts that are not zero, of what is wrong."""
+    """Return the non-zero counts of what is wrong."""
     names = ("lost_shown", "lost_unseen", "doubled", "invented", "wrong_from", "wrong_time", "chain_breaks", "out_of_order")
     return {name: getattr(score, name) for name in names if getattr(score, name)}
 
 
 def test_the_right_table_is_perfect(history: History) -> None:
-    """A table that tells every change once, at its second, from the right stage, has nothing against it, in any order of its rows."""
+    """A table with every change once, at its second and from the right stage, has no discrepancy, in any order of its rows."""
     table = list(reversed(history.table()))
     result = history.score(table)
     assert result.is_perfect
@@ -79,7 +79,7 @@ def test_the_right_table_is_perfect(history: History) -> None:
 
 
 def test_a_missing_row_is_lost(history: History) -> None:
-    """A change without a row is lost although shown, and the row after it has a stage_from that its neighbour does not confirm."""
+    """A change without a row is lost although shown, and the next row's stage_from does not match its neighbour."""
     table = history.table()
     del table[5]
     result = history.score(table)
@@ -89,7 +89,7 @@ def test_a_missing_row_is_lost(history: History) -> None:
 
 
 def test_a_row_twice_is_doubled(history: History) -> None:
-    """A change told twice is doubled, at whatever later time; rows that close the chain behind it are no excuse."""
+    """A change recorded twice is doubled, at any later time, also if the rows after it continue the chain."""
     table = history.table()
     table.append(table[4] | {"changed_at": table[4]["changed_at"] + timedelta(seconds=90), "stage_from": "ACQ - Offers Made"})
     assert faulty(history.score(table)) == {"doubled": 1}
@@ -98,7 +98,7 @@ def test_a_row_twice_is_doubled(history: History) -> None:
 
 
 def test_a_row_of_nothing_is_invented(history: History) -> None:
-    """A row of a stage never entered is invented: the stage of first sight, somebody unknown, or a stage told before it was entered."""
+    """A row of a stage never entered is invented: a stage of first sight, an unknown person, or a stage before it was entered."""
     start = history.account.truth.start_stage(1003)
     first_sight = history.table()[0] | {"person_id": 1003, "stage_from": None, "stage_to": start}
     assert faulty(history.score([*history.table(), first_sight])) == {"invented": 1}
@@ -109,7 +109,7 @@ def test_a_row_of_nothing_is_invented(history: History) -> None:
 
 
 def test_another_stage_before_is_wrong(history: History) -> None:
-    """A stage_from that is not the stage before is wrong; null too, when the stage before had been shown."""
+    """A stage_from that is not the stage before is wrong; null too, if the stage before had been shown."""
     table = history.table()
     table[5]["stage_from"] = "Lead"
     assert faulty(history.score(table)) == {"wrong_from": 1, "chain_breaks": 1}
@@ -118,8 +118,8 @@ def test_another_stage_before_is_wrong(history: History) -> None:
     assert faulty(history.score(table)) == {"wrong_from": 1}
 
 
-def test_null_before_is_right_for_whom_nobody_knew() -> None:
-    """The first row of a person whom nobody had read before may come from nowhere."""
+def test_null_before_is_right_for_a_person_never_read() -> None:
+    """The first row of a person never read before may have no stage_from."""
     history = History()
     history.sightings = Sightings(history.account.truth)
     history.move(1001, "Nurture")
@@ -130,14 +130,14 @@ def test_null_before_is_right_for_whom_nobody_knew() -> None:
 
 @pytest.mark.parametrize("seconds", [-30, -1, 1, 45])
 def test_another_time_is_wrong(history: History, seconds: int) -> None:
-    """An exact time that is not the second of the change is wrong, early or late, by one second already."""
+    """An exact time in another second than the change is wrong, early or late."""
     table = history.table()
     table[6]["changed_at"] += timedelta(seconds=seconds)
     assert faulty(history.score(table)) == {"wrong_time": 1}
 
 
 def test_bounds_are_right_when_the_change_lies_between(history: History) -> None:
-    """A row with changed_after is right when the change lies between its bounds, the bounds' own seconds included, and wrong outside."""
+    """A row with changed_after is right if the change lies between its bounds (their own seconds included), and wrong outside."""
     at = history.table()[6]["changed_at"]
     for after, until, fault in ((-60, 0, {}), (0, 30, {}), (0, 0, {}), (5, 30, {"wrong_time": 1}), (-60, -5, {"wrong_time": 1})):
         table = history.table()
@@ -146,7 +146,7 @@ def test_bounds_are_right_when_the_change_lies_between(history: History) -> None
 
 
 def test_microseconds_keep_the_order_of_one_second() -> None:
-    """Changes of one second may be told by microseconds of that second, but not at the same instant."""
+    """Changes of one second may be recorded by microseconds of that second, but not at the same instant."""
     history = History()
     history.move(1001, "Nurture")
     history.move(1001, "Past Client", after=0.2)
@@ -157,7 +157,7 @@ def test_microseconds_keep_the_order_of_one_second() -> None:
 
 
 def test_swapped_rows_are_out_of_order() -> None:
-    """Rows that stand in another order than what happened are found, also within one second."""
+    """Rows in another order than the changes are found, also within one second."""
     history = History()
     history.move(1001, "Nurture")
     history.move(1001, "Past Client", after=0.2)
@@ -169,11 +169,11 @@ def test_swapped_rows_are_out_of_order() -> None:
     assert faulty(history.score(swapped)) == {"out_of_order": 1, "wrong_from": 2}
 
 
-def test_unseen_changes_are_not_held_against_anyone() -> None:
-    """What no webhook told and no read showed is lost unseen, and the next row may come from the stage last known, but not from null."""
+def test_changes_that_no_source_showed_are_lost_unseen() -> None:
+    """Changes that no source showed are lost unseen; the next row may come from the last known stage, but not from null."""
     history = History()
     start = history.account.truth.start_stage(1001)
-    history.move(1001, "Nurture", told=False)
+    history.move(1001, "Nurture", delivered=False)
     history.move(1001, "Past Client")
     table = history.table()[1:]
     assert faulty(history.score(table)) == {"lost_unseen": 1}
@@ -184,36 +184,36 @@ def test_unseen_changes_are_not_held_against_anyone() -> None:
 
 
 def test_a_read_counts_as_shown() -> None:
-    """A change that only a read showed is captured by a polling row, and lost although shown without one."""
+    """A change shown only by a read is captured by a polling row, and lost although shown without one."""
     history = History()
-    history.move(1001, "Nurture", told=False, read=True)
+    history.move(1001, "Nurture", delivered=False, read=True)
     assert faulty(history.score([])) == {"lost_shown": 1}
     assert history.score([]).lost_acknowledged == 0
     assert history.score([]).discrepancies[0].detail.endswith("readable, no row")
 
 
 def test_a_return_with_nothing_seen_between_is_no_loss() -> None:
-    """Back to the stage last known, with the way unseen: nothing tells it from no change, so it is lost unseen."""
+    """A return to the last known stage with nothing shown between looks like no change, so it is lost unseen."""
     history = History()
     start = history.account.truth.start_stage(1001)
     assert start is not None
-    history.move(1001, "Nurture", told=False)
-    history.move(1001, start, told=False, read=True)
+    history.move(1001, "Nurture", delivered=False)
+    history.move(1001, start, delivered=False, read=True)
     assert faulty(history.score([])) == {"lost_unseen": 2}
     history.move(1001, "Past Client")
-    history.move(1001, "Nurture", told=False)
+    history.move(1001, "Nurture", delivered=False)
     history.move(1001, "Past Client")
     table = history.table()[2:3]
     table[0]["stage_from"] = start
     assert faulty(history.score(table)) == {"lost_unseen": 4}
 
 
-def test_someone_created() -> None:
-    """Someone created enters their first stage from null; first known a little later, they may stand there since their creation."""
+def test_a_created_person() -> None:
+    """A created person enters the first stage from null; first known a little later, they may be dated at their creation."""
     history = History()
     person_id = history.account.create()
     history.clock.advance(30)
-    history.move(person_id, "Nurture", after=0, told=False, read=True)
+    history.move(person_id, "Nurture", after=0, delivered=False, read=True)
     assert history.score(history.table()).is_perfect
     known = history.table()[1] | {"stage_from": None, "changed_at": NINE}
     assert faulty(history.score([known])) == {"lost_unseen": 1}
@@ -224,7 +224,7 @@ def test_someone_created() -> None:
 
 
 def test_a_renamed_stage_is_the_same() -> None:
-    """A stage told by a name it had before or got later is the same stage."""
+    """A stage recorded by an older or newer name is the same stage."""
     history = History()
     history.move(1001, "Nurture")
     history.account.rename_stage("Nurture", "Long Nurture")
@@ -234,21 +234,21 @@ def test_a_renamed_stage_is_the_same() -> None:
     assert history.score(table).is_perfect
 
 
-def test_without_sightings_everything_should_have_been_told(history: History) -> None:
-    """Without a ledger of what was shown, every missing change counts as lost although shown."""
+def test_without_sightings_every_change_counts_as_shown(history: History) -> None:
+    """Without sightings every missing change counts as lost although shown."""
     result = score(history.account.truth, [])
     assert faulty(result) == {"lost_shown": 7}
 
 
-def test_only_a_part_is_asked_for(history: History) -> None:
-    """Changes outside the time asked for are neither missed nor held against the rows that tell them."""
+def test_only_a_period_is_scored(history: History) -> None:
+    """Changes outside the requested time are not required, and rows that record them are not wrong."""
     changes = history.account.truth.changes
     result = score(history.account.truth, history.table()[4:], sightings=history.sightings, since=changes[4].at, until=changes[5].at)
     assert (result.changes, result.captured, faulty(result)) == (2, 2, {})
 
 
 def test_delays_by_source(history: History) -> None:
-    """Delays are told for each source: how many, the median, the 95th percentile and the worst, in seconds."""
+    """Delays are given per source: the count, the median, the 95th percentile and the worst, in seconds."""
     table = history.table()
     table[6] |= {"source": "polling", "received_at": table[6]["received_at"] + timedelta(seconds=100)}
     delays = history.score(table).delays
@@ -257,7 +257,7 @@ def test_delays_by_source(history: History) -> None:
 
 
 def test_a_row_without_a_time_is_no_row() -> None:
-    """A row without changed_at is refused; times may be texts, and naive ones are UTC."""
+    """A row without changed_at is refused; times may be strings, and naive ones are UTC."""
     history = History()
     history.move(1001, "Nurture")
     row = history.table()[0]
@@ -279,10 +279,8 @@ def test_a_row_without_a_time_is_no_row() -> None:
     ),
     data=st.data(),
 )
-def test_any_history_told_rightly_is_perfect_and_one_row_less_or_more_is_not(
-    steps: list[tuple[int, str, float]], data: st.DataObject
-) -> None:
-    """Whatever happened, the table that tells it is perfect; without one of its rows, or with one told twice, it is not."""
+def test_any_correct_table_is_perfect_and_one_row_less_or_more_is_not(steps: list[tuple[int, str, float]], data: st.DataObject) -> None:
+    """For any history the correct table is perfect; without one of its rows, or with one repeated, it is not."""
     history = History()
     for person_id, stage, after in steps:
         if history.account.stage_of(person_id) != stage:

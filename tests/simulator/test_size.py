@@ -1,4 +1,4 @@
-"""200,000 people must cost little. The yardstick is the same machine doing something known, so no test depends on how fast it is."""
+"""200,000 people must be cheap. The yardstick is a known task on the same machine, so no test depends on its speed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.simulator.conftest import NINE
 
 LARGE = 200_000
 BYTES_PER_PERSON = 300 * 1024 * 1024 / LARGE
-"""What a person may cost when 200,000 are to fit into 300 MB, the interpreter included."""
+"""The memory per person if 200,000 are to fit into 300 MB, the interpreter included."""
 
 
 def make(people: int) -> Account:
-    """Give an account on a stopped clock."""
+    """Return an account on a stopped clock."""
     return Account(seed=7, people=people, clock=SimClock(NINE, speed=0.0))
 
 
 def seconds(act: Callable[[], object]) -> float:
-    """Give the best time of five, so that a busy machine does not count."""
+    """Return the best time of five, so that other load on the machine does not count."""
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -33,7 +33,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def test_memory() -> None:
-    """Each person costs less than a tenth of the memory allowed."""
+    """Each person takes less than a tenth of the allowed memory."""
     make(10)
     tracemalloc.start()
     account = make(20_000)
@@ -45,7 +45,7 @@ def test_memory() -> None:
 
 
 def test_start() -> None:
-    """Making an account costs less than showing every second one of its people once."""
+    """Creating an account takes less time than rendering half of its people once."""
     account = make(20_000)
     building = seconds(lambda: make(20_000))
     showing = seconds(lambda: [account.record(slot, full=False) for slot in range(0, 20_000, 2)])
@@ -54,7 +54,7 @@ def test_start() -> None:
 
 @pytest.fixture(scope="module")
 def large() -> Account:
-    """Give the largest account there is in these tests, with a fair number of people touched."""
+    """Return the largest account, with many people updated."""
     account = make(LARGE)
     account.bulk_move(account.ids[:10_000], "Nurture")
     return account
@@ -73,7 +73,7 @@ def large() -> Account:
     ],
 )
 def test_pages_of_a_large_account(large: Account, query: dict[str, str]) -> None:
-    """A page of a hundred out of 200,000 is found in less time than some thousand people can be shown."""
+    """A page of a hundred out of 200,000 is found in less time than rendering 1,500 people."""
 
     def ask() -> int:
         asked = {"limit": "100", **query}

@@ -22,7 +22,7 @@ DOCUMENTED = {
 
 
 def test_signature_vectors() -> None:
-    """The documented example body has the signatures that independent clients compute, escaped like PHP or plain."""
+    """The documented example body has the signatures that independent clients compute, with PHP escapes or plain."""
     assert sign(b"abc", "k") == "808192444828def5a2dd68a30f99093bcfece97532fe688e527b27c36376d848"
     assert sign(encode(DOCUMENTED), "test-system-key") == "ad695fd8559c745c512b3086a4bd9990f1ba19fb4fd32939fef9a60444d8ee9c"
     assert sign(encode(DOCUMENTED, php=False), "test-system-key") == "1e4141eb7517aa4582f749272d29a30c7d678fac4760edbb15dbe40137f6f0d9"
@@ -31,7 +31,7 @@ def test_signature_vectors() -> None:
 
 
 async def test_registry_over_http(client: HttpClient, receiver: WebhookReceiver) -> None:
-    """A webhook is made with 201, read, listed, changed and deleted; what is missing or unknown is 400 or 404."""
+    """A webhook is created with 201, read, listed, changed and deleted; missing or unknown values are 400, unknown ids 404."""
     made = await client.post("webhooks", {"event": "peopleStageUpdated", "url": receiver.url})
     assert (made.status, made.json) == (201, {"id": 1, "status": "Active", "event": "peopleStageUpdated", "url": receiver.url})
     assert (await client.get("webhooks/1")).json == made.json
@@ -47,20 +47,20 @@ async def test_registry_over_http(client: HttpClient, receiver: WebhookReceiver)
 
 
 async def test_two_per_event_and_system(simulator: Simulator, receiver: WebhookReceiver, url: str) -> None:
-    """A third webhook of one event is refused to a system, while another system has slots of its own and sees only its own hooks."""
+    """A system cannot have a third webhook of one event; another system has its own slots and sees only its own webhooks."""
     simulator.keys.register("other", "other-key")
     simulator.subscribe("peopleCreated", receiver.url)
     simulator.subscribe("peopleCreated", receiver.url)
     async with HttpClient(url) as ours, HttpClient(url, system_key="other-key") as other:
         assert (await ours.post("webhooks", {"event": "peopleCreated", "url": receiver.url})).status == 400
         assert (await other.post("webhooks", {"event": "peopleCreated", "url": receiver.url})).status == 201
-        assert [hook["id"] for hook in (await ours.get("webhooks")).json["webhooks"]] == [1, 2]
+        assert [webhook["id"] for webhook in (await ours.get("webhooks")).json["webhooks"]] == [1, 2]
         assert (await other.get("webhooks/1")).status == 404
 
 
 @pytest.mark.parametrize("url", ["http://example.com/hook", "ftp://127.0.0.1/hook", "hook", "http://10.0.0.1/hook"])
 def test_https_only(simulator: Simulator, url: str) -> None:
-    """A callback is https; plain http is taken for loopback alone, and by switch not even there."""
+    """A callback must be https; plain http is accepted only on loopback, and with the switch off not even there."""
     with pytest.raises(ApiError):
         simulator.subscribe("peopleCreated", url)
     simulator.subscribe("peopleCreated", "https://example.com/hook")
@@ -68,22 +68,22 @@ def test_https_only(simulator: Simulator, url: str) -> None:
 
 
 def test_no_loopback_http(account: Account) -> None:
-    """With the switch off, plain http is refused for loopback too."""
+    """With the switch off, plain http is refused on loopback too."""
     with pytest.raises(ApiError):
         Simulator(account, behaviour=Behaviour(loopback_http=False)).subscribe("peopleCreated", "http://localhost/hook")
 
 
-async def test_a_stage_change_is_told_twice(
+async def test_a_stage_change_sends_two_events(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
-    """A move sends peopleStageUpdated with the new stage's name alone and peopleUpdated, each with an eventId of its own, both signed."""
+    """A move sends peopleStageUpdated with only the new stage's name, and peopleUpdated; each has its own eventId and signature."""
     for event in ("peopleStageUpdated", "peopleUpdated"):
         simulator.subscribe(event, receiver.url)
     clock.advance(0.9)
     account.move(account.ids[0], "ACQ - Offers Made")
     await simulator.deliveries.drain()
-    told = {got.payload["event"]: got.payload for got in receiver.got}
-    stage, updated = told["peopleStageUpdated"], told["peopleUpdated"]
+    payload = {got.payload["event"]: got.payload for got in receiver.got}
+    stage, updated = payload["peopleStageUpdated"], payload["peopleUpdated"]
     assert stage.pop("eventId") != updated.pop("eventId")
     common = {"eventCreated": "2026-03-02T09:00:00+00:00", "resourceIds": [1001], "uri": f"{url}/people?id=1001"}
     assert stage == common | {"event": "peopleStageUpdated", "data": {"stage": "ACQ - Offers Made"}}
@@ -92,42 +92,42 @@ async def test_a_stage_change_is_told_twice(
     assert not account.move(1001, "ACQ - Offers Made")
 
 
-async def test_events_of_everything_else(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
-    """Creation, lead flow, edit, tags, deletion, merge, note and rename send what the guide says, and a rename moves nobody."""
+async def test_events_of_other_changes(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
+    """Creation, lead flow, edit, tags, deletion, merge, note and rename send the documented events; a rename moves no person."""
     del url
     names = ("peopleCreated", "peopleUpdated", "peopleDeleted", "peopleTagsCreated", "peopleStageUpdated", "stageUpdated", "notesCreated")
     for name in names:
         simulator.subscribe(name, receiver.url)
 
-    async def told() -> list[str]:
+    async def delivered_events() -> list[str]:
         await simulator.deliveries.drain()
         events = sorted(got.payload["event"] for got in receiver.got)
         receiver.got.clear()
         return events
 
     fresh = account.create()
-    assert await told() == ["peopleCreated"]
+    assert await delivered_events() == ["peopleCreated"]
     account.create(via="lead_flow")
-    assert await told() == ["peopleCreated", "peopleUpdated"]
+    assert await delivered_events() == ["peopleCreated", "peopleUpdated"]
     account.edit(fresh, tags=["New", "Old"])
     await simulator.deliveries.drain()
     assert receiver.payloads("peopleTagsCreated")[0]["data"] == {"tags": ["New", "Old"]}
-    assert await told() == ["peopleTagsCreated", "peopleUpdated"]
+    assert await delivered_events() == ["peopleTagsCreated", "peopleUpdated"]
     account.note(fresh)
-    assert await told() == ["notesCreated"]
+    assert await delivered_events() == ["notesCreated"]
     account.rename_stage("Nurture", "Long Nurture")
-    assert await told() == ["stageUpdated"]
+    assert await delivered_events() == ["stageUpdated"]
     account.delete(fresh)
     await simulator.deliveries.drain()
     gone = receiver.payloads("peopleDeleted")[0]
     assert (gone["uri"], gone["resourceIds"]) == (None, [fresh])
-    assert await told() == ["peopleDeleted"]
+    assert await delivered_events() == ["peopleDeleted"]
     account.merge(account.ids[0], account.ids[1])
-    assert await told() == ["peopleUpdated"]
+    assert await delivered_events() == ["peopleUpdated"]
 
 
 async def test_switches_of_events(account: Account, receiver: WebhookReceiver) -> None:
-    """By switch a creation tells its stage, a merge tells the loser's end, bodies are plain and deletions of stages stay silent."""
+    """With the switches a creation sends its stage, a merge deletes the loser, bodies are plain and stage deletions send no stages."""
     behaviour = Behaviour(creation_sends_stage=True, merge=Merge.DELETED, php_json=False, stage_deletion_sends_stage=False)
     simulator = Simulator(account, behaviour=behaviour)
     for name in ("peopleStageUpdated", "peopleDeleted"):
@@ -137,13 +137,13 @@ async def test_switches_of_events(account: Account, receiver: WebhookReceiver) -
         account.merge(account.ids[0], account.ids[1])
         account.delete_stage("Past Client", "Lead")
         await simulator.deliveries.drain()
-    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Nurture"]
-    assert [told["resourceIds"] for told in receiver.payloads("peopleDeleted")] == [[1001]]
+    assert [payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")] == ["Nurture"]
+    assert [payload["resourceIds"] for payload in receiver.payloads("peopleDeleted")] == [[1001]]
     assert all(b"\\/" not in got.body and got.is_genuine() for got in receiver.got)
 
 
 async def test_bulk_in_one_event_or_split(account: Account, receiver: WebhookReceiver) -> None:
-    """A bulk change is one event with all its ids, or by switch random_people, with eventIds of their own or one for all."""
+    """A bulk change is one event with all its ids, or with the switches several, with separate eventIds or a shared one."""
     ids = account.ids[:250]
     for behaviour, sizes, event_ids in (
         (Behaviour(), [250], 1),
@@ -155,17 +155,17 @@ async def test_bulk_in_one_event_or_split(account: Account, receiver: WebhookRec
         async with simulator.running():
             moved = simulator.account.bulk_move(ids, "ACQ - Contract Sent")
             await simulator.deliveries.drain()
-        told = sorted((got.payload for got in receiver.got), key=lambda payload: -len(payload["resourceIds"]))
-        assert sum(len(payload["resourceIds"]) for payload in told) == moved
-        assert [len(payload["resourceIds"]) for payload in told][:-1] == sizes[:-1]
-        assert len({payload["eventId"] for payload in told}) == event_ids
+        payload = sorted((got.payload for got in receiver.got), key=lambda payload: -len(payload["resourceIds"]))
+        assert sum(len(payload["resourceIds"]) for payload in payload) == moved
+        assert [len(payload["resourceIds"]) for payload in payload][:-1] == sizes[:-1]
+        assert len({payload["eventId"] for payload in payload}) == event_ids
         receiver.got.clear()
 
 
 async def test_retries_keep_the_documented_schedule(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
-    """A failing receiver is asked six times, after 60, 300, 300, 600 and 1800 seconds, with the same bytes; then FUB gives up."""
+    """A failing receiver gets six attempts, after 60, 300, 300, 600 and 1800 seconds, with the same bytes; then FUB gives up."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     receiver.always = 500
@@ -181,7 +181,7 @@ async def test_retries_keep_the_documented_schedule(
 
 
 async def test_long_retries(account: Account, receiver: WebhookReceiver, clock: SimClock) -> None:
-    """By switch retries go on for the eight hours that the other sentence of the guide speaks of."""
+    """With the switch retries continue for eight hours, which the guide also states."""
     simulator = Simulator(account, behaviour=Behaviour(long_retries=True))
     simulator.subscribe("peopleStageUpdated", receiver.url)
     receiver.always = 500
@@ -193,10 +193,10 @@ async def test_long_retries(account: Account, receiver: WebhookReceiver, clock: 
     assert 7 * 3600 < sum(LONG_RETRY_SECONDS) <= 8 * 3600
 
 
-async def test_a_retry_that_succeeds_ends_it(
+async def test_an_acknowledged_retry_is_the_last(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
-    """A redirect is a failure and is not followed; the retry that is acknowledged is the last, and bears the old stage and eventId."""
+    """A redirect is a failure and is not followed; the acknowledged retry is the last, with the old stage and eventId."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     receiver.statuses.extend([302, 503])
@@ -204,7 +204,7 @@ async def test_a_retry_that_succeeds_ends_it(
     await simulator.deliveries.drain()
     account.move(account.ids[0], "Lead")
     await clock.run_for(7200, simulator.deliveries.drain)
-    stages = [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")]
+    stages = [payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")]
     assert stages == ["Nurture", "Lead", "Nurture", "Lead"]
     assert len({got.payload["eventId"] for got in receiver.got}) == 2
     sightings = [simulator.sightings.of(change) for change in account.truth.changes]
@@ -212,7 +212,7 @@ async def test_a_retry_that_succeeds_ends_it(
 
 
 @pytest.mark.parametrize("status", [406, 410])
-async def test_some_answers_delete_the_webhook(
+async def test_406_and_410_delete_the_webhook(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, client: HttpClient, status: int
 ) -> None:
     """Answering 406 or 410 deletes the webhook."""
@@ -229,7 +229,7 @@ async def test_some_answers_delete_the_webhook(
 async def test_a_dead_receiver_is_retried(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
-    """Nobody receiver is a failure like another, and shows nobody anything."""
+    """An unreachable receiver is a failure like any other, and nothing was shown."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     await receiver.stop()
@@ -241,7 +241,7 @@ async def test_a_dead_receiver_is_retried(
 
 
 async def test_a_slow_receiver_fails(account: Account, clock: SimClock) -> None:
-    """A receiver that does not answer in time has failed; the time is real, since the receiver's is."""
+    """A receiver that does not answer in time has failed; the timeout is in real seconds."""
     del clock
     simulator = Simulator(account, behaviour=Behaviour(delivery_timeout_real_seconds=0.05))
     other = Simulator(Account(seed=1, people=1, clock=account.clock))
@@ -253,26 +253,26 @@ async def test_a_slow_receiver_fails(account: Account, clock: SimClock) -> None:
     assert [attempt.status for attempt in simulator.deliveries.attempts] == [None]
 
 
-async def test_failing_for_too_long_disables(
+async def test_failing_for_too_long_disables_the_webhook(
     simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock
 ) -> None:
-    """More than half failing over 48 hours and no recovery within a week disables the webhook; made active again, nothing is replayed."""
+    """More than half failing over 48 hours without recovery within a week disables the webhook; reactivation replays nothing."""
     del url
-    hook = simulator.subscribe("peopleStageUpdated", receiver.url)
+    webhook = simulator.subscribe("peopleStageUpdated", receiver.url)
     receiver.always = 500
     stages = ["Nurture", "Lead"]
     for hour in range(9 * 24 + 2):
         account.move(account.ids[0], stages[hour % 2])
         await simulator.deliveries.drain()
         if hour == 9 * 24 - 2:
-            assert hook.status == "Active"
-            assert hook.failure_ratio(clock.timestamp()) == 1.0
+            assert webhook.status == "Active"
+            assert webhook.failure_ratio(clock.timestamp()) == 1.0
         clock.advance(3600)
-    assert hook.status == DISABLED
+    assert webhook.status == DISABLED
     receiver.got.clear()
     receiver.always = 200
     account.move(account.ids[0], "Past Client")
-    simulator.registry.update(hook, status="Active")
+    simulator.registry.update(webhook, status="Active")
     await clock.run_for(8 * 3600, simulator.deliveries.drain)
     assert receiver.got == []
     account.move(account.ids[0], "Nurture")
@@ -285,19 +285,19 @@ async def test_recovery_keeps_the_webhook(
 ) -> None:
     """A webhook that fails for three days and then recovers stays active."""
     del url
-    hook = simulator.subscribe("peopleStageUpdated", receiver.url)
+    webhook = simulator.subscribe("peopleStageUpdated", receiver.url)
     for hour in range(14 * 24):
         receiver.always = 500 if hour < 72 else 200
         if hour % 4 == 0:
             account.move(account.ids[0], ["Nurture", "Lead"][hour // 4 % 2])
             await simulator.deliveries.drain()
         clock.advance(3600)
-    assert hook.status == "Active"
-    assert hook.failing_since is None
+    assert webhook.status == "Active"
+    assert webhook.failing_since is None
 
 
 async def test_killed_webhooks_are_lost(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
-    """Killed webhooks are lost for good and without a word; after reviving, new ones flow."""
+    """Killed webhooks are lost without an error; after reviving, new ones are sent."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     simulator.deliveries.kill()
@@ -305,12 +305,12 @@ async def test_killed_webhooks_are_lost(simulator: Simulator, account: Account, 
     simulator.deliveries.revive()
     account.move(account.ids[0], "Lead")
     await simulator.deliveries.drain()
-    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Lead"]
+    assert [payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")] == ["Lead"]
     assert [simulator.sightings.of(change).is_shown for change in account.truth.changes] == [False, True]
 
 
 async def test_stopped_and_started_again(simulator: Simulator, account: Account, receiver: WebhookReceiver) -> None:
-    """What happens while the service is down is told when it is up again, and the registry and the account are as they were."""
+    """Events during a stop of the service are sent after the restart; the registry and the account are unchanged."""
     base = await simulator.start()
     simulator.subscribe("peopleStageUpdated", receiver.url)
     await simulator.stop()
@@ -319,11 +319,11 @@ async def test_stopped_and_started_again(simulator: Simulator, account: Account,
     await simulator.deliveries.drain()
     await simulator.stop()
     assert again == base
-    assert [told["resourceIds"] for told in receiver.payloads("peopleStageUpdated")] == [[account.ids[0]]]
+    assert [payload["resourceIds"] for payload in receiver.payloads("peopleStageUpdated")] == [[account.ids[0]]]
 
 
-async def test_scripted_fates(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
-    """A delivery can be doubled, overtaken, forged, unsigned or lost, as scripted; a forged one shows nothing."""
+async def test_scripted_delivery_faults(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str) -> None:
+    """Scripted deliveries are duplicated, overtaken, forged, unsigned or lost; a forged one shows nothing."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     names = ["Nurture", "Lead", "Past Client", "ACQ - Qualified", "ACQ - Closed Won", "ACQ - New Lead"]
@@ -331,14 +331,14 @@ async def test_scripted_fates(simulator: Simulator, account: Account, receiver: 
     for name in names:
         assert account.move(account.ids[0], name) or name == account.stage_of(account.ids[0])
     await simulator.deliveries.drain()
-    stages = [(told.payload["data"]["stage"], told.is_genuine()) for told in receiver.got]
+    stages = [(webhook.payload["data"]["stage"], webhook.is_genuine()) for webhook in receiver.got]
     assert stages[-1] == (names[1], True)
     assert sorted(stages[:-1]) == sorted([(names[0], True), (names[0], True), (names[2], True), (names[3], False), (names[4], False)])
     assert [simulator.sightings.of(change).is_shown for change in account.truth.changes] == [True, True, True, False, False, False]
 
 
 async def test_late_and_stalled(simulator: Simulator, account: Account, receiver: WebhookReceiver, url: str, clock: SimClock) -> None:
-    """A late delivery comes within its span, older than the person's stage by then; a stalled or held one comes when released."""
+    """A late delivery comes within its range, older than the person's stage by then; stalled and held ones come when released."""
     del url
     simulator.subscribe("peopleStageUpdated", receiver.url)
     simulator.faults = Faults(late_seconds=(100.0, 200.0))
@@ -346,22 +346,22 @@ async def test_late_and_stalled(simulator: Simulator, account: Account, receiver
     for name in ("Nurture", "Past Client", "Lead"):
         account.move(account.ids[0], name)
     await clock.run_for(99, simulator.deliveries.drain)
-    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Past Client"]
+    assert [payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")] == ["Past Client"]
     await clock.run_for(101, simulator.deliveries.drain)
-    assert [told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")] == ["Past Client", "Nurture"]
+    assert [payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")] == ["Past Client", "Nurture"]
     simulator.deliveries.hold()
     account.move(account.ids[0], "ACQ - Qualified")
     await simulator.deliveries.drain()
     assert len(receiver.got) == 2
     simulator.deliveries.release()
     await simulator.deliveries.drain_all()
-    assert sorted(told["data"]["stage"] for told in receiver.payloads("peopleStageUpdated")[2:]) == ["ACQ - Qualified", "Lead"]
+    assert sorted(payload["data"]["stage"] for payload in receiver.payloads("peopleStageUpdated")[2:]) == ["ACQ - Qualified", "Lead"]
 
 
-async def test_faults_by_chance_come_from_the_seed(receiver: WebhookReceiver) -> None:
+async def test_random_faults_depend_on_the_seed(receiver: WebhookReceiver) -> None:
     """The same seed loses the same deliveries; another seed loses others."""
 
-    async def told(seed: int) -> list[int]:
+    async def delivered_ids(seed: int) -> list[int]:
         account = Account(seed=seed, people=100, clock=SimClock(NINE, speed=0.0))
         simulator = Simulator(account, faults=Faults(lost=0.5))
         simulator.subscribe("peopleUpdated", receiver.url)
@@ -373,23 +373,23 @@ async def test_faults_by_chance_come_from_the_seed(receiver: WebhookReceiver) ->
         receiver.got.clear()
         return ids
 
-    first = await told(3)
+    first = await delivered_ids(3)
     assert 5 < len(first) < 35
-    assert await told(3) == first
-    assert await told(4) != first
+    assert await delivered_ids(3) == first
+    assert await delivered_ids(4) != first
 
 
 async def test_webhook_events(account: Account, receiver: WebhookReceiver) -> None:
-    """A past event is fetched by its eventId, called `id`, with `data` only by switch; an unknown one is 404, and there is no list."""
+    """A past event is read by its eventId, called `id`, with `data` only by the switch; unknown ones are 404; there is no list."""
     for kept in (False, True):
         simulator = Simulator(account, behaviour=Behaviour(event_data_kept=kept))
         simulator.subscribe("peopleStageUpdated", receiver.url)
         async with simulator.running() as url, HttpClient(url) as client:
             assert account.move(account.ids[0], "Past Client" if kept else "ACQ - Contract Sent")
             await simulator.deliveries.drain()
-            told = json.loads(receiver.got[-1].body)
-            record = (await client.get(f"webhookEvents/{told['eventId']}")).json
-            assert record["id"] == told["eventId"]
+            payload = json.loads(receiver.got[-1].body)
+            record = (await client.get(f"webhookEvents/{payload['eventId']}")).json
+            assert record["id"] == payload["eventId"]
             assert ("data" in record) is kept
             assert "eventId" not in record
             assert (await client.get("webhookEvents/00000000-0000-4000-8000-000000000000")).status == 404
