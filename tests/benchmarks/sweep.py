@@ -36,7 +36,7 @@ _USUAL = {
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """One first read of an account. `rss_mib`: the process's memory with a fifth read, and at the end; `peak`: calls in the fullest window."""
+    """One first read of an account. `rss_mib`: the memory with a fifth read, and at the end; `peak`: calls in the fullest window."""
 
     people: int
     seconds: float
