@@ -1,4 +1,4 @@
-"""The README tells the truth: its tables are held against the code, its commands against what the checkout runs."""
+"""The documents agree with the program: their tables with the code, their commands with the checkout, their links with the files."""
 
 from __future__ import annotations
 
@@ -17,33 +17,47 @@ from fubd.settings import Settings, variables
 
 _CHECKOUT = Path(__file__).parents[1]
 _README = (_CHECKOUT / "README.md").read_text(encoding="utf-8")
-_TICKED = re.compile("`([^`]+)`")
+_CODE = re.compile("`([^`]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted(
+    path
+    for path in _CHECKOUT.rglob("*.md")
+    if not any(part.startswith(".") and part != ".github" for part in path.relative_to(_CHECKOUT).parts)
+)
 
 
-def _table(heading: str) -> list[list[str]]:
-    """Give the rows of the first table below a heading, cell by cell."""
-    below = _README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line for line in below.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+def _table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the first table below a heading, cell by cell."""
+    below = re.split(rf"^#+ {re.escape(heading)}\n", text, flags=re.MULTILINE)[1]
+    rows = re.findall(r"^\|.*$", re.split(r"^#+ ", below, flags=re.MULTILINE)[0], re.MULTILINE)
+    table = rows[: next((number for number, row in enumerate(rows[2:], start=2) if row.startswith("|---")), len(rows))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
 
 
-def test_settings() -> None:
-    """Every variable is in the table with its older names and its default, in the order of the code, and nothing else is."""
-    told: dict[str, tuple[tuple[str, ...], list[str]]] = {}
-    for names, default, meaning in _table("Settings"):
-        name, *aliases = _TICKED.findall(names)
-        told[name] = (tuple(aliases), _TICKED.findall(default))
+def anchors(markdown: str) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.+?) *$", _FENCE.sub("", markdown), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_settings_table_is_complete() -> None:
+    """The table has every variable with its older names and its default, in the order of the code, and nothing else."""
+    documented: dict[str, tuple[tuple[str, ...], list[str]]] = {}
+    for names, default, meaning in _table(_README, "Settings"):
+        name, *aliases = _CODE.findall(names)
+        documented[name] = (tuple(aliases), _CODE.findall(default))
         assert meaning
     expected: dict[str, tuple[tuple[str, ...], list[str]]] = {}
     for (name, known), field in zip(variables().items(), Settings.model_fields.values(), strict=True):
         value = field.get_default(call_default_factory=True)
-        expected[name] = (known, [] if value is None else [_written(value)])
-    assert told == expected
-    assert list(told) == list(expected)
+        expected[name] = (known, [] if value is None else [_as_variable(value)])
+    assert documented == expected
+    assert list(documented) == list(expected)
 
 
-def _written(default: object) -> str:
-    """Write a default as one would write it into the environment."""
+def _as_variable(default: object) -> str:
+    """Return a default as it would be written into the environment."""
     if isinstance(default, str):
         return default
     if isinstance(default, float) and default.is_integer():
@@ -51,49 +65,69 @@ def _written(default: object) -> str:
     return json.dumps(dict(default) if isinstance(default, Mapping) else default)
 
 
-def test_metrics() -> None:
-    """Every metric is in the table with its labels and its type, and nothing else is."""
+def test_the_metrics_table_is_complete() -> None:
+    """The table has every metric with its labels and its type, and nothing else."""
     metrics = Metrics(CollectorRegistry())
     metrics.build_info.labels("1.0", "abc")
     expected = {}
     for family in metrics.registry.collect():
         name = family.name.removeprefix("fubd_") + ("_total" if family.type == "counter" else "")
         expected[name] = (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
-    told = {}
-    for metric, kind, meaning in _table("Metrics"):
+    documented = {}
+    for metric, kind, meaning in _table((_CHECKOUT / "deploy" / "metrics.md").read_text(encoding="utf-8"), "Metrics"):
         name, _, labels = metric.strip("`}").partition("{")
-        told[name] = (kind, set(labels.split(",")) - {""})
+        documented[name] = (kind, set(labels.split(",")) - {""})
         assert meaning
-    assert told == expected
+    assert documented == expected
 
 
-def test_modules() -> None:
-    """Every module of fubd is in the table, and nothing else is."""
-    found = {
+def test_the_module_table_is_complete() -> None:
+    """The table in fubd/README.md has every module of fubd, and nothing else."""
+    modules = {
         path.name + ("/" if path.is_dir() else "")
         for path in (_CHECKOUT / "fubd").iterdir()
-        if path.name not in {"__init__.py", "py.typed", "__pycache__"}
+        if path.name not in {"README.md", "__init__.py", "py.typed", "__pycache__"}
     }
-    assert {_TICKED.findall(row[0])[0] for row in _table("The house")} == found
+    text = (_CHECKOUT / "fubd" / "README.md").read_text(encoding="utf-8")
+    documented = [name for row in _table(text, "Modules") for name in _CODE.findall(row[0])]
+    assert sorted(documented) == sorted(modules)
 
 
-def test_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command that the program has is in the table, and nothing else is."""
+def test_the_command_table_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has every command of the program, and nothing else."""
     with pytest.raises(SystemExit):
         main(["--help"])
-    known = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"COMMAND"}
-    told = {shlex.split(_TICKED.findall(row[0])[0])[1:2][0] for row in _table("Run it")[1:]}
-    assert told == known | {"--poll-only"}
+    commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"COMMAND"}
+    documented = {shlex.split(_CODE.findall(row[0])[0])[1:2][0] for row in _table(_README, "Run it")[1:]}
+    assert documented == commands | {"--poll-only"}
 
 
-def test_the_two_commands() -> None:
-    """A new user's two commands are there, one line each, and the second is what the checkout's own run uses."""
+def test_the_two_commands_are_one_line_each() -> None:
+    """The two commands of a new user are there, and .ci/run uses the second."""
     first, second = re.findall(r"^python3 -m venv .*$", _README, re.MULTILINE)
     assert first.endswith("pip install -q -e '.[embedded]' && .venv/bin/python -m fubd demo")
     assert second.endswith("pip install -q -e '.[test]' && .venv/bin/python -m pytest")
     assert second in [line.strip() for line in (_CHECKOUT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
 
 
-def test_links() -> None:
-    """Every file the README points to is there."""
-    assert [path for path in re.findall(r"\]\(([^)#:]+)\)", _README) if not (_CHECKOUT / path).exists()] == []
+def test_the_readme_begins_with_what_a_newcomer_asks() -> None:
+    """What, for whom, why and the way to the data are within 60 lines; pictures, an example row and a query within 110."""
+    lines = _README.splitlines()
+    beginning, first_pages = "\n".join(lines[:60]), "\n".join(lines[:110])
+    assert all(text in beginning for text in ("For whom", "Why not two scripts", "97,000", "fewer\nthan 300", "(#the-data)"))
+    assert len(re.findall(r"^!\[", first_pages, re.MULTILINE)) == 2
+    assert "| `changed_at` | `" in first_pages
+    assert "```sql" in first_pages
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(_CHECKOUT).as_posix())
+def test_every_link_resolves(document: Path) -> None:
+    """Each relative link leads to a file that is there, and each anchor to a heading of it."""
+    text = document.read_text(encoding="utf-8")
+    for target in _LINK.findall(_FENCE.sub("", text)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = document.parent / path if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target

@@ -37,7 +37,7 @@ STAGES: Final[Mapping[str, int]] = MappingProxyType(
         "ACQ - Closed Won": 10,
         "ACQ - Not Ready to Sell": 90,
         "ACQ - Not Interested": 120,
-        "ACQ - WebhookOutage / DNC": 100,
+        "ACQ - Dead / DNC": 100,
         "Nurture": 40,
         "Past Client": 5,
         TRASH: 5,
