@@ -131,3 +131,11 @@ def test_every_link_resolves(document: Path) -> None:
         file = document.parent / path if path else document
         assert file.exists(), target
         assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def test_every_fact_about_the_api_has_a_source() -> None:
+    """Each row of the tables in fubd/client/README.md has a URL or says that it was observed."""
+    text = (_CHECKOUT / "fubd" / "client" / "README.md").read_text(encoding="utf-8")
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*$", text, re.MULTILINE) if not row.startswith(("| fact", "|---"))]
+    assert len(rows) > 50
+    assert [fact for fact, source in rows if "https://" not in source and "observed" not in source] == []
