@@ -16,11 +16,22 @@ from fubd import __version__
 from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
 from fubd.core.pacing import Policy
+from fubd.daemon_status import DaemonStatus
+from fubd.failure_ratio import FailureRatio
 from fubd.ingest import CommitListener, Ingest
+from fubd.lease import Lease
 from fubd.metrics import Metrics
+from fubd.monitor import Monitor
+from fubd.notifier import Notifier
+from fubd.poller import Poller, PollPolicy
 from fubd.ports import Clock
+from fubd.retention import Retention
+from fubd.server import EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, StateStore, StatusReader
+from fubd.store.outbox import Outbox
+from fubd.subscriptions import SubscriptionManager
+from fubd.watchdog import Watchdog
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,105 @@ def fub_credentials(settings: Settings) -> Credentials:
         system=settings.fub_system,
         system_key=settings.fub_system_key.get_secret_value() if settings.fub_system_key else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonComponents:
+    """Every part of the daemon. `notifier` is None without FUBD_ALERT_URL."""
+
+    shared: Components
+    ingest: Ingest
+    lease: Lease
+    poller: Poller
+    notifier: Notifier | None
+    retention: Retention
+    monitor: Monitor
+    stream: EventStream
+    server: HttpServer
+    watchdog: Watchdog
+
+
+def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -> DaemonComponents:
+    """Build the daemon on the shared parts; nothing runs yet."""
+    settings, clock, metrics = shared.settings, shared.clock, shared.metrics
+    pacing, limits = pacing_policy(settings), ServerLimits()
+    throttle = ReadThrottle(limits)
+    stream = EventStream(shared.changes, throttle, clock, limits)
+    failure_ratio = FailureRatio(shared.status, clock, metrics)
+    ingest = build_ingest(shared, on_commit=stream.on_commit, on_new_delivery=failure_ratio.on_new_delivery)
+    webhook_handler = WebhookHandler(
+        ingestor=ingest, keys=_signing_keys(settings), metrics=metrics, clock=clock, fub_now=shared.client.fub_now, limits=limits
+    )
+    retention = Retention(shared.maintenance, clock, keep_days=settings.keep_deliveries_days)
+    monitor = Monitor(
+        shared.status,
+        shared.maintenance,
+        clock,
+        metrics,
+        policy=pacing,
+        ingest=ingest,
+        webhook_handler=webhook_handler,
+        failure_ratio=failure_ratio,
+        retention=retention,
+    )
+    lease = Lease(shared.state, clock, metrics, holder=shared.instance)
+    subscriptions = SubscriptionManager(
+        shared.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, lease=lease
+    )
+    poller = Poller(
+        api=shared.client,
+        ingestor=ingest,
+        state=shared.state,
+        clock=clock,
+        metrics=metrics,
+        policy=poll_policy or PollPolicy(pacing=pacing, scrub_batches=settings.scrub_batches),
+        subscriptions=subscriptions,
+        jitter=random.SystemRandom().random,
+        is_leader=lambda: lease.held,
+        refetch_requested=shared.refetch_requested,
+        poll_now=lease.gained,
+        on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
+    )
+    read_routes = ReadRoutes(
+        view=DaemonStatus(
+            monitor,
+            shared.changes,
+            shared.status,
+            clock,
+            client=shared.client,
+            poller=poller,
+            subscriptions=subscriptions,
+            api_share=settings.api_share,
+        ),
+        changes=shared.changes,
+        throttle=throttle,
+        stream=stream,
+        registry=metrics.registry,
+        token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+        limits=limits,
+    )
+    return DaemonComponents(
+        shared=shared,
+        ingest=ingest,
+        lease=lease,
+        poller=poller,
+        notifier=build_notifier(shared),
+        retention=retention,
+        monitor=monitor,
+        stream=stream,
+        server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, limits=limits),
+        watchdog=Watchdog(),
+    )
+
+
+def build_notifier(shared: Components) -> Notifier | None:
+    """Build the part that sends alerts; None without FUBD_ALERT_URL."""
+    url = shared.settings.alert_url
+    return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value())
+
+
+def _signing_keys(settings: Settings) -> list[bytes]:
+    return [key.get_secret_value().encode() for key in (settings.fub_system_key, settings.fub_system_key_previous) if key]
 
 
 def pacing_policy(settings: Settings) -> Policy:

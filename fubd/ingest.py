@@ -25,6 +25,7 @@ from fubd.ports import (
     ChangeSet,
     ChangeStore,
     Clock,
+    Committed,
     DeliveryOutcome,
     Facts,
     InsertedEvidence,
@@ -47,8 +48,7 @@ _LAST_RETRY_SECONDS = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-# Called with the new and the updated rows of a commit, each with its person.
-CommitListener = Callable[[list[tuple[int, NewRow]], list[tuple[int, RowUpdate]]], None]
+CommitListener = Callable[[Committed], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +90,8 @@ class Ingest:
     """Records deliveries and snapshots; the only part with a state that moves.
 
     `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
-    `on_commit` is called with the new and the updated rows of each committed batch, `on_new_delivery` with the instant at which the event
-    of each new delivery was created (our clock).
+    `on_commit` is called after each commit that touched rows, `on_new_delivery` with the instant (our clock) at which the event of each new
+    delivery was created.
     """
 
     def __init__(
@@ -387,7 +387,13 @@ class Ingest:
         if contents.refetches:
             self._refetch_requested.set()
         if self._on_commit is not None and (result.recorded or result.corrected):
-            self._on_commit(result.recorded, result.corrected)
+            self._on_commit(
+                Committed(
+                    recorded=[new.row.id for _, new in result.recorded],
+                    corrected=[update.now.id for _, update in result.corrected if update.healed],
+                    updated=[update.now.id for _, update in result.corrected if not update.healed],
+                )
+            )
         fresh = set(result.taken.deliveries)
         moved = {person_id: made.row.stage_from is not None for person_id, made in result.recorded if not made.dated_by.entry}
         for item in batch:

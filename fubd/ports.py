@@ -144,6 +144,15 @@ class SnapshotSink(Protocol):
         """Take readings; returns once they are committed. Raises Unavailable."""
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The ids of the rows that one commit touched: new, corrected, or updated without a correction in the database."""
+
+    recorded: Sequence[int] = ()
+    corrected: Sequence[int] = ()
+    updated: Sequence[int] = ()
+
+
 class Ingestor(SnapshotSink, Protocol):
     """Where both roads meet (`ingest`)."""
 

@@ -20,16 +20,14 @@ from typing_extensions import override
 from fubd.commands.console import Screen, instant, moment, named, stopping, until_stopped
 from fubd.commands.eta import timed
 from fubd.commands.session import Impatient, configured, opened, recording
-from fubd.components import Components, pacing_policy
-from fubd.core.reconcile import NewRow, RowUpdate
+from fubd.components import Components, build_notifier, pacing_policy
 from fubd.core.text import format_count, format_duration
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
-from fubd.notifier import Notifier
 from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
+from fubd.ports import Committed
 from fubd.settings import FOR_FUB, Settings
 from fubd.store import StateStore
-from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
 
 _SHOWN = 20
@@ -45,8 +43,8 @@ async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen)
     stop = stopping()
     recorded: list[int] = []
 
-    def on_commit(rows: list[tuple[int, NewRow]], _updated: list[tuple[int, RowUpdate]]) -> None:
-        recorded.extend(new.row.id for _, new in rows)
+    def on_commit(committed: Committed) -> None:
+        recorded.extend(committed.recorded)
 
     async with (
         opened(settings, writing=True) as components,
@@ -67,9 +65,8 @@ async def _stand_in(recovery: _Recovery, components: Components, stop: asyncio.E
     """Do until told to stop what the daemon would do without its listener; of what it does, only modes and subscriptions stay its own."""
     async with asyncio.TaskGroup() as group:
         group.create_task(recovery.poller.run_refetches(stop))
-        url = components.settings.alert_url
-        if url is not None:
-            group.create_task(Notifier(Outbox(components.pool), components.clock, components.metrics, url=url.get_secret_value()).run(stop))
+        if (notifier := build_notifier(components)) is not None:
+            group.create_task(notifier.run(stop))
         try:
             await recovery.go_on()
         finally:

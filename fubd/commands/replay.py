@@ -13,10 +13,10 @@ from fubd.commands.console import Screen
 from fubd.commands.session import Impatient, configured, opened, recording
 from fubd.components import Components
 from fubd.core.observation import RefetchEvent, StageEvent
-from fubd.core.reconcile import NewRow, RowUpdate
 from fubd.core.text import format_count
 from fubd.core.webhook import decode
 from fubd.poller import Progress
+from fubd.ports import Committed
 from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
 
@@ -68,10 +68,10 @@ class _Replay:
             else:
                 self.remain[one.quarantine] += 1
 
-    def on_commit(self, recorded: list[tuple[int, NewRow]], corrected: list[tuple[int, RowUpdate]]) -> None:
+    def on_commit(self, committed: Committed) -> None:
         """Count what a commit recorded and corrected."""
-        self.recorded += len(recorded)
-        self.corrected += sum(item.healed for _, item in corrected)
+        self.recorded += len(committed.recorded)
+        self.corrected += len(committed.corrected)
 
     def show(self, screen: Screen) -> None:
         """Print what became of them."""

@@ -15,7 +15,7 @@ import threading
 
 from fubd import logs
 from fubd.commands.session import configured, database
-from fubd.components import build
+from fubd.components import build, build_daemon
 from fubd.daemon import Daemon
 from fubd.settings import FOR_THE_DAEMON, Settings
 from fubd.store import SchemaRefused
@@ -46,7 +46,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(database(settings))
-        daemon = Daemon(build(settings, dsn))
+        daemon = Daemon(build_daemon(build(settings, dsn)))
         try:
             await daemon.run(stop)
         except SchemaRefused as error:

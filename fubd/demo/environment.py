@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.components import Components, build, pacing_policy
+from fubd.components import Components, build, build_daemon, pacing_policy
 from fubd.daemon import Daemon
 from fubd.demo.plan import DemoPlan
+from fubd.poller import Poller
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
@@ -41,7 +42,7 @@ class DemoEnvironment:
     simulator: Simulator
     settings: Settings
     components: Components
-    daemon: Daemon
+    poller: Poller
     running: asyncio.Task[None]
     url: str
 
@@ -106,10 +107,11 @@ async def _daemon(plan: DemoPlan, simulator: Simulator, addresses: dict[str, str
             own = {"PORT": port, "FUBD_HOST": _HOST, "PUBLIC_URL": url}
             settings = load({**addresses, **own, **plan.settings}, env_file=None)
             components = build(settings, parse(addresses["DATABASE_URL"]))
-            daemon = Daemon(components, poll_policy=plan.poll_policy(pacing_policy(settings)))
+            parts = build_daemon(components, poll_policy=plan.poll_policy(pacing_policy(settings)))
+            daemon = Daemon(parts)
             running = asyncio.create_task(daemon.run(stop))
             if await _is_listening(daemon, running, may_be_taken=not last):
-                yield DemoEnvironment(simulator, settings, components, daemon, running, url + "/")
+                yield DemoEnvironment(simulator, settings, components, parts.poller, running, url + "/")
                 return
     finally:
         stop.set()

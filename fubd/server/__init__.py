@@ -1,19 +1,26 @@
 """The HTTP server: webhook routes, probes, metrics, status page and event stream."""
 
 from fubd.server.limits import ServerLimits
+from fubd.server.routes import ReadRoutes
 from fubd.server.server import HttpServer
+from fubd.server.sse import EventStream
+from fubd.server.throttle import ReadThrottle
 from fubd.server.view import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview, SourceHealth, StatusView
-from fubd.server.webhook import WebhookHandler
+from fubd.server.webhook import DeliveryCounts, WebhookHandler
 
 __all__ = [
     "SPANS",
     "ApiBudget",
     "ChangeCounts",
     "Completeness",
+    "DeliveryCounts",
+    "EventStream",
     "Health",
     "HttpServer",
     "ModeChange",
     "Overview",
+    "ReadRoutes",
+    "ReadThrottle",
     "ServerLimits",
     "SourceHealth",
     "StatusView",

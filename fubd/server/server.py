@@ -10,22 +10,16 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import cast
 
 from aiohttp import hdrs, web
 
 from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.core.webhook import is_webhook_route
-from fubd.metrics import Metrics
-from fubd.ports import ChangeReader, Clock, Ingestor
 from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.limits import ServerLimits
 from fubd.server.routes import ReadRoutes
 from fubd.server.sse import EventStream
-from fubd.server.throttle import ReadThrottle
-from fubd.server.view import StatusView
 from fubd.server.webhook import WebhookHandler
 
 _logger = logging.getLogger(__name__)
@@ -33,40 +27,15 @@ _READ_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 
 class HttpServer:
-    """The daemon's HTTP server. It listens before the database answers; routes that need the database answer 503 until then.
-
-    A signature is checked against each of `keys`. `fub_now` is FUB's clock, `clock` ours. `token`, when set, is required by every route
-    that shows data. `webhook_handler` has the plain counts of deliveries.
-    """
+    """The daemon's HTTP server. It listens before the database answers; routes that need the database answer 503 until then."""
 
     def __init__(
-        self,
-        *,
-        ingestor: Ingestor,
-        view: StatusView,
-        changes: ChangeReader,
-        keys: Sequence[bytes],
-        metrics: Metrics,
-        clock: Clock,
-        fub_now: Callable[[], datetime],
-        token: str | None = None,
-        limits: ServerLimits | None = None,
+        self, *, webhook_handler: WebhookHandler, read_routes: ReadRoutes, stream: EventStream, limits: ServerLimits | None = None
     ) -> None:
+        self._webhook_handler = webhook_handler
+        self._read_routes = read_routes.handlers()
+        self._stream = stream
         self._limits = limits or ServerLimits()
-        self.webhook_handler = WebhookHandler(
-            ingestor=ingestor, keys=keys, metrics=metrics, clock=clock, fub_now=fub_now, limits=self._limits
-        )
-        throttle = ReadThrottle(self._limits)
-        self._stream = EventStream(changes, throttle, clock, self._limits)
-        self._read_routes = ReadRoutes(
-            view=view,
-            changes=changes,
-            throttle=throttle,
-            stream=self._stream,
-            registry=metrics.registry,
-            token=token,
-            limits=self._limits,
-        ).handlers()
         self._connections: Connections | None = None
         self._listeners: list[asyncio.Server] = []
 
@@ -85,11 +54,6 @@ class HttpServer:
         """Return the port the server listens on."""
         return int(self._listeners[0].sockets[0].getsockname()[1])
 
-    @property
-    def stream_count(self) -> int:
-        """Return how many clients read the event stream."""
-        return self._stream.client_count
-
     async def stop(self, *, within_seconds: float) -> None:
         """Stop listening, finish the requests under way within a time limit, and close every connection."""
         for listener in self._listeners:
@@ -106,21 +70,13 @@ class HttpServer:
             _logger.warning("stopped with requests unanswered: they were not finished within %g s", within_seconds)
         await connections.close()
 
-    def on_commit(self, updated_row_ids: Iterable[int] = ()) -> None:
-        """Tell the event stream that this process committed. `updated_row_ids`: rows updated without a correction in the database."""
-        self._stream.on_commit(updated_row_ids)
-
-    async def run_stream(self, stop: asyncio.Event) -> None:
-        """Feed the event stream from the table until `stop` is set."""
-        await self._stream.run(stop)
-
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
         connection.mark_busy()
         try:
             # The hot path compares the path as sent, without unquoting; any other spelling is routed below.
             if request.raw_path in WEBHOOK_ROUTES and request.method == hdrs.METH_POST:
-                response = await self.webhook_handler.handle(request)
+                response = await self._webhook_handler.handle(request)
             else:
                 response = await self._route(request)
             response.headers.setdefault(hdrs.SERVER, NAME)
@@ -133,7 +89,7 @@ class HttpServer:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if is_webhook_route(path):
-            return await self.webhook_handler.handle(request) if request.method == hdrs.METH_POST else _method_not_allowed(hdrs.METH_POST)
+            return await self._webhook_handler.handle(request) if request.method == hdrs.METH_POST else _method_not_allowed(hdrs.METH_POST)
         handler = self._read_routes.get(path)
         if handler is None:
             return web.Response(status=404, text="not found\n")

@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from aiohttp import hdrs, web
 
 from fubd.errors import Unavailable
-from fubd.ports import ChangeReader, Clock, ShownRow
+from fubd.ports import ChangeReader, Clock, Committed, ShownRow
 from fubd.server.connections import NAME, Connection
 from fubd.server.limits import ServerLimits
 from fubd.server.throttle import ReadThrottle
@@ -125,10 +125,10 @@ class EventStream:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def on_commit(self, updated_row_ids: Iterable[int] = ()) -> None:
-        """Note a commit of this process, and the rows it updated without a correction in the database. Never waits."""
+    def on_commit(self, committed: Committed) -> None:
+        """Note a commit of this process. Other streams find new rows and corrections in the database; never waits."""
         if self._clients:
-            self._updated |= dict.fromkeys(updated_row_ids)
+            self._updated |= dict.fromkeys(committed.updated)
             self._wake.set()
 
     @property

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from aiohttp import StreamReader, hdrs, web
@@ -52,6 +53,20 @@ _ERRORS: dict[type[Exception], tuple[int, str]] = {
 _CLOSING_STATUSES = frozenset({408, 413})
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryCounts:
+    """Counts of webhook requests: those answered, the sum of their outcomes, and the deliveries answered 200 that were new.
+
+    `failures`: answers that FUB counts as a failed attempt of its own; `taken`: those it counts as taken.
+    """
+
+    answered: int = 0
+    outcomes: int = 0
+    new: int = 0
+    failures: int = 0
+    taken: int = 0
+
+
 class WebhookHandler:
     """Passes deliveries to the ingestor. The monitor compares the two plain counts with the metrics and the database.
 
@@ -78,6 +93,13 @@ class WebhookHandler:
         self._large_bodies = asyncio.Semaphore(limits.large_bodies)
         self._counters = {outcome: metrics.webhook_deliveries.labels(outcome) for outcome in DELIVERY_OUTCOMES}
         self._ack_seconds = metrics.webhook_ack_seconds
+
+    def counts(self) -> DeliveryCounts:
+        """Return the counts so far."""
+        new = sum(self.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
+        # FUB gets a 401 only when our key is not its own: then no delivery at all is taken, which is a problem of its own.
+        failures = sum(self.outcomes[outcome] for outcome in ("unavailable", "too_slow", "too_large"))
+        return DeliveryCounts(self.answered, sum(self.outcomes.values()), new, failures, new + self.outcomes["duplicate"])
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one POST to a webhook route."""

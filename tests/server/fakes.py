@@ -17,17 +17,21 @@ from fubd.clock import SystemClock
 from fubd.core.observation import Delivery, Snapshot
 from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import DeliveryOutcome, ShownRow, SnapshotResult
+from fubd.ports import Committed, DeliveryOutcome, ShownRow, SnapshotResult
 from fubd.server import (
     ApiBudget,
     ChangeCounts,
     Completeness,
+    EventStream,
     Health,
     HttpServer,
     ModeChange,
     Overview,
+    ReadRoutes,
+    ReadThrottle,
     ServerLimits,
     SourceHealth,
+    WebhookHandler,
 )
 
 KEY = b"invented-system-key"
@@ -248,17 +252,22 @@ class ServerUnderTest:
         self.ingestor = FakeIngestor()
         self.view = FakeView()
         self.metrics = Metrics(CollectorRegistry())
-        self.http = HttpServer(
-            ingestor=self.ingestor,
+        limits = limits or ServerLimits()
+        clock, throttle = SystemClock(), ReadThrottle(limits)
+        self.webhook_handler = WebhookHandler(
+            ingestor=self.ingestor, keys=keys, metrics=self.metrics, clock=clock, fub_now=lambda: NOW, limits=limits
+        )
+        self.stream = EventStream(self.view, throttle, clock, limits)
+        routes = ReadRoutes(
             view=self.view,
             changes=self.view,
-            keys=keys,
-            metrics=self.metrics,
-            clock=SystemClock(),
-            fub_now=lambda: NOW,
+            throttle=throttle,
+            stream=self.stream,
+            registry=self.metrics.registry,
             token=token,
             limits=limits,
         )
+        self.http = HttpServer(webhook_handler=self.webhook_handler, read_routes=routes, stream=self.stream, limits=limits)
 
     @property
     def url(self) -> str:
@@ -273,7 +282,7 @@ class ServerUnderTest:
     def record(self, row: dict[str, object]) -> None:
         """Commit a row, as this process does."""
         self.view.table.append(row)
-        self.http.on_commit()
+        self.stream.on_commit(Committed())
 
     def correct(self, row: dict[str, object], *, noted: bool = True) -> None:
         """Commit a new version of a row, with or without a correction in the database."""
@@ -281,7 +290,7 @@ class ServerUnderTest:
         self.view.table[index] = row
         if noted:
             self.view.corrected.append((len(self.view.corrected) + 1, _id(row)))
-        self.http.on_commit([] if noted else [_id(row)])
+        self.stream.on_commit(Committed(updated=[] if noted else [_id(row)]))
 
     def counted(self, outcome: str) -> float:
         """Return how many deliveries the metrics count under an outcome."""
@@ -293,7 +302,7 @@ class ServerUnderTest:
 
     def is_balanced(self) -> bool:
         """Return whether every answer has exactly one outcome, in the plain counts and in the metrics."""
-        handler = self.http.webhook_handler
+        handler = self.webhook_handler
         outcomes = sum(handler.outcomes.values())
         counted = sum(self.counted(outcome) for outcome in handler.outcomes)
         return handler.answered == outcomes == counted == self.acknowledged()
@@ -308,7 +317,7 @@ async def running_server(
     await server.http.start(port=port, host="127.0.0.1")
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.http.run_stream(stop))
+        group.create_task(server.stream.run(stop))
         try:
             yield server
         finally:

@@ -8,6 +8,7 @@ import json
 import aiohttp
 import pytest
 
+from fubd.ports import Committed
 from fubd.server import ServerLimits
 from tests.server.fakes import row, running_server, stage_event
 from tests.server.senders import PATIENCE_SECONDS, post, until
@@ -117,7 +118,7 @@ async def test_the_correction_of_a_row_not_sent_yet_is_left_out(web: aiohttp.Cli
     """A row that was corrected before it was sent is sent once, in its corrected form."""
     async with running_server(limits=ServerLimits(stream_poll_seconds=0.02)) as server, web.get(f"{server.url}/api/stream") as response:
         listener = Listener(response)
-        server.http.on_commit([9])
+        server.stream.on_commit(Committed(updated=[9]))
         server.view.corrected.append((1, 9))
         reads = server.view.reads
         await eventually(lambda: server.view.reads > reads + 4)
@@ -172,7 +173,7 @@ async def test_the_database_is_not_read_while_there_are_no_clients(web: aiohttp.
     async with running_server(limits=ServerLimits(stream_poll_seconds=0.02)) as server:
         async with web.get(f"{server.url}/api/stream") as response:
             await Listener(response).block()
-        await eventually(lambda: server.http.stream_count == 0)
+        await eventually(lambda: server.stream.client_count == 0)
         reads = server.view.reads
         for each in range(1, 51):
             server.record(row(each))
@@ -190,7 +191,7 @@ async def test_a_client_that_does_not_read_is_disconnected(web: aiohttp.ClientSe
         writer.write(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n\r\n")
         await until(reader, b"retry")
         recorded = 0
-        while server.http.stream_count:
+        while server.stream.client_count:
             recorded += 1
             server.record(row(recorded, stage_to="x" * 100_000))
             assert (await post(web, server, stage_event())).status == 200

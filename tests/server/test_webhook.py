@@ -34,7 +34,7 @@ async def test_a_genuine_delivery_is_answered_200(web: aiohttp.ClientSession, pa
             assert (response.status, await response.text()) == (200, "accepted")
         assert [type(each.content) for each in server.ingestor.kept] == [StageEvent]
         assert server.ingestor.kept[0].body == body
-        assert (server.http.webhook_handler.answered, server.counted("accepted")) == (1, 1)
+        assert (server.webhook_handler.answered, server.counted("accepted")) == (1, 1)
         assert server.is_balanced()
 
 
@@ -44,7 +44,7 @@ async def test_each_outcome_is_counted_under_its_name(web: aiohttp.ClientSession
         for body in (stage_event(), stage_event(), b"not JSON"):
             assert (await post(web, server, body)).status == 200
         assert [server.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
-        assert server.http.webhook_handler.answered == 3
+        assert server.webhook_handler.answered == 3
         assert server.is_balanced()
 
 
@@ -167,7 +167,7 @@ async def test_an_incomplete_body_is_not_counted(caplog: pytest.LogCaptureFixtur
         body = stage_event()
         answer = await exchange(server, head(body, "Connection: close", length=len(body)) + body)
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert (len(server.ingestor.kept), server.http.webhook_handler.answered) == (1, 1)
+        assert (len(server.ingestor.kept), server.webhook_handler.answered) == (1, 1)
         assert server.is_balanced()
     assert caplog.records == []
 
@@ -194,7 +194,7 @@ async def test_bytes_that_are_not_http_are_answered_400(framing: bytes, caplog: 
     async with running_server(limits=ServerLimits(linger_seconds=0.05)) as server:
         answer = await exchange(server, framing)
         assert answer.startswith(b"HTTP/1.0 400 ")
-        assert server.http.webhook_handler.answered == 0
+        assert server.webhook_handler.answered == 0
     assert caplog.records == []
 
 
@@ -291,7 +291,7 @@ async def test_the_webhook_route_accepts_only_post(method: str, path: str) -> No
         answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 405 ")
         assert b"\r\nAllow: POST\r\n" in answer
-        assert server.http.webhook_handler.answered == 0
+        assert server.webhook_handler.answered == 0
 
 
 @pytest.mark.parametrize(
