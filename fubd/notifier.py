@@ -197,7 +197,7 @@ class Notifier:
 
 def document(alert: Alert) -> dict[str, object]:
     """Give what is posted: `text` for people, the rest for programs. A repetition bears the same `id`."""
-    told = alert.told
+    told = alert.content
     if told["kind"] == "mode":
         severity = "critical" if told["mode"] == "failover" else "info"
         return {"text": _text_of_mode(told), "id": alert.id, "severity": severity, **told}

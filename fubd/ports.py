@@ -425,9 +425,6 @@ class StateStore(Protocol):
     async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         """Give up hints that will never be answered."""
 
-    async def highest_person_id(self) -> int:
-        """Give the highest id known, 0 for none."""
-
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         """Take or renew the lease by the database's clock; gives the fencing token, None when another holds it."""
 

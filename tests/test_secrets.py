@@ -104,14 +104,14 @@ async def test_while_the_server_is_not_to_be_trusted(empty_database: str, tmp_pa
         own = tmp_path / str(number)
         own.mkdir()
         async with behind_tls(empty_database, authority, name, expired=expired) as url:
-            await _told(_url("localhost", parse(url).port), own, "is not to be trusted", DATABASE_CA_CERT=certificate)
+            await _told(_url("localhost", parse(url).port), own, "is not trusted", DATABASE_CA_CERT=certificate)
 
     async with Proxy(empty_database) as proxy, asyncio.TaskGroup() as group:
         group.create_task(refused(1, "localhost", str(file)))
         group.create_task(refused(2, "localhost", other.cert_pem.bytes().decode()))
         group.create_task(refused(3, "elsewhere.example", ours))
         group.create_task(refused(4, "localhost", ours, expired=True))
-        group.create_task(_told(_url("127.0.0.1", proxy.port), tmp_path, "speaks no TLS, which is required", DATABASE_CA_CERT=ours))
+        group.create_task(_told(_url("127.0.0.1", proxy.port), tmp_path, "offers no TLS, which is required", DATABASE_CA_CERT=ours))
 
 
 @pytest.mark.parametrize("as_file", [True, False], ids=["a file", "PEM text"])

@@ -14,7 +14,7 @@ from fubd.commands.session import configured, database
 from fubd.core.text import format_count
 from fubd.settings import Settings
 from fubd.store import Pool, adoption
-from fubd.store.adoption import AdoptionRefused, Plan
+from fubd.store.adoption import AdoptionPlan, AdoptionRefused
 
 _NOTHING_TO_DO = {
     "missing": "there is no table public.stage_changes in this database: nothing to adopt. The daemon makes its own at its first start.",
@@ -35,25 +35,25 @@ async def _work(settings: Settings, screen: Screen, *, undo: bool, agreed: bool,
     async with AsyncExitStack() as stack:
         pool = Pool(await stack.enter_async_context(database(settings)), size=1)
         stack.push_async_callback(pool.close)
-        state = await adoption.state(pool)
+        state = await adoption.table_state(pool)
         if undo and state != "adopted":
             raise AdoptionRefused("public.stage_changes was not taken over here, so there is nothing to give back")
         if undo:
             return await _undo(pool, screen, agreed=agreed, ask=ask)
-        plan = await adoption.look(pool, settings.columns) if state == "older" else None
+        plan = await adoption.plan_adoption(pool, settings.columns) if state == "older" else None
         if plan is None:
             screen.say(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
             return 0
         return await _adopt(pool, settings, plan, screen, agreed=agreed, ask=ask)
 
 
-async def _adopt(pool: Pool, settings: Settings, plan: Plan, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None) -> int:
+async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None) -> int:
     _show(plan, screen)
     if plan.obstacles:
         return 1
     if not _may(screen, "Go ahead?", agreed=agreed, ask=ask):
         return 1
-    proof = await adoption.adopt(pool, settings.columns, shown=plan, told=screen.note)
+    proof = await adoption.adopt(pool, settings.columns, plan=plan, on_step=screen.note)
     screen.say()
     screen.say("The proof, over every column the table had:", "bold")
     for name, shown in (("before", proof.before), ("the copy", proof.copy), ("after", proof.after)):
@@ -67,22 +67,22 @@ async def _undo(pool: Pool, screen: Screen, *, agreed: bool, ask: Callable[[str]
     screen.say("public.stage_changes is given back as it was, and the schema fubd with all that is in it is removed.", "bold")
     if not _may(screen, "Go ahead?", agreed=agreed, ask=ask):
         return 1
-    proof = await adoption.undo(pool, told=screen.note)
+    proof = await adoption.undo(pool, on_step=screen.note)
     screen.say(f"  before  {proof.before.rows:,} rows, sha256 {proof.before.digest[:_SHOWN_DIGITS]}")
     screen.say(f"  after   {proof.after.rows:,} rows, sha256 {proof.after.digest[:_SHOWN_DIGITS]}")
-    since = "as on the day it was adopted" if proof.as_found else "with what other writers have added or changed since"
+    since = "as on the day it was adopted" if proof.is_unchanged else "with what other writers have added or changed since"
     screen.say(f"Given back: {format_count(proof.after.rows, 'row')}, {since}.", "bold green")
     return 0
 
 
-def _show(plan: Plan, screen: Screen) -> None:
+def _show(plan: AdoptionPlan, screen: Screen) -> None:
     screen.say(f"public.stage_changes holds {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold")
     screen.say("No existing row is changed, and no existing column's type or name.")
     if plan.obstacles:
         screen.say()
         screen.say("It cannot be taken over as it is:", "bold red")
         for number, obstacle in enumerate(plan.obstacles, 1):
-            screen.say(f"{number}. {obstacle.why}", "red")
+            screen.say(f"{number}. {obstacle.reason}", "red")
             for line in f"{obstacle.statement};".splitlines():
                 screen.say(f"   {line}")
         screen.say("Nothing was changed. Do this, and run adopt again.")
@@ -91,7 +91,7 @@ def _show(plan: Plan, screen: Screen) -> None:
     screen.say(
         "The plan, all of it in one transaction; others can read the table but for the last part, and write to it after that:", "bold"
     )
-    steps = [f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy", *(step.what for step in plan.steps)]
+    steps = [f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy", *(step.description for step in plan.steps)]
     steps += ["make the schema fubd, and fubd's views in public", "try what the daemon will do, and take that back"]
     steps += ["prove by count and hash that no row was lost or changed"]
     for number, step in enumerate(steps, 1):

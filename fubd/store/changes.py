@@ -33,33 +33,36 @@ class ChangeReader:
             safe_id = await self._update_safe_id(connection, table)
             if safe_id <= after:
                 return []
-            return _shown(await connection.fetch(table.statement("reads/changes_page"), after, safe_id, limit))
+            return _shown(await table.query("reads/changes_page").fetch(connection, after=after, safe_id=safe_id, limit=limit))
 
     async def by_ids(self, ids: Sequence[int]) -> list[ShownRow]:
         """Return the rows with these ids, ascending; ids without a row are left out."""
         async with self._reading() as (connection, table):
-            return _shown(await connection.fetch(table.statement("reads/changes_by_ids"), list(ids)))
+            return _shown(await table.query("reads/changes_by_ids").fetch(connection, ids=list(ids)))
 
     async def recent(self, limit: int) -> list[ShownRow]:
         """Return the latest rows, newest first."""
         async with self._reading() as (connection, table):
-            return _shown(await connection.fetch(table.statement("reads/changes_recent"), limit))
+            return _shown(await table.query("reads/changes_recent").fetch(connection, limit=limit))
 
     async def last_correction_id(self) -> int:
         """Return the id of the newest correction, 0 for none."""
         async with self._pool.reading() as connection:
-            return int(await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.correction"))
+            row = await statements.query("reads/last_correction_id").fetchrow(connection)
+            return int(row["id"])
 
     async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
         """Return corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row."""
         async with self._pool.reading() as connection:
-            return [(row["id"], row["change_id"]) for row in await connection.fetch(statements.text("reads/corrections"), after, limit)]
+            rows = await statements.query("reads/corrections").fetch(connection, after=after, limit=limit)
+            return [(row["id"], row["change_id"]) for row in rows]
 
     async def counts_by_source(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
         """Count the rows received since `start`, by source and bucket."""
         counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
         async with self._pool.reading() as connection:
-            for row in await connection.fetch(statements.text("reads/change_counts"), start, float(bucket_seconds)):
+            rows = await statements.query("reads/change_counts").fetch(connection, since=start, bucket_seconds=bucket_seconds)
+            for row in rows:
                 if 0 <= row["bucket"] < buckets:
                     counts[row["source"]][row["bucket"]] += row["changes"]
         return counts
@@ -77,8 +80,8 @@ class ChangeReader:
 
     async def _update_safe_id(self, connection: asyncpg.Connection, table: StageChangesTable) -> int:
         """Read the safe id. It never goes back, although a new writer may announce a lower id than it will draw."""
-        found = await connection.fetchval(statements.text("reads/safe_id"), table.sequence)
-        self._safe_id = max(self._safe_id, found)
+        row = await statements.query("reads/safe_id").fetchrow(connection, sequence=table.sequence)
+        self._safe_id = max(self._safe_id, row["safe_id"])
         return self._safe_id
 
 

@@ -1,7 +1,7 @@
-"""What asyncpg, a pooler and the network raise, sorted by its remedy: Unavailable (try again), Malformed (this data can never be written).
+"""Translates what asyncpg, a pooler and the network raise into fubd's errors: Unavailable (try again) or Malformed (never storable).
 
-Poolers say most of what troubles them as internal errors (SQLSTATE XX000) with the cause in the text alone, so the text is looked at too.
-No text of theirs is repeated: it may hold names of users and hosts.
+Poolers report most faults as internal errors (SQLSTATE XX000) with the cause only in the text, so the text is searched too. The text itself
+is never repeated: it may contain names of users and hosts. Messages name the database by host, port and name.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -16,39 +18,47 @@ import asyncpg
 from fubd.errors import Malformed, Unavailable
 
 _SOON_SECONDS = 5.0
-# Ten refused log-ins within 150 s lock a client out for 120 s (Supavisor).
+# Supavisor locks a client out for 120 s after ten refused logins within 150 s.
 _LOCKED_OUT_SECONDS = 120.0
 
 
 class LoginRefused(Unavailable):
-    """The server or a pooler let us not in. Trying again at once would make it worse: some lock out who is refused too often."""
+    """The server or a pooler refused the login. An immediate retry makes it worse: some lock out a client after several refusals."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
-    """What is said in its place, whether a log-in was refused, and for how long it is better to wait."""
+class _Fault:
+    """A message with {database} for the place, whether a login was refused, and the advised delay in seconds."""
 
-    said: str
+    message: str
     login: bool = False
     retry_after: float | None = None
 
-    def error(self) -> Unavailable:
-        """Give the error by remedy."""
-        return (LoginRefused if self.login else Unavailable)(self.said, retry_after=self.retry_after)
+    def error(self, place: str) -> Unavailable:
+        """Return the exception to raise."""
+        message = self.message.format(database=f"the database at {place}")
+        return (LoginRefused if self.login else Unavailable)(message, retry_after=self.retry_after)
 
 
-_NO_ENTRY = _Trouble("the database refused the user or the password of DATABASE_URL", login=True)
-_NO_DATABASE = _Trouble("the database named in DATABASE_URL does not exist")
-_LOCKED_OUT = _Trouble("the pooler lets nobody in for a while, after too many refused log-ins", login=True, retry_after=_LOCKED_OUT_SECONDS)
-_NO_TENANT = _Trouble("the pooler knows no such user; on Supabase it is postgres.PROJECT, as its dashboard shows it", login=True)
-_MAY_NOT = _Trouble("the user of DATABASE_URL may not do this in the database: `python -m fubd check` says what it needs")
-_READ_ONLY = _Trouble("the database can only be read: set DATABASE_URL to the primary server, with a role that may write")
-_FULL = _Trouble("there is no room for another connection to the database", retry_after=_SOON_SECONDS)
-_NO_SERVER = _Trouble("the pooler has no connection to the database", retry_after=_SOON_SECONDS)
-_STARTING = _Trouble("the database is starting up or shutting down", retry_after=_SOON_SECONDS)
+_BAD_CREDENTIALS = _Fault("{database} refused the user or the password of DATABASE_URL", login=True)
+_NO_DATABASE = _Fault("{database} does not exist: correct the name in DATABASE_URL, or create it")
+_LOCKED_OUT = _Fault(
+    "the pooler of {database} accepts no logins for about two minutes, after too many refused ones",
+    login=True,
+    retry_after=_LOCKED_OUT_SECONDS,
+)
+_NO_TENANT = _Fault(
+    "the pooler of {database} does not know the user of DATABASE_URL; on Supabase it is postgres.PROJECT, as its dashboard shows it",
+    login=True,
+)
+_NOT_ALLOWED = _Fault("the user of DATABASE_URL lacks a privilege in {database}: `python -m fubd check` shows what it needs")
+_READ_ONLY = _Fault("{database} can only be read: set DATABASE_URL to the primary server, with a role that may write")
+_FULL = _Fault("{database} accepts no further connection", retry_after=_SOON_SECONDS)
+_NO_SERVER = _Fault("the pooler of {database} has no connection to its server", retry_after=_SOON_SECONDS)
+_STARTING = _Fault("{database} is starting up or shutting down", retry_after=_SOON_SECONDS)
 
-# The first whose word occurs in the text of an internal error, in lower case. Codes and texts are Supavisor's and PgBouncer's.
-_SAID: tuple[tuple[str, _Trouble], ...] = (
+# Words in the lower-case text of an internal error; the first that occurs decides. Codes and texts are Supavisor's and PgBouncer's.
+_MESSAGES: tuple[tuple[str, _Fault], ...] = (
     ("ecircuitbreaker", _LOCKED_OUT),
     ("circuit breaker", _LOCKED_OUT),
     ("too many authentication", _LOCKED_OUT),
@@ -61,9 +71,9 @@ _SAID: tuple[tuple[str, _Trouble], ...] = (
     ("no more connections allowed", _FULL),
     ("too many connections", _FULL),
     ("no such database", _NO_DATABASE),
-    ("password", _NO_ENTRY),
-    ("auth", _NO_ENTRY),
-    ("sasl", _NO_ENTRY),
+    ("password", _BAD_CREDENTIALS),
+    ("auth", _BAD_CREDENTIALS),
+    ("sasl", _BAD_CREDENTIALS),
     ("echeckouttimeout", _NO_SERVER),
     ("unable to check out", _NO_SERVER),
     ("edbhandlerexited", _NO_SERVER),
@@ -75,69 +85,77 @@ _SAID: tuple[tuple[str, _Trouble], ...] = (
     ("query_wait_timeout", _NO_SERVER),
     ("shutting down", _STARTING),
 )
-# SQLSTATEs that say enough by themselves.
+# SQLSTATEs that identify the fault by themselves.
 _CODES = {
-    "28P01": _NO_ENTRY,
-    "28000": _NO_ENTRY,
+    "28P01": _BAD_CREDENTIALS,
+    "28000": _BAD_CREDENTIALS,
     "3D000": _NO_DATABASE,
-    "42501": _MAY_NOT,
+    "42501": _NOT_ALLOWED,
     "25006": _READ_ONLY,
     "53300": _FULL,
     "57P01": _STARTING,
     "57P02": _STARTING,
     "57P03": _STARTING,
 }
-# What no later try can change: a value that its type, a constraint or an index does not take.
-_UNFIT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
-# What poolers use for whatever it is: internal error, protocol violation, connection exception.
-_VAGUE = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
+# A retry cannot help: a type, a constraint or an index refuses the value.
+_REFUSED_VALUE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+# Poolers use these for any fault: internal error, protocol violation, connection exception.
+_UNSPECIFIC = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
 
 
-class SortedErrors:
-    """Turn what the driver raises into the errors named by remedy."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Raise the error by remedy in place of the driver's."""
-        if isinstance(error, _UNFIT):
-            raise Malformed(f"the database cannot hold this: {type(error).__name__}") from None
-        if isinstance(error, asyncpg.PostgresError):
-            raise _of_server(error).error() from None
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-            raise Unavailable(f"the connection to the database was lost ({type(error).__name__})") from None
-        if isinstance(error, TimeoutError):
-            raise Unavailable("the database did not answer in time") from None
-        if isinstance(error, OSError):
-            raise Unavailable(_of_network(error)) from None
+# OpenSSL's reasons for a handshake that failed because the server is limited to older versions than ours.
+_OLD_TLS = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 
 
-def _of_server(error: asyncpg.PostgresError) -> _Trouble:
+@contextmanager
+def translate_errors(place: str) -> Iterator[None]:
+    """Raise fubd's errors in place of the driver's and the network's. `place` is the database's host, port and name."""
+    try:
+        yield
+    except _REFUSED_VALUE as error:
+        raise Malformed(f"the database refused a value ({_refusal(error)})") from None
+    except asyncpg.PostgresError as error:
+        raise _of_server(error).error(place) from None
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise Unavailable(f"the connection to the database at {place} was lost ({type(error).__name__})") from None
+    except TimeoutError:
+        raise Unavailable(f"the database at {place} did not answer in time") from None
+    except OSError as error:
+        raise Unavailable(f"the database at {place} {_of_network(error)}") from None
+
+
+def _refusal(error: asyncpg.PostgresError) -> str:
+    where = [f"{kind} {name}" for kind, name in (("constraint", error.constraint_name), ("table", error.table_name)) if name]
+    return ", ".join([type(error).__name__, *where])
+
+
+def _of_server(error: asyncpg.PostgresError) -> _Fault:
     code = error.sqlstate or ""
     if code in _CODES:
         return _CODES[code]
-    if code in _VAGUE:
+    if code in _UNSPECIFIC:
         text = str(error).lower()
-        for word, trouble in _SAID:
+        for word, fault in _MESSAGES:
             if word in text:
-                return trouble
-    return _Trouble(f"the database could not do it now ({code or 'no code'} {type(error).__name__})")
+                return fault
+    return _Fault(f"{{database}} could not run a statement now ({code or 'no code'} {type(error).__name__})")
 
 
 def _of_network(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the database's certificate is not to be trusted ({error.verify_message})"
+        return f"has a certificate that is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        return "the database speaks no TLS that we do"
+        if error.reason in _OLD_TLS:
+            return "offers only TLS versions below 1.2"
+        return f"failed the TLS handshake ({error.reason or type(error).__name__})"
     if isinstance(error, ConnectionError) and "rejected SSL" in str(error):
-        return "the database speaks no TLS, which is required"
-    return f"the database cannot be reached ({_cause(error)})"
+        return "offers no TLS, which is required"
+    return f"cannot be reached ({_cause(error)})"
 
 
 def _cause(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "its host's name is not known, or no name server answers"
+        return "its host name is not known, or no name server answers"
     if error.errno is None:
         return "the connection was cut" if isinstance(error, ConnectionError) else "none of its addresses answers"
     # The system's own words for the number: what asyncio adds to them names the address.

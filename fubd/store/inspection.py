@@ -1,4 +1,4 @@
-"""What `check` asks of the database: how it is reached, what schema stands there, and to whom it is open. Nothing is changed."""
+"""What `check` reads from the database: how it is reached, which schema it has, and who can reach fubd's objects. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import asyncpg
 
 from fubd.store import statements
 from fubd.store.dsn import Dsn
-from fubd.store.errors import SortedErrors
-from fubd.store.migrations import SchemaRefused, examine_applied
-from fubd.store.pool_mode import PoolMode, find_pooling
+from fubd.store.errors import translate_errors
+from fubd.store.migrations import SchemaRefused, count_missing
+from fubd.store.pool_mode import PoolMode, detect_pool_mode
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
@@ -21,7 +21,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class Schema(StrEnum):
-    """What stands there. `OLDER`: a table of the older scripts. `BEHIND`: migrations are to come. `REFUSED`: of another version."""
+    """The state of the schema. `OLDER`: a table of the older scripts. `BEHIND`: migrations are missing. `REFUSED`: another version's."""
 
     EMPTY = "empty"
     OLDER = "older"
@@ -32,7 +32,7 @@ class Schema(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExposedObject:
-    """Something that web clients can reach: a table, view or sequence; `roles` that reach it, `holders` whose privileges let them.
+    """A table, view or sequence that web clients can reach, by these `roles`, through the privileges of these `holders`.
 
     Without a holder the roles are members of the `owner`.
     """
@@ -44,8 +44,8 @@ class ExposedObject:
     owner: str
 
     @property
-    def closing(self) -> str:
-        """Give the statement that closes it."""
+    def closing_statement(self) -> str:
+        """The statement that closes it."""
         if not self.holders:
             return f"REVOKE {self.owner} FROM {', '.join(self.roles)}"
         return f"REVOKE ALL ON {'SEQUENCE' if self.kind == 'sequence' else 'TABLE'} {self.name} FROM {', '.join(self.holders)}"
@@ -53,58 +53,62 @@ class ExposedObject:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseInspection:
-    """One look. `version` as in 15. `encrypted` is the server's own word, of the connection that it sees: behind a pooler, the pooler's.
+    """What was found. `version` is the major one. `encrypted` is the server's view of its own connection: behind a pooler, the pooler's.
 
-    `read_only`: nothing can be written (a standby, or so set). `may_make`: we could make the schema. `refusal`: why the schema is refused.
-    `adopted`: the table was taken over. `foreign`: rows that other writers have added since fubd's schema was made.
+    `read_only`: a standby, or configured so. `may_create`: the user may create the schema. `refusal`: why the schema is refused.
+    `foreign_rows`: rows that other writers have added since fubd's schema was made.
     """
 
     version: int
-    pooling: PoolMode
+    pool_mode: PoolMode
     encrypted: bool
     read_only: bool
     schema: Schema
     refusal: str | None
-    may_make: bool
+    may_create: bool
     adopted: bool
-    foreign: int
+    foreign_rows: int
     exposed: tuple[ExposedObject, ...]
 
 
-async def examine(dsn: Dsn) -> DatabaseInspection:
-    """Look at the database. Raises Unavailable."""
+async def inspect(dsn: Dsn) -> DatabaseInspection:
+    """Inspect the database. Raises Unavailable."""
     arguments = {**dsn.connect_arguments(), "timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS, "statement_cache_size": 0}
-    with SortedErrors():
+    with translate_errors(dsn.place):
         connection = await asyncpg.connect(**arguments)
         try:
-            pooling = await find_pooling(connection, partial(asyncpg.connect, **arguments))
-            # In one transaction, so that a pooler gives us one server for all of it.
+            pool_mode = await detect_pool_mode(connection, partial(asyncpg.connect, **arguments))
+            # In one transaction, so that a pooler uses one server for all of it.
             async with connection.transaction(readonly=True):
-                return await _look(connection, pooling)
+                return await _inspect(connection, pool_mode)
         finally:
             await connection.close(timeout=_CLOSE_SECONDS)
 
 
-async def _look(connection: asyncpg.Connection, pooling: PoolMode) -> DatabaseInspection:
-    row = await connection.fetchrow(statements.text("check/database"))
+async def _inspect(connection: asyncpg.Connection, pool_mode: PoolMode) -> DatabaseInspection:
+    row = await statements.query("check/database").fetchrow(connection)
     schema, refusal = Schema.READY, None
     try:
-        missing = await examine_applied(connection)
+        missing = await count_missing(connection)
     except SchemaRefused as error:
         missing, schema, refusal = 0, Schema.REFUSED, str(error)
     if missing:
-        schema = Schema.BEHIND if row["made"] else Schema.OLDER if row["table_there"] else Schema.EMPTY
-    # Tables of a schema that is not this version's may not be there.
-    ready = schema is Schema.READY
+        schema = Schema.BEHIND if row["has_migration_table"] else Schema.OLDER if row["has_product_table"] else Schema.EMPTY
+    adopted, foreign_rows = False, 0
+    # The schema of another version may lack these tables.
+    if schema is Schema.READY:
+        adopted = (await statements.query("adopt/is_adopted").fetchrow(connection))["is_adopted"]
+        foreign_rows = (await statements.query("check/count_foreign_rows").fetchrow(connection))["rows"]
+    exposed = await statements.query("check/exposure").fetch(connection)
     return DatabaseInspection(
         version=row["version"],
-        pooling=pooling,
+        pool_mode=pool_mode,
         encrypted=row["encrypted"],
         read_only=row["read_only"],
         schema=schema,
         refusal=refusal,
-        may_make=row["may_make"],
-        adopted=ready and await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.adoption)"),
-        foreign=await connection.fetchval("SELECT count(*) FROM fubd.foreign_row") if ready else 0,
-        exposed=tuple(ExposedObject(**dict(thing)) for thing in await connection.fetch(statements.text("check/exposure"))),
+        may_create=row["may_create"],
+        adopted=adopted,
+        foreign_rows=foreign_rows,
+        exposed=tuple(ExposedObject(**dict(found)) for found in exposed),
     )

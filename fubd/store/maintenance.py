@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fubd.store import statements
-from fubd.store.adoption.foreign import count_foreign
+from fubd.store.adoption.foreign import count_foreign_rows
 from fubd.store.pool import Pool
 
 
@@ -28,22 +28,18 @@ class Maintenance:
     async def save_settings(self, values: Mapping[str, float]) -> None:
         """Save the settings that the views in the database use."""
         async with self._pool.transaction() as connection:
-            await connection.execute(
-                "INSERT INTO fubd.setting AS s (name, value) SELECT * FROM unnest($1::text[], $2::float8[])"
-                " ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value",
-                list(values),
-                list(values.values()),
-            )
+            await statements.query("state/save_settings").execute(connection, names=list(values), values=list(values.values()))
 
     async def count_chain_violations(self) -> int:
         """Count our rows whose stage_from is not the stage_to of the row before."""
         async with self._pool.reading() as connection:
-            return int(await connection.fetchval(statements.text("reads/count_chain_violations")))
+            row = await statements.query("reads/count_chain_violations").fetchrow(connection)
+            return int(row["violations"])
 
     async def count_foreign_rows(self) -> int:
         """Return how many rows another writer added since the last call of any instance, and have their people read again."""
         async with self._pool.transaction() as connection:
-            return await count_foreign(connection)
+            return await count_foreign_rows(connection)
 
     async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
         """Remove raw deliveries older than this, at most `limit`; the newest, and the newest stage event, always stay.
@@ -51,15 +47,7 @@ class Maintenance:
         Deliveries of another process stay a day longer: a running process prunes its own, and subtracts them from its balance.
         """
         async with self._pool.transaction() as connection:
-            row = await connection.fetchrow(
-                "WITH old AS (SELECT id FROM fubd.delivery WHERE received_at < now() - make_interval(secs => $1 * 86400)"
-                " AND (instance = $3 OR received_at < now() - make_interval(secs => ($1 + 1) * 86400))"
-                " AND id < (SELECT max(id) FROM fubd.delivery)"
-                " AND id <> coalesce((SELECT max(id) FROM fubd.delivery WHERE event = 'peopleStageUpdated'), 0) ORDER BY id LIMIT $2),"
-                " gone AS (DELETE FROM fubd.delivery d USING old WHERE d.id = old.id RETURNING d.instance)"
-                " SELECT count(*) AS removed, count(*) FILTER (WHERE instance = $3) AS own FROM gone",
-                older_than_days,
-                limit,
-                self._instance,
+            row = await statements.query("state/prune_deliveries").fetchrow(
+                connection, older_than_days=older_than_days, limit=limit, instance=self._instance
             )
             return Pruned(row["removed"], row["own"])

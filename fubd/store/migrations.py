@@ -1,4 +1,4 @@
-"""Bring a database to this version's schema: numbered, hashed, append-only, all in one transaction under one lock."""
+"""Brings a database to this version's schema by numbered, hashed, append-only migrations, all in one transaction under one lock."""
 
 from __future__ import annotations
 
@@ -8,98 +8,104 @@ from collections.abc import Mapping
 import asyncpg
 
 from fubd.errors import UserError
-from fubd.store import statements
+from fubd.store import stage_changes, statements
+from fubd.store.quoting import quote_identifier
 
-# Drawn once at random; transaction-level, so it works through a transaction pooler too.
-LOCK = 0x66756264_0001
-# The migration that makes the product table. Where that was taken over from older scripts it counts as applied.
+# The key of the advisory lock: 'fubd' in ASCII, and a number.
+_LOCK_KEY = 0x66756264_0001
+# The migration that makes the product table. In an adopted database it counts as applied.
 PRODUCT = 2
 
-_NOT_OURS = (
-    "the table public.stage_changes was made by something else and fubd writes nothing into it: "
+_NOT_ADOPTED = (
+    "the table public.stage_changes was not made by fubd, so fubd does not write into it: "
     "run `python -m fubd adopt` to take it over (it shows its plan first)"
 )
 
 
 class SchemaRefused(UserError):
-    """The database's schema is not one this version may touch; the message says what to do."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    """The database's schema is one that this version must not change; the message says what to do."""
 
 
 async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] | None = None) -> None:
-    """Apply what is missing. Safe to run by several at once and any number of times.
+    """Apply the missing migrations and add the missing columns of FUBD_COLUMNS. Several processes may do so at once, any number of times.
 
-    `columns`: FUBD_COLUMNS, made where missing. Raises SchemaRefused for a newer schema, a changed migration, or a foreign table.
+    Raises SchemaRefused for a newer schema, for a migration that was changed, and for a table that fubd did not make.
     """
     async with connection.transaction():
-        await connection.execute("SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '60s'; SET LOCAL client_min_messages = warning")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        await connection.execute(statements.text("state/begin_migration"))
+        await lock(connection)
         applied = await _applied(connection)
         known = statements.migrations()
         _refuse_unknown(applied, known)
-        if not applied and await connection.fetchval("SELECT to_regclass('public.stage_changes') IS NOT NULL"):
-            raise SchemaRefused(_NOT_OURS)
+        if not applied and await has_product_table(connection):
+            raise SchemaRefused(_NOT_ADOPTED)
         missing = [migration for migration in known if migration[0] not in applied]
         for number, name, text in missing:
             await apply(connection, number, name, text)
         if missing:
             await connection.execute(statements.text("state/secure"))
-        await _make_columns(connection, columns or {})
+        await _add_columns(connection, columns or {})
+
+
+async def lock(connection: asyncpg.Connection) -> None:
+    """Wait until no other process migrates, and let none begin before the transaction ends."""
+    await statements.query("state/lock_migrations").execute(connection, key=_LOCK_KEY)
 
 
 async def apply(connection: asyncpg.Connection, number: int, name: str, text: str) -> None:
-    """Run one migration and note it, in the caller's transaction."""
-    await connection.execute("CREATE SCHEMA IF NOT EXISTS fubd")
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS fubd.migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,"
-        " applied_at timestamptz NOT NULL DEFAULT now())"
-    )
+    """Run one migration and record it, in the caller's transaction."""
+    await connection.execute(statements.text("state/create_migration_table"))
     await connection.execute(text)
-    await note(connection, number, name, text)
+    await record(connection, number, name, text)
 
 
-async def note(connection: asyncpg.Connection, number: int, name: str, text: str) -> None:
-    """Note a migration as applied, in the caller's transaction."""
-    await connection.execute("INSERT INTO fubd.migration (number, name, sha256) VALUES ($1, $2, $3)", number, name, digest(text))
+async def record(connection: asyncpg.Connection, number: int, name: str, text: str) -> None:
+    """Record a migration as applied, in the caller's transaction."""
+    await statements.query("state/insert_migration").execute(connection, number=number, name=name, sha256=_digest(text))
 
 
-def digest(text: str) -> str:
-    """Give the hash a migration is known by."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-async def unready(connection: asyncpg.Connection) -> str | None:
-    """Say why the schema is not this version's and what to do, or None when it is."""
+async def not_ready_reason(connection: asyncpg.Connection) -> str | None:
+    """Return why the schema is not this version's and what to do; None when it is."""
     applied = await _applied(connection)
-    known = {number: digest(text) for number, _, text in statements.migrations()}
+    known = {number: _digest(text) for number, _, text in statements.migrations()}
     if applied == known:
         return None
-    if not applied and await connection.fetchval("SELECT to_regclass('public.stage_changes') IS NOT NULL"):
-        return _NOT_OURS
+    if not applied and await has_product_table(connection):
+        return _NOT_ADOPTED
     if set(applied) < set(known):
-        state = "older than this fubd" if applied else "not made yet"
-        return f"the schema is {state}: start the daemon once, or run `python -m fubd --poll-only`"
-    return "the schema belongs to another version of fubd: run that one"
+        state = "is older than this fubd" if applied else "does not exist yet"
+        return f"the schema {state}: start the daemon once, or run `python -m fubd --poll-only`"
+    return "the schema belongs to another version of fubd: run that version"
 
 
-async def examine_applied(connection: asyncpg.Connection) -> int:
-    """Count the migrations that are still to come. Raises SchemaRefused where another version's were applied."""
+async def count_missing(connection: asyncpg.Connection) -> int:
+    """Count the migrations that are not applied yet. Raises SchemaRefused where another version's were applied."""
     applied = await _applied(connection)
     known = statements.migrations()
     _refuse_unknown(applied, known)
     return sum(number not in applied for number, _, _ in known)
 
 
+async def has_product_table(connection: asyncpg.Connection) -> bool:
+    """Return whether public.stage_changes exists."""
+    row = await statements.query("adopt/existing_tables").fetchrow(connection)
+    return bool(row["has_product_table"])
+
+
+async def has_migration_table(connection: asyncpg.Connection) -> bool:
+    """Return whether any migration of fubd was ever applied."""
+    row = await statements.query("adopt/existing_tables").fetchrow(connection)
+    return bool(row["has_migration_table"])
+
+
 async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
-    if not await connection.fetchval("SELECT to_regclass('fubd.migration') IS NOT NULL"):
+    if not await has_migration_table(connection):
         return {}
-    return {row["number"]: row["sha256"] for row in await connection.fetch("SELECT number, sha256 FROM fubd.migration")}
+    return {row["number"]: row["sha256"] for row in await statements.query("state/applied_migrations").fetch(connection)}
 
 
 def _refuse_unknown(applied: dict[int, str], known: list[tuple[int, str, str]]) -> None:
-    ours = {number: digest(text) for number, _, text in known}
+    ours = {number: _digest(text) for number, _, text in known}
     if newer := sorted(set(applied) - set(ours)):
         raise SchemaRefused(
             f"the database's schema is newer (migration {newer[-1]}) than this fubd knows ({max(ours)}): start the newer version"
@@ -108,16 +114,13 @@ def _refuse_unknown(applied: dict[int, str], known: list[tuple[int, str, str]]) 
         raise SchemaRefused(f"migration {changed[0]} was applied with another text than this fubd has: start the version that applied it")
 
 
-async def _make_columns(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
-    for name in sorted(columns):
-        present = await connection.fetchval(
-            "SELECT true FROM information_schema.columns"
-            " WHERE table_schema = 'public' AND table_name = 'stage_changes' AND column_name = $1",
-            name,
-        )
-        if not present:
-            await connection.execute(f'ALTER TABLE public.stage_changes ADD COLUMN "{name}" text')
-            # A table that was taken over can be given back without it.
-            await connection.execute(
-                "UPDATE fubd.adoption SET facts = jsonb_set(facts, '{added}', facts->'added' || to_jsonb($1::text))", name
-            )
+async def _add_columns(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
+    present = await stage_changes.read_columns(connection) if columns else {}
+    for name in sorted(columns.keys() - present):
+        await connection.execute(f"ALTER TABLE public.stage_changes ADD COLUMN {quote_identifier(name)} text")
+        # Undoing an adoption removes the columns that were added.
+        await statements.query("adopt/add_column").execute(connection, column=name)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Alerts on their way out, as the database keeps them: claimed by one instance at a time, removed once they were taken."""
+"""The outbox of alerts: one instance at a time claims an alert, sends it, and removes it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fubd.store.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert. `told`: what happened, as JSON values; `attempts`: how often it was tried, this time included.
+    """One alert. `content`: what happened, as JSON values; `attempts`: how often it was sent, this time included.
 
-    The names are the person's as last read, None for the mode and for whom nobody has read yet.
+    The names are the person's as last read; None for an alert about the mode, and for a person not read yet.
     """
 
     id: int
-    told: Mapping[str, Any]
+    content: Mapping[str, Any]
     attempts: int
     first_name: str | None
     last_name: str | None
@@ -32,20 +32,20 @@ class Outbox:
         self._pool = pool
 
     async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
-        """Take alerts to be sent now, the oldest of each person; nobody else takes them within that time."""
+        """Return alerts to send now, at most the oldest of each person; no other instance gets them within that time."""
         async with self._pool.transaction() as connection:
-            rows = await connection.fetch(statements.text("alerts/claim"), limit, for_seconds)
-            return [Alert(row["id"], json.loads(row["told"]), row["attempts"], row["first_name"], row["last_name"]) for row in rows]
+            rows = await statements.query("alerts/claim").fetch(connection, limit=limit, for_seconds=for_seconds)
+            return [Alert(row["id"], json.loads(row["content"]), row["attempts"], row["first_name"], row["last_name"]) for row in rows]
 
-    async def settle(self, sent: Sequence[int], later: Mapping[int, float]) -> None:
-        """Remove what was taken, and put off the others by so many seconds."""
+    async def settle(self, sent: Sequence[int], postponed: Mapping[int, float]) -> None:
+        """Remove the alerts that were sent, and postpone the others by so many seconds each."""
         async with self._pool.transaction() as connection:
-            await connection.execute(statements.text("alerts/settle"), list(sent), list(later), list(later.values()))
+            await statements.query("alerts/settle").execute(
+                connection, sent=list(sent), postponed=list(postponed), delays=list(postponed.values())
+            )
 
     async def give_up(self, *, older_than_days: float) -> int:
-        """Remove what nobody has taken for so long; gives how many those were."""
+        """Remove the alerts that could not be sent for so long, and return their number."""
         async with self._pool.transaction() as connection:
-            gone = await connection.fetch(
-                "DELETE FROM fubd.alert WHERE made_at < now() - make_interval(secs => $1 * 86400) RETURNING id", older_than_days
-            )
-            return len(gone)
+            row = await statements.query("alerts/give_up").fetchrow(connection, older_than_days=older_than_days)
+            return int(row["alerts"])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
+
 from fubd.core.reconcile import PersonHistory, Row
 from fubd.core.timeline import Stage
 from fubd.store import statements
@@ -75,29 +77,29 @@ class PeopleReader:
 
     async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
         """Return the stage each of these people is in; people of whom nothing is known are left out."""
-        rows = await self._fetch("reads/current_stages", sorted(person_ids))
+        rows = await self._fetch("reads/current_stages", person_ids=sorted(person_ids))
         return {row["id"]: CurrentStage(Stage(row["stage"], row["stage_id"]), row["gone"]) for row in rows}
 
     async def list_ids(self, after: int, limit: int) -> list[int]:
         """Return ids of known people above `after`, ascending; people marked as gone are left out."""
-        return [row["id"] for row in await self._fetch("reads/known_people", after, limit)]
+        return [row["id"] for row in await self._fetch("reads/known_people", after=after, limit=limit)]
 
     async def sample_ids(self, number: int) -> list[int]:
         """Return the ids of `number` known people, chosen at random."""
-        return [row["id"] for row in await self._fetch("reads/sample_people", min(number, _MAX_LIMIT))]
+        return [row["id"] for row in await self._fetch("reads/sample_people", number=min(number, _MAX_LIMIT))]
 
     async def person(self, person_id: int) -> KnownPerson | None:
         """Return a person as last read; None for an unknown id."""
-        rows = await self._fetch("reads/person", person_id)
+        rows = await self._fetch("reads/person", person_id=person_id)
         return KnownPerson(**dict(rows[0])) if rows else None
 
     async def ignored_claims(self, person_id: int) -> list[IgnoredClaim]:
         """Return a person's claims that make no row because of FUBD_IGNORE_STAGES."""
-        return [IgnoredClaim(**dict(row)) for row in await self._fetch("reads/person_ignored_claims", person_id, _MAX_ROWS)]
+        return [IgnoredClaim(**dict(row)) for row in await self._fetch("reads/person_ignored_claims", person_id=person_id, limit=_MAX_ROWS)]
 
     async def corrections(self, person_id: int) -> list[Correction]:
         """Return what was corrected in a person's rows, oldest first."""
-        rows = await self._fetch("reads/person_corrections", person_id, _MAX_ROWS)
+        rows = await self._fetch("reads/person_corrections", person_id=person_id, limit=_MAX_ROWS)
         return [
             Correction(row["change_id"], row["corrected_at"], json.loads(row["was"]), row["became"] and json.loads(row["became"]))
             for row in rows
@@ -111,7 +113,7 @@ class PeopleReader:
 
     async def foreign_history(self, person_id: int) -> tuple[KnownPerson, PersonHistory] | None:
         """Return the rows of a person known only from an older script's table; None when there are none."""
-        found = await self._fetch("reads/person_foreign_rows", person_id, _MAX_ROWS)
+        found = await self._fetch("reads/person_foreign_rows", person_id=person_id, limit=_MAX_ROWS)
         if not found:
             return None
         rows = tuple(
@@ -124,7 +126,6 @@ class PeopleReader:
         person = KnownPerson(person_id, found[-1]["first_name"], found[-1]["last_name"], None, None, None, None, None, asked_for=False)
         return person, PersonHistory(person_id, None, rows, ())
 
-    async def _fetch(self, name: str, *values: object) -> list[Any]:
+    async def _fetch(self, name: str, **values: object) -> list[asyncpg.Record]:
         async with self._pool.reading() as connection:
-            rows: list[Any] = await connection.fetch(statements.text(name), *values)
-            return rows
+            return await statements.query(name).fetch(connection, **values)

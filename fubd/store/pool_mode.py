@@ -1,8 +1,8 @@
-"""What stands between us and the server: nothing, a pooler of sessions, or one of transactions.
+"""Detects what stands between us and the server: nothing, or a pooler in session or in transaction mode.
 
-The first kind lends us a server for as long as we stay, the second for a transaction at a time. There, a statement that was prepared
-earlier may be another client's by now, so nothing may stay prepared, and even a single statement needs a transaction around it: it is
-prepared in one message and run in the next.
+In session mode a pooler gives us a server for as long as we are connected, in transaction mode for one transaction at a time. Then a
+statement prepared earlier may be on another server, so nothing may stay prepared, and even a single statement needs a transaction around
+it: it is prepared in one message and run in the next.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 import asyncpg
+
+from fubd.store import statements
 
 _CLOSE_SECONDS = 5.0
 
@@ -23,32 +25,32 @@ class PoolMode(StrEnum):
     TRANSACTION = "transaction"
 
 
-async def find_pooling(first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> PoolMode:
-    """Tell by the server processes that answer; `connect` opens a second connection for it. Raises what the driver raises.
+async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> PoolMode:
+    """Return the mode, judged by the server processes that answer. `connect` opens a second connection. Raises the driver's errors.
 
-    A pooler names another process than the one that answers. In transaction mode it lends a server to whoever asks: the one given back
-    last, or each in turn. So two clients are asked now and then twice in a row: with the first kind they meet the same server, with the
-    second one of them meets two, however many there are.
+    A pooler reports another process id than that of the server that answers. In transaction mode it uses for each transaction the server
+    released last, or each server in turn. So two clients ask alternately, and then each again: in the first case both see the same server,
+    in the second at least one of them sees two, however many servers there are.
     """
-    own = await _server_of(first)
+    own = await _server_process(first)
     if own == first.get_server_pid():
         return PoolMode.NONE
     try:
         second = await connect()
     except (asyncpg.PostgresError, OSError, TimeoutError):
-        # No room for a second: what is safe in every mode is safe.
+        # There is no room for a second connection. What works in transaction mode works in every mode.
         return PoolMode.TRANSACTION
     try:
-        again = await _server_of(first)
-        others = await _server_of(second)
-        if again != own or others == own or await _server_of(first) != own or await _server_of(second) != others:
+        again = await _server_process(first)
+        other = await _server_process(second)
+        if again != own or other == own or await _server_process(first) != own or await _server_process(second) != other:
             return PoolMode.TRANSACTION
         return PoolMode.SESSION
     finally:
         await second.close(timeout=_CLOSE_SECONDS)
 
 
-async def _server_of(connection: asyncpg.Connection) -> int:
+async def _server_process(connection: asyncpg.Connection) -> int:
     async with connection.transaction():
-        process: int = await connection.fetchval("SELECT pg_backend_pid()")
-        return process
+        row = await statements.query("check/server_process").fetchrow(connection)
+        return int(row["pid"])

@@ -1,4 +1,4 @@
-"""Deliveries that were genuine and could not be used: what `replay` takes up again."""
+"""Genuine deliveries that could not be used, for `replay`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fubd.store.pool import Pool
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A delivery as it came, with why it could not be used. `received_at` is our clock's."""
+    """A delivery as received; `quarantine` is why it could not be used. `received_at` is our clock's."""
 
     id: int
     key: bytes
@@ -30,30 +30,30 @@ class Quarantine:
     async def count(self) -> int:
         """Count the quarantined deliveries."""
         async with self._pool.reading() as connection:
-            return int(await connection.fetchval("SELECT count(*) FROM fubd.delivery WHERE quarantine IS NOT NULL"))
+            row = await statements.query("reads/count_quarantined").fetchrow(connection)
+            return int(row["deliveries"])
 
     async def after(self, delivery_id: int, limit: int) -> list[Quarantined]:
-        """Give quarantined deliveries with a higher id, in order."""
+        """Return quarantined deliveries with a higher id, in order."""
         async with self._pool.reading() as connection:
-            rows = await connection.fetch(statements.text("reads/quarantined"), delivery_id, limit)
+            rows = await statements.query("reads/quarantined").fetch(connection, after=delivery_id, limit=limit)
             return [Quarantined(**dict(row)) for row in rows]
 
     async def release(self, delivery: Delivery, *, asked_at: datetime) -> bool:
-        """Let a delivery out that is understood and recorded, and have its people read; False when something of it is not recorded.
+        """Release a decoded and recorded delivery and request its people to be refetched; False when a claim of it is not recorded.
 
-        `asked_at` (our clock): rows received from then on are filled by that read.
+        Rows received from `asked_at` (our clock) on are filled by that refetch.
         """
-        told = delivery.content
-        people = sorted(told.person_ids) if isinstance(told, StageEvent | RefetchEvent) else []
+        content = delivery.content
         async with self._pool.transaction() as connection:
-            released = await connection.fetchval(
-                statements.text("state/release_quarantined"),
-                delivery.key,
-                delivery.event_id,
-                delivery.event,
-                people,
-                None if told is None else told.at,
-                told.stage if isinstance(told, StageEvent) else None,
-                asked_at,
+            row = await statements.query("state/release_quarantined").fetchrow(
+                connection,
+                key=delivery.key,
+                event_id=delivery.event_id,
+                event=delivery.event,
+                person_ids=sorted(content.person_ids) if isinstance(content, StageEvent | RefetchEvent) else [],
+                at=None if content is None else content.at,
+                stage=content.stage if isinstance(content, StageEvent) else None,
+                asked_at=asked_at,
             )
-        return bool(released)
+        return bool(row["released"])

@@ -126,7 +126,7 @@ class RecordingTransaction:
             )
             for r, read_at, tag in sorted(facts, key=lambda fact: fact.reading.person_id)
         ]  # fmt: skip
-        statement = self._table.statement("recording/upsert_people", self._columns)
+        statement = self._table.query("recording/upsert_people", self._columns).text
         return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
 
     async def apply_changes(self, change_set: ChangeSet) -> None:
@@ -155,7 +155,7 @@ class RecordingTransaction:
         relinked = [(person_id, claim_to_relink, row.id) for person_id, row, _, claim_to_relink in recorded if claim_to_relink is not None]
         asked = _columns(sorted(change_set.refetches), 5)
         await self._connection.execute(
-            self._table.statement("recording/apply_changes", self._columns),
+            self._table.query("recording/apply_changes", self._columns).text,
             merged,
             forgotten + merged,
             *_columns(corrected, 10),

@@ -1,7 +1,7 @@
-"""The product table as it stands: made by fubd, or an older one that was taken over and keeps the types it has.
+"""The product table as it is: made by fubd, or an older one that was adopted and keeps its own types.
 
-Nothing that is written may fail on an older column or be mangled by it: a name that is too long is cut, any other value that does not fit
-is null there. Both are whole in fubd's own tables.
+A value never fails on an older column: a name that is too long is cut, and any other value that does not fit is stored as null. fubd's own
+tables hold both in full.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import asyncpg
 
 from fubd.store import statements
+from fubd.store.quoting import quote_identifier, quote_literal
 from fubd.store.statements import Query
 
-# Longer than any name of a stage that is read (`fubd.core`).
+# Longer than any stage name that is accepted (`fubd.core`).
 _UNBOUNDED = 10_000
 
 _NAMES = frozenset({"first_name", "last_name", "stage_from", "stage_to", "assigned_user_name"})
@@ -25,9 +26,9 @@ _INSTANTS = frozenset({"timestamp with time zone", "timestamp without time zone"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `type` is information_schema's data_type, `written` what a cast to it says, `otherwise` its default as SQL.
+    """A column. `type` is information_schema's data_type, `sql_type` the type in a cast, `default` an SQL expression.
 
-    `length` is in characters, `precision` in decimal digits of a second; None where there is no such thing.
+    `length` is in characters, `precision` in decimal digits of a second; None where the type has no such limit.
     """
 
     name: str
@@ -36,30 +37,30 @@ class Column:
     length: int | None
     precision: int | None
     required: bool
-    otherwise: str | None
+    default: str | None
     identity: bool
     generated: bool
     domain: bool
-    written: str
+    sql_type: str
 
     @property
     def is_text(self) -> bool:
-        """Tell whether any text goes in as it is, up to the length."""
+        """Whether the column takes any text up to its length unchanged."""
         return not self.domain and (self.type in _TEXT or self.udt == "citext")
 
     @property
     def is_instant(self) -> bool:
-        """Tell whether it holds instants."""
+        """Whether the column holds instants."""
         return not self.domain and self.type in _INSTANTS
 
     @property
     def shown(self) -> str:
-        """Write the column (of alias c) for readers. An instant without a zone, in a table of older scripts, is UTC."""
-        quoted = self.name.replace('"', '""')
-        return f'c."{quoted}" AT TIME ZONE \'UTC\' AS "{quoted}"' if self.type == "timestamp without time zone" else f'c."{quoted}"'
+        """The SQL that selects the column (of alias c) for readers. An instant without a zone, in an older table, is UTC."""
+        quoted = quote_identifier(self.name)
+        return f"c.{quoted} AT TIME ZONE 'UTC' AS {quoted}" if self.type == "timestamp without time zone" else f"c.{quoted}"
 
-    def takes(self, value: str) -> str:
-        """Write a value (SQL, of the type that a table of fubd's own has there) so that this column takes it."""
+    def coerce(self, value: str) -> str:
+        """Return the SQL that makes a value fit this column; `value` is SQL of the type that a fresh table has here."""
         if self.is_instant:
             return value
         if self.name == "raw_payload":
@@ -67,11 +68,12 @@ class Column:
         elif self.udt == "jsonb":
             value = f"to_jsonb({value})"
         if self.is_text:
-            return self._short(value)
-        taken_as_it_is = self.udt == "jsonb" and not self.domain
-        return value if taken_as_it_is else f"fubd.fitted(({value})::text, '{_quoted(self.written)}')::{self.written}"
+            return self._limit_length(value)
+        if self.udt == "jsonb" and not self.domain:
+            return value
+        return f"fubd.fitted(({value})::text, {quote_literal(self.sql_type)})::{self.sql_type}"
 
-    def _short(self, value: str) -> str:
+    def _limit_length(self, value: str) -> str:
         if self.length is None:
             return value
         if self.name in _NAMES:
@@ -81,53 +83,41 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class StageChangesTable:
-    """The product table. `sequence` is what its ids are drawn from, and the seq of claims with them."""
+    """The product table. `sequence` is the sequence of its ids, from which the seq of claims is drawn too."""
 
     columns: Mapping[str, Column]
     sequence: str
 
     @property
     def stage_length(self) -> int:
-        """To how many characters the table cuts the name of a stage."""
+        """The number of characters to which the table cuts a stage name."""
         return min(self.columns[name].length or _UNBOUNDED for name in _STAGES)
 
-    def fitted(self, name: str, value: str, new: bool) -> str:
-        """Write a value as the column takes it. `new`: for a new row, where a default stands in for what a column must have."""
+    def coerce(self, name: str, value: str, new: bool) -> str:
+        """Return the SQL that makes a value fit a column. `new`: for a new row, where the default replaces a null in a NOT NULL column."""
         column = self.columns[name]
-        taken = column.takes(value)
-        return f"coalesce({taken}, {column.otherwise})" if new and column.required and column.otherwise else taken
+        coerced = column.coerce(value)
+        return f"coalesce({coerced}, {column.default})" if new and column.required and column.default else coerced
 
     @property
     def shown(self) -> str:
-        """Write a row (alias c) as JSON text for readers: every column but the evidence, instants in UTC."""
+        """The SQL that selects a row (alias c) as JSON text for readers: every column but the evidence, instants in UTC."""
         columns = ", ".join(column.shown for column in self.columns.values() if column.name != "raw_payload")
         return f"(SELECT row_to_json(shown)::text FROM (SELECT {columns}) shown)"
 
     def query(self, name: str, columns: Mapping[str, str] | None = None) -> Query:
         """Return a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""
         query = statements.query(name)
-        return replace(query, text=statements.with_columns(query.text, columns or {}, self.fitted).replace("{shown}", self.shown))
-
-    def statement(self, name: str, columns: Mapping[str, str] | None = None) -> str:
-        """Give a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""
-        return statements.with_columns(statements.text(name), columns or {}, self.fitted).replace("{shown}", self.shown)
+        return replace(query, text=statements.with_columns(query.text, columns or {}, self.coerce).replace("{shown}", self.shown))
 
 
 async def read(connection: asyncpg.Connection) -> StageChangesTable:
-    """Read how the table looks, once the schema is made."""
+    """Read the table's definition. fubd's schema must exist."""
     columns = await read_columns(connection)
-    sequence = await connection.fetchval(
-        "SELECT d.refobjid::regclass::text FROM pg_depend d JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid"
-        " JOIN pg_class s ON d.refclassid = 'pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'"
-        " WHERE a.adrelid = 'fubd.claim'::regclass"
-    )
-    return StageChangesTable(columns, sequence)
+    row = await statements.query("adopt/sequence").fetchrow(connection)
+    return StageChangesTable(columns, row["sequence"])
 
 
 async def read_columns(connection: asyncpg.Connection) -> dict[str, Column]:
-    """Read the columns, in their order; none when there is no table."""
-    return {row["name"]: Column(**dict(row)) for row in await connection.fetch(statements.text("adopt/columns"))}
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
+    """Read the columns by name, in their order; none when there is no table."""
+    return {row["name"]: Column(**dict(row)) for row in await statements.query("adopt/columns").fetch(connection)}

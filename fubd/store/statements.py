@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 import asyncpg
+
+from fubd.store.quoting import quote_literal
 
 # A parameter, or what may contain something that only looks like one: a string, a quoted name, a comment, a cast.
 _PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|::|:(?P<name>[a-z_][a-z0-9_]*)""")
@@ -25,6 +27,13 @@ class Query:
     name: str
     text: str
     parameters: tuple[str, ...]
+
+    def fill(self, **parts: str) -> Query:
+        """Return the statement with generated SQL in the place of each {part}."""
+        text = self.text
+        for name, part in parts.items():
+            text = text.replace(f"{{{name}}}", part)
+        return replace(self, text=text)
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
         """Return the values in the order of the parameters. Raises TypeError unless each parameter has one and nothing is left over."""
@@ -70,20 +79,20 @@ def parse(name: str, written: str) -> Query:
 
 @cache
 def text(name: str) -> str:
-    """Give the text of `fubd/sql/NAME.sql`."""
+    """Return the text of `fubd/sql/NAME.sql`."""
     return (resources.files("fubd") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """List every statement as FOLDER/NAME; migrations are not among them."""
+    """Return the name of every statement, FOLDER/NAME, without the migrations."""
     folders = (folder for folder in (resources.files("fubd") / "sql").iterdir() if folder.is_dir() and folder.name != "migrations")
     files = (f"{folder.name}/{file.name}" for folder in folders for file in folder.iterdir())
     return tuple(sorted(name.removesuffix(".sql") for name in files if name.endswith(".sql")))
 
 
 def migrations() -> list[tuple[int, str, str]]:
-    """Give number, name and text of each migration, in order."""
+    """Return number, name and text of each migration, in order."""
     folder = resources.files("fubd") / "sql" / "migrations"
     found = []
     for file in folder.iterdir():
@@ -93,25 +102,17 @@ def migrations() -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-def with_columns(statement: str, columns: Mapping[str, str], fitted: Callable[[str, str, bool], str] | None = None) -> str:
-    """Put the columns of FUBD_COLUMNS (column to FUB field; both checked to be plain when read) into a statement.
+def with_columns(statement: str, columns: Mapping[str, str], coerce: Callable[[str, str, bool], str]) -> str:
+    """Return a statement with the columns of FUBD_COLUMNS (column to FUB field, both checked to be plain when the settings are read).
 
-    `fitted` writes a {column: value} as the column takes it, told whether it is for a new row; without it the value is taken as it is.
+    `coerce` is called for each `{column: value}` of the statement with whether it is for a new row; it returns the SQL to write there.
     """
-    names = sorted(columns)
+    values = {name: f"fields->>{quote_literal(columns[name])}" for name in sorted(columns)}
     filled = (
-        statement.replace("{fill_columns}", "".join(f', "{name}" = coalesce({_value(name, "r", columns)}, c."{name}")' for name in names))
-        .replace("{insert_columns}", "".join(f', "{name}"' for name in names))
-        .replace("{insert_values}", "".join(f", {_value(f'new {name}', 'p', columns)}" for name in names))
+        statement.replace(
+            "{fill_columns}", "".join(f', "{name}" = coalesce({{{name}: r.{value}}}, c."{name}")' for name, value in values.items())
+        )
+        .replace("{insert_columns}", "".join(f', "{name}"' for name in values))
+        .replace("{insert_values}", "".join(f", {{new {name}: p.{value}}}" for name, value in values.items()))
     )
-    fit = fitted or _as_it_is
-    return _VALUE.sub(lambda found: fit(found["column"], found["value"], found["new"] is not None), filled)
-
-
-def _value(marked: str, alias: str, columns: Mapping[str, str]) -> str:
-    quoted = columns[marked.removeprefix("new ")].replace("'", "''")
-    return f"{{{marked}: {alias}.fields->>'{quoted}'}}"
-
-
-def _as_it_is(_column: str, value: str, _new: bool) -> str:
-    return value
+    return _VALUE.sub(lambda found: coerce(found["column"], found["value"], found["new"] is not None), filled)

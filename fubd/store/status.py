@@ -9,8 +9,7 @@ from datetime import datetime
 from fubd.core.delivery_attempts import Hour, Others, window_begins
 from fubd.errors import Unavailable
 from fubd.ports import ModeRecord
-from fubd.store import statements
-from fubd.store.migrations import unready
+from fubd.store import migrations, statements
 from fubd.store.pool import Pool
 
 
@@ -61,59 +60,59 @@ class StatusReader:
     async def require_schema(self) -> None:
         """Raise Unavailable, saying what to do, unless the schema is this version's; EmptyDatabase where there is none."""
         async with self._pool.reading() as connection:
-            reason = await unready(connection)
+            reason = await migrations.not_ready_reason(connection)
             if reason is None:
                 return
-            made = "to_regclass('fubd.migration') IS NOT NULL OR to_regclass('public.stage_changes') IS NOT NULL"
-            raise Unavailable(reason) if await connection.fetchval(f"SELECT {made}") else EmptyDatabase(reason)
+            if await migrations.has_migration_table(connection) or await migrations.has_product_table(connection):
+                raise Unavailable(reason)
+            raise EmptyDatabase(reason)
 
     async def mark_start(self) -> None:
         """Note the id above which this process's own deliveries lie; call it before the first of them is stored."""
         async with self._pool.reading() as connection:
-            self._first_delivery = await connection.fetchval("SELECT coalesce(max(id), 0) FROM fubd.delivery")
+            row = await statements.query("reads/last_delivery_id").fetchrow(connection)
+            self._first_delivery = row["id"]
 
     async def summary(self) -> StatusSummary:
         """Return the summary."""
         async with self._pool.reading() as connection:
-            row = await connection.fetchrow(statements.text("reads/status_summary"), self._instance, self._first_delivery)
+            query = statements.query("reads/status_summary")
+            row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
             return StatusSummary(**dict(row))
 
     async def settings(self) -> StatusSettings:
         """Return the settings by which the daemon judges the sources."""
         async with self._pool.reading() as connection:
-            return StatusSettings(**dict(await connection.fetchrow(statements.text("reads/status_settings"))))
+            return StatusSettings(**dict(await statements.query("reads/status_settings").fetchrow(connection)))
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Return the mode changes since then, oldest first, beginning with the mode in force at that instant."""
         async with self._pool.reading() as connection:
-            rows = await connection.fetch(
-                "SELECT mode, reason, delay_seconds, at FROM fubd.mode_change WHERE id >= coalesce("
-                " (SELECT max(id) FROM fubd.mode_change WHERE at <= $1), 0) ORDER BY id DESC LIMIT 500",
-                since,
-            )
+            rows = await statements.query("reads/modes").fetch(connection, since=since)
             return [ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"]) for row in reversed(rows)]
 
     async def is_polled(self) -> bool:
         """Return whether an instance holds the lease."""
         async with self._pool.reading() as connection:
-            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.lease WHERE expires_at > now())"))
+            row = await statements.query("reads/is_polled").fetchrow(connection)
+            return bool(row["is_polled"])
 
     async def blind_seconds(self, since: datetime, until: datetime) -> float | None:
         """Return the seconds between these instants (our clock) in which neither source was alive; None before the first complete poll."""
         async with self._pool.reading() as connection:
-            row = await connection.fetchrow(statements.text("reads/blind_time"), since, until)
+            row = await statements.query("reads/blind_time").fetchrow(connection, since=since, until=until)
             return None if row is None else float(row["seconds"] or 0.0)
 
     async def exchange_delivery_attempts(self, hours: Sequence[Hour], now: datetime) -> Others:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""
         async with self._pool.transaction() as connection:
-            row = await connection.fetchrow(
-                statements.text("state/delivery_attempts"),
-                self._instance,
-                now,
-                [hour.hour for hour in hours],
-                [hour.failed for hour in hours],
-                [hour.taken for hour in hours],
-                window_begins(now),
+            row = await statements.query("state/delivery_attempts").fetchrow(
+                connection,
+                instance=self._instance,
+                now=now,
+                hours=[hour.hour for hour in hours],
+                failed=[hour.failed for hour in hours],
+                taken=[hour.taken for hour in hours],
+                window_begins=window_begins(now),
             )
             return Others(row["failed"], row["taken"], row["until"])

@@ -94,9 +94,9 @@ async def test_explains_whom_only_an_older_script_knew(empty_database: str, tmp_
             " VALUES ('5', 'Ada', NULL, 'Lead', '2026-01-05 10:00', 'wh_old', 'e-5'),"
             " ('5', 'Ada', 'Lead', 'B', '2026-01-05 11:00', 'x', NULL)"
         )
-    plan = await adoption.look(pool, {})
+    plan = await adoption.plan_adoption(pool, {})
     assert plan is not None
-    await adoption.adopt(pool, {}, shown=plan)
+    await adoption.adopt(pool, {}, plan=plan)
     await pool.close()
     shown = await explained(empty_database, tmp_path, "5")
     assert (shown.code, shown.lines[:2]) == (0, ["person 5, Ada", "  stands in B; never read yet"])

@@ -137,10 +137,10 @@ async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str
             await connection.execute(roles.script("role.sql"))
         pool = Pool(roles.dsn("fubd_daemon"), size=1)
         try:
-            plan = await adoption.look(pool, {})
+            plan = await adoption.plan_adoption(pool, {})
             assert plan is not None
             assert plan.obstacles == ()
-            proof = await adoption.adopt(pool, {}, shown=plan)
+            proof = await adoption.adopt(pool, {}, plan=plan)
             assert proof.before == proof.after
             async with roles.as_role("fubd_owner") as connection:
                 await connection.execute(ANOTHER_ROW)

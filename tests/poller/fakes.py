@@ -551,10 +551,6 @@ class Memory:
         for person_id in person_ids:
             self.pending.pop(person_id, None)
 
-    async def highest_person_id(self) -> int:
-        self._reach_database()
-        return max(self.known, default=0)
-
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         raise Unavailable(f"nobody leases in this world: {holder} for {ttl_seconds}")
 

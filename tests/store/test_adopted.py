@@ -33,10 +33,10 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
         await connection.execute(altered or "SELECT")
         if rows:
             await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
-        plan = await adoption.look(pool, COLUMNS)
+        plan = await adoption.plan_adoption(pool, COLUMNS)
         assert plan is not None
         assert plan.obstacles == ()
-        await adoption.adopt(pool, COLUMNS, shown=plan)
+        await adoption.adopt(pool, COLUMNS, plan=plan)
         async with recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as made:
             yield made
             assert await Maintenance(made.pool).count_chain_violations() == 0
@@ -59,7 +59,7 @@ async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
 async def foreign(made: Recorder) -> int:
     """Look for rows of other writers."""
     async with made.pool.connection() as connection:
-        return await adoption.count_foreign(connection)
+        return await adoption.count_foreign_rows(connection)
 
 
 async def script(made: Recorder, rows: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fubd.errors import Unavailable
 from fubd.store import Pool, SchemaRefused, adoption, migrate
-from fubd.store.adoption import AdoptionRefused, Plan
+from fubd.store.adoption import AdoptionPlan, AdoptionRefused
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
 from fubd.store.dsn import Dsn, parse
 from tests.recorder import read, recorder, webhook
@@ -63,16 +63,16 @@ async def pooled(url: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
-async def planned(pool: Pool) -> Plan:
+async def planned(pool: Pool) -> AdoptionPlan:
     """Give the plan; there must be something to adopt."""
-    plan = await adoption.look(pool, {"campaign_id": "customCampaignID"})
+    plan = await adoption.plan_adoption(pool, {"campaign_id": "customCampaignID"})
     assert plan is not None
     return plan
 
 
 async def adopt(pool: Pool) -> adoption.Adopted:
     """Adopt the table as planned."""
-    return await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=await planned(pool))
+    return await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=await planned(pool))
 
 
 async def rows_of(connection: asyncpg.Connection, columns: list[str]) -> list[str]:
@@ -112,7 +112,7 @@ async def test_every_variant_is_taken_over_and_given_back(empty_database: str, v
             await connection.fetch(f"SELECT * FROM public.{view}")
         await migrate(connection, columns={"campaign_id": "customCampaignID", "another": "customOther"})
         given_back = await adoption.undo(pool)
-        assert given_back.as_found
+        assert given_back.is_unchanged
         assert await legacy_tables.shape(connection) == shape
         assert await rows_of(connection, columns) == rows
 
@@ -125,7 +125,7 @@ async def test_the_daemon_writes_into_such_a_table_only_once_it_is_adopted(empty
             await migrate(connection)
         await adopt(pool)
         await migrate(connection)
-        assert await adoption.state(pool) == "adopted"
+        assert await adoption.table_state(pool) == "adopted"
 
 
 async def test_what_a_database_holds_is_told(databases: Databases) -> None:
@@ -137,10 +137,10 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
         pooled(own) as other,
         connected(empty) as connection,
     ):
-        assert (await adoption.state(pool), await adoption.look(pool, {})) == ("missing", None)
-        assert (await adoption.state(other), await adoption.look(other, {})) == ("own", None)
+        assert (await adoption.table_state(pool), await adoption.plan_adoption(pool, {})) == ("missing", None)
+        assert (await adoption.table_state(other), await adoption.plan_adoption(other, {})) == ("own", None)
         await legacy_tables.make(connection)
-        assert await adoption.state(pool) == "older"
+        assert await adoption.table_state(pool) == "older"
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
@@ -186,7 +186,7 @@ OBSTACLES = {
     "no null name": ("ALTER TABLE stage_changes ALTER COLUMN last_name SET NOT NULL", "last_name must not be null"),
     "a column of theirs": ("ALTER TABLE stage_changes ALTER COLUMN deal_id SET NOT NULL", "deal_id must not be null"),
     "no sequence": ("ALTER TABLE stage_changes ALTER COLUMN id DROP DEFAULT", "no sequence"),
-    "no key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey", "one id"),
+    "no key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey", "the same id"),
     "another key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey, ADD PRIMARY KEY (event_id)", "primary key is not id"),
     "a longer key": ("ALTER TABLE stage_changes DROP CONSTRAINT stage_changes_pkey, ADD PRIMARY KEY (id, event_id)", "id, event_id"),
     "an id of another kind": (
@@ -206,11 +206,11 @@ OBSTACLES = {
     "an exclusion": ("ALTER TABLE stage_changes ADD CONSTRAINT apart EXCLUDE (person_id WITH =, changed_at WITH =)", "exclusion"),
     "held by another table": (
         "CREATE TABLE note (event_id varchar(200) REFERENCES stage_changes (event_id))",
-        "a foreign key or the replication leans on it",
+        "a foreign key or the replication depends on it",
     ),
     "held by the replication": (
         "ALTER TABLE stage_changes ALTER COLUMN event_id SET NOT NULL, REPLICA IDENTITY USING INDEX stage_changes_event_id_unique",
-        "a foreign key or the replication leans on it",
+        "a foreign key or the replication depends on it",
     ),
     "a schema of our name": ("CREATE SCHEMA fubd; CREATE TABLE fubd.person (n int)", "a schema fubd that fubd did not make"),
     "an index of our name": ("CREATE INDEX fubd_stage_changes_time ON stage_changes (source)", "there is a public.fubd_stage_changes_time"),
@@ -223,7 +223,7 @@ OBSTACLES = {
             "ALTER TABLE stage_changes RENAME TO part; ALTER TABLE part DROP CONSTRAINT stage_changes_pkey;"
             "CREATE TABLE stage_changes (LIKE part) PARTITION BY LIST (source); ALTER TABLE stage_changes ATTACH PARTITION part DEFAULT"
         ),
-        "not a plain table, but one in partitions",
+        "not a plain table, but a partitioned one",
     ),
     "a view in its place": (
         "ALTER TABLE stage_changes RENAME TO older; CREATE VIEW stage_changes AS SELECT * FROM older",
@@ -245,8 +245,8 @@ async def test_what_is_in_the_way_is_told_with_the_statement_that_removes_it(own
     async with connected(owned_database) as connection, pooled(owned_database) as pool:
         await _spoil(connection, spoiling)
         shape, plan = await legacy_tables.shape(connection), await planned(pool)
-        assert any(words in obstacle.why for obstacle in plan.obstacles), plan.obstacles
-        with pytest.raises(AdoptionRefused, match="cannot be taken over"):
+        assert any(words in obstacle.reason for obstacle in plan.obstacles), plan.obstacles
+        with pytest.raises(AdoptionRefused, match="cannot be adopted"):
             await adopt(pool)
         assert await legacy_tables.shape(connection) == shape
         for _ in range(4):
@@ -278,7 +278,7 @@ async def test_a_table_of_another_owner_is_left_alone(somebody: Dsn, empty_datab
             f"GRANT USAGE, CREATE ON SCHEMA public TO {somebody.user}; GRANT SELECT ON stage_changes TO {somebody.user}"
         )
         async with pooled(url_of(somebody, database=parse(empty_database).database)) as pool:
-            assert any("only its owner" in obstacle.why for obstacle in (await planned(pool)).obstacles)
+            assert any("only its owner" in obstacle.reason for obstacle in (await planned(pool)).obstacles)
 
 
 _SWALLOW = (
@@ -339,18 +339,18 @@ async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again
         for part in range(30):
             interruption = Interruption(part, (RuntimeError, asyncio.CancelledError, None)[part % 3], other)
             try:
-                await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=interruption)
+                await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=interruption)
             except (RuntimeError, asyncio.CancelledError, Unavailable):
                 components.append(interruption.at)
                 assert await legacy_tables.shape(connection) == shape
             await interruption.ended()
             if not interruption.at:
                 break
-            if await adoption.state(pool) == "adopted":
+            if await adoption.table_state(pool) == "adopted":
                 # Told to end while it committed, and too late.
                 break
         assert len(components) > 8
-        assert await adoption.state(pool) == "adopted"
+        assert await adoption.table_state(pool) == "adopted"
 
 
 class Interruption:
@@ -425,10 +425,12 @@ async def test_reports_go_on_reading_while_rows_are_hashed_and_copied(empty_data
         async with asyncio.TaskGroup() as group:
             group.create_task(read_on())
             plan = await planned(pool)
-            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=components.append)
+            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=components.append)
         assert proof.after.rows == 20_000
         assert {"counting", "copying"} <= read_during
-        assert components.index("waiting for readers to be done") > components.index("copying 20,000 rows to fubd.stage_changes_backup")
+        assert components.index("waiting until no reader uses the table") > components.index(
+            "copying 20,000 rows to fubd.stage_changes_backup"
+        )
 
 
 async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: str) -> None:
@@ -466,8 +468,8 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
 
         async with asyncio.TaskGroup() as group:
             group.create_task(write())
-            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan, told=told.append)
-        assert any("once more" in part for part in told)
+            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=told.append)
+        assert any("starting again" in part for part in told)
         assert proof.after.rows == 101
         assert await connection.fetchval("SELECT count(*) FROM fubd.stage_changes_backup") == 101
 
@@ -478,12 +480,12 @@ async def test_a_plan_that_no_longer_fits_is_not_carried_out(empty_database: str
         await legacy_tables.make(connection, rows=5)
         plan = await planned(pool)
         await connection.execute("CREATE INDEX by_time ON stage_changes (changed_at)")
-        with pytest.raises(AdoptionRefused, match="no longer as the plan was made for"):
-            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan)
+        with pytest.raises(AdoptionRefused, match="has changed since the plan was made"):
+            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan)
         plan = await planned(pool)
         await adopt(pool)
         with pytest.raises(AdoptionRefused, match="run this again"):
-            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, shown=plan)
+            await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan)
 
 
 async def test_a_proof_does_not_depend_on_order_and_sees_every_difference(empty_database: str) -> None:
@@ -531,7 +533,7 @@ async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_datab
         # Nobody needs to keep it.
         await connection.execute("DROP TABLE fubd.stage_changes_backup")
         given_back = await adoption.undo(pool)
-        assert not given_back.as_found
+        assert not given_back.is_unchanged
         assert await rows_of(connection, columns) == rows
         assert await legacy_tables.shape(connection) == shape
         await adopt(pool)

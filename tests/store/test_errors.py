@@ -21,9 +21,9 @@ REFUSALS = {
     "wrong password": ("28P01", 'password authentication failed for user "somebody"', "refused the user or the password"),
     "not in pg_hba": ("28000", 'no pg_hba.conf entry for host "203.0.113.7", user "somebody"', "refused the user or the password"),
     "no database": ("3D000", 'database "secret" does not exist', "does not exist"),
-    "no right": ("42501", "permission denied for schema fubd", "may not do this"),
+    "no right": ("42501", "permission denied for schema fubd", "lacks a privilege"),
     "a standby": ("25006", "cannot execute INSERT in a read-only transaction", "can only be read"),
-    "server full": ("53300", "sorry, too many clients already", "no room"),
+    "server full": ("53300", "sorry, too many clients already", "accepts no further connection"),
     "starting": ("57P03", "the database system is starting up", "starting up"),
     "ended": ("57P01", "terminating connection due to administrator command", "starting up or shutting down"),
     "no tenant": ("XX000", "Tenant or user not found", "postgres.PROJECT"),
@@ -31,28 +31,28 @@ REFUSALS = {
     "session pool full": (
         "XX000",
         "MaxClientsInSessionMode: max clients reached - in Session mode max clients are limited to pool_size",
-        "no room",
+        "accepts no further connection",
     ),
-    "session pool full, newer": ("XX000", "(EMAXCONNSESSION) max clients reached in session mode", "no room"),
-    "clients full": ("XX000", "Max client connections reached", "no room"),
+    "session pool full, newer": ("XX000", "(EMAXCONNSESSION) max clients reached in session mode", "accepts no further connection"),
+    "clients full": ("XX000", "Max client connections reached", "accepts no further connection"),
     "no server in time": (
         "XX000",
         "(ECHECKOUTTIMEOUT) unable to check out process from the pool due to timeout",
-        "no connection to the database",
+        "no connection to its server",
     ),
-    "handler gone": ("XX000", "(EDBHANDLEREXITED) connection to database closed", "no connection to the database"),
-    "locked out": ("XX000", "Circuit breaker open: too many authentication errors", "lets nobody in for a while"),
+    "handler gone": ("XX000", "(EDBHANDLEREXITED) connection to database closed", "no connection to its server"),
+    "locked out": ("XX000", "Circuit breaker open: too many authentication errors", "accepts no logins"),
     "locked out, newer": (
         "XX000",
         "(ECIRCUITBREAKER) too many authentication failures, new connections are blocked",
-        "lets nobody in for a while",
+        "accepts no logins",
     ),
     "secret lookup": ("XX000", "(EAUTHQUERY) authentication query failed", "refused the user or the password"),
     "pooler's user": ("08P01", "no such user: somebody", "postgres.PROJECT"),
-    "pooler's client limit": ("08P01", "no more connections allowed (max_client_conn)", "no room"),
-    "pooler's wait": ("08P01", "query_wait_timeout", "no connection to the database"),
-    "pooler's log-in": ("08P01", "server login has been failing, try again later (server_login_retry)", "no connection to the database"),
-    "something else": ("XX000", "somebody@203.0.113.7 did a thing", "could not do it now (XX000"),
+    "pooler's client limit": ("08P01", "no more connections allowed (max_client_conn)", "accepts no further connection"),
+    "pooler's wait": ("08P01", "query_wait_timeout", "no connection to its server"),
+    "pooler's log-in": ("08P01", "server login has been failing, try again later (server_login_retry)", "no connection to its server"),
+    "something else": ("XX000", "somebody@203.0.113.7 did a thing", "could not run a statement now (XX000"),
 }
 
 
@@ -144,15 +144,15 @@ async def test_what_the_network_says_is_told_in_our_words(database: str) -> None
     assert "cannot be reached" in str(await refusal_of(Pool(parse(f"postgresql://me@127.0.0.1:{free_port()}/x"))))
     assert "cannot be reached" in str(await refusal_of(Pool(parse("postgresql://me@nowhere.invalid/x"))))
     async with Proxy(database) as proxy:
-        assert "speaks no TLS" in str(await refusal_of(Pool(parse(f"{proxy.dsn}&sslmode=require"))))
+        assert "offers no TLS" in str(await refusal_of(Pool(parse(f"{proxy.dsn}&sslmode=require"))))
     async with behind_tls(database, authority, "localhost") as url:
         pool = Pool(parse(url, ca_certificates=ours))
         async with pool.reading() as connection:
             assert await connection.fetchval("SELECT 1") == 1
         await pool.close()
-        assert "not to be trusted" in str(await refusal_of(Pool(parse(url, ca_certificates=theirs))))
+        assert "not trusted" in str(await refusal_of(Pool(parse(url, ca_certificates=theirs))))
     async with behind_tls(database, authority, "elsewhere.example") as url:
-        assert "not to be trusted" in str(await refusal_of(Pool(parse(url, ca_certificates=ours))))
+        assert "not trusted" in str(await refusal_of(Pool(parse(url, ca_certificates=ours))))
 
 
 async def test_what_can_never_be_written_is_told_apart(database: str) -> None:

@@ -142,9 +142,9 @@ async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_datab
         await legacy_tables.make(connection, rows=10)
         await connection.execute("GRANT SELECT ON stage_changes TO PUBLIC")
         pool = Pool(parse(empty_database), size=1)
-        plan = await adoption.look(pool, {})
+        plan = await adoption.plan_adoption(pool, {})
         assert plan is not None
-        await adoption.adopt(pool, {}, shown=plan)
+        await adoption.adopt(pool, {}, plan=plan)
         await pool.close()
         open_now = {row["name"]: row for row in await connection.fetch(statements.text("check/exposure"))}
         assert list(open_now) == ["public.stage_changes", "public.stage_changes_id_seq", "public.throwaway_leads_detail_60d"]

@@ -31,7 +31,7 @@ async def test_people_are_looked_up_one_by_one(database: str, known: int) -> Non
         product = await read(connection)
     async with pool.transaction() as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE near (bigint[], timestamptz[], int) AS {product.statement('recording/load_history', {})}")
+        await connection.execute(f"PREPARE near (bigint[], timestamptz[], int) AS {product.query('recording/load_history').text}")
         asked = f"ARRAY[1, 2, 3]::bigint[], array_fill('{datetime.now(UTC).isoformat()}'::timestamptz, ARRAY[3]), 200"
         plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE near ({asked})"))
     await pool.close()

@@ -13,8 +13,11 @@ from fubd.store.stage_changes import read
 from tests.support import legacy_tables
 
 COLUMNS = {"campaign_id": "customCampaignID"}
-# Not a statement to be prepared, but a block that runs after every migration.
-PREPARED = [name for name in statements.names() if name != "state/secure"]
+# Several statements in one file, which cannot be prepared: they are run.
+SCRIPTS = ("adopt/begin", "reads/begin", "state/begin", "state/begin_migration", "state/create_migration_table", "state/secure")
+PREPARED = [name for name in statements.names() if name not in SCRIPTS]
+# Generated SQL for what stands in braces.
+PARTS = {"column": "stage_to", "columns": "id, stage_to", "relation": "public.stage_changes"}
 
 
 @pytest.fixture(params=["fresh", *legacy_tables.VARIANTS])
@@ -26,9 +29,9 @@ async def connection(request: pytest.FixtureRequest, empty_database: str) -> Asy
     else:
         await legacy_tables.make(made, request.param)
         pool = Pool(parse(empty_database), size=1)
-        plan = await adoption.look(pool, COLUMNS)
+        plan = await adoption.plan_adoption(pool, COLUMNS)
         assert plan is not None
-        await adoption.adopt(pool, COLUMNS, shown=plan)
+        await adoption.adopt(pool, COLUMNS, plan=plan)
         await pool.close()
     yield made
     await made.close()
@@ -38,7 +41,15 @@ async def test_each_statement_is_one_that_the_server_understands(connection: asy
     """Prepared as the daemon prepares it, with a column of FUBD_COLUMNS."""
     table = await read(connection)
     for name in PREPARED:
-        await connection.prepare(table.query(name, COLUMNS).text)
+        await connection.prepare(table.query(name, COLUMNS).fill(**PARTS).text)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_each_script_runs(database: str, name: str) -> None:
+    """On a migrated database, where running it again changes nothing."""
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    await connection.execute(statements.text(name))
+    await connection.close()
 
 
 async def test_migrations_are_numbered_without_a_gap() -> None:

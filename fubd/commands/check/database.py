@@ -8,7 +8,7 @@ from fubd.core.text import format_count
 from fubd.errors import Unavailable
 from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse
-from fubd.store.inspection import DatabaseInspection, Schema, examine
+from fubd.store.inspection import DatabaseInspection, Schema, inspect
 from fubd.store.pool_mode import PoolMode
 
 _OLDEST_VERSION = 14
@@ -21,7 +21,7 @@ async def examine_database(settings: Settings) -> list[Finding]:
     """Look at the database; what cannot be known while it does not answer is told so."""
     try:
         async with database(settings) as dsn:
-            seen = await examine(dsn)
+            seen = await inspect(dsn)
     except Unavailable as error:
         return [
             Finding("database", Status.FIX, str(error), _fix_of(settings)),
@@ -74,10 +74,10 @@ def _tls(dsn: Dsn, seen: DatabaseInspection) -> Finding:
 
 
 def _pooler(dsn: Dsn, seen: DatabaseInspection) -> Finding:
-    if seen.pooling is PoolMode.TRANSACTION:
+    if seen.pool_mode is PoolMode.TRANSACTION:
         better = "the session pooler, port 5432, saves parsing each statement anew" if dsn.port == _SUPABASE_TRANSACTIONS else ""
         return Finding("pooler", Status.NOTE, "a pooler in transaction mode: no statement stays prepared", better)
-    if seen.pooling is PoolMode.SESSION:
+    if seen.pool_mode is PoolMode.SESSION:
         return Finding("pooler", Status.GOOD, "a pooler in session mode; fubd takes at most 4 of its connections")
     if _is_supabase_direct(dsn):
         return Finding("pooler", Status.NOTE, "none; this address is IPv6 only", "from Railway use the session pooler's address, port 5432")
@@ -95,13 +95,13 @@ def _schema(settings: Settings, seen: DatabaseInspection) -> Finding:
             "public.stage_changes was made by older scripts, and fubd does not write into it",
             "run: python -m fubd adopt",
         )
-    if seen.schema is Schema.READY and seen.foreign:
-        told = f"ready, {mine}; another writer has added {format_count(seen.foreign, 'row')} since"
+    if seen.schema is Schema.READY and seen.foreign_rows:
+        told = f"ready, {mine}; another writer has added {format_count(seen.foreign_rows, 'row')} since"
         return Finding("schema", Status.NOTE, told, "stop the older scripts once you trust fubd")
     if seen.schema is Schema.READY:
         return Finding("schema", Status.GOOD, f"ready, {mine}")
     coming = "not made yet" if seen.schema is Schema.EMPTY else "of an older version of fubd"
-    if not seen.may_make:
+    if not seen.may_create:
         grant = f"GRANT CREATE ON SCHEMA public TO {_user(settings)}; and CREATE ON DATABASE, or CREATE SCHEMA fubd AUTHORIZATION for it"
         return Finding("schema", Status.FIX, f"{coming}, and the user of DATABASE_URL may not make it", f"run as an administrator: {grant}")
     return Finding("schema", Status.NOTE, f"{coming}; the daemon brings it up to date at its next start")
@@ -117,4 +117,4 @@ def _exposure(seen: DatabaseInspection) -> Finding:
     shown = [f"{thing.name} is open to {' and '.join(thing.roles)}" for thing in seen.exposed[:_EXPOSED_SHOWN]]
     more = len(seen.exposed) - _EXPOSED_SHOWN
     found = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
-    return Finding("exposure", Status.FIX, found, "run: " + "; ".join(thing.closing for thing in seen.exposed))
+    return Finding("exposure", Status.FIX, found, "run: " + "; ".join(thing.closing_statement for thing in seen.exposed))

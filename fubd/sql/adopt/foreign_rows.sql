@@ -1,13 +1,13 @@
--- Notice the rows that another writer added since the last look, each once, and have the people they are of read. Gives how many there were.
-WITH looked AS (
+-- Record the rows that another writer added since the last look, each once, and request their people to be refetched. Returns their number.
+WITH mark AS (
     SELECT m.mark, m.seen, m.seen_at FROM fubd.foreign_mark m FOR UPDATE
-), others AS (
+), added AS (
     SELECT c.id, CASE WHEN c.person_id ~ '^[0-9]{1,18}$' THEN c.person_id::bigint END AS person_id, c.changed_at, c.stage_to
-    FROM looked l JOIN public.stage_changes c ON c.id > l.mark
-), noticed AS (
+    FROM mark l JOIN public.stage_changes c ON c.id > l.mark
+), inserted AS (
     INSERT INTO fubd.foreign_row (id, person_id, since, settled)
     SELECT o.id, o.person_id, coalesce(b.since, '1900-01-01'), o.person_id IS NULL
-    FROM others o
+    FROM added o
     LEFT JOIN LATERAL (
         SELECT fubd.instant(c.changed_at) AS since
         FROM public.stage_changes c
@@ -19,13 +19,13 @@ WITH looked AS (
     WHERE NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = o.person_id AND coalesce(k.row_id, k.seq) = o.id)
     ON CONFLICT (id) DO NOTHING
     RETURNING id
-), asked AS (
-    -- Any read answers. It shows whether fubd had recorded the same change before.
+), requested AS (
+    -- Any later read will do, so `since` is the epoch. It shows whether fubd had recorded the same change before.
     INSERT INTO fubd.hint (person_id, since, asked_at)
-    SELECT DISTINCT o.person_id, 'epoch'::timestamptz, now() FROM noticed n JOIN others o ON o.id = n.id WHERE o.person_id > 0
+    SELECT DISTINCT o.person_id, 'epoch'::timestamptz, now() FROM inserted n JOIN added o ON o.id = n.id WHERE o.person_id > 0
     ON CONFLICT (person_id) DO NOTHING
 ), moved AS (
-    UPDATE fubd.foreign_mark f SET mark = l.seen, seen = greatest(l.seen, (SELECT max(o.id) FROM others o)), seen_at = now()
-    FROM looked l WHERE l.seen_at < now() - interval '5 minutes'
+    UPDATE fubd.foreign_mark f SET mark = l.seen, seen = greatest(l.seen, (SELECT max(o.id) FROM added o)), seen_at = now()
+    FROM mark l WHERE l.seen_at < now() - interval '5 minutes'
 )
-SELECT count(*) AS noticed FROM noticed
+SELECT count(*) AS rows FROM inserted

@@ -1,5 +1,5 @@
--- The indexes of the product table. `keys` are columns, null for an expression. Statements: `freeing` frees the index of what leans on it,
--- `remarks` give a new one of its name what was said of it.
+-- The indexes of the product table. `keys` are columns, null for an expression. `release_statements` remove what depends on the index;
+-- `restore_statements` give an index made again under its name the comments and the clustering of this one.
 SELECT
     c.relname::text AS name,
     pg_get_indexdef(i.indexrelid) AS definition,
@@ -7,8 +7,8 @@ SELECT
     i.indisunique AS is_unique,
     i.indisprimary AS is_primary,
     i.indpred IS NOT NULL AS partial,
-    a.amname = 'btree' AND i.indisvalid AS sorted,
-    -- PostgreSQL 14 does not know it.
+    a.amname = 'btree' AND i.indisvalid AS is_btree,
+    -- PostgreSQL 14 does not have this column.
     coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
     ARRAY(
         SELECT t.attname::text
@@ -22,7 +22,7 @@ SELECT
         FROM pg_constraint x WHERE x.conindid = i.indexrelid AND x.contype = 'f'
         UNION ALL
         SELECT 'ALTER TABLE public.stage_changes REPLICA IDENTITY DEFAULT' WHERE i.indisreplident
-    ) AS freeing,
+    ) AS release_statements,
     ARRAY(
         SELECT format('COMMENT ON INDEX public.%I IS %L', c.relname, d.description)
         FROM pg_description d WHERE d.objoid = i.indexrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = 0
@@ -32,7 +32,7 @@ SELECT
         WHERE x.conindid = i.indexrelid AND x.contype IN ('u', 'p', 'x')
         UNION ALL
         SELECT format('ALTER TABLE public.stage_changes CLUSTER ON %I', c.relname) WHERE i.indisclustered
-    ) AS remarks
+    ) AS restore_statements
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_am a ON a.oid = c.relam

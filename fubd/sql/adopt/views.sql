@@ -1,13 +1,13 @@
--- The views that stand on these columns of the product table ($1), directly or on one another; those that must go first come first.
-WITH RECURSIVE standing AS (
+-- The views that use these columns of the product table, directly or through one another; those to be dropped first come first.
+WITH RECURSIVE dependent AS (
     SELECT r.ev_class AS view, 1 AS depth
     FROM pg_depend d
     JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
     JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-    WHERE d.refobjid = to_regclass('public.stage_changes') AND a.attname = ANY($1::text[])
+    WHERE d.refobjid = to_regclass('public.stage_changes') AND a.attname = ANY(:columns::text[])
     UNION
     SELECT r.ev_class, s.depth + 1
-    FROM standing s
+    FROM dependent s
     JOIN pg_depend d ON d.refobjid = s.view AND d.refclassid = 'pg_class'::regclass
     JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND r.ev_class <> s.view
     WHERE s.depth < 20
@@ -23,6 +23,6 @@ SELECT
             CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
         FROM aclexplode(c.relacl) g WHERE g.grantee <> c.relowner GROUP BY g.grantee ORDER BY g.grantee
     ) AS grants
-FROM (SELECT t.view, max(t.depth) AS depth FROM standing t GROUP BY t.view) s
+FROM (SELECT t.view, max(t.depth) AS depth FROM dependent t GROUP BY t.view) s
 JOIN pg_class c ON c.oid = s.view
 ORDER BY s.depth DESC, 1

@@ -1,18 +1,18 @@
--- What of fubd's, or of the product table and the views on it, is open to the roles that a web client of the database bears.
--- A table under row level security is open where a policy lets one of them in; a view that reads with its owner's rights is open to whom it
--- is granted. `holders` are those to take the privilege from; where there are none, the roles are members of the owner.
-WITH RECURSIVE standing AS (
+-- The objects of fubd, and the product table with its views, that a web client of the database can reach: by the roles `anon` and
+-- `authenticated`. A table under row level security is reachable if a policy admits the role; a view that reads with its owner's rights is
+-- reachable by the roles it is granted to. `holders` are the roles to revoke from; if there are none, the roles are members of the owner.
+WITH RECURSIVE dependent AS (
     SELECT c.oid FROM pg_class c WHERE c.oid = to_regclass('public.stage_changes')
     UNION
     SELECT r.ev_class
-    FROM standing s
+    FROM dependent s
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.classid = 'pg_rewrite'::regclass
     JOIN pg_rewrite r ON r.oid = d.objid
-), thing AS (
+), object AS (
     SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relacl, c.relowner, n.oid AS schema, n.nspname AS schema_name,
         coalesce('security_invoker=true' = ANY(c.reloptions) OR 'security_invoker=on' = ANY(c.reloptions), false) AS invoker
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND (n.nspname = 'fubd' OR c.oid IN (SELECT s.oid FROM standing s) OR EXISTS (
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND (n.nspname = 'fubd' OR c.oid IN (SELECT s.oid FROM dependent s) OR EXISTS (
         SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjid = to_regclass('public.stage_changes')
             AND c.relkind = 'S'
     ))
@@ -35,7 +35,7 @@ SELECT
         ORDER BY 1
     ) AS holders,
     quote_ident(pg_get_userbyid(t.relowner)) AS owner
-FROM thing t CROSS JOIN web w
+FROM object t CROSS JOIN web w
 WHERE has_schema_privilege(w.oid, t.schema, 'USAGE')
     AND CASE t.relkind
         WHEN 'S' THEN has_sequence_privilege(w.oid, t.oid, 'USAGE, SELECT, UPDATE')

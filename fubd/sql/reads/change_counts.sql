@@ -1,6 +1,7 @@
--- How many changes each source brought first, by quarter hour since $1.
-SELECT fubd.source_of(c.source) AS source, floor(extract(epoch FROM c.received_at::timestamptz - $1::timestamptz) / $2::float8)::int AS bucket,
+-- How many rows each source saw first, by buckets of :bucket_seconds since :since.
+SELECT fubd.source_of(c.source) AS source,
+    floor(extract(epoch FROM c.received_at::timestamptz - :since::timestamptz) / :bucket_seconds::float8)::int AS bucket,
     count(*) AS changes
 FROM public.stage_changes c
-WHERE c.received_at >= $1::timestamptz
+WHERE c.received_at >= :since::timestamptz
 GROUP BY 1, 2

@@ -1,6 +1,6 @@
--- Rows by id, for readers who page: those after $1, up to $2 (reads/safe_id.sql).
+-- A page of rows by id, for readers: those after :after, up to the safe id (reads/safe_id.sql).
 SELECT c.id, {shown} AS json
 FROM public.stage_changes c
-WHERE c.id > $1::bigint AND c.id <= $2::bigint
+WHERE c.id > :after::bigint AND c.id <= :safe_id::bigint
 ORDER BY c.id
-LIMIT $3
+LIMIT :limit

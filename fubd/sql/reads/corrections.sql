@@ -1,6 +1,6 @@
--- Which rows were corrected since, by whichever process: what is noted after $1, oldest first.
+-- The rows that any process corrected after the correction :after, oldest correction first.
 SELECT k.id, k.change_id
 FROM fubd.correction k
-WHERE k.id > $1::bigint AND k.became IS NOT NULL
+WHERE k.id > :after::bigint AND k.became IS NOT NULL
 ORDER BY k.id
-LIMIT $2
+LIMIT :limit

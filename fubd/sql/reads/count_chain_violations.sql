@@ -1,6 +1,6 @@
--- Rows of ours whose stage_from is not the stage_to of the row before, or that enter the stage they leave. Must be none.
--- Rows of other writers that tell no stage, or no usable instant, do not count as the row before.
-SELECT count(*) AS broken
+-- Our rows whose stage_from is not the stage_to of the row before, or that enter the stage they leave. There must be none.
+-- A row of another writer that names no stage, or has no usable instant, does not count as the row before.
+SELECT count(*) AS violations
 FROM (
     SELECT c.id, c.person_id, c.stage_from, c.stage_to,
         lag(c.stage_to) OVER person AS before, lag(c.id) OVER person AS before_id

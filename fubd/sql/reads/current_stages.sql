@@ -1,6 +1,6 @@
--- In which stage these people stand by the rows, or by the first read of those who have none; and whether they are marked gone.
+-- The stage of each of these people by the rows, or by their first read where they have none; and whether they are marked as gone.
 SELECT n.id, s.stage, g.id AS stage_id, p.gone_at IS NOT NULL AS gone
-FROM unnest($1::bigint[]) AS n(id)
+FROM unnest(:person_ids::bigint[]) AS n(id)
 LEFT JOIN fubd.person p ON p.id = n.id
 LEFT JOIN LATERAL (
     SELECT c.stage_to FROM public.stage_changes c

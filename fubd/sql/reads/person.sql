@@ -1,5 +1,5 @@
--- One person as last read, and whether a webhook still asks for them to be read.
+-- One person as last read, and whether a refetch is still requested.
 SELECT p.id, p.first_name, p.last_name, p.stage, p.created, p.updated, p.verified_at, p.gone_at,
     EXISTS (SELECT FROM fubd.hint h WHERE h.person_id = p.id) AS asked_for
 FROM fubd.person p
-WHERE p.id = $1
+WHERE p.id = :person_id

@@ -1,2 +1,2 @@
--- What later evidence changed in one person's rows, oldest first.
-SELECT x.change_id, x.corrected_at, x.was, x.became FROM fubd.correction x WHERE x.person_id = $1 ORDER BY x.id LIMIT $2
+-- What later evidence changed in a person's rows, oldest first.
+SELECT k.change_id, k.corrected_at, k.was, k.became FROM fubd.correction k WHERE k.person_id = :person_id ORDER BY k.id LIMIT :limit

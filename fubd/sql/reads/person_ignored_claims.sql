@@ -1,6 +1,6 @@
--- Claims of one person that name a stage of FUBD_IGNORE_STAGES: they are kept and make nothing.
+-- The claims of a person that make no row, because their stage is one of FUBD_IGNORE_STAGES.
 SELECT k.seq, k.kind, k.channel, k.at, k.stage, k.event_id, k.received_at, k.read_at
 FROM fubd.claim k
-WHERE k.person_id = $1 AND k.ignored
+WHERE k.person_id = :person_id AND k.ignored
 ORDER BY k.at, k.seq
-LIMIT $2
+LIMIT :limit

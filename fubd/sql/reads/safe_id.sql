@@ -1,10 +1,12 @@
--- Up to which id no row can appear any more. An id ($1: the sequence) is drawn before its row is committed, so a row may appear after one
--- with a higher id. Who draws says first from where on, by an advisory lock until the commit (recording/insert_claims.sql); other transactions do not count.
--- First what was drawn, then who is at work, and the rows only in a statement after this one: so whoever drew an id up to here is either
--- seen at work or seen to have committed.
+-- The id up to which no further row can appear. A writer draws an id from the sequence before it commits the row, so a row may appear
+-- below one that is visible already. Each writer therefore announces, by an advisory lock that it holds until its commit
+-- (recording/insert_claims.sql), above which id its own will lie; transactions without that lock do not count.
+-- The order matters: first what was drawn, then who is at work, and the rows only in a later statement. So whoever drew an id up to this
+-- one is either seen at work here, or had committed before the rows are read.
+-- 1718968937 is 'fubi' in ASCII; the other half of the key holds the low 32 bits of the id.
 SELECT least(drawn.id, (
     SELECT min(drawn.id - (drawn.id - w.objid::bigint) % 4294967296) FROM pg_locks w
     WHERE w.locktype = 'advisory' AND w.classid = 1718968937 AND w.objsubid = 2
         AND w.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-))
-FROM (SELECT coalesce(pg_sequence_last_value($1::text::regclass), 0) AS id) drawn
+)) AS safe_id
+FROM (SELECT coalesce(pg_sequence_last_value(:sequence::text::regclass), 0) AS id) drawn

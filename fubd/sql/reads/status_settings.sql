@@ -1,4 +1,4 @@
--- What `status` needs beside the panel's figures: the database's clock, the settings to judge by, and whether somebody polls.
+-- What `status` needs besides the summary: the database's clock, the settings to judge by, and until when an instance polls.
 SELECT
     now() AS now,
     (SELECT s.value FROM fubd.setting s WHERE s.name = 'webhook_stale_after_seconds') AS webhook_stale_after,

@@ -1,8 +1,8 @@
--- Everything the panel shows at a glance, in one row. $1: this process's name; $2: the first delivery id that can be its own.
+-- Everything the status page shows at a glance, in one row. :first_delivery: the lowest delivery id that can be this instance's own.
 SELECT
     (SELECT d.received_at FROM fubd.delivery d ORDER BY d.id DESC LIMIT 1) AS webhook_heard,
     (SELECT max(r.finished_at) FROM fubd.poll_run r WHERE r.outcome = 'ok' AND r.kind <> 'scrub') AS polling_heard,
-    told.webhook_today, told.polling_today,
+    counts.webhook_today, counts.polling_today,
     (SELECT c.changed_at::timestamptz FROM public.stage_changes c
         WHERE fubd.source_of(c.source) = 'webhook' AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01'
         ORDER BY c.changed_at DESC LIMIT 1) AS webhook_change,
@@ -15,11 +15,11 @@ SELECT
     (SELECT p.verified_at FROM fubd.person p WHERE p.gone_at IS NULL AND p.verified_at IS NOT NULL ORDER BY p.scrub_after, p.id LIMIT 1) AS oldest,
     (SELECT count(*) FROM fubd.hint) AS hints,
     (SELECT count(*) FROM fubd.delivery d WHERE d.quarantine IS NOT NULL) AS quarantined,
-    (SELECT count(*) FROM fubd.delivery d WHERE d.id >= $2 AND d.instance = $1) AS own_deliveries
+    (SELECT count(*) FROM fubd.delivery d WHERE d.id >= :first_delivery AND d.instance = :instance) AS own_deliveries
 FROM fubd.coverage v, fubd.scrub s, (
     SELECT
         count(*) FILTER (WHERE fubd.source_of(c.source) = 'webhook') AS webhook_today,
         count(*) FILTER (WHERE fubd.source_of(c.source) = 'polling') AS polling_today
     FROM public.stage_changes c
     WHERE c.received_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AND c.received_at < '9000-01-01'
-) told
+) counts

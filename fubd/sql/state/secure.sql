@@ -1,12 +1,12 @@
--- After every migration: nothing of fubd's is open to the roles that a web client of the database bears, and views show no more than
--- their caller may see (PostgreSQL 14 knows no such views; there they are closed to all but their owner).
+-- Runs after every migration: closes everyobject of fubd's to the roles of a web client, `anon` and `authenticated`, and gives views their
+-- caller's rights. PostgreSQL 14 has no such views; there they are closed to all but their owner.
 DO $$
 DECLARE
-    thing record;
+    object record;
     role_name name;
     adopted boolean := EXISTS (SELECT FROM fubd.adoption);
 BEGIN
-    FOR thing IN
+    FOR object IN
         SELECT c.oid::regclass AS name, c.relkind AS kind
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE (n.nspname = 'fubd' AND c.relkind IN ('r', 'v', 'S'))
@@ -14,14 +14,14 @@ BEGIN
            OR (n.nspname = 'public' AND c.relname = 'stage_changes' AND NOT adopted)
            OR (n.nspname = 'public' AND c.relname = 'stage_changes_id_seq' AND NOT adopted)
     LOOP
-        IF thing.kind = 'r' THEN
-            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', thing.name);
-        ELSIF thing.kind = 'v' AND current_setting('server_version_num')::int >= 150000 THEN
-            EXECUTE format('ALTER VIEW %s SET (security_invoker = true)', thing.name);
+        IF object.kind = 'r' THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', object.name);
+        ELSIF object.kind = 'v' AND current_setting('server_version_num')::int >= 150000 THEN
+            EXECUTE format('ALTER VIEW %s SET (security_invoker = true)', object.name);
         END IF;
-        EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', CASE thing.kind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, thing.name);
+        EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', CASE object.kind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, object.name);
         FOR role_name IN SELECT r.rolname FROM pg_roles r WHERE r.rolname IN ('anon', 'authenticated') LOOP
-            EXECUTE format('REVOKE ALL ON %s %s FROM %I', CASE thing.kind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, thing.name, role_name);
+            EXECUTE format('REVOKE ALL ON %s %s FROM %I', CASE object.kind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, object.name, role_name);
         END LOOP;
     END LOOP;
     REVOKE ALL ON SCHEMA fubd FROM PUBLIC;

@@ -1,7 +1,7 @@
--- Keep how the present mode goes on, and count the changes ($6) that webhooks missed in it, once for all.
+-- Save how the mode in force goes on, and count the changes that webhooks missed in it, so that no later call counts them again.
 WITH counted AS (
-    DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY($6::bigint[])
+    DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY(:missed_changes::bigint[])
 )
 UPDATE fubd.mode_change m
-SET delay_seconds = $1, proven_at = $2, missed = $3, heard_again_at = $4, relapses = $5
+SET delay_seconds = :delay_seconds, proven_at = :proven_at, missed = :missed, heard_again_at = :heard_again_at, relapses = :relapses
 WHERE m.id = (SELECT max(l.id) FROM fubd.mode_change l)

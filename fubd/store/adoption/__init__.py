@@ -1,23 +1,25 @@
-"""Taking over a stage_changes table that older scripts made: `survey` reads it, `plan` says what to do, `takeover` does it and proves it.
+"""Takes over a stage_changes table that older scripts made: `survey` reads it, `plan` decides what to do, `adopt` does it and proves it.
 
-`foreign` is for afterwards: the older scripts may go on writing.
+`foreign` is for the time after it: the older scripts may still be writing.
 """
 
-from fubd.store.adoption.adopt import Adopted, AdoptionRefused, UndoResult, adopt, look, state, undo
-from fubd.store.adoption.foreign import count_foreign
-from fubd.store.adoption.plan import BACKUP, Obstacle, Plan, Step
+from fubd.store.adoption.adopt import Adopted, AdoptionRefused, TableState, UndoResult, adopt, plan_adoption, table_state, undo
+from fubd.store.adoption.foreign import count_foreign_rows
+from fubd.store.adoption.obstacles import Obstacle
+from fubd.store.adoption.plan import BACKUP, AdoptionPlan, AdoptionStep
 
 __all__ = [
     "BACKUP",
     "Adopted",
+    "AdoptionPlan",
     "AdoptionRefused",
+    "AdoptionStep",
     "Obstacle",
-    "Plan",
-    "Step",
+    "TableState",
     "UndoResult",
     "adopt",
-    "count_foreign",
-    "look",
-    "state",
+    "count_foreign_rows",
+    "plan_adoption",
+    "table_state",
     "undo",
 ]

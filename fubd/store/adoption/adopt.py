@@ -1,4 +1,4 @@
-"""Take a table over, or give it back: each in one transaction, so that wherever it is interrupted nothing has happened."""
+"""Takes a table over, or undoes that: each in one transaction, so an interruption at any point leaves the table unchanged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import asyncpg
@@ -14,43 +15,40 @@ import asyncpg
 from fubd.errors import UserError
 from fubd.store import migrations, statements
 from fubd.store.adoption import dry_run
-from fubd.store.adoption import plan as planning
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
-from fubd.store.adoption.plan import BACKUP, Plan
-from fubd.store.adoption.survey import VIEWS, Facts, survey
+from fubd.store.adoption.plan import BACKUP, AdoptionPlan, make_plan
+from fubd.store.adoption.survey import VIEWS, TableFacts, survey
 from fubd.store.pool import Pool
+from fubd.store.quoting import quote_identifier, quote_literal
 
 _TABLE = "public.stage_changes"
-_LONGEST_SECONDS = 3600.0
+# As in adopt/begin.sql.
+_STATEMENT_SECONDS = 3600.0
 _LOCK_SECONDS = 15
 
-# Bounds of ours instead of the server's, which may be too short for a large table; and one way to write values, for the proof.
-_BEGIN = (
-    f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = '{_LONGEST_SECONDS:.0f}s';"
-    " SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL client_min_messages = warning;"
-    " SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres';"
-    " SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';"
-    # So that the server ends a long statement, and lets the table go, when we were killed. Some systems do not know it.
-    " DO $$BEGIN SET LOCAL client_connection_check_interval = '1s'; EXCEPTION WHEN others THEN NULL; END$$"
-)
+OnStep = Callable[[str], None]
 
-Told = Callable[[str], None]
+
+class TableState(StrEnum):
+    """Who made the table public.stage_changes. `OLDER`: the older scripts, and it was not adopted."""
+
+    MISSING = "missing"
+    OLDER = "older"
+    ADOPTED = "adopted"
+    OWN = "own"
 
 
 class AdoptionRefused(UserError):
-    """It cannot be done as things stand, and nothing was changed; the message says why and what to do."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    """It cannot be done as things are, and nothing was changed; the message says why and what to do."""
 
 
-class _Crowded(AdoptionRefused):
-    """Others hold the table, perhaps because we do."""
+class _TableInUse(AdoptionRefused):
+    """Other transactions hold the table, perhaps because they wait for ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """The proof: the rows before and after, and the copy that was made of them."""
+    """The proof: the fingerprints of the table before and after, and of the copy."""
 
     before: Fingerprint
     copy: Fingerprint
@@ -60,228 +58,226 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class UndoResult:
-    """The rows before and after; `as_found` tells whether they are those of the day of adoption, none added or changed by anybody."""
+    """The fingerprints before and after; `is_unchanged`: the rows are those of the day of adoption, none added or changed since."""
 
     before: Fingerprint
     after: Fingerprint
-    as_found: bool
+    is_unchanged: bool
 
 
-async def look(pool: Pool, columns: Mapping[str, str]) -> Plan | None:
-    """Plan the adoption; None where there is nothing to adopt, and `state` says why."""
+async def plan_adoption(pool: Pool, columns: Mapping[str, str]) -> AdoptionPlan | None:
+    """Return the plan of the adoption; None where there is nothing to adopt, for the reason that `table_state` returns."""
     async with _transaction(pool) as connection:
-        found = await survey(connection, timeout_seconds=_LONGEST_SECONDS)
-        return None if found is None or found.facts.fubd_was_here else planning.make(found, columns)
+        found = await survey(connection, timeout_seconds=_STATEMENT_SECONDS)
+        return None if found is None or found.facts.has_fubd_schema else make_plan(found, columns)
 
 
-async def state(pool: Pool) -> str:
-    """Say what the table is: `missing`, `older` (nobody has taken it over), `adopted`, or `own`."""
+async def table_state(pool: Pool) -> TableState:
+    """Return who made the table."""
     async with _transaction(pool) as connection:
-        if not await connection.fetchval("SELECT to_regclass('public.stage_changes') IS NOT NULL"):
-            return "missing"
-        if not await connection.fetchval("SELECT to_regclass('fubd.migration') IS NOT NULL"):
-            return "older"
-        return "adopted" if await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.adoption)") else "own"
+        if not await migrations.has_product_table(connection):
+            return TableState.MISSING
+        if not await migrations.has_migration_table(connection):
+            return TableState.OLDER
+        row = await statements.query("adopt/is_adopted").fetchrow(connection)
+        return TableState.ADOPTED if row["is_adopted"] else TableState.OWN
 
 
-async def adopt(pool: Pool, columns: Mapping[str, str], *, shown: Plan, told: Told = lambda _: None) -> Adopted:
-    """Take the table over as planned. `told` is called before each part of the work.
+async def adopt(pool: Pool, columns: Mapping[str, str], *, plan: AdoptionPlan, on_step: OnStep = lambda _: None) -> Adopted:
+    """Take the table over as planned; `on_step` is called with a description before each part of the work.
 
-    Others can read the table until the last part of it. Raises AdoptionRefused, and Unavailable when the connection is lost; then, too,
-    nothing has changed, or all has and is proved.
+    Others can read the table until the last part of it. Raises AdoptionRefused, and Unavailable when the connection is lost; then either
+    nothing was changed, or everything was done and proved.
     """
     try:
-        return await _adopt(pool, columns, shown, told, mode="SHARE")
-    except _Crowded:
-        # Who has read, and now waits for us to let it write, would wait for ever for us to wait for it.
-        told("others are at the table: nothing was changed; once more, with the table to ourselves from the beginning")
-        return await _adopt(pool, columns, shown, told, mode="ACCESS EXCLUSIVE")
+        return await _adopt(pool, columns, plan, on_step, mode="SHARE")
+    except _TableInUse:
+        # A script that has read the table and waits to write to it would wait for us for ever, and we for it.
+        on_step("others use the table; nothing was changed: starting again with the table locked from the beginning")
+        return await _adopt(pool, columns, plan, on_step, mode="ACCESS EXCLUSIVE")
 
 
-async def _adopt(pool: Pool, columns: Mapping[str, str], shown: Plan, told: Told, *, mode: str) -> Adopted:
+async def _adopt(pool: Pool, columns: Mapping[str, str], confirmed: AdoptionPlan, on_step: OnStep, *, mode: str) -> Adopted:
     async with _transaction(pool) as connection:
-        told("waiting for the table to be free")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", migrations.LOCK)
-        await _lock(connection, mode)
-        found = await survey(connection, timeout_seconds=_LONGEST_SECONDS)
-        if found is None or found.facts.fubd_was_here:
-            raise AdoptionRefused("somebody else has just taken the table over, or removed it: run this again")
-        plan = _still_right(planning.make(found, columns), shown)
-        told(f"counting and hashing {plan.rows:,} rows")
+        on_step("waiting for the table to be free")
+        await migrations.lock(connection)
+        await _lock_table(connection, mode)
+        found = await survey(connection, timeout_seconds=_STATEMENT_SECONDS)
+        if found is None or found.facts.has_fubd_schema:
+            raise AdoptionRefused("the table was removed or adopted by another process a moment ago: run this again")
+        plan = _check_plan(make_plan(found, columns), confirmed)
+        on_step(f"counting and hashing {plan.rows:,} rows")
         before = await _fingerprint(connection, plan)
-        told(f"copying {plan.rows:,} rows to {BACKUP}")
+        on_step(f"copying {plan.rows:,} rows to {BACKUP}")
         await connection.execute("CREATE SCHEMA IF NOT EXISTS fubd")
-        await connection.execute(f"CREATE TABLE {BACKUP} AS TABLE {_TABLE}", timeout=_LONGEST_SECONDS)
+        await connection.execute(f"CREATE TABLE {BACKUP} AS TABLE {_TABLE}", timeout=_STATEMENT_SECONDS)
         copy = await _fingerprint(connection, plan, BACKUP)
-        await _carry_out(connection, [(step.what, step.ahead) for step in plan.steps], told)
-        told("waiting for readers to be done")
-        await _lock(connection, "ACCESS EXCLUSIVE")
-        await _carry_out(connection, [(step.what, step.forward) for step in plan.steps], told)
-        told("making the schema fubd")
-        await _make_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
-        told("trying what the daemon will do, and taking it back")
-        if not await dry_run.attempt(connection, columns):
+        await _execute(connection, [(step.description, step.early_statements) for step in plan.steps], on_step)
+        on_step("waiting until no reader uses the table")
+        await _lock_table(connection, "ACCESS EXCLUSIVE")
+        await _execute(connection, [(step.description, step.statements) for step in plan.steps], on_step)
+        on_step("creating the schema fubd")
+        await _create_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
+        on_step("dry run of what the daemon will do, rolled back")
+        if not await dry_run.run(connection, columns):
             raise AdoptionRefused(_interference_message(found.facts))
-        told("counting and hashing again")
+        on_step("counting and hashing again")
         after = await _fingerprint(connection, plan)
         if not before == copy == after:
-            raise AdoptionRefused("the rows are not what they were before: all of it has been taken back; please report this")
+            raise AdoptionRefused("the rows differ from those before: everything was rolled back; please report this as a bug")
         await connection.execute(statements.text("state/secure"))
-        told("committing")
+        on_step("committing")
     return Adopted(before, copy, after, len(plan.steps))
 
 
-async def _lock(connection: asyncpg.Connection, mode: str) -> None:
+async def _lock_table(connection: asyncpg.Connection, mode: str) -> None:
     await connection.execute(f"LOCK TABLE {_TABLE} IN {mode} MODE", timeout=_LOCK_SECONDS * 2)
 
 
-def _still_right(plan: Plan, shown: Plan) -> Plan:
-    if (plan.steps, plan.obstacles) != (shown.steps, shown.obstacles):
-        raise AdoptionRefused("the table is no longer as the plan was made for: run this again")
+def _check_plan(plan: AdoptionPlan, confirmed: AdoptionPlan) -> AdoptionPlan:
+    if (plan.steps, plan.obstacles) != (confirmed.steps, confirmed.obstacles):
+        raise AdoptionRefused("the table has changed since the plan was made: run this again")
     if plan.obstacles:
-        raise AdoptionRefused("the table cannot be taken over as it is: " + "; ".join(obstacle.why for obstacle in plan.obstacles))
+        raise AdoptionRefused("the table cannot be adopted as it is: " + "; ".join(obstacle.reason for obstacle in plan.obstacles))
     return plan
 
 
-async def _carry_out(connection: asyncpg.Connection, steps: Sequence[tuple[str, Sequence[str]]], told: Told) -> None:
-    for what, doing in steps:
-        if doing:
-            told(what)
-        for statement in doing:
-            await connection.execute(statement, timeout=_LONGEST_SECONDS)
+async def _execute(connection: asyncpg.Connection, steps: Sequence[tuple[str, Sequence[str]]], on_step: OnStep) -> None:
+    for description, step_statements in steps:
+        if step_statements:
+            on_step(description)
+        for statement in step_statements:
+            await connection.execute(statement, timeout=_STATEMENT_SECONDS)
 
 
-def _interference_message(facts: Facts) -> str:
-    """Say that rows did not come to stand as they were written."""
-    off = [f"ALTER TABLE {_TABLE} DISABLE TRIGGER {_quoted(name)}" for name in facts.triggers]
-    off += [f"DROP RULE {_quoted(name)} ON {_TABLE}" for name in facts.rules]
+def _interference_message(facts: TableFacts) -> str:
+    """Return the message for rows that were not stored as they were written."""
+    cures = [f"ALTER TABLE {_TABLE} DISABLE TRIGGER {quote_identifier(name)}" for name in facts.triggers]
+    cures += [f"DROP RULE {quote_identifier(name)} ON {_TABLE}" for name in facts.rules]
     return (
-        "a trigger or a rule of the table drops or alters rows that fubd writes; nothing was changed. Run this again after: "
-        + "; ".join(off)
+        "a trigger or a rule of the table drops or alters the rows that fubd writes; nothing was changed. Run this again after: "
+        + "; ".join(cures)
     )
 
 
-async def undo(pool: Pool, *, told: Told = lambda _: None) -> UndoResult:
-    """Give an adopted table (see `state`) back as it was, with what other writers have added. Raises AdoptionRefused, Unavailable."""
+async def undo(pool: Pool, *, on_step: OnStep = lambda _: None) -> UndoResult:
+    """Restore an adopted table as it was, with what other writers have added since. Raises AdoptionRefused, Unavailable."""
     async with _transaction(pool) as connection:
-        told("waiting for the table to be free")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", migrations.LOCK)
-        facts = await _facts(connection)
-        if await connection.fetchval("SELECT EXISTS (SELECT FROM fubd.lease l WHERE l.expires_at > clock_timestamp())"):
+        on_step("waiting for the table to be free")
+        await migrations.lock(connection)
+        facts = await _saved_facts(connection)
+        if (await statements.query("adopt/is_daemon_running").fetchrow(connection))["is_running"]:
             raise AdoptionRefused("a daemon is running on this database: stop it, and run this again")
-        await connection.execute(f"LOCK TABLE {_TABLE} IN ACCESS EXCLUSIVE MODE", timeout=_LOCK_SECONDS * 2)
-        await _refuse_written(connection, facts["added"])
-        told("counting and hashing the rows")
-        before = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_LONGEST_SECONDS)
-        told("removing fubd's views and its schema")
-        await _remove_schema(connection)
-        for statement in (*facts["back"], *_drops(facts["added"])):
-            told(statement)
-            await connection.execute(statement, timeout=_LONGEST_SECONDS)
-        told("counting and hashing again")
-        after = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_LONGEST_SECONDS)
+        await _lock_table(connection, "ACCESS EXCLUSIVE")
+        await _refuse_if_used(connection, facts["added"])
+        on_step("counting and hashing the rows")
+        before = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
+        on_step("removing fubd's views and its schema")
+        await _drop_schema(connection)
+        for statement in (*facts["back"], *_drop_columns(facts["added"])):
+            on_step(statement)
+            await connection.execute(statement, timeout=_STATEMENT_SECONDS)
+        on_step("counting and hashing again")
+        after = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
         if before != after:
-            raise AdoptionRefused("the rows are not what they were before: all of it has been taken back; please report this")
-        told("committing")
-    return UndoResult(before, after, as_found=before.digest == facts["digest"])
+            raise AdoptionRefused("the rows differ from those before: everything was rolled back; please report this as a bug")
+        on_step("committing")
+    return UndoResult(before, after, is_unchanged=before.digest == facts["digest"])
 
 
 @asynccontextmanager
 async def _transaction(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
-    """Run one transaction, and say what Postgres refuses in words that help."""
+    """Run one transaction; a statement that Postgres refuses becomes AdoptionRefused."""
     async with pool.connection() as connection:
         try:
             async with connection.transaction():
-                await connection.execute(_BEGIN)
+                await connection.execute(statements.text("adopt/begin"))
                 yield connection
         except asyncpg.PostgresConnectionError:
             raise
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            raise _Crowded(
-                "somebody else holds the table; nothing was changed: stop the older scripts for a moment, and run this again"
+            raise _TableInUse(
+                f"another program holds {_TABLE}; nothing was changed: stop the older scripts for a moment, and run this again"
             ) from None
         except asyncpg.PostgresError as error:
-            raise AdoptionRefused(_said(error)) from None
+            raise AdoptionRefused(_refusal_message(error)) from None
 
 
-def _said(error: asyncpg.PostgresError) -> str:
+def _refusal_message(error: asyncpg.PostgresError) -> str:
     if isinstance(error, asyncpg.UniqueViolationError):
-        # The detail would hold the row.
-        return f"rows are refused by {error.constraint_name or 'a unique index'}; nothing was changed: remove those that are alike first"
+        # The detail would contain the row.
+        index = error.constraint_name or "a unique index"
+        return f"the index {index} refuses rows that are equal; nothing was changed: remove the duplicates first"
     words = f"{error.args[0]}" + (
         f": {error.detail}" if isinstance(error, asyncpg.DependentObjectsStillExistError) and error.detail else ""
     )
-    return f"Postgres refused, and nothing was changed: {words} ({error.sqlstate}){_remedy(error)}"
+    return f"Postgres refused a statement, and nothing was changed: {words} ({error.sqlstate}){_cure(error)}"
 
 
-def _remedy(error: asyncpg.PostgresError) -> str:
-    """What lets in the rows that fubd writes, where a constraint of the table refuses them."""
+def _cure(error: asyncpg.PostgresError) -> str:
+    """Return the statement that makes the table accept the rows that fubd writes, where a constraint of it refuses them."""
     if error.table_name != "stage_changes" or error.schema_name != "public":
         return ""
     if isinstance(error, asyncpg.CheckViolationError | asyncpg.ForeignKeyViolationError) and error.constraint_name:
-        return f". It would let them in without it: ALTER TABLE {_TABLE} DROP CONSTRAINT {_quoted(error.constraint_name)}"
+        return f". To let fubd write: ALTER TABLE {_TABLE} DROP CONSTRAINT {quote_identifier(error.constraint_name)}"
     if isinstance(error, asyncpg.NotNullViolationError) and error.column_name:
-        return f". It would let them in after: ALTER TABLE {_TABLE} ALTER COLUMN {_quoted(error.column_name)} DROP NOT NULL"
+        return f". To let fubd write: ALTER TABLE {_TABLE} ALTER COLUMN {quote_identifier(error.column_name)} DROP NOT NULL"
     return ""
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+async def _fingerprint(connection: asyncpg.Connection, plan: AdoptionPlan, relation: str = _TABLE) -> Fingerprint:
+    return await fingerprint(connection, relation, plan.columns, timeout_seconds=_STATEMENT_SECONDS)
 
 
-async def _fingerprint(connection: asyncpg.Connection, plan: Plan, relation: str = _TABLE) -> Fingerprint:
-    return await fingerprint(connection, relation, plan.columns, timeout_seconds=_LONGEST_SECONDS)
-
-
-async def _make_schema(connection: asyncpg.Connection, plan: Plan, before: Fingerprint, *, sequence: str, highest_id: int) -> None:
-    """Apply every migration but the one that would make the table, and keep how it was."""
-    # Claims draw from the sequence of the table's ids, so that a row can bear the number of the claim that made it.
-    await connection.execute(
-        "SELECT setval(s.sequence, $2) FROM (SELECT $1::text::regclass AS sequence) s WHERE nextval(s.sequence) < $2", sequence, highest_id
-    )
+async def _create_schema(
+    connection: asyncpg.Connection, plan: AdoptionPlan, before: Fingerprint, *, sequence: str, highest_id: int
+) -> None:
+    """Apply every migration but the one that creates the table, and save how the table was."""
+    # Claims draw their numbers from the sequence of the table's ids: a row's id is the number of the claim that made it.
+    await statements.query("adopt/raise_sequence").execute(connection, sequence=sequence, highest_id=highest_id)
     for number, name, text in statements.migrations():
         if number != migrations.PRODUCT:
             await migrations.apply(connection, number, name, text)
             continue
-        await migrations.note(connection, number, name, text)
-        await connection.execute(f"ALTER TABLE fubd.claim ALTER COLUMN seq SET DEFAULT nextval('{sequence.replace(chr(39), chr(39) * 2)}')")
+        await migrations.record(connection, number, name, text)
+        await connection.execute(f"ALTER TABLE fubd.claim ALTER COLUMN seq SET DEFAULT nextval({quote_literal(sequence)})")
         facts = {
             "columns": plan.columns,
             "added": plan.added,
             "rows": before.rows,
             "digest": before.digest,
             "highest_id": highest_id,
-            "back": [statement for step in reversed(plan.steps) for statement in step.back],
+            "back": [statement for step in reversed(plan.steps) for statement in step.undo_statements],
         }
-        await connection.execute("INSERT INTO fubd.adoption (facts) VALUES ($1::jsonb)", json.dumps(facts))
+        await statements.query("adopt/insert_facts").execute(connection, facts=json.dumps(facts))
 
 
-def _drops(added: list[str]) -> list[str]:
-    return [f"ALTER TABLE {_TABLE} " + ", ".join(f'DROP COLUMN "{name}"' for name in added)] if added else []
+def _drop_columns(added: Sequence[str]) -> list[str]:
+    return [f"ALTER TABLE {_TABLE} " + ", ".join(f"DROP COLUMN {quote_identifier(name)}" for name in added)] if added else []
 
 
-async def _facts(connection: asyncpg.Connection) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(await connection.fetchval("SELECT facts FROM fubd.adoption"))
+async def _saved_facts(connection: asyncpg.Connection) -> dict[str, Any]:
+    row = await statements.query("adopt/facts").fetchrow(connection)
+    facts: dict[str, Any] = json.loads(row["facts"])
     return facts
 
 
-async def _refuse_written(connection: asyncpg.Connection, added: list[str]) -> None:
-    ours = "SELECT count(*) FROM public.stage_changes c WHERE c.id IN (SELECT coalesce(k.row_id, k.seq) FROM fubd.claim k)"
-    written = await connection.fetchval(ours, timeout=_LONGEST_SECONDS)
-    if written:
+async def _refuse_if_used(connection: asyncpg.Connection, added: Sequence[str]) -> None:
+    row = await connection.fetchrow(statements.text("adopt/count_recorded"), timeout=_STATEMENT_SECONDS)
+    if recorded := row["rows"]:
         raise AdoptionRefused(
-            f"fubd has recorded {written:,} {'change' if written == 1 else 'changes'} in the table since: they would have to go first."
-            f" To give them up: DELETE FROM"
-            f" {_TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again. To keep them, stop fubd and leave"
-            f" the table as it is; the rows of before are also in {BACKUP}"
+            f"fubd has recorded {recorded:,} {'change' if recorded == 1 else 'changes'} in {_TABLE}, which undoing would lose."
+            f" To give them up: DELETE FROM {_TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again."
+            f" To keep them, stop fubd and leave the table as it is; the rows of before the adoption are also in {BACKUP}"
         )
     for name in added:
-        if await connection.fetchval(f'SELECT EXISTS (SELECT FROM {_TABLE} WHERE "{name}" IS NOT NULL)', timeout=_LONGEST_SECONDS):
-            raise AdoptionRefused(f"somebody has filled the column {name}, which was added by adoption and would go: empty it first")
+        query = statements.query("adopt/is_column_filled").fill(column=quote_identifier(name))
+        if (await connection.fetchrow(query.text, timeout=_STATEMENT_SECONDS))["is_filled"]:
+            raise AdoptionRefused(f"the column {name}, which undoing would drop, holds values that fubd did not write: empty it first")
 
 
-async def _remove_schema(connection: asyncpg.Connection) -> None:
-    """Remove what fubd made, by name: with CASCADE, or all that is in the schema, what others have built there would go without a word."""
+async def _drop_schema(connection: asyncpg.Connection) -> None:
+    """Drop what fubd made, each object by name: CASCADE, or everything in the schema, would also drop what others have built there."""
     made = "\n".join(text for _, _, text in statements.migrations())
     tables = ["fubd.migration", BACKUP, *re.findall(r"^CREATE TABLE (fubd\.\w+)", made, re.MULTILINE)]
     functions = re.findall(r"^CREATE FUNCTION (fubd\.\w+\([^)]*\))", made, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Rows that another writer added: the older scripts may still run."""
+"""Rows that another writer adds after the adoption: the older scripts may still be running."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncpg
 from fubd.store import statements
 
 
-async def count_foreign(connection: asyncpg.Connection) -> int:
-    """Notice rows that no claim of fubd's made, and give how many are new since the last look by any instance.
+async def count_foreign_rows(connection: asyncpg.Connection) -> int:
+    """Record the rows that no claim of fubd's made, and return how many are new since the last call of any instance.
 
-    Each is counted once. The people they are of become hints, to be read soon: where fubd had recorded the same change before, its own
-    row joins the other's. Costs one look at the ids above a mark.
+    Each row is counted once. Its person is read again soon: where fubd had recorded the same change before, its own row is then merged into
+    the foreign one. The cost is one look at the ids above a mark.
     """
-    noticed: int = await connection.fetchval(statements.text("adopt/foreign_rows"))
-    return noticed
+    row = await statements.query("adopt/foreign_rows").fetchrow(connection)
+    return int(row["rows"])

@@ -1,0 +1,2 @@
+-- How many rows the table holds.
+SELECT count(*) AS rows FROM public.stage_changes

@@ -1,0 +1,2 @@
+-- How the table was before its adoption.
+SELECT a.facts FROM fubd.adoption a

@@ -1,0 +1,2 @@
+-- Let the lease end now.
+UPDATE fubd.lease SET expires_at = '-infinity' WHERE name = :name AND holder = :holder
