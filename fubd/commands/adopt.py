@@ -47,7 +47,9 @@ async def _work(settings: Settings, screen: Screen, *, undo: bool, agreed: bool,
         return await _adopt(pool, settings, plan, screen, agreed=agreed, ask=ask)
 
 
-async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None) -> int:
+async def _adopt(
+    pool: Pool, settings: Settings, plan: AdoptionPlan, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None
+) -> int:
     _show(plan, screen)
     if plan.obstacles:
         return 1
