@@ -82,7 +82,7 @@ async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path
     await legacy_tables.make(connection, rows=3_000)
     shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
     environ, undone = {"SUPABASE_DB_URL": empty_database, "FUBD_COLUMNS": COLUMNS}, 0
-    for part in ("counting and hashing 3,000", "copying", "replace", "trying", "committing"):
+    for part in ("counting and hashing 3,000", "copying", "replace", "dry run", "committing"):
         async with fubd("adopt", "--yes", environ=environ, folder=tmp_path) as process:
             await eventually(partial(_tells, process, part), 30.0)
             process.kill()
