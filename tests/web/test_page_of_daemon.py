@@ -1,4 +1,4 @@
-"""The status page in a real Chromium, on the real daemon and a real table: what an owner sees while things happen."""
+"""The status page in a real Chromium, on the real daemon and a real table."""
 
 from __future__ import annotations
 
@@ -24,58 +24,58 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def built(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    """Give a house with a running daemon."""
-    async with databases.migrated() as url, house(url, tmp_path_factory.mktemp("house")) as made, made.ready():
-        yield made
+async def stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    """Return a stack with a running daemon."""
+    async with databases.migrated() as url, house(url, tmp_path_factory.mktemp("daemon")) as running, running.ready():
+        yield running
 
 
-async def show(page: Page, built: House, *, width: int = 1280) -> None:
-    """Open the page, and wait until it has everything."""
-    await page.open(f"{built.url}/", width=width)
+async def show(page: Page, stack: House, *, width: int = 1280) -> None:
+    """Open the page and wait until it has loaded everything."""
+    await page.open(f"{stack.url}/", width=width)
     await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
     await page.value("window.sameDocument = true")
 
 
-def strangers(first: int, count: int) -> list[bytes]:
-    """Tell of people whom the account does not know, so that no read adds to what is told."""
+def unknown_people(first: int, count: int) -> list[bytes]:
+    """Return webhooks of people who are not in the account, so that no read adds a change."""
     at = datetime.now(UTC) - timedelta(seconds=count)
     return [event(f"e-{first + each}", "Nurture", at + timedelta(seconds=each), [first + each]) for each in range(count)]
 
 
-async def newest(built: House, count: int) -> list[int]:
-    """Give the ids that the list ought to show."""
-    rows = await built.fetch("SELECT id FROM public.stage_changes ORDER BY changed_at DESC, id DESC LIMIT $1", count)
+async def newest(stack: House, count: int) -> list[int]:
+    """Return the ids that the list should show."""
+    rows = await stack.fetch("SELECT id FROM public.stage_changes ORDER BY changed_at DESC, id DESC LIMIT $1", count)
     return [row["id"] for row in rows]
 
 
-async def test_a_move_in_the_account_appears_by_itself(page: Page, built: House) -> None:
-    """Somebody moves a person in Follow Up Boss; the signed webhook shows within moments, and the name follows."""
-    await show(page, built)
-    person = built.account.ids[3]
-    built.account.edit(person, firstName="Noor", lastName="Voorbeeld")
-    built.account.move(person, "ACQ - Offers Made")
+async def test_a_change_in_the_account_appears_without_reload(page: Page, stack: House) -> None:
+    """A person is moved in Follow Up Boss: the change appears from its webhook, and the name follows."""
+    await show(page, stack)
+    person = stack.account.ids[3]
+    stack.account.edit(person, firstName="Noor", lastName="Voorbeeld")
+    stack.account.move(person, "ACQ - Offers Made")
     await page.until("document.querySelector('.change')?.innerText.includes('ACQ - Offers Made')")
     await page.until("document.querySelector('.change').innerText.includes('Noor Voorbeeld')")
     assert "webhook" in await page.text(".change .by")
     assert await page.value("window.sameDocument") is True
 
 
-async def test_failover_and_recovery_show_with_their_reasons(page: Page, built: House) -> None:
-    """Webhooks die: mode, reason and the doubt about them stand there; they come back: so does the calm."""
-    await show(page, built)
-    built.account.move(built.account.ids[9], "ACQ - Contract Sent")
+async def test_failover_and_recovery_are_shown_with_their_reasons(page: Page, stack: House) -> None:
+    """When webhooks fail, mode, reason and the state of the source change; when they return, they change back."""
+    await show(page, stack)
+    stack.account.move(stack.account.ids[9], "ACQ - Contract Sent")
     await page.until("document.querySelector('#mode').dataset.mode === 'steady'")
     assert await page.value("[...document.querySelectorAll('#subscriptions b')].every((each) => each.innerText === '✓ active')")
-    built.simulator.deliveries.kill()
-    for person in built.account.ids[10:16]:
-        built.account.move(person, "ACQ - Contract Sent")
+    stack.simulator.deliveries.kill()
+    for person in stack.account.ids[10:16]:
+        stack.account.move(person, "ACQ - Contract Sent")
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
     assert "no webhook had told" in await page.text("#mode-reason")
     assert await page.value("document.querySelector('#source-webhook').dataset.state") in {"doubtful", "stale"}
     await page.until("document.querySelector('.change').innerText.includes('polling')")
-    built.simulator.deliveries.revive()
-    built.account.move(built.account.ids[20], "ACQ - Offers Made")
+    stack.simulator.deliveries.revive()
+    stack.account.move(stack.account.ids[20], "ACQ - Offers Made")
     await page.until("['recovering', 'steady'].includes(document.querySelector('#mode').dataset.mode)")
     await page.until("document.querySelector('#source-webhook').dataset.state === 'healthy'")
     await page.until("document.querySelector('#mode-changes').textContent.includes('Recovering')")
@@ -86,7 +86,7 @@ HOSTILE = {
     "a script": "<script>window.ran = true</script>",
     "an image": "<img src=x onerror='window.ran = true'>",
     "an escape": "\x1b[31mred\x1b[0m\x07",
-    "a turned line": "\u202egnp.exe\u2066",
+    "a reversed line": "\u202egnp.exe\u2066",
     "combining marks": "Z" + "\u0301" * 200,
     "10,000 characters": "W" * 10_000,
     "an entity": "&lt;b&gt;&amp;nbsp;",
@@ -94,14 +94,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
-async def test_hostile_names_and_stages_do_nothing(page: Page, built: House, width: int) -> None:
-    """From Follow Up Boss to the table to the page: shown as the text they are, nothing runs, nothing is wider than the window."""
-    people = built.account.ids[30 : 30 + len(HOSTILE)]
-    await show(page, built, width=width)
+async def test_hostile_names_and_stages_do_nothing(page: Page, stack: House, width: int) -> None:
+    """They come from Follow Up Boss and are shown as text: no script runs, and nothing is wider than the window."""
+    people = stack.account.ids[30 : 30 + len(HOSTILE)]
+    await show(page, stack, width=width)
     for person, (name, hostile) in zip(people, HOSTILE.items(), strict=True):
-        built.account.edit(person, firstName=hostile, lastName=f"{name} {width}")
+        stack.account.edit(person, firstName=hostile, lastName=f"{name} {width}")
         body = event(f"hostile-{width}-{name}", hostile[:400] + str(width), datetime.now(UTC), [person])
-        assert (await built.post(body))[0] == 200
+        assert (await stack.post(body))[0] == 200
     for name in HOSTILE:
         await page.until(f"[...document.querySelectorAll('.person')].some((each) => each.innerText.includes('{name} {width}'))")
     assert await page.value("window.ran") is None
@@ -110,14 +110,12 @@ async def test_hostile_names_and_stages_do_nothing(page: Page, built: House, wid
     assert HOSTILE["a script"] in await page.text("#change-list")
 
 
-async def test_a_daemon_that_is_started_again_is_found_and_nothing_is_missed(
-    browser: Browser, databases: Databases, tmp_path: Path
-) -> None:
-    """The page says that it is cut off, comes back, and shows what was recorded before, between and after, each once."""
+async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """It shows that the connection is lost, reconnects, and shows what was recorded before, between and after, each once."""
     async with databases.migrated() as url, house(url, tmp_path) as own, browser.tab() as page:
         async with own.ready() as process:
             await show(page, own)
-            await asyncio.gather(*(own.post(body) for body in strangers(900_001, 5)))
+            await asyncio.gather(*(own.post(body) for body in unknown_people(900_001, 5)))
             await page.until(f"{IDS}.length === 5")
             process.kill()
             await page.until("document.querySelector('#connection').dataset.state === 'lost'")
@@ -126,7 +124,7 @@ async def test_a_daemon_that_is_started_again_is_found_and_nothing_is_missed(
             await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
         async with own.ready():
             await page.until(f"{LIVE} && {IDS}.length === 7")
-            await asyncio.gather(*(own.post(body) for body in strangers(900_101, 5)))
+            await asyncio.gather(*(own.post(body) for body in unknown_people(900_101, 5)))
             await page.until(f"{IDS}.length === 7 + 5")
             assert sorted(await newest(own, 20)) == sorted(_numbers(await page.value(IDS)))
         assert await page.value("window.sameDocument") is True
@@ -137,8 +135,8 @@ def _numbers(value: object) -> list[int]:
     return [int(each) for each in value]
 
 
-async def test_an_outage_of_the_database_is_told_and_over_when_it_is_over(browser: Browser, databases: Databases, tmp_path: Path) -> None:
-    """What was known stays on the page under a notice; a delivery refused meanwhile appears once the database is back."""
+async def test_a_database_outage_is_shown_while_it_lasts(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """The last known state stays under a notice; a delivery refused during the outage appears once the database is back."""
     async with (
         databases.migrated() as url,
         Proxy(url) as proxy,
@@ -147,12 +145,12 @@ async def test_an_outage_of_the_database_is_told_and_over_when_it_is_over(browse
         browser.tab() as page,
     ):
         await show(page, own)
-        before, after, meanwhile = strangers(900_001, 3)
+        before, after, refused = unknown_people(900_001, 3)
         assert (await own.post(before))[0] == 200
         await page.until(f"{IDS}.length === 1")
         await proxy.refuse()
         await proxy.cut()
-        assert (await own.post(meanwhile))[0] == 503
+        assert (await own.post(refused))[0] == 503
         await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
         assert await page.value(f"{IDS}.length") == 1
         await proxy.accept()
@@ -162,8 +160,8 @@ async def test_an_outage_of_the_database_is_told_and_over_when_it_is_over(browse
         await page.until("document.querySelector('#notice').hidden")
 
 
-async def test_a_browser_asks_for_the_token(browser: Browser, databases: Databases, tmp_path: Path) -> None:
-    """Opened without it, the browser asks; given as the password, the page, its data and the live feed are there."""
+async def test_the_browser_asks_for_the_token(browser: Browser, databases: Databases, tmp_path: Path) -> None:
+    """With the token as the password, the page, its data and its event stream load."""
     async with databases.migrated() as url, house(url, tmp_path) as own, own.daemon(FUBD_METRICS_TOKEN="an-invented-token") as process:
         await process.answers(f"{own.url}/readyz")
         async with browser.tab() as page:
@@ -171,12 +169,12 @@ async def test_a_browser_asks_for_the_token(browser: Browser, databases: Databas
             assert await page.value("document.querySelector('#mode')") is None
             await page.ask_for_password("an-invented-token")
             await show(page, own)
-            assert (await own.post(strangers(900_001, 1)[0]))[0] == 200
+            assert (await own.post(unknown_people(900_001, 1)[0]))[0] == 200
             await page.until(f"{IDS}.length === 1")
 
 
 async def test_a_table_of_100_000_changes_is_shown(browser: Browser, databases: Databases, tmp_path: Path) -> None:
-    """Also with all left out that an older table may leave out; the list has the newest twenty, and the rest is there to be paged."""
+    """The list has the newest twenty, also with every column empty that an older table may leave empty; the rest can be paged."""
     async with databases.migrated() as url, house(url, tmp_path) as own, own.ready(), browser.tab() as page:
         await own.fetch(
             "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
