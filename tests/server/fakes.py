@@ -143,7 +143,7 @@ def example_day() -> Overview:
         modes=[
             ModeChange("steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", at(-30)),
             ModeChange("watch", "no webhook for 60 minutes, and no proof that any was missed", at(54)),
-            ModeChange("failover", "a poll found 3 changes that no webhook had told", at(57)),
+            ModeChange("failover", "a poll found 3 changes without a webhook", at(57)),
             ModeChange("recovering", "a stage webhook arrived again", at(66)),
             ModeChange("steady", "polls find nothing that webhooks missed", at(69)),
         ],

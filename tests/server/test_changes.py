@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from fubd.server import ServerLimits
-from tests.server.fakes import row, running_server
+from tests.server.fakes import ServerUnderTest, row, running_server
 
 
 async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str, object]]:
@@ -18,31 +18,29 @@ async def read_json(web: aiohttp.ClientSession, url: str) -> tuple[int, dict[str
         return response.status, cast("dict[str, object]", await response.json())
 
 
-async def test_changes_are_paged_by_id(web: aiohttp.ClientSession) -> None:
+async def test_changes_are_paged_by_id(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """A client that follows `next_after` gets every row once, ascending, and keeps its position at the end."""
-    async with running_server() as server:
-        server.view.table = [row(each) for each in range(1, 251)]
-        seen: list[object] = []
-        after: object = 0
-        pages: list[int] = []
-        while not pages or pages[-1]:
-            status, page = await read_json(web, f"{server.url}/api/changes?after={after}")
-            assert status == 200
-            rows = cast("list[dict[str, object]]", page["changes"])
-            pages.append(len(rows))
-            seen += [each["id"] for each in rows]
-            after = page["next_after"]
-        assert seen == list(range(1, 251))
-        assert (pages, after) == ([100, 100, 50, 0], 250)
+    server.view.table = [row(each) for each in range(1, 251)]
+    seen: list[object] = []
+    after: object = 0
+    pages: list[int] = []
+    while not pages or pages[-1]:
+        status, page = await read_json(web, f"{server.url}/api/changes?after={after}")
+        assert status == 200
+        rows = cast("list[dict[str, object]]", page["changes"])
+        pages.append(len(rows))
+        seen += [each["id"] for each in rows]
+        after = page["next_after"]
+    assert seen == list(range(1, 251))
+    assert (pages, after) == ([100, 100, 50, 0], 250)
 
 
 @pytest.mark.parametrize("limit", [1, 1000, 1001, 10**9])
-async def test_a_page_has_at_most_a_thousand_rows(web: aiohttp.ClientSession, limit: int) -> None:
+async def test_a_page_has_at_most_a_thousand_rows(server: ServerUnderTest, web: aiohttp.ClientSession, limit: int) -> None:
     """A larger limit is reduced, not refused."""
-    async with running_server() as server:
-        server.view.table = [row(each) for each in range(1, 1101)]
-        _, page = await read_json(web, f"{server.url}/api/changes?limit={limit}")
-        assert len(cast("list[object]", page["changes"])) == min(limit, 1000)
+    server.view.table = [row(each) for each in range(1, 1101)]
+    _, page = await read_json(web, f"{server.url}/api/changes?limit={limit}")
+    assert len(cast("list[object]", page["changes"])) == min(limit, 1000)
 
 
 @pytest.mark.parametrize(

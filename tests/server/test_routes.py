@@ -7,59 +7,56 @@ import base64
 import aiohttp
 import pytest
 
-from tests.server.fakes import running_server, stage_event
+from tests.server.fakes import ServerUnderTest, running_server, stage_event
 from tests.server.senders import post
 
 
-async def test_healthz_is_200_at_once_and_readyz_gives_a_reason(web: aiohttp.ClientSession) -> None:
+async def test_healthz_is_200_at_once_and_readyz_gives_a_reason(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """`/healthz` answers 200 at once; `/readyz` answers 200, or 503 with the reason."""
-    async with running_server() as server:
-        for reason, status, text in (
-            (None, 200, "ready\n"),
-            ("the schema is from a newer version", 503, "the schema is from a newer version\n"),
-        ):
-            server.view.not_ready = reason
-            async with web.get(f"{server.url}/healthz") as response:
-                assert response.status == 200
-            async with web.get(f"{server.url}/readyz", headers={"Host": "healthcheck.railway.app"}) as response:
-                assert (response.status, await response.text()) == (status, text)
+    for reason, status, text in (
+        (None, 200, "ready\n"),
+        ("the schema is from a newer version", 503, "the schema is from a newer version\n"),
+    ):
+        server.view.not_ready = reason
+        async with web.get(f"{server.url}/healthz") as response:
+            assert response.status == 200
+        async with web.get(f"{server.url}/readyz", headers={"Host": "healthcheck.railway.app"}) as response:
+            assert (response.status, await response.text()) == (status, text)
 
 
-async def test_the_health_document_is_complete(web: aiohttp.ClientSession) -> None:
+async def test_the_health_document_is_complete(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """It has every key, with instants in UTC or null, also while the database is away."""
-    async with running_server() as server:
-        server.view.database_up = False
-        async with web.get(f"{server.url}/health") as response:
-            assert (response.status, response.content_type) == (200, "application/json")
-            document = await response.json()
-        assert document == {
-            "mode": "steady",
-            "reason": "a webhook arrived 12 s ago, and the last poll found nothing missed",
-            "poll_interval_seconds": 1800.0,
-            "coverage": "2026-03-01T12:00:30Z",
-            "sources": {
-                "webhook": {
-                    "status": "HEALTHY",
-                    "last_heard": "2026-03-01T12:07:18Z",
-                    "last_change": "2026-03-01T12:07:16Z",
-                    "records_today": 31,
-                },
-                "polling": {"status": "HEALTHY", "last_heard": "2026-03-01T12:00:30Z", "last_change": None, "records_today": 2},
+    server.view.database_up = False
+    async with web.get(f"{server.url}/health") as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        document = await response.json()
+    assert document == {
+        "mode": "steady",
+        "reason": "a webhook arrived 12 s ago, and the last poll found nothing missed",
+        "poll_interval_seconds": 1800.0,
+        "coverage": "2026-03-01T12:00:30Z",
+        "sources": {
+            "webhook": {
+                "status": "HEALTHY",
+                "last_heard": "2026-03-01T12:07:18Z",
+                "last_change": "2026-03-01T12:07:16Z",
+                "records_today": 31,
             },
-            "subscriptions": {"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
-            "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
-            "subscription_advice": {},
-        }
+            "polling": {"status": "HEALTHY", "last_heard": "2026-03-01T12:00:30Z", "last_change": None, "records_today": 2},
+        },
+        "subscriptions": {"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
+        "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
+        "subscription_advice": {},
+    }
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/none", "application/openmetrics-text; version=1.0.0", ""])
-async def test_the_metrics_have_one_format_for_every_client(web: aiohttp.ClientSession, accept: str) -> None:
+async def test_the_metrics_have_one_format_for_every_client(server: ServerUnderTest, web: aiohttp.ClientSession, accept: str) -> None:
     """No Accept header leads to a 406."""
-    async with running_server() as server:
-        await post(web, server, stage_event())
-        async with web.get(f"{server.url}/metrics", headers={"Accept": accept}) as response:
-            assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
-            assert 'fubd_webhook_deliveries_total{outcome="accepted"} 1.0\n' in await response.text()
+    await post(web, server, stage_event())
+    async with web.get(f"{server.url}/metrics", headers={"Accept": accept}) as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        assert 'fubd_webhook_deliveries_total{outcome="accepted"} 1.0\n' in await response.text()
 
 
 GUARDED = ["/", "/health", "/metrics", "/api/changes", "/api/overview", "/api/stream", "/web/status.js", "/web/status.css"]
@@ -105,16 +102,15 @@ async def test_the_probes_and_the_webhook_route_need_no_token(web: aiohttp.Clien
         assert (await post(web, server, stage_event())).status == 200
 
 
-async def test_the_page_may_load_only_its_own_files(web: aiohttp.ClientSession) -> None:
+async def test_the_page_may_load_only_its_own_files(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """Its content security policy allows no inline script and no other host, and its files have their content types."""
-    async with running_server() as server:
-        async with web.get(f"{server.url}/") as response:
-            assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-            policy = response.headers["Content-Security-Policy"]
-            assert (policy.split(";")[0], "unsafe" in policy) == ("default-src 'none'", False)
-            assert response.headers["X-Content-Type-Options"] == "nosniff"
-            text = await response.text()
-        for name, kind in (("status.js", "text/javascript"), ("status.css", "text/css"), ("icon.svg", "image/svg+xml")):
-            assert f'"/web/{name}"' in text
-            async with web.get(f"{server.url}/web/{name}") as response:
-                assert (response.status, response.content_type) == (200, kind)
+    async with web.get(f"{server.url}/") as response:
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        policy = response.headers["Content-Security-Policy"]
+        assert (policy.split(";")[0], "unsafe" in policy) == ("default-src 'none'", False)
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        text = await response.text()
+    for name, kind in (("status.js", "text/javascript"), ("status.css", "text/css"), ("icon.svg", "image/svg+xml")):
+        assert f'"/web/{name}"' in text
+        async with web.get(f"{server.url}/web/{name}") as response:
+            assert (response.status, response.content_type) == (200, kind)

@@ -10,7 +10,7 @@ import pytest
 
 from fubd.ports import Committed
 from fubd.server import ServerLimits
-from tests.server.fakes import row, running_server, stage_event
+from tests.server.fakes import ServerUnderTest, row, running_server, stage_event
 from tests.server.senders import PATIENCE_SECONDS, post, until
 from tests.support.waiting import eventually
 
@@ -40,11 +40,10 @@ class Listener:
             assert block
 
 
-async def test_recorded_and_corrected_rows_are_sent(web: aiohttp.ClientSession) -> None:
+async def test_recorded_and_corrected_rows_are_sent(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """A new row has its id as event id. A correction has none: it would move `Last-Event-ID` back."""
-    async with running_server() as server:
-        server.view.table = [row(3)]
-        response = await web.get(f"{server.url}/api/stream")
+    server.view.table = [row(3)]
+    async with web.get(f"{server.url}/api/stream") as response:
         assert response.content_type == "text/event-stream"
         listener = Listener(response)
         assert await listener.block() == {"retry": "2000"}
@@ -67,16 +66,17 @@ async def test_recorded_and_corrected_rows_are_sent(web: aiohttp.ClientSession) 
         ("?after=1499", "x", [1500]),
     ],
 )
-async def test_a_stream_resumes_after_the_last_id(web: aiohttp.ClientSession, query: str, header: str | None, expected: list[int]) -> None:
+async def test_a_stream_resumes_after_the_last_id(
+    server: ServerUnderTest, web: aiohttp.ClientSession, query: str, header: str | None, expected: list[int]
+) -> None:
     """Rows recorded since come first, then new ones, each row once."""
-    async with running_server() as server:
-        server.view.table = [row(each) for each in range(1, 1501)]
-        headers = {} if header is None else {"Last-Event-ID": header}
-        async with web.get(f"{server.url}/api/stream{query}", headers=headers) as response:
-            listener = Listener(response)
-            assert [(await listener.event())[2] for _ in expected] == expected
-            server.record(row(1501))
-            assert (await listener.event())[2] == 1501
+    server.view.table = [row(each) for each in range(1, 1501)]
+    headers = {} if header is None else {"Last-Event-ID": header}
+    async with web.get(f"{server.url}/api/stream{query}", headers=headers) as response:
+        listener = Listener(response)
+        assert [(await listener.event())[2] for _ in expected] == expected
+        server.record(row(1501))
+        assert (await listener.event())[2] == 1501
 
 
 async def test_many_past_rows_are_sent_page_by_page(web: aiohttp.ClientSession) -> None:
@@ -212,9 +212,9 @@ async def test_the_number_of_streams_is_bounded(web: aiohttp.ClientSession) -> N
         assert statuses[-1] == 200
 
 
-async def test_streams_end_when_the_server_stops(web: aiohttp.ClientSession) -> None:
+async def test_streams_end_when_the_server_stops(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """They do not delay the stop, and they end cleanly."""
-    async with running_server() as server, web.get(f"{server.url}/api/stream") as response:
+    async with web.get(f"{server.url}/api/stream") as response:
         listener = Listener(response)
         await listener.block()
         async with asyncio.timeout(0.5):
@@ -222,9 +222,9 @@ async def test_streams_end_when_the_server_stops(web: aiohttp.ClientSession) -> 
         assert await listener.block() == {}
 
 
-async def test_a_stream_ends_when_its_past_rows_cannot_be_read(web: aiohttp.ClientSession) -> None:
+async def test_a_stream_ends_when_its_past_rows_cannot_be_read(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """Its client reconnects by itself, and misses nothing."""
-    async with running_server() as server, web.get(f"{server.url}/api/stream") as another:
+    async with web.get(f"{server.url}/api/stream") as another:
         await Listener(another).block()
         server.view.database_up = False
         async with web.get(f"{server.url}/api/stream?after=7") as response:

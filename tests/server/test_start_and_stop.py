@@ -23,34 +23,32 @@ async def test_it_listens_on_ipv4_and_ipv6(web: aiohttp.ClientSession) -> None:
         await server.http.stop(within_seconds=1)
 
 
-async def test_a_port_in_use_is_an_error() -> None:
+async def test_a_port_in_use_is_an_error(server: ServerUnderTest) -> None:
     """Two servers cannot have the same port."""
-    async with running_server() as server:
-        with pytest.raises(OSError, match="in use"):
-            await ServerUnderTest().http.start(port=server.port, host="127.0.0.1")
+    with pytest.raises(OSError, match="in use"):
+        await ServerUnderTest().http.start(port=server.port, host="127.0.0.1")
 
 
-async def test_stopping_finishes_the_requests_under_way() -> None:
+async def test_stopping_finishes_the_requests_under_way(server: ServerUnderTest) -> None:
     """It accepts no new connection, closes the idle ones, and waits for the delivery under way."""
-    async with running_server() as server:
-        server.ingestor.gate.clear()
-        body = stage_event()
-        reader, writer = await connect(server)
-        idle, other = await connect(server)
-        writer.write(head(body, length=len(body)) + body)
-        await server.ingestor.reached.wait()
-        port = server.port
-        stopping = asyncio.create_task(server.http.stop(within_seconds=PATIENCE_SECONDS))
-        await asyncio.sleep(0)
-        with pytest.raises(OSError, match="onnect"):
-            await asyncio.open_connection("127.0.0.1", port)
-        server.ingestor.gate.set()
-        await stopping
-        assert (await rest_of(reader)).startswith(b"HTTP/1.1 200 ")
-        assert await rest_of(idle) == b""
-        writer.close()
-        other.close()
-        assert len(server.ingestor.kept) == 1
+    server.ingestor.gate.clear()
+    body = stage_event()
+    reader, writer = await connect(server)
+    idle, other = await connect(server)
+    writer.write(head(body, length=len(body)) + body)
+    await server.ingestor.reached.wait()
+    port = server.port
+    stopping = asyncio.create_task(server.http.stop(within_seconds=PATIENCE_SECONDS))
+    await asyncio.sleep(0)
+    with pytest.raises(OSError, match="onnect"):
+        await asyncio.open_connection("127.0.0.1", port)
+    server.ingestor.gate.set()
+    await stopping
+    assert (await rest_of(reader)).startswith(b"HTTP/1.1 200 ")
+    assert await rest_of(idle) == b""
+    writer.close()
+    other.close()
+    assert len(server.ingestor.kept) == 1
 
 
 async def test_stopping_waits_no_longer_than_its_time_limit(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from fubd.core.observation import StageEvent
 from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.errors import Unavailable
 from fubd.server import ServerLimits
-from tests.server.fakes import KEY, running_server, sign, stage_event
+from tests.server.fakes import KEY, ServerUnderTest, running_server, sign, stage_event
 from tests.server.senders import MIB, PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually
 
@@ -25,27 +25,25 @@ from tests.support.waiting import eventually
 @pytest.mark.parametrize(
     "path", [*WEBHOOK_ROUTES, "/webhook/fub?account=7", "/webhook/%66ub", "/webhook/fub/", "//webhook//fub/stage-change//"]
 )
-async def test_a_genuine_delivery_is_answered_200(web: aiohttp.ClientSession, path: str) -> None:
+async def test_a_genuine_delivery_is_answered_200(server: ServerUnderTest, web: aiohttp.ClientSession, path: str) -> None:
     """Both routes accept it, also with a query, an escaped path or extra slashes, and it is decoded and counted."""
-    async with running_server() as server:
-        body = stage_event()
-        target = URL(f"{server.url}{path}", encoded=True)
-        async with web.post(target, data=body, headers={"FUB-Signature": sign(body)}) as response:
-            assert (response.status, await response.text()) == (200, "accepted")
-        assert [type(each.content) for each in server.ingestor.kept] == [StageEvent]
-        assert server.ingestor.kept[0].body == body
-        assert (server.webhook_handler.answered, server.counted("accepted")) == (1, 1)
-        assert server.is_balanced()
+    body = stage_event()
+    target = URL(f"{server.url}{path}", encoded=True)
+    async with web.post(target, data=body, headers={"FUB-Signature": sign(body)}) as response:
+        assert (response.status, await response.text()) == (200, "accepted")
+    assert [type(each.content) for each in server.ingestor.kept] == [StageEvent]
+    assert server.ingestor.kept[0].body == body
+    assert (server.webhook_handler.answered, server.counted("accepted")) == (1, 1)
+    assert server.is_balanced()
 
 
-async def test_each_outcome_is_counted_under_its_name(web: aiohttp.ClientSession) -> None:
+async def test_each_outcome_is_counted_under_its_name(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """A duplicate and a quarantined delivery are answered 200 like a new one, and counted separately."""
-    async with running_server() as server:
-        for body in (stage_event(), stage_event(), b"not JSON"):
-            assert (await post(web, server, body)).status == 200
-        assert [server.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
-        assert server.webhook_handler.answered == 3
-        assert server.is_balanced()
+    for body in (stage_event(), stage_event(), b"not JSON"):
+        assert (await post(web, server, body)).status == 200
+    assert [server.counted(outcome) for outcome in ("accepted", "duplicate", "quarantined")] == [1, 1, 1]
+    assert server.webhook_handler.answered == 3
+    assert server.is_balanced()
 
 
 @pytest.mark.parametrize("signature", [None, "", "0" * 64, sign(b"another body"), "ключ", sign(stage_event()).upper()])
@@ -71,54 +69,50 @@ async def test_both_keys_are_accepted_while_rotating(web: aiohttp.ClientSession)
         assert (await post(web, server, stage_event(7), FUB_Signature=sign(stage_event(7), b"newer"))).status == 200
 
 
-async def test_a_body_of_the_largest_size_is_accepted(web: aiohttp.ClientSession) -> None:
+async def test_a_body_of_the_largest_size_is_accepted(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """Exactly 1 MiB is not over 1 MiB."""
-    async with running_server() as server:
-        assert (await post(web, server, b" " * MIB)).status == 200
-        assert (await post(web, server, b" " * (MIB + 1))).status == 413
-        assert server.is_balanced()
+    assert (await post(web, server, b" " * MIB)).status == 200
+    assert (await post(web, server, b" " * (MIB + 1))).status == 413
+    assert server.is_balanced()
 
 
-async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes() -> None:
+async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(server: ServerUnderTest) -> None:
     """The response comes although no byte of the body was sent."""
-    async with running_server() as server:
-        reader, writer = await connect(server)
-        writer.write(head(b"", length=MIB + 1))
-        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
-        writer.close()
-        assert server.counted("too_large") == 1
-        assert server.is_balanced()
+    reader, writer = await connect(server)
+    writer.write(head(b"", length=MIB + 1))
+    assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+    assert server.counted("too_large") == 1
+    assert server.is_balanced()
 
 
-async def test_a_body_without_declared_length_is_refused_once_it_is_too_long() -> None:
+async def test_a_body_without_declared_length_is_refused_once_it_is_too_long(server: ServerUnderTest) -> None:
     """Reading a chunked body stops at the limit, signed or not."""
-    async with running_server() as server:
-        reader, writer = await connect(server)
-        writer.write(head(b"", "Transfer-Encoding: chunked"))
-        for _ in range(5):
-            writer.write(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
-        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
-        writer.close()
-        assert server.counted("too_large") == 1
+    reader, writer = await connect(server)
+    writer.write(head(b"", "Transfer-Encoding: chunked"))
+    for _ in range(5):
+        writer.write(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
+    assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+    assert server.counted("too_large") == 1
 
 
-async def test_a_body_in_pieces_is_accepted() -> None:
+async def test_a_body_in_pieces_is_accepted(server: ServerUnderTest) -> None:
     """Head and two chunks of the body arrive separately."""
-    async with running_server() as server:
-        body = stage_event()
-        reader, writer = await connect(server)
-        for part in (
-            head(body, "Transfer-Encoding: chunked"),
-            b"5\r\n" + body[:5] + b"\r\n",
-            b"%x\r\n" % (len(body) - 5) + body[5:] + b"\r\n",
-        ):
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0)
-        writer.write(b"0\r\n\r\n")
-        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
-        writer.close()
-        assert len(server.ingestor.kept) == 1
+    body = stage_event()
+    reader, writer = await connect(server)
+    for part in (
+        head(body, "Transfer-Encoding: chunked"),
+        b"5\r\n" + body[:5] + b"\r\n",
+        b"%x\r\n" % (len(body) - 5) + body[5:] + b"\r\n",
+    ):
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0)
+    writer.write(b"0\r\n\r\n")
+    assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert len(server.ingestor.kept) == 1
 
 
 async def test_the_number_of_large_bodies_read_at_a_time_is_limited(web: aiohttp.ClientSession) -> None:
@@ -198,16 +192,15 @@ async def test_bytes_that_are_not_http_are_answered_400(framing: bytes, caplog: 
     assert caplog.records == []
 
 
-async def test_an_unavailable_ingestor_is_answered_503(web: aiohttp.ClientSession) -> None:
+async def test_an_unavailable_ingestor_is_answered_503(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
     """`Retry-After` is the delay that the ingestor asks for, or the usual one."""
-    async with running_server() as server:
-        server.ingestor.failure = Unavailable("the database is away")
-        response = await post(web, server, stage_event())
-        assert (response.status, response.headers["Retry-After"]) == (503, "30")
-        server.ingestor.failure = Unavailable("the database is away", retry_after=6.2)
-        assert (await post(web, server, stage_event())).headers["Retry-After"] == "7"
-        assert server.counted("unavailable") == 2
-        assert server.is_balanced()
+    server.ingestor.failure = Unavailable("the database is away")
+    response = await post(web, server, stage_event())
+    assert (response.status, response.headers["Retry-After"]) == (503, "30")
+    server.ingestor.failure = Unavailable("the database is away", retry_after=6.2)
+    assert (await post(web, server, stage_event())).headers["Retry-After"] == "7"
+    assert server.counted("unavailable") == 2
+    assert server.is_balanced()
 
 
 async def test_a_slow_ingestor_is_answered_503_and_still_keeps_the_delivery(web: aiohttp.ClientSession) -> None:
@@ -220,90 +213,86 @@ async def test_a_slow_ingestor_is_answered_503_and_still_keeps_the_delivery(web:
         await eventually(lambda: len(server.ingestor.kept) == 1)
 
 
-async def test_an_unexpected_error_is_logged_and_answered_503(web: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_error_is_logged_and_answered_503(
+    server: ServerUnderTest, web: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing was committed, so the sender has to retry; it is never answered 500."""
-    async with running_server() as server:
-        server.ingestor.failure = ZeroDivisionError("a bug")
-        assert (await post(web, server, stage_event())).status == 503
-        (record,) = caplog.records
-        assert record.getMessage().startswith("recording a delivery failed")
-        assert server.is_balanced()
+    server.ingestor.failure = ZeroDivisionError("a bug")
+    assert (await post(web, server, stage_event())).status == 503
+    (record,) = caplog.records
+    assert record.getMessage().startswith("recording a delivery failed")
+    assert server.is_balanced()
 
 
-async def test_a_delivery_whose_sender_disconnected_is_still_kept() -> None:
+async def test_a_delivery_whose_sender_disconnected_is_still_kept(server: ServerUnderTest) -> None:
     """Once the whole body has arrived, it is recorded without its sender."""
-    async with running_server() as server:
-        server.ingestor.gate.clear()
-        body = stage_event()
-        _, writer = await connect(server)
-        writer.write(head(body, length=len(body)) + body)
-        await server.ingestor.reached.wait()
-        writer.transport.abort()
-        server.ingestor.gate.set()
-        await server.http.stop(within_seconds=PATIENCE_SECONDS)
-        assert len(server.ingestor.kept) == 1
-        assert server.is_balanced()
+    server.ingestor.gate.clear()
+    body = stage_event()
+    _, writer = await connect(server)
+    writer.write(head(body, length=len(body)) + body)
+    await server.ingestor.reached.wait()
+    writer.transport.abort()
+    server.ingestor.gate.set()
+    await server.http.stop(within_seconds=PATIENCE_SECONDS)
+    assert len(server.ingestor.kept) == 1
+    assert server.is_balanced()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "nonsense", "gzip, gzip"])
 @pytest.mark.parametrize("packed", [True, False])
-async def test_a_body_is_verified_and_kept_as_received(web: aiohttp.ClientSession, encoding: str, packed: bool) -> None:
+async def test_a_body_is_verified_and_kept_as_received(
+    server: ServerUnderTest, web: aiohttp.ClientSession, encoding: str, packed: bool
+) -> None:
     """Whatever its Content-Encoding says, the received bytes are verified and kept."""
-    async with running_server() as server:
-        body = gzip.compress(stage_event()) if packed else stage_event()
-        assert (await post(web, server, body, Content_Encoding=encoding)).status == 200
-        assert [each.body for each in server.ingestor.kept] == [body]
+    body = gzip.compress(stage_event()) if packed else stage_event()
+    assert (await post(web, server, body, Content_Encoding=encoding)).status == 200
+    assert [each.body for each in server.ingestor.kept] == [body]
 
 
 @pytest.mark.parametrize("kind", ["", "text/html", "application/x-www-form-urlencoded", "multipart/form-data", "a/b; charset=x", ";;=,"])
-async def test_the_content_type_does_not_matter(web: aiohttp.ClientSession, kind: str) -> None:
+async def test_the_content_type_does_not_matter(server: ServerUnderTest, web: aiohttp.ClientSession, kind: str) -> None:
     """Only the bytes of the body count."""
-    async with running_server() as server:
-        assert (await post(web, server, stage_event(), Content_Type=kind, Accept="image/png")).status == 200
+    assert (await post(web, server, stage_event(), Content_Type=kind, Accept="image/png")).status == 200
 
 
-async def test_a_sender_that_expects_100_continue_gets_it() -> None:
+async def test_a_sender_that_expects_100_continue_gets_it(server: ServerUnderTest) -> None:
     """The interim response comes before the body, and the final one after it."""
-    async with running_server() as server:
-        body = stage_event()
-        reader, writer = await connect(server)
-        writer.write(head(body, "Expect: 100-Continue", length=len(body)))
-        assert await until(reader, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        writer.write(body)
-        assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
-        writer.close()
+    body = stage_event()
+    reader, writer = await connect(server)
+    writer.write(head(body, "Expect: 100-Continue", length=len(body)))
+    assert await until(reader, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await until(reader, b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
 
 
 @pytest.mark.parametrize("expectation", ["100-continue", "a miracle", "", "100-continue, 100-continue"])
-async def test_any_other_expectation_is_ignored(expectation: str) -> None:
+async def test_any_other_expectation_is_ignored(server: ServerUnderTest, expectation: str) -> None:
     """The server never answers 417."""
-    async with running_server() as server:
-        body = stage_event()
-        answer = await exchange(server, head(body, f"Expect: {expectation}", "Connection: close", length=len(body)) + body)
-        assert answer.startswith(b"HTTP/1.1 200 ")
+    body = stage_event()
+    answer = await exchange(server, head(body, f"Expect: {expectation}", "Connection: close", length=len(body)) + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("path", WEBHOOK_ROUTES)
-async def test_the_webhook_route_accepts_only_post(method: str, path: str) -> None:
+async def test_the_webhook_route_accepts_only_post(server: ServerUnderTest, method: str, path: str) -> None:
     """Another method is 405 with an Allow header, and is no delivery."""
-    async with running_server() as server:
-        answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
-        assert answer.startswith(b"HTTP/1.1 405 ")
-        assert b"\r\nAllow: POST\r\n" in answer
-        assert server.webhook_handler.answered == 0
+    answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nAllow: POST\r\n" in answer
+    assert server.webhook_handler.answered == 0
 
 
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/webhook", "/webhook/fub/x", "//nowhere", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
 )
-async def test_an_unknown_path_is_404(path: str) -> None:
+async def test_an_unknown_path_is_404(server: ServerUnderTest, path: str) -> None:
     """The answer is plain text, for any method."""
-    async with running_server() as server:
-        for method in ("GET", "POST", "OPTIONS"):
-            answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
-            assert answer.startswith(b"HTTP/1.1 404 ")
-            assert b"text/plain" in answer
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert b"text/plain" in answer
 
 
 TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)

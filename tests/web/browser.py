@@ -1,4 +1,4 @@
-"""A real Chromium, headless, driven over its own protocol by a WebSocket: no driver program and no further package."""
+"""A headless Chromium, controlled by its DevTools protocol over a WebSocket: no driver program and no other package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FLAGS = (
 
 
 class Browser:
-    """A running browser: sends commands, and hands what it says to the tab concerned."""
+    """A running browser: sends commands, and passes events to their tab."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -41,16 +41,16 @@ class Browser:
         self._tabs: dict[str, Page] = {}
 
     async def listen(self) -> None:
-        """Take what the browser says until it says no more."""
+        """Receive messages until the browser closes the connection."""
         async for message in self._socket:
-            told = json.loads(message.data)
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
-            elif told.get("sessionId") in self._tabs:
-                self._tabs[told["sessionId"]].note(told["method"], told["params"])
+            received = json.loads(message.data)
+            if "id" in received:
+                self._answers.pop(received["id"]).set_result(received)
+            elif received.get("sessionId") in self._tabs:
+                self._tabs[received["sessionId"]].on_event(received["method"], received["params"])
 
     async def send(self, method: str, session: str | None = None, **params: object) -> dict[str, Any]:
-        """Give a command, and wait for its answer."""
+        """Send a command and return its result."""
         number = next(self._numbers)
         command: dict[str, object] = {"id": number, "method": method, "params": params}
         if session is not None:
@@ -58,14 +58,14 @@ class Browser:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json(command)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            told = await answer
-        assert "error" not in told, told
-        result: dict[str, Any] = told["result"]
+            received = await answer
+        assert "error" not in received, received
+        result: dict[str, Any] = received["result"]
         return result
 
     @asynccontextmanager
     async def tab(self) -> AsyncIterator[Page]:
-        """Open a tab that shares nothing with any other."""
+        """Open a tab with its own browser context."""
         context = (await self.send("Target.createBrowserContext"))["browserContextId"]
         target = await self.send("Target.createTarget", url="about:blank", browserContextId=context)
         session = (await self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True))["sessionId"]
@@ -81,50 +81,50 @@ class Browser:
 
 
 class Page:
-    """One tab. What the page itself logged as an error, and every address it asked for, is kept."""
+    """One tab. It keeps the errors that the page logged and the addresses it requested."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self.errors: list[str] = []
-        self.asked_for: list[str] = []
+        self.requested: list[str] = []
         self._browser = browser
         self._session = session
         self.password: str | None = None
         self._loaded = asyncio.Event()
-        self._under_way: set[asyncio.Task[dict[str, Any]]] = set()
+        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
 
-    def note(self, method: str, params: dict[str, Any]) -> None:
-        """Take in what happened in the tab."""
+    def on_event(self, method: str, params: dict[str, Any]) -> None:
+        """Handle an event of the tab."""
         if method == "Page.loadEventFired":
             self._loaded.set()
         elif method == "Network.requestWillBeSent":
-            self.asked_for.append(params["request"]["url"])
+            self.requested.append(params["request"]["url"])
         elif method == "Fetch.requestPaused":
-            self._tell("Fetch.continueRequest", requestId=params["requestId"])
+            self._send_later("Fetch.continueRequest", requestId=params["requestId"])
         elif method == "Fetch.authRequired":
-            given = {"response": "ProvideCredentials", "username": "", "password": self.password or ""}
-            self._tell("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=given)
+            credentials = {"response": "ProvideCredentials", "username": "", "password": self.password or ""}
+            self._send_later("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=credentials)
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(str(params["entry"]))
 
-    def _tell(self, method: str, **params: object) -> None:
-        """Give a command in answer to what happened; its answer matters to nobody."""
+    def _send_later(self, method: str, **params: object) -> None:
+        """Send a command in response to an event, without waiting for its result."""
         task = asyncio.create_task(self.send(method, **params))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def ask_for_password(self, password: str) -> None:
-        """Be somebody who types this when the browser asks for a password."""
+    async def answer_password_prompts(self, password: str) -> None:
+        """Type this password when the browser asks for one."""
         self.password = password
         await self.send("Fetch.enable", handleAuthRequests=True)
 
     async def send(self, method: str, **params: object) -> dict[str, Any]:
-        """Give the tab a command."""
+        """Send the tab a command and return its result."""
         return await self._browser.send(method, self._session, **params)
 
     async def open(self, url: str, *, width: int = 1280, dark: bool = False) -> None:
-        """Load an address in a window of so many pixels."""
+        """Load an address in a window of this width in pixels."""
         await self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.send("Emulation.setEmulatedMedia", features=[scheme])
@@ -134,25 +134,25 @@ class Page:
             await self._loaded.wait()
 
     async def value(self, expression: str) -> object:
-        """Evaluate JavaScript, waiting for a promise."""
-        told = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in told, told
-        value: object = told["result"].get("value")
+        """Evaluate JavaScript and return its value, awaiting a promise."""
+        evaluated = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in evaluated, evaluated
+        value: object = evaluated["result"].get("value")
         return value
 
     async def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
         met = await self.value(
             f"""new Promise((done) => {{
-                const look = () => ({condition}) ? done(true) : setTimeout(look, 20);
+                const check = () => ({condition}) ? done(true) : setTimeout(check, 20);
                 setTimeout(() => done(false), {PATIENCE_SECONDS * 900});
-                look();
+                check();
             }})"""
         )
-        assert met, f"{condition} did not come true; the page says: {await self.text('body')}"
+        assert met, f"{condition} did not become true; the page shows: {await self.text('body')}"
 
     async def text(self, selector: str) -> str:
-        """Give the text of an element as it is shown."""
+        """Return the visible text of an element."""
         return str(await self.value(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     async def press(self, key: str) -> None:
@@ -161,7 +161,7 @@ class Page:
         await self.send("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=_KEY_CODES.get(key, 0))
 
     async def picture(self, *, height: int | None = None) -> bytes:
-        """Take the whole page, or so much of it from the top, as PNG."""
+        """Return a PNG of the whole page, or of its top `height` pixels."""
         size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
@@ -198,8 +198,8 @@ async def browsing(profile: Path) -> AsyncIterator[Browser]:
 
 async def _address(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
-    mark = b"DevTools listening on "
+    prefix = b"DevTools listening on "
     while line := await process.stderr.readline():
-        if line.startswith(mark):
-            return line.removeprefix(mark).decode().strip()
+        if line.startswith(prefix):
+            return line.removeprefix(prefix).decode().strip()
     raise AssertionError("the browser ended before it listened")

@@ -19,7 +19,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    """Give a fresh tab, and hold the page to its silence: it logs no error."""
+    """Return a new tab; at the end, check that the page logged no error."""
     async with browser.tab() as tab:
         yield tab
         assert tab.errors == []

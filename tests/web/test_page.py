@@ -1,4 +1,4 @@
-"""The status page in a real Chromium: what it shows, what arrives by itself, and what must not run."""
+"""The status page in a real Chromium: what it shows, what it updates, and what must not run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, run
 from tests.web.browser import Browser, Page
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
-# What happens when the tab is turned to again: the page asks at once what it would ask within seconds.
-LOOK_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
+# What happens when the tab becomes visible: the page loads at once what it would load within seconds.
+RELOAD_DATA = "document.dispatchEvent(new Event('visibilitychange'))"
 PHONE_PIXELS = 360
 
 
@@ -26,49 +26,49 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def server() -> AsyncIterator[ServerUnderTest]:
-    """Give a running server with some changes to show."""
-    async with running_server() as made:
-        made.view.table = [row(each) for each in range(1, 31)]
-        yield made
+    """Run a server with some changes to show."""
+    async with running_server() as running:
+        running.view.table = [row(each) for each in range(1, 31)]
+        yield running
 
 
 async def show(page: Page, server: ServerUnderTest, *, width: int = 1280, dark: bool = False) -> None:
-    """Open the page and wait until it has everything."""
+    """Open the page and wait until it has loaded everything."""
     await page.open(f"{server.url}/", width=width, dark=dark)
     await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
 
 
 def fail_over(view: FakeView) -> None:
-    """Let the webhooks die and polling take over."""
+    """Let the webhooks fail and polling take over."""
     webhook = dataclasses.replace(
         view.document.sources["webhook"], status="STALE - Check webhook server", last_heard=NOW - timedelta(hours=1, minutes=12)
     )
     view.document = dataclasses.replace(
         view.document,
         mode="failover",
-        reason="a poll found 3 changes that no webhook had told",
+        reason="a poll found 3 changes without a webhook",
         poll_interval_seconds=30.0,
         sources={**view.document.sources, "webhook": webhook},
         subscriptions={**view.document.subscriptions, "peopleStageUpdated": "disabled"},
         subscription_advice={"peopleStageUpdated": "set it to Active"},
     )
-    change = ModeChange("failover", "a poll found 3 changes that no webhook had told", NOW)
+    change = ModeChange("failover", "a poll found 3 changes without a webhook", NOW)
     view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
 
 
-async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, server: ServerUnderTest) -> None:
-    """Everything an owner asks for stands there in words, with ages on the server's clock."""
+async def test_it_shows_sources_mode_and_internals(page: Page, server: ServerUnderTest) -> None:
+    """Everything is shown in words, with ages on the server's clock."""
     await show(page, server)
     mode = await page.text("#mode")
-    for told in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Poll interval\n30 min", "7 min ago"):
-        assert told in mode
+    for text in ("Steady", "a webhook arrived 12 s ago, and the last poll found nothing missed", "Poll interval\n30 min", "7 min ago"):
+        assert text in mode
     webhook, polling = await page.text("#source-webhook"), await page.text("#source-polling")
     assert "Healthy" in webhook
     assert "Changes today\n31" in webhook
     assert "7 min ago" in polling
     assert "none yet" in polling
     body = await page.text("body")
-    for told in (
+    for text in (
         "99.987 %",
         "202,113 people",
         "peopleStageUpdated ✓ active",
@@ -76,12 +76,12 @@ async def test_it_shows_both_sources_the_mode_and_the_house(page: Page, server: 
         "at most 80 %",
         "in quarantine 1",
     ):
-        assert told in body.replace("\n", " ")
+        assert text in body.replace("\n", " ")
     assert await page.text("#readout") == "160 changes seen first by webhook, 43 by polling."
 
 
 async def test_a_change_appears_without_reload(page: Page, server: ServerUnderTest) -> None:
-    """What is recorded now stands first within a moment, and a correction changes the row in its place."""
+    """A new change appears first in the list, and a correction changes its row in place."""
     await show(page, server)
     await page.value("window.sameDocument = true")
     new = row(
@@ -90,8 +90,8 @@ async def test_a_change_appears_without_reload(page: Page, server: ServerUnderTe
     server.record(new)
     await page.until("document.querySelector('.change').dataset.id === '31'")
     first = await page.text(".change")
-    for told in ("Noor Voorbeeld", "person 1031", "Contacted → to Closed", "polling + webhook"):
-        assert told in " ".join(first.split())
+    for text in ("Noor Voorbeeld", "person 1031", "Contacted → to Closed", "polling + webhook"):
+        assert text in " ".join(first.split())
     server.correct(new | {"stage_from": "Appointment Set"})
     await page.until("document.querySelector('.change').textContent.includes('Appointment Set → ')")
     assert "corrected" in await page.text(".change")
@@ -99,15 +99,15 @@ async def test_a_change_appears_without_reload(page: Page, server: ServerUnderTe
     assert await page.value("window.sameDocument") is True
 
 
-async def test_a_failover_shows_by_itself(page: Page, server: ServerUnderTest) -> None:
-    """Mode, reason, the stale source, the disabled subscription and the ribbon change while the page stands open."""
+async def test_a_failover_appears_without_reload(page: Page, server: ServerUnderTest) -> None:
+    """Mode, reason, source, subscription and timeline change while the page is open."""
     await show(page, server)
     fail_over(server.view)
-    await page.value(LOOK_AGAIN)
+    await page.value(RELOAD_DATA)
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
     mode = await page.text("#mode")
-    for told in ("Failover", "a poll found 3 changes that no webhook had told", "Poll interval\n30 s"):
-        assert told in mode
+    for text in ("Failover", "a poll found 3 changes without a webhook", "Poll interval\n30 s"):
+        assert text in mode
     assert "Stale: check webhook server" in await page.text("#source-webhook")
     assert "1 h 12 min ago" in await page.text("#source-webhook")
     subscriptions = " ".join((await page.text("#subscriptions")).split())
@@ -126,7 +126,7 @@ HOSTILE = [
 
 
 async def test_a_script_in_a_name_does_not_run(page: Page, server: ServerUnderTest) -> None:
-    """Whatever names, stages and reasons hold is shown as the text it is, at once and live."""
+    """Names, stages and reasons are shown as text, on loading and live."""
     for at, hostile in enumerate(HOSTILE):
         server.view.table[-1 - at] |= {"first_name": hostile, "stage_from": hostile, "stage_to": hostile, "source": hostile}
     server.view.document = dataclasses.replace(
@@ -144,45 +144,45 @@ async def test_a_script_in_a_name_does_not_run(page: Page, server: ServerUnderTe
     assert await page.value("getComputedStyle(document.querySelector('.person bdi')).unicodeBidi") == "isolate"
 
 
-async def test_nothing_is_asked_of_another_host(page: Page, server: ServerUnderTest) -> None:
-    """The page and all it needs come from fubd itself."""
+async def test_no_other_host_is_contacted(page: Page, server: ServerUnderTest) -> None:
+    """The page and all its files come from fubd."""
     await show(page, server)
-    assert {urlsplit(each).netloc for each in page.asked_for} == {urlsplit(server.url).netloc}
+    assert {urlsplit(each).netloc for each in page.requested} == {urlsplit(server.url).netloc}
 
 
-async def test_the_timeline_answers_the_keyboard(page: Page, server: ServerUnderTest) -> None:
-    """Tab reaches it, the arrow keys move over the quarter hours, and each is told in words; Escape leaves it."""
+async def test_the_timeline_is_usable_with_the_keyboard(page: Page, server: ServerUnderTest) -> None:
+    """The arrow keys select a quarter hour, which is described in words; Escape clears the selection."""
     await show(page, server)
     await page.value("document.querySelector('#timeline svg').focus()")
     await page.press("Home")
     assert await page.text("#readout") == "13:15\u201313:30: 0 by webhook, 0 by polling · steady"
     for _ in range(57):
         await page.press("ArrowRight")
-    told = await page.text("#readout")
-    assert told == "03:30\u201303:45: 0 by webhook, 2 by polling · failover"
-    assert await page.value("document.activeElement.getAttribute('aria-valuetext')") == told
+    readout = await page.text("#readout")
+    assert readout == "03:30\u201303:45: 0 by webhook, 2 by polling · failover"
+    assert await page.value("document.activeElement.getAttribute('aria-valuetext')") == readout
     await page.press("End")
     assert await page.value("document.activeElement.getAttribute('aria-valuenow')") == str(BUCKETS - 1)
     await page.press("Escape")
     assert "seen first" in await page.text("#readout")
 
 
-async def test_the_last_hour_can_be_looked_at(page: Page, server: ServerUnderTest) -> None:
-    """Tab and an arrow key choose it; a minute is a bar then, and the choice stays."""
+async def test_the_last_hour_can_be_selected(page: Page, server: ServerUnderTest) -> None:
+    """Tab and an arrow key select it; then each bar is a minute, and the selection stays."""
     await show(page, server)
     for _ in range(2):
         await page.press("Tab")
     await page.press("ArrowRight")
     await page.until("document.querySelector('#readout').innerText === '3 changes seen first by webhook, 1 by polling.'")
     assert await page.text("#timeline-title") == "The last hour"
-    await page.value(LOOK_AGAIN)
+    await page.value(RELOAD_DATA)
     await page.value("document.querySelector('#timeline svg').focus()")
     await page.press("End")
     assert await page.text("#readout") == "13:07\u201313:08: 3 by webhook, 0 by polling \u00b7 steady"
 
 
-async def test_a_young_house_shows_its_hour(page: Page, server: ServerUnderTest) -> None:
-    """Where nothing is older than an hour, a day would be an empty picture."""
+async def test_a_new_daemon_shows_one_hour(page: Page, server: ServerUnderTest) -> None:
+    """When nothing is older than an hour, the chart of a day would be nearly empty."""
     empty = {source: [0] * BUCKETS for source in ("webhook", "polling")}
     server.view.day = dataclasses.replace(
         server.view.day,
@@ -194,8 +194,8 @@ async def test_a_young_house_shows_its_hour(page: Page, server: ServerUnderTest)
     await page.until("document.querySelector('#readout').innerText.startsWith('3 changes')")
 
 
-async def test_the_keyboard_reaches_everything_in_order(page: Page, server: ServerUnderTest) -> None:
-    """From the top, Tab goes to the skip link, the span, the timeline, its words, and the links of the foot."""
+async def test_tab_reaches_everything_in_order(page: Page, server: ServerUnderTest) -> None:
+    """From the top, Tab goes to the skip link, the time span, the timeline, the mode changes, and the links of the footer."""
     await show(page, server)
     visited = []
     for _ in range(7):
@@ -208,33 +208,33 @@ async def test_the_keyboard_reaches_everything_in_order(page: Page, server: Serv
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
-async def test_it_is_legible_at_every_width_and_in_the_dark(page: Page, server: ServerUnderTest, width: int, dark: bool) -> None:
-    """Nothing is wider than the window, and every text stands out from its ground by 4.5 to 1."""
+async def test_it_is_legible_at_every_width_and_in_dark_mode(page: Page, server: ServerUnderTest, width: int, dark: bool) -> None:
+    """Nothing is wider than the window, and every text has a contrast of at least 4.5 to 1."""
     long = "Appointment with a stage name of quite some length, " * 3
     server.view.table[-1] |= {"first_name": "M" * 80, "stage_from": long, "stage_to": "W" * 90}
     fail_over(server.view)
     await show(page, server, width=width, dark=dark)
     assert await page.value("document.documentElement.scrollWidth") == width
-    assert cast("list[object]", await page.value(FAINT)) == []
-    ground = str(await page.value("getComputedStyle(document.body).backgroundColor"))
-    assert (ground == "rgb(16, 21, 26)") is dark
+    assert cast("list[object]", await page.value(LOW_CONTRAST)) == []
+    background = str(await page.value("getComputedStyle(document.body).backgroundColor"))
+    assert (background == "rgb(16, 21, 26)") is dark
 
 
-# Gives every text whose contrast to the nearest painted ground is below 4.5, with the contrast.
-FAINT = """
+# Returns every text whose contrast to its nearest painted background is below 4.5, with the contrast.
+LOW_CONTRAST = """
 (() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = (colour) => {
     const [r, g, b] = channels(colour).slice(0, 3).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const ground = (element) => {
+  const background = (element) => {
     for (let at = element; at; at = at.parentElement) {
       const colour = getComputedStyle(at).backgroundColor;
       if (channels(colour)[3] !== 0) return colour;
     }
   };
-  const faint = [];
+  const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
@@ -243,33 +243,33 @@ FAINT = """
     const paint = getComputedStyle(element);
     const [a, b] = [
       light(element instanceof SVGElement ? paint.fill : paint.color),
-      light(span ? getComputedStyle(span.querySelector('rect')).fill : ground(element)),
+      light(span ? getComputedStyle(span.querySelector('rect')).fill : background(element)),
     ];
     const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < 4.5) faint.push([walker.currentNode.textContent, contrast]);
+    if (contrast < 4.5) found.push([walker.currentNode.textContent, contrast]);
   }
-  return faint;
+  return found;
 })()
 """
 
 
-async def test_a_database_that_is_away_is_said_and_health_goes_on(browser: Browser, server: ServerUnderTest) -> None:
-    """A notice tells it while it lasts, what was known stays, and the notice goes when it is over."""
+async def test_a_database_outage_is_shown_and_health_goes_on(browser: Browser, server: ServerUnderTest) -> None:
+    """A notice is shown while it lasts, and the last known state stays."""
     async with browser.tab() as page:
         await show(page, server)
         server.view.database_up = False
         fail_over(server.view)
-        await page.value(LOOK_AGAIN)
+        await page.value(RELOAD_DATA)
         await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
         await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
         assert "Ada Example 30" in await page.text(".change")
         server.view.database_up = True
-        await page.value(LOOK_AGAIN)
+        await page.value(RELOAD_DATA)
         await page.until("document.querySelector('#notice').hidden")
 
 
-async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None:
-    """The page says that it is cut off, comes back by itself, and shows what it missed, each row once."""
+async def test_the_page_reconnects_to_a_restarted_server(browser: Browser) -> None:
+    """It shows that the connection is lost, reconnects by itself, and shows what it missed, each row once."""
     async with browser.tab() as page:
         async with running_server() as before:
             before.view.table = [row(each) for each in range(1, 4)]
@@ -283,15 +283,15 @@ async def test_a_server_that_comes_back_is_found_again(browser: Browser) -> None
             assert ids == ["5", "4", "3", "2", "1"]
 
 
-async def test_it_works_behind_the_token(page: Page) -> None:
-    """A browser that was given the password loads the page, its files, its data and the live feed with it."""
+async def test_it_works_with_the_token(page: Page) -> None:
+    """A browser that has the password loads the page, its files, its data and the event stream."""
     async with running_server(token="an-invented-token") as server:
         await page.open(f"{server.url.replace('http://', 'http://me:an-invented-token@')}/")
         await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
 
 
-async def test_who_wants_no_motion_has_none(page: Page, server: ServerUnderTest) -> None:
-    """A new row is marked by a wash of colour that fades, but not for those who asked for stillness."""
+async def test_reduced_motion_is_respected(page: Page, server: ServerUnderTest) -> None:
+    """A new row has a colour that fades, but not where reduced motion is preferred."""
     await show(page, server)
     for reduced, expected in (("no-preference", "fade"), ("reduce", "none")):
         await page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": reduced}])
@@ -300,13 +300,13 @@ async def test_who_wants_no_motion_has_none(page: Page, server: ServerUnderTest)
         assert await page.value("getComputedStyle(document.querySelector('.change')).animationName") == expected
 
 
-async def test_a_refresh_leaves_what_stands_alone(page: Page, server: ServerUnderTest) -> None:
-    """Rows that did not change are the same elements afterwards, so that nothing flashes or loses its focus; gone ones go."""
+async def test_a_refresh_keeps_unchanged_rows(page: Page, server: ServerUnderTest) -> None:
+    """They stay the same elements, so that nothing flashes or loses focus; removed rows disappear."""
     await show(page, server)
     await page.value("window.before = [...document.querySelectorAll('.change')]")
     server.view.table[-3]["last_name"] = "Renamed"
     del server.view.table[-1]
-    await page.value(LOOK_AGAIN)
+    await page.value(RELOAD_DATA)
     await page.until("document.querySelector('#change-list').innerText.includes('Renamed')")
     kept = "[...document.querySelectorAll('.change')].filter((each) => window.before.includes(each)).length"
     assert await page.value(kept) == 18
@@ -314,8 +314,8 @@ async def test_a_refresh_leaves_what_stands_alone(page: Page, server: ServerUnde
     assert "corrected" not in await page.text("#change-list")
 
 
-async def test_an_empty_house_says_so(page: Page) -> None:
-    """Before anything is known the page says what is missing, not nothing."""
+async def test_an_empty_page_says_what_is_missing(page: Page) -> None:
+    """Before any data is there, the page says what is missing."""
     async with running_server() as server:
         server.view.document = dataclasses.replace(
             server.view.document,
@@ -331,7 +331,7 @@ async def test_an_empty_house_says_so(page: Page) -> None:
         )
         await show(page, server)
         body = await page.text("body")
-        for told in (
+        for text in (
             "Starting",
             "no complete poll yet",
             "Nothing received yet",
@@ -339,5 +339,5 @@ async def test_an_empty_house_says_so(page: Page) -> None:
             "Not loaded yet.",
             "No verification round is complete yet.",
         ):
-            assert told in body
+            assert text in body
         assert "Not known before the first call." in body

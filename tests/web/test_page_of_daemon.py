@@ -167,7 +167,7 @@ async def test_the_browser_asks_for_the_token(browser: Browser, databases: Datab
         async with browser.tab() as page:
             await page.open(f"{own.url}/")
             assert await page.value("document.querySelector('#mode')") is None
-            await page.ask_for_password("an-invented-token")
+            await page.answer_password_prompts("an-invented-token")
             await show(page, own)
             assert (await own.post(unknown_people(900_001, 1)[0]))[0] == 200
             await page.until(f"{IDS}.length === 1")
