@@ -1,4 +1,4 @@
-"""What every test may ask for: databases of a real Postgres."""
+"""Fixtures for every test: databases of a real Postgres."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fubd.store import embedded
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.databases import Databases
 from tests.support.pooler import pooled
 
@@ -29,7 +29,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Give the URL of a server: FUBD_TEST_DATABASE_URL, whose user may create databases, or the embedded one."""
+    """Return the URL of a server: FUBD_TEST_DATABASE_URL, whose user may create databases, or the embedded one."""
     given = os.environ.get("FUBD_TEST_DATABASE_URL")
     if given:
         yield given
@@ -40,29 +40,29 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def databases(postgres: str) -> Iterator[Databases]:
-    """Make databases on that server."""
-    made = Databases(postgres)
-    yield made
-    asyncio.run(made.close())
+    """Return a factory of databases on that server."""
+    databases = Databases(postgres)
+    yield databases
+    asyncio.run(databases.close())
 
 
 @pytest.fixture
 async def database(databases: Databases) -> AsyncIterator[str]:
-    """Give the URL of a fresh, migrated database."""
+    """Return the URL of a new database with the current schema."""
     async with databases.migrated() as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database(databases: Databases) -> AsyncIterator[str]:
-    """Give the URL of a fresh database without a schema."""
+    """Return the URL of a new database without a schema."""
     async with databases.empty() as url:
         yield url
 
 
 @pytest.fixture(params=["direct", "transaction pooler"])
-async def through(request: pytest.FixtureRequest, database: str) -> AsyncIterator[str]:
-    """Give the URL that fubd itself uses for `database`: the same, and once more that of a transaction pooler before it."""
+async def fubd_database(request: pytest.FixtureRequest, database: str) -> AsyncIterator[str]:
+    """Return the URL by which fubd reaches `database`: directly, and in a second run through a transaction pooler."""
     if request.param == "direct":
         yield database
     else:
@@ -71,7 +71,7 @@ async def through(request: pytest.FixtureRequest, database: str) -> AsyncIterato
 
 
 @pytest.fixture
-async def shared(database: str, through: str, tmp_path: Path) -> AsyncIterator[House]:
-    """Give a house whose daemon is ready."""
-    async with house(database, tmp_path, through=through) as built, built.ready():
-        yield built
+async def ready_stack(database: str, fubd_database: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    """Return a stack whose daemon is ready."""
+    async with running_stack(database, tmp_path, daemon_dsn=fubd_database) as stack, stack.ready_daemon():
+        yield stack

@@ -1,4 +1,4 @@
-"""A whole house for a test: a simulated account, a database, and the real process between them; everything on loopback."""
+"""A whole stack for a test: a simulated account, a database, and the real daemon process between them; all on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 KEY = "invented-system-key"
 
-# Fast enough to watch, the same proportions as in life.
+# Seconds instead of minutes, in the same proportions as the defaults.
 QUICK = {
     "FUBD_POLL_INTERVAL": "6",
     "FUBD_POLL_INTERVAL_WATCH": "2",
@@ -39,10 +39,10 @@ QUICK = {
 
 
 @dataclass
-class House:
-    """What a test works with. `port` is the daemon's, `dsn` the database the daemon was given (perhaps through a proxy).
+class Stack:
+    """A simulated account, a database, and the settings of the daemon. `port` is the daemon's.
 
-    `tampered`: the test changed by hand what the daemon keeps, so that its books need not balance in the end.
+    `tampered`: the test changed the daemon's tables by hand, so the ledger and the chain are not checked at the end.
     """
 
     account: Account
@@ -55,49 +55,49 @@ class House:
 
     @property
     def url(self) -> str:
-        """Where the daemon listens."""
+        """The base URL of the daemon."""
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
     async def daemon(self, **more: str) -> AsyncIterator[Process]:
-        """Run the daemon until the block ends. If it still runs then, its ledger and its chain must read 0."""
+        """Run the daemon until the block ends. If it still runs then, its ledger and its chain gauges must be 0."""
         async with fubd(environ={**self.environ, **more}, folder=self.folder) as process:
             yield process
             if process.code is None and not self.tampered:
-                await self._balanced()
+                await self._assert_invariants()
 
-    async def _balanced(self) -> None:
-        # A daemon that is not listening yet, stands still, or asks for a token shows nothing.
+    async def _assert_invariants(self) -> None:
+        # A daemon that does not listen yet, is suspended, or requires a token shows no metrics.
         with suppress(aiohttp.ClientError, TimeoutError, KeyError):
             async with asyncio.timeout(5.0):
                 metrics = await self.metrics()
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
 
-    def beside(self) -> House:
-        """Give the place of a second instance on the same database: another port, everything else the same."""
+    def second_instance(self) -> Stack:
+        """Return the settings of a second instance on the same database: another port, everything else the same."""
         port = free_port()
         return replace(self, port=port, environ={**self.environ, "PORT": str(port)})
 
     @asynccontextmanager
-    async def ready(self, **more: str) -> AsyncIterator[Process]:
-        """Run the daemon, and begin once the account was read and FUB has our webhooks."""
+    async def ready_daemon(self, **more: str) -> AsyncIterator[Process]:
+        """Run the daemon until the block ends, which starts once the account was read and our webhooks are registered."""
         async with self.daemon(**more) as process:
             await process.answers(f"{self.url}/readyz")
-            await eventually(self._covered, 30.0)
+            await eventually(self._is_covered, 30.0)
             yield process
 
-    async def _covered(self) -> bool:
+    async def _is_covered(self) -> bool:
         health = await self.get("/health")
         return health["coverage"] is not None and "active" in health["subscriptions"].values()
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Get a JSON document of the daemon."""
+        """Return a JSON document of the daemon."""
         async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
             document: dict[str, Any] = await answer.json()
             return document
 
     async def metrics(self) -> dict[str, float]:
-        """Give the daemon's metrics: `name{label=value}` to value."""
+        """Return the daemon's metrics: `name{label=value}` to value."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
             answer.raise_for_status()
             text = await answer.text()
@@ -105,7 +105,7 @@ class House:
         return {sample.name + _labels(sample.labels): sample.value for sample in samples}
 
     async def post(self, body: bytes, *, signature: str | None = "", path: str = "/webhook/fub") -> tuple[int, Mapping[str, str]]:
-        """Post a body to the door, signed unless another signature (or None for none) is given; gives status and headers."""
+        """Post a body to the webhook route, signed unless another signature (None: no header) is given. Return status and headers."""
         headers = {"Content-Type": "application/json"}
         if signature is not None:
             headers["FUB-Signature"] = signature or sign(body)
@@ -116,7 +116,7 @@ class House:
             return answer.status, dict(answer.headers)
 
     async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Ask the database itself."""
+        """Run a statement on the database itself."""
         connection = await asyncpg.connect(**parse(self.database).connect_arguments())
         try:
             rows: list[asyncpg.Record] = await connection.fetch(statement, *values)
@@ -125,12 +125,12 @@ class House:
             await connection.close()
 
     async def score(self) -> Score:
-        """Hold the table against what truly happened."""
+        """Compare the table with the simulator's truth."""
         rows = [dict(row) for row in await self.fetch("SELECT * FROM public.stage_changes")]
         return score(self.simulator.truth, rows, sightings=self.simulator.sightings)
 
-    async def settled(self, within_seconds: float = 60.0) -> Score:
-        """Wait until nothing is missing any more, and give the score."""
+    async def final_score(self, within_seconds: float = 60.0) -> Score:
+        """Wait until no change is missing, and return the score; the score so far when the time is over."""
 
         async def complete() -> Score | None:
             found = await self.score()
@@ -143,10 +143,10 @@ class House:
 
 
 @asynccontextmanager
-async def house(
-    database: str, folder: Path, *, people: int = 120, through: str | None = None, behaviour: Behaviour | None = None
-) -> AsyncIterator[House]:
-    """Build a house on a database; the daemon reaches it `through` another URL when one is given."""
+async def running_stack(
+    database: str, folder: Path, *, people: int = 120, daemon_dsn: str | None = None, behaviour: Behaviour | None = None
+) -> AsyncIterator[Stack]:
+    """Run a simulator and build a stack on a database. `daemon_dsn`: the URL the daemon uses instead, such as that of a proxy."""
     clock = SimClock(datetime.now(UTC))
     account = Account(seed=5, people=people, clock=clock)
     simulator = Simulator(account, api_key="invented-api-key", system_key=KEY, behaviour=behaviour or Behaviour())
@@ -157,12 +157,12 @@ async def house(
             "FUB_API_URL": api,
             "FUB_API_KEY": "invented-api-key",
             "FUB_SYSTEM_KEY": KEY,
-            "DATABASE_URL": through or database,
+            "DATABASE_URL": daemon_dsn or database,
             "PORT": str(port),
             "FUBD_HOST": "127.0.0.1",
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
         }
-        yield House(account, simulator, port, environ, database, folder)
+        yield Stack(account, simulator, port, environ, database, folder)
 
 
 def sign(body: bytes, key: str = KEY) -> str:
@@ -171,8 +171,8 @@ def sign(body: bytes, key: str = KEY) -> str:
 
 
 def event(event_id: str, stage: str, at: datetime, people: list[object], **more: object) -> bytes:
-    """Write a peopleStageUpdated."""
-    told = {
+    """Write a peopleStageUpdated delivery."""
+    content = {
         "eventId": event_id,
         "eventCreated": at.replace(microsecond=0).isoformat(),
         "event": "peopleStageUpdated",
@@ -180,7 +180,7 @@ def event(event_id: str, stage: str, at: datetime, people: list[object], **more:
         "uri": "https://api.followupboss.com/v1/people?id=1",
         "data": {"stage": stage},
     }
-    return json.dumps({**told, **more}).encode()
+    return json.dumps({**content, **more}).encode()
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.programs import library
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some
@@ -27,8 +27,8 @@ def _wrong_clock(offset: Path) -> dict[str, str]:
     }
 
 
-async def _skew(built: House) -> float:
-    return (await built.metrics())["fubd_clock_skew_seconds"]
+async def _skew(stack: Stack) -> float:
+    return (await stack.metrics())["fubd_clock_skew_seconds"]
 
 
 @pytest.mark.parametrize("hours", [9, -9])
@@ -36,16 +36,16 @@ async def test_a_clock_that_is_wrong_by_hours_moves_nothing(database: str, tmp_p
     """Webhooks and polls are dated by FUB, coverage stays just behind FUB's now, and when we learned of it is told by our clock."""
     offset = tmp_path / "offset"
     offset.write_text(f"{hours:+}h\n")
-    async with house(database, tmp_path) as built, built.ready(**_wrong_clock(offset)):
-        assert abs(await _skew(built) - hours * 3600) < 5
-        people = Random(hours).sample(list(built.account.ids), 30)
-        _move_each(built, people[:20])
-        assert_clean(await built.settled())
-        built.simulator.deliveries.kill()
-        _move_each(built, people[20:])
-        assert_clean(await built.settled())
-        await _is_covered(built)
-        (row,) = await built.fetch("SELECT avg(extract(epoch FROM received_at - changed_at))::float8 AS late FROM public.stage_changes")
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**_wrong_clock(offset)):
+        assert abs(await _skew(stack) - hours * 3600) < 5
+        people = Random(hours).sample(list(stack.account.ids), 30)
+        _move_each(stack, people[:20])
+        assert_clean(await stack.final_score())
+        stack.simulator.deliveries.kill()
+        _move_each(stack, people[20:])
+        assert_clean(await stack.final_score())
+        await _is_covered(stack)
+        (row,) = await stack.fetch("SELECT avg(extract(epoch FROM received_at - changed_at))::float8 AS late FROM public.stage_changes")
         assert abs(row["late"] - hours * 3600) < 120
 
 
@@ -53,34 +53,34 @@ async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -
     """Five hours ahead and eight back between changes: nothing is lost or dated wrongly, no poll and no lease waits for hours."""
     offset = tmp_path / "offset"
     offset.write_text("+0s\n")
-    async with house(database, tmp_path) as built, built.ready(**_wrong_clock(offset)) as process:
-        people = Random(7).sample(list(built.account.ids), 45)
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**_wrong_clock(offset)) as process:
+        people = Random(7).sample(list(stack.account.ids), 45)
         for number, jump in enumerate(("+5h", "-3h", "+0s")):
             offset.write_text(f"{jump}\n")
-            _move_each(built, people[15 * number : 15 * number + 10])
-            assert_clean(await built.settled())
-            built.simulator.deliveries.kill()
-            _move_each(built, people[15 * number + 10 : 15 * number + 15])
-            assert_clean(await built.settled())
-            await _is_covered(built)
-            built.simulator.deliveries.revive()
-        assert (await built.metrics())["fubd_lease_held"] == 1
+            _move_each(stack, people[15 * number : 15 * number + 10])
+            assert_clean(await stack.final_score())
+            stack.simulator.deliveries.kill()
+            _move_each(stack, people[15 * number + 10 : 15 * number + 15])
+            assert_clean(await stack.final_score())
+            await _is_covered(stack)
+            stack.simulator.deliveries.revive()
+        assert (await stack.metrics())["fubd_lease_held"] == 1
         assert process.code is None
         assert process.errors == []
 
 
-def _move_each(built: House, people: list[int]) -> None:
+def _move_each(stack: Stack, people: list[int]) -> None:
     """Move each of them once: what happens to one person within a second, several deliveries side by side may tell in any order."""
     for person in people:
-        move_some(built, Random(person), 1, people=[person])
+        move_some(stack, Random(person), 1, people=[person])
 
 
-async def _is_covered(built: House) -> None:
+async def _is_covered(stack: Stack) -> None:
     """Wait until coverage is FUB's now, less the overlap that is promised at most."""
 
     async def just_behind() -> bool:
         now = datetime.now(UTC)
-        (row,) = await built.fetch("SELECT reached FROM fubd.coverage")
+        (row,) = await stack.fetch("SELECT reached FROM fubd.coverage")
         assert row["reached"] <= now
         return bool(row["reached"] > now - _OVERLAP)
 

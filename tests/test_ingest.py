@@ -68,9 +68,11 @@ EXAMPLES: dict[str, tuple[list[Delivery | Snapshot], list[Row]]] = {
 
 
 @pytest.mark.parametrize(("evidence", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
-async def test_examples_hold_in_every_order_and_batching(through: str, evidence: list[Delivery | Snapshot], expected: list[Row]) -> None:
+async def test_examples_hold_in_every_order_and_batching(
+    fubd_database: str, evidence: list[Delivery | Snapshot], expected: list[Row]
+) -> None:
     """Whatever order the evidence comes in, one by one or in one transaction, and told twice, the rows are the same."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         for person, order in enumerate(itertools.permutations(evidence), start=10):
             moved = [about(person, item) for item in order]
             if person % 2:
@@ -97,9 +99,9 @@ def _short(item: Delivery | Snapshot) -> str:
     return item.readings[0].stage if isinstance(item, Snapshot) else str(item.event_id)
 
 
-async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(through: str) -> None:
+async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(fubd_database: str) -> None:
     """Polling first and a webhook later, and the reverse; the row keeps its id and its first source."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         (before,) = await made.records()
         await made.record(webhook("e1", "B", "10:07"))
@@ -112,9 +114,9 @@ async def test_a_row_tells_who_saw_it_first_and_who_confirmed_it(through: str) -
         assert (last["source"], last["confirmed_by"]) == ("webhook", "polling")
 
 
-async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(through: str) -> None:
+async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(fubd_database: str) -> None:
     """The row behind it has its stage_from corrected, the correction is noted, and the healing is counted."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e3", "D", "10:20"))
         ids = [row["id"] for row in await made.records()]
         await made.record(webhook("e2", "C", "10:10"))
@@ -126,9 +128,9 @@ async def test_a_late_webhook_lands_between_two_rows_and_both_keep_their_ids(thr
         assert made.metrics.registry.get_sample_value("fubd_healed_total") == 1
 
 
-async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(through: str) -> None:
+async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(fubd_database: str) -> None:
     """Five times the same delivery: one accepted, four duplicates, one row, one person to be read."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         first = webhook("e1", "B", "10:00")
         assert await made.record(first, first, first) == [DeliveryOutcome.ACCEPTED, DeliveryOutcome.DUPLICATE, DeliveryOutcome.DUPLICATE]
         assert sorted(map(str, await made.record_concurrently(first, first))) == ["duplicate", "duplicate"]
@@ -136,18 +138,18 @@ async def test_a_redelivery_is_a_duplicate_and_asks_for_nothing(through: str) ->
         assert [pending.person_id for pending in await made.state.due_refetches(10)] == [1]
 
 
-async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(through: str) -> None:
+async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(fubd_database: str) -> None:
     """One delivery with 10,000 ids is recorded whole, each row with evidence of its own person only."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         assert await made.record(webhook("e1", "B", "10:00", tuple(range(1, 10_001)))) == [DeliveryOutcome.ACCEPTED]
         async with made.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 10_000
             assert await connection.fetchval("SELECT max(length(raw_payload::text)) FROM public.stage_changes") < 300
 
 
-async def test_a_read_fills_what_the_webhook_did_not_tell(through: str) -> None:
+async def test_a_read_fills_what_the_webhook_did_not_tell(fubd_database: str) -> None:
     """A row from a webhook gets its names from the read that follows; the person is then no longer to be read."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(webhook("e1", "B", "10:00:00"))
         (bare,) = await made.records()
         assert bare["first_name"] is None
@@ -157,9 +159,9 @@ async def test_a_read_fills_what_the_webhook_did_not_tell(through: str) -> None:
         assert await made.state.due_refetches(10) == []
 
 
-async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(through: str) -> None:
+async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(fubd_database: str) -> None:
     """The person is to be confirmed by id as soon as a list does not show them, whatever else is told of them meanwhile."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(
             hint("e1", "peopleUpdated", "10:00:10"), hint("e2", "peopleDeleted", "10:00:20"), hint("e3", "peopleUpdated", "10:00:30")
         )
@@ -167,9 +169,9 @@ async def test_a_deletion_that_a_webhook_told_is_remembered_until_it_is_settled(
         assert (pending.deleted, pending.since) == (True, at("10:00:30"))
 
 
-async def test_custom_columns_are_filled_from_what_is_known_and_then_from_a_fresh_read(through: str) -> None:
+async def test_custom_columns_are_filled_from_what_is_known_and_then_from_a_fresh_read(fubd_database: str) -> None:
     """A row begins with the person as last read, and has the value of the read that follows the change."""
-    async with recorder(through, columns={"campaign_id": "customCampaignID"}) as made:
+    async with recorder(fubd_database, columns={"campaign_id": "customCampaignID"}) as made:
         known = _with_field(KNOWN_A, "Spring")
         await made.record(known, webhook("e1", "B", "10:00:00"))
         assert [(row["campaign_id"], row["first_name"]) for row in await made.records()] == [("Spring", "Ada")]
@@ -184,23 +186,23 @@ def _with_field(snapshot: Snapshot, value: str) -> Snapshot:
     return replace(snapshot, readings=(replace(reading, fields={"customCampaignID": value}),))
 
 
-async def test_a_read_made_before_the_event_does_not_answer_its_hint(through: str) -> None:
+async def test_a_read_made_before_the_event_does_not_answer_its_hint(fubd_database: str) -> None:
     """The person is read again when the read cannot have seen what the webhook spoke of."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(hint("e1", "peopleUpdated", "10:00:10"), read("A", "09:00", "10:00:05", channel=Channel.WEBHOOK))
         assert [pending.person_id for pending in await made.state.due_refetches(10)] == [1]
 
 
-async def test_moves_into_an_ignored_stage_make_no_row(through: str) -> None:
+async def test_moves_into_an_ignored_stage_make_no_row(fubd_database: str) -> None:
     """The move is kept as a claim, the chain goes on as if the stage did not exist."""
-    async with recorder(through, ignored_stages=("Contact Upload",)) as made:
+    async with recorder(fubd_database, ignored_stages=("Contact Upload",)) as made:
         await made.record(KNOWN_A, webhook("e1", "Contact Upload", "10:00"), webhook("e2", "B", "10:05"))
         assert await made.rows() == [("A", "B", at("10:05"), None)]
 
 
-async def test_someone_created_since_we_watch_enters_a_stage(through: str) -> None:
+async def test_someone_created_since_we_watch_enters_a_stage(fubd_database: str) -> None:
     """A person created after the first baseline began is a change from nothing; one created before only stands there."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.state.begin_sweep(at("09:00"), from_id=0)
         found = await made.record(read("Lead", "10:02", "10:03", "10:00", created="10:00"))
         await made.record(read("Lead", "10:02", "10:03", "10:00", person=2, created="08:00"))
@@ -209,9 +211,9 @@ async def test_someone_created_since_we_watch_enters_a_stage(through: str) -> No
         assert found == [SnapshotResult(changes=1, mismatched=frozenset(), first_seen=1)]
 
 
-async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(through: str) -> None:
+async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(fubd_database: str) -> None:
     """A change found by polling is missed when it is old enough and no webhook has told it by then, until that was counted."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         await made.record(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
         await made.record(webhook("e1", "B", "10:11", (2,)))
@@ -223,9 +225,9 @@ async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(through:
         assert await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
 
 
-async def test_reading_a_found_change_again_does_not_narrow_its_bounds(through: str) -> None:
+async def test_reading_a_found_change_again_does_not_narrow_its_bounds(fubd_database: str) -> None:
     """Coverage at a later read says nothing of when the change was: the earlier read had shown it already."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.record(KNOWN_A, read("B", "10:12", "10:13", "10:00"), read("B", "10:12", "10:14", "10:10"))
         assert await made.rows() == [("A", "B", at("10:12"), at("10:00"))]
         await made.record_concurrently(read("A", "08:00", "09:00", person=2))
@@ -257,10 +259,10 @@ READ_FOR_IT = replace(NEWCOMER, read_at=at("10:00:25"), channel=Channel.WEBHOOK)
     ids=["a poll reads them first", "read for it", "the webhook comes late", "and they moved on", "no webhook", "another webhook"],
 )
 async def test_a_newcomer_whom_a_webhook_announced_was_not_missed(
-    through: str, evidence: tuple[Delivery | Snapshot, ...], source: str, confirmed_by: str | None, missed: int
+    fubd_database: str, evidence: tuple[Delivery | Snapshot, ...], source: str, confirmed_by: str | None, missed: int
 ) -> None:
     """Whoever reads them first, the announcement counts as told; only a newcomer whom no webhook announced is a proof against them."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await _covered_since(made, "09:00")
         await made.record(*evidence)
         (row, *_) = await made.records()
@@ -268,9 +270,9 @@ async def test_a_newcomer_whom_a_webhook_announced_was_not_missed(
         assert len(await made.state.missed(fub_now=at("11:00"), missed_after_seconds=120.0)) == missed
 
 
-async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(through: str) -> None:
+async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(fubd_database: str) -> None:
     """A poll and the announcement in one transaction: the webhook told of them."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await _covered_since(made, "09:00")
         await made.record_concurrently(NEWCOMER, ANNOUNCED)
         (row,) = await made.records()
@@ -278,9 +280,9 @@ async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(throu
         assert await made.state.missed(fub_now=at("11:00"), missed_after_seconds=120.0) == frozenset()
 
 
-async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(through: str) -> None:
+async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(fubd_database: str) -> None:
     """Found while filling names, it is polling's, and counts as missed in time; a newcomer that a webhook announced is the webhook's."""
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         await made.state.begin_sweep(at("09:00"), from_id=0)
         await made.record(KNOWN_A, read("B", "10:12", "10:13", "10:00", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records()] == [("polling", None)]
@@ -291,7 +293,7 @@ async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(throug
         assert await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
 
 
-async def test_two_instances_record_the_same_evidence_once(through: str) -> None:
+async def test_two_instances_record_the_same_evidence_once(fubd_database: str) -> None:
     """During a deploy both instances hear and read everything: the rows are those of one."""
     chance = random.Random(11)
     evidence: list[Delivery | Snapshot] = []
@@ -300,7 +302,7 @@ async def test_two_instances_record_the_same_evidence_once(through: str) -> None
         for step, stage in enumerate(("B", "C", "A", "B")):
             evidence.append(webhook(f"e{person}-{step}", stage, f"10:{step:02}:00", (person,)))
         evidence.append(read("B", "10:03:00", "10:30", "10:00", person=person))
-    async with recorder(through, instance="one") as one, recorder(through, instance="two") as two:
+    async with recorder(fubd_database, instance="one") as one, recorder(fubd_database, instance="two") as two:
         orders = [chance.sample(evidence, len(evidence)) for _ in range(2)]
         async with asyncio.TaskGroup() as group:
             for made, order in zip((one, two), orders, strict=True):
@@ -317,11 +319,11 @@ async def _in_handfuls(made: Recorder, order: list[Delivery | Snapshot], chance:
         del order[:size]
 
 
-async def test_what_no_index_can_hold_is_put_aside(through: str) -> None:
+async def test_what_no_index_can_hold_is_put_aside(fubd_database: str) -> None:
     """A stage and an event id at the limit of what is read can be too much for an index: quarantined, and the rest of the batch goes on."""
     chance = random.Random(5)
     endless = "".join(chr(chance.randrange(0x20000, 0x2A6D0)) for _ in range(700))
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         receipts = await made.record_concurrently(
             webhook("e1", "B", "10:00"), webhook(endless[:200], endless[200:], "10:01", (2,)), webhook("e3", "B", "10:02", (3,))
         )
@@ -329,7 +331,7 @@ async def test_what_no_index_can_hold_is_put_aside(through: str) -> None:
         assert [len(await made.records(person)) for person in (1, 2, 3)] == [1, 0, 1]
 
 
-async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, through: str) -> None:
+async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, fubd_database: str) -> None:
     """A database that ends statements about many rows as too slow would end them for ever: each time less is asked of it."""
     await _execute(
         database,
@@ -339,7 +341,7 @@ async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, t
         " CREATE TRIGGER too_slow AFTER INSERT ON public.stage_changes REFERENCING NEW TABLE AS made"
         " FOR EACH STATEMENT EXECUTE FUNCTION too_slow()",
     )
-    async with recorder(through) as made:
+    async with recorder(fubd_database) as made:
         async with asyncio.timeout(60.0):
             receipts = await made.record_concurrently(*(webhook(f"e{person}", "B", "10:00", (person,)) for person in range(1, 301)))
         assert set(receipts) == {DeliveryOutcome.ACCEPTED}

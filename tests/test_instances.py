@@ -10,7 +10,7 @@ from random import Random
 
 import aiohttp
 
-from tests.stack import House, event, house
+from tests.stack import Stack, event, running_stack
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some
 
@@ -18,19 +18,19 @@ from tests.test_daemon import assert_clean, move_some
 _TAKEN_OVER_SECONDS = 15.0
 
 
-async def _holds(built: House) -> bool:
-    return (await built.metrics())["fubd_lease_held"] == 1
+async def _holds(stack: Stack) -> bool:
+    return (await stack.metrics())["fubd_lease_held"] == 1
 
 
-async def _balanced(built: House) -> bool:
-    metrics = await built.metrics()
+async def _balanced(stack: Stack) -> bool:
+    metrics = await stack.metrics()
     return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"]
 
 
-async def test_both_take_webhooks_and_a_dead_ones_work_is_taken_over(database: str, through: str, tmp_path: Path) -> None:
+async def test_both_take_webhooks_and_a_dead_ones_work_is_taken_over(database: str, fubd_database: str, tmp_path: Path) -> None:
     """What both are told is recorded once; one polls, and when it is killed the other does within 15 s."""
-    async with house(database, tmp_path, through=through) as one, one.ready() as first:
-        two = one.beside()
+    async with running_stack(database, tmp_path, daemon_dsn=fubd_database) as one, one.ready_daemon() as first:
+        two = one.second_instance()
         async with two.daemon() as second:
             await second.answers(f"{two.url}/readyz")
             bodies = [
@@ -54,8 +54,8 @@ async def test_both_take_webhooks_and_a_dead_ones_work_is_taken_over(database: s
 
 async def test_a_stopped_instance_that_goes_on_does_no_harm(database: str, tmp_path: Path) -> None:
     """Stopped under load for longer than its lease, and continued: no poll beside the other's, nothing told twice, coverage never back."""
-    async with house(database, tmp_path) as one, one.ready() as first:
-        two, chance = one.beside(), Random(4)
+    async with running_stack(database, tmp_path) as one, one.ready_daemon() as first:
+        two, chance = one.second_instance(), Random(4)
         people = chance.sample(list(one.account.ids), 90)
         async with two.daemon() as second:
             await second.answers(f"{two.url}/readyz")
@@ -72,7 +72,7 @@ async def test_a_stopped_instance_that_goes_on_does_no_harm(database: str, tmp_p
             first.signal(signal.SIGCONT)
             for person in people[60:]:
                 move_some(one, chance, 1, people=[person])
-            assert_clean(await one.settled())
+            assert_clean(await one.final_score())
             assert (first.code, second.code) == (None, None)
             await eventually(lambda: _balanced(one), 20.0)
             await eventually(lambda: _balanced(two), 20.0)
@@ -85,16 +85,16 @@ async def test_a_stopped_instance_that_goes_on_does_no_harm(database: str, tmp_p
             )
 
 
-async def _covers(built: House, instant: datetime) -> bool:
+async def _covers(stack: Stack, instant: datetime) -> bool:
     """Tell whether a poll was completed that began after an instant."""
-    rows = await built.fetch("SELECT 1 FROM fubd.poll_run WHERE outcome = 'ok' AND kind = 'incremental' AND started_at > $1", instant)
+    rows = await stack.fetch("SELECT 1 FROM fubd.poll_run WHERE outcome = 'ok' AND kind = 'incremental' AND started_at > $1", instant)
     return bool(rows)
 
 
-async def test_a_deploy_hands_over_at_once_and_refuses_nobody(database: str, through: str, tmp_path: Path) -> None:
+async def test_a_deploy_hands_over_at_once_and_refuses_nobody(database: str, fubd_database: str, tmp_path: Path) -> None:
     """The new one starts beside the old, the old is told to stop under load: no 5xx from either, nothing lost, nothing told twice."""
-    async with house(database, tmp_path, through=through) as old, old.ready() as leaving:
-        new = old.beside()
+    async with running_stack(database, tmp_path, daemon_dsn=fubd_database) as old, old.ready_daemon() as leaving:
+        new = old.second_instance()
         async with new.daemon() as coming:
             await coming.answers(f"{new.url}/readyz")
             sender = _Sender(old, new)
@@ -119,7 +119,7 @@ async def test_a_deploy_hands_over_at_once_and_refuses_nobody(database: str, thr
 class _Sender:
     """Sends deliveries without a pause, each about another person, to the old instance until that takes none any more."""
 
-    def __init__(self, old: House, new: House) -> None:
+    def __init__(self, old: Stack, new: Stack) -> None:
         self._to = [old, new]
         self._begun = datetime.now(UTC) - timedelta(hours=1)
         self._number = 0

@@ -16,7 +16,7 @@ from fubd.store import Maintenance, Pool, StatusReader
 from fubd.store.dsn import parse
 from tests.deploy.programs import run
 from tests.recorder import recorder, webhook
-from tests.stack import House, event, house
+from tests.stack import Stack, event, running_stack
 from tests.support.programs import needs
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -32,37 +32,37 @@ REMEMBERED = (
 )
 
 
-def told(number: int, built: House, *, ago_seconds: float = 0.0) -> bytes:
+def told(number: int, stack: Stack, *, ago_seconds: float = 0.0) -> bytes:
     """Write the webhook of a move that long ago."""
     at = datetime.now(UTC) - timedelta(seconds=ago_seconds)
-    return event(f"00000000-0000-4000-8000-{number:012}", "Nurture", at, [built.account.ids[number]])
+    return event(f"00000000-0000-4000-8000-{number:012}", "Nurture", at, [stack.account.ids[number]])
 
 
-async def shows(built: House, name: str, wanted: float) -> bool:
+async def shows(stack: Stack, name: str, wanted: float) -> bool:
     """Tell whether a metric has this value now."""
-    found = (await built.metrics())[name]
+    found = (await stack.metrics())[name]
     assert found == pytest.approx(wanted), f"{name} is {found}, not {wanted}"
     return True
 
 
 async def test_a_restart_forgets_nothing(database: str, tmp_path: Path) -> None:
     """As soon as it is ready again, every timestamp and the completeness are the database's, and one mode is shown, from the very first."""
-    async with house(database, tmp_path) as built:
-        async with built.ready():
-            person = built.account.ids[0]
-            built.account.move(person, "Nurture")
-            built.simulator.deliveries.kill()
-            built.account.move(built.account.ids[1], "Nurture")
-            await eventually(lambda: shows(built, "fubd_stage_changes_total{source=polling}", 1), 30.0)
-            built.simulator.deliveries.revive()
+    async with running_stack(database, tmp_path) as stack:
+        async with stack.ready_daemon():
+            person = stack.account.ids[0]
+            stack.account.move(person, "Nurture")
+            stack.simulator.deliveries.kill()
+            stack.account.move(stack.account.ids[1], "Nurture")
+            await eventually(lambda: shows(stack, "fubd_stage_changes_total{source=polling}", 1), 30.0)
+            stack.simulator.deliveries.revive()
         # Polling goes no further while FUB refuses the key, so nothing moves on from what the database says.
-        async with built.daemon(FUB_API_KEY="another-invented-key") as process:
-            first = await first_answer(built)
-            await process.answers(f"{built.url}/readyz")
-            found = await built.metrics()
+        async with stack.daemon(FUB_API_KEY="another-invented-key") as process:
+            first = await first_answer(stack)
+            await process.answers(f"{stack.url}/readyz")
+            found = await stack.metrics()
         for metrics in (first, found):
             assert sum(value for name, value in metrics.items() if name.startswith("fubd_mode{")) == 1
-        (row,) = await built.fetch(
+        (row,) = await stack.fetch(
             "SELECT (SELECT max(received_at) FROM fubd.delivery) AS webhook_heard,"
             " (SELECT max(finished_at) FROM fubd.poll_run WHERE outcome = 'ok' AND kind <> 'scrub') AS polling_heard,"
             " (SELECT max(changed_at) FROM stage_changes WHERE source = 'webhook') AS webhook_change,"
@@ -74,12 +74,12 @@ async def test_a_restart_forgets_nothing(database: str, tmp_path: Path) -> None:
         assert [found[name] for name in REMEMBERED] == pytest.approx(kept, abs=0.001)
 
 
-async def first_answer(built: House) -> dict[str, float]:
+async def first_answer(stack: Stack) -> dict[str, float]:
     """Give the metrics as soon as anything answers."""
 
     async def answered() -> dict[str, float] | None:
         try:
-            return await built.metrics()
+            return await stack.metrics()
         except OSError:
             return None
 
@@ -88,57 +88,57 @@ async def first_answer(built: House) -> dict[str, float]:
 
 async def test_failures_survive_a_restart(database: str, tmp_path: Path) -> None:
     """What was refused counts after a restart as before it, and the ratio grows on from there."""
-    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as built:
-        async with built.ready():
+    async with Proxy(database) as proxy, running_stack(database, tmp_path, daemon_dsn=proxy.dsn) as stack:
+        async with stack.ready_daemon():
             for number in range(3):
-                assert (await built.post(told(number, built)))[0] == 200
+                assert (await stack.post(told(number, stack)))[0] == 200
             await proxy.refuse()
             await proxy.cut()
-            refused = told(3, built)
-            assert (await built.post(refused))[0] == 503
+            refused = told(3, stack)
+            assert (await stack.post(refused))[0] == 503
             await proxy.accept()
-            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 4), 30.0)
+            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 4), 30.0)
 
             async def kept() -> bool:
-                return bool(await built.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(failed) = 1 AND sum(taken) = 3"))
+                return bool(await stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(failed) = 1 AND sum(taken) = 3"))
 
             await eventually(kept, 30.0)
-        async with built.daemon() as process:
-            await process.answers(f"{built.url}/readyz")
-            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 4))
+        async with stack.daemon() as process:
+            await process.answers(f"{stack.url}/readyz")
+            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 4))
             # FUB's own retry is taken, as a duplicate.
-            assert (await built.post(refused))[0] == 200
-            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 1 / 5), 30.0)
+            assert (await stack.post(refused))[0] == 200
+            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 5), 30.0)
 
 
 async def test_attempts_while_nobody_was_there_count_as_failed(database: str, tmp_path: Path) -> None:
     """A delivery whose first attempts fell into a time without any fubd tells of them when a retry arrives; one that was taken does not."""
-    async with house(database, tmp_path) as built:
-        async with built.ready():
-            taken = told(1, built, ago_seconds=100)
-            assert (await built.post(taken))[0] == 200
-            await eventually(lambda: built.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 15.0)
-            assert (await built.metrics())["fubd_webhook_failure_ratio"] == 0
+    async with running_stack(database, tmp_path) as stack:
+        async with stack.ready_daemon():
+            taken = told(1, stack, ago_seconds=100)
+            assert (await stack.post(taken))[0] == 200
+            await eventually(lambda: stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 15.0)
+            assert (await stack.metrics())["fubd_webhook_failure_ratio"] == 0
         # As if it had been away for ten minutes.
-        await built.fetch("UPDATE fubd.door_hour SET kept_at = kept_at - interval '10 minutes'")
-        async with built.daemon() as process:
-            await process.answers(f"{built.url}/readyz")
+        await stack.fetch("UPDATE fubd.door_hour SET kept_at = kept_at - interval '10 minutes'")
+        async with stack.daemon() as process:
+            await process.answers(f"{stack.url}/readyz")
             # Taken before, whenever that was: a duplicate, and no failure.
-            assert (await built.post(taken))[0] == 200
+            assert (await stack.post(taken))[0] == 200
             # First tried 100 s ago and again 40 s ago, both while nobody was there; the third try, this one, arrives.
-            assert (await built.post(told(2, built, ago_seconds=100)))[0] == 200
-            await eventually(lambda: shows(built, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
+            assert (await stack.post(told(2, stack, ago_seconds=100)))[0] == 200
+            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
 
 
 @pytest.mark.parametrize(("stale_after", "word"), [("900", "HEALTHY"), ("0.001", "STALE")])
 async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, stale_after: str, word: str) -> None:
     """The view `source_health`, /health and the gauge agree, by the same settings; rows of older scripts count for their source."""
     settings = {"FUBD_WEBHOOK_STALE_AFTER": stale_after, "FUBD_POLL_STALE_AFTER": stale_after}
-    async with house(database, tmp_path) as built, built.ready(**settings):
-        built.account.move(built.account.ids[0], "Nurture")
-        await built.settled()
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**settings):
+        stack.account.move(stack.account.ids[0], "Nurture")
+        await stack.final_score()
         for number, source in enumerate(("wh_peopleStageUpdated", "webhook_legacy", "polling", "api_sync")):
-            await built.fetch(
+            await stack.fetch(
                 "INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source)"
                 " VALUES ($1, 'Lead', now() - make_interval(mins => $2), now() - make_interval(days => $2), $3)",
                 f"old{number}",
@@ -147,8 +147,8 @@ async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, 
             )
 
         async def agree() -> bool:
-            view = {row["source"]: row for row in await built.fetch("SELECT * FROM source_health")}
-            health, metrics = (await built.get("/health"))["sources"], await built.metrics()
+            view = {row["source"]: row for row in await stack.fetch("SELECT * FROM source_health")}
+            health, metrics = (await stack.get("/health"))["sources"], await stack.metrics()
             assert {source: row["records_today"] for source, row in view.items()} == {"webhook": 2, "polling": 0}
             for source, row in view.items():
                 shown = health[source]
@@ -165,23 +165,23 @@ async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, 
 
 async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(database: str, tmp_path: Path) -> None:
     """Both read 0 while all is well; a delivery that vanishes unbalances the one, a row changed by hand the other."""
-    async with house(database, tmp_path) as built:
-        async with built.ready():
-            person = built.account.ids[0]
+    async with running_stack(database, tmp_path) as stack:
+        async with stack.ready_daemon():
+            person = stack.account.ids[0]
             for stage in ("Nurture", "Lead", "ACQ - Qualified"):
-                built.account.move(person, stage)
-                await built.simulator.deliveries.drain()
-            await built.settled()
-            metrics = await built.metrics()
+                stack.account.move(person, stage)
+                await stack.simulator.deliveries.drain()
+            await stack.final_score()
+            metrics = await stack.metrics()
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
-            built.tampered = True
-            await built.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
-            await eventually(lambda: shows(built, "fubd_ledger_imbalance", 1), 15.0)
-        await built.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
+            stack.tampered = True
+            await stack.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
+            await eventually(lambda: shows(stack, "fubd_ledger_imbalance", 1), 15.0)
+        await stack.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
         # The chain is looked at every minute, and first of all at the start.
-        async with built.daemon() as process:
-            await process.answers(f"{built.url}/readyz")
-            await eventually(lambda: shows(built, "fubd_chain_violations", 1), 30.0)
+        async with stack.daemon() as process:
+            await process.answers(f"{stack.url}/readyz")
+            await eventually(lambda: shows(stack, "fubd_chain_violations", 1), 30.0)
 
 
 @asynccontextmanager
@@ -225,31 +225,31 @@ async def test_nobody_removes_what_another_counts_on(database: str) -> None:
 
 async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> None:
     """After a day's work promtool finds nothing to say; every series is of a kind that is known, and there are fewer than 500."""
-    async with house(database, tmp_path) as built, built.ready():
-        for number, person in enumerate(built.account.ids):
-            built.account.move(person, "Nurture" if number % 2 else "ACQ - Qualified")
-        await built.post(b"x" * 2_000_000)
-        await built.post(b"{}", signature="forged")
-        await built.post(b"{}")
-        built.simulator.script("people", "server_error", "reset", "wrong_type", "truncated")
-        await built.simulator.deliveries.drain()
-        await built.settled()
-        found, page = await built.metrics(), await exposed(built)
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon():
+        for number, person in enumerate(stack.account.ids):
+            stack.account.move(person, "Nurture" if number % 2 else "ACQ - Qualified")
+        await stack.post(b"x" * 2_000_000)
+        await stack.post(b"{}", signature="forged")
+        await stack.post(b"{}")
+        stack.simulator.script("people", "server_error", "reset", "wrong_type", "truncated")
+        await stack.simulator.deliveries.drain()
+        await stack.final_score()
+        found, page = await stack.metrics(), await exposed(stack)
         ended = await run(needs("promtool"), "check", "metrics", stdin=page.encode())
         assert (ended.code, ended.out + ended.error) == (0, "")
         assert len(found) < 500
         outcomes = {name.partition("=")[2].rstrip("}"): number for name, number in found.items() if "_deliveries_total" in name}
         assert (outcomes["too_large"], outcomes["forged"], outcomes["quarantined"]) == (1, 1, 1)
-        assert outcomes["accepted"] == (await built.score()).changes
+        assert outcomes["accepted"] == (await stack.score()).changes
         assert found["fubd_webhook_ack_seconds_count"] == sum(outcomes.values())
         fresh = generate_latest(Metrics(CollectorRegistry()).registry).decode()
         assert names(page) == names(fresh) | {"fubd_build_info"}
         assert not any(name.endswith("_created") for name in found)
 
 
-async def exposed(built: House) -> str:
+async def exposed(stack: Stack) -> str:
     """Give the metrics as they are served."""
-    async with aiohttp.ClientSession() as session, session.get(f"{built.url}/metrics") as answer:
+    async with aiohttp.ClientSession() as session, session.get(f"{stack.url}/metrics") as answer:
         return await answer.text()
 
 

@@ -25,7 +25,7 @@ from fubd.store import ChangeStore, Pool, StateStore
 from fubd.store.dsn import parse
 from fubd.store.outbox import Alert, Outbox
 from tests.recorder import at, read, webhook
-from tests.stack import house as a_whole_house
+from tests.stack import running_stack
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -75,7 +75,7 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
 
 
 @dataclass
-class House:
+class AlertRecorder:
     """A recorder whose stages B and C are watched, and a book whose modes are."""
 
     pool: Pool
@@ -100,7 +100,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIterator[House]:
+async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIterator[AlertRecorder]:
     """Record until the block ends, telling of the stages `watched` and, with any of them, of modes."""
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
@@ -109,7 +109,7 @@ async def house(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIter
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
         try:
-            yield House(pool, ingest, StateStore(pool, alerting=bool(watched)), Outbox(pool))
+            yield AlertRecorder(pool, ingest, StateStore(pool, alerting=bool(watched)), Outbox(pool))
         finally:
             stop.set()
     await pool.close()
@@ -149,8 +149,8 @@ async def all_sent(metrics: Metrics, number: int) -> None:
 
 async def test_tells_of_a_watched_stage(database: str) -> None:
     """Who enters a watched stage is told of within two seconds, in words and in keys, with their name; other stages are not."""
-    async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
-        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
+    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
         await eventually(lambda: receiver.taken, within_seconds=2.0)
         await all_sent(metrics, 1)
         told = receiver.taken[0]
@@ -158,15 +158,15 @@ async def test_tells_of_a_watched_stage(database: str) -> None:
         assert (told["kind"], told["person_id"], told["stage_from"], told["stage_to"]) == ("stage", "1", "A", "B")
         assert (told["source"], told["changed_after"], told["severity"]) == ("webhook", None, "info")
         assert told["changed_at"] == "2026-01-05T10:00:00+00:00"
-        await eventually(home.is_empty)
+        await eventually(recorder.is_empty)
 
 
 async def test_tells_of_a_change_of_mode(database: str) -> None:
     """A change of mode is told of with its reason; failover is critical, the others are not."""
-    async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
+    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         at_ten = at("10:00")
-        await home.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at_ten), evidence={"before": "starting"})
-        await home.state.insert_mode(ModeRecord("failover", "polling found 2 changes", 30.0, at_ten), evidence={"before": "steady"})
+        await recorder.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at_ten), evidence={"before": "starting"})
+        await recorder.state.insert_mode(ModeRecord("failover", "polling found 2 changes", 30.0, at_ten), evidence={"before": "steady"})
         await all_sent(metrics, 2)
         assert [post["text"] for post in receiver.taken] == [
             "fubd: steady (was starting). Webhooks arrive. Polling every 30 min.",
@@ -182,33 +182,33 @@ async def test_tells_of_a_change_of_mode(database: str) -> None:
 
 async def test_keeps_nothing_when_nobody_listens(database: str) -> None:
     """Without a receiver the outbox stays empty, whatever is recorded."""
-    async with house(database, watched=()) as home:
-        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
-        await home.state.insert_mode(ModeRecord("failover", "proof", 30.0, at("10:00")), evidence={})
-        assert await home.waiting() == 0
+    async with alert_recorder(database, watched=()) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+        await recorder.state.insert_mode(ModeRecord("failover", "proof", 30.0, at("10:00")), evidence={})
+        assert await recorder.waiting() == 0
 
 
 async def test_tells_only_what_was_committed(database: str) -> None:
     """An alert enters with the row it tells of: where the transaction fails there is neither."""
-    async with house(database) as home:
-        await home.record(read("A", "08:00", "09:00"))
-        async with home.pool.connection() as connection:
+    async with alert_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"))
+        async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE fubd.hint ADD CONSTRAINT never CHECK (person_id <> 1)")
-            await home.record(webhook("e1", "B", "10:00"))
+            await recorder.record(webhook("e1", "B", "10:00"))
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 0
-            assert await home.waiting() == 0
+            assert await recorder.waiting() == 0
 
 
 async def test_tells_nothing_of_a_row_that_is_no_more(database: str) -> None:
     """What turns out not to have happened is withdrawn while it waits; the row that stays is told of."""
-    async with house(database) as home, receiving() as receiver:
-        await home.record(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
-        assert await home.waiting() == 2
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
+        assert await recorder.waiting() == 2
         # A read settles the order within that second: B came last, and C was where they stood before.
-        await home.record(read("B", "10:00", "10:01"))
+        await recorder.record(read("B", "10:00", "10:01"))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 1)
-            await eventually(home.is_empty)
+            await eventually(recorder.is_empty)
         assert stages(receiver.taken) == ["B"]
 
 
@@ -260,9 +260,9 @@ def test_a_name_orders_nothing(name: str, shown: str) -> None:
 
 async def test_keeps_the_order_of_each_person(database: str) -> None:
     """While an alert of a person is not through, the next of theirs waits, and other people's do not."""
-    async with house(database) as home, receiving() as receiver:
-        await home.record(read("A", "08:00", "09:00"), read("A", "08:00", "09:00", person=2))
-        await home.record(webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"), webhook("e3", "B", "10:02", people=(2,)))
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(read("A", "08:00", "09:00"), read("A", "08:00", "09:00", person=2))
+        await recorder.record(webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"), webhook("e3", "B", "10:02", people=(2,)))
         receiver.answers.extend((500, 200))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 3)
@@ -275,11 +275,11 @@ async def test_keeps_alerts_while_the_receiver_is_down(database: str) -> None:
     """A receiver that is away gets everything once it is back, also from another process than the one that recorded it."""
     async with receiving() as gone:
         url = gone.url
-    async with house(database) as home:
-        await home.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"))
+    async with alert_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"))
         async with notifying(database, url) as metrics:
             await eventually(lambda: count(metrics, "failed") >= 1)
-        assert await home.waiting() == 2
+        assert await recorder.waiting() == 2
         async with receiving(port=int(url.rsplit(":", 1)[1].split("/")[0])) as back, notifying(database, url) as metrics:
             await all_sent(metrics, 2)
             assert stages(back.taken) == ["B", "C"]
@@ -288,23 +288,23 @@ async def test_keeps_alerts_while_the_receiver_is_down(database: str) -> None:
 async def test_one_at_a_time_while_it_is_down(database: str) -> None:
     """A receiver that is down meets one try at a time, however many wait."""
     people = tuple(range(1, 31))
-    async with house(database) as home, receiving() as receiver:
-        await home.record(webhook("e1", "B", "10:00", people=people))
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(webhook("e1", "B", "10:00", people=people))
         receiver.answers.extend([503] * 32)
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "failed") == 30)
             await eventually(lambda: len(receiver.posts) == 31)
-            assert await home.waiting() == 30
+            assert await recorder.waiting() == 30
         assert count(metrics, "failed") in (31, 32)
 
 
 async def test_what_is_not_wanted_holds_up_nobody_else(database: str) -> None:
     """An alert that is refused for good is tried again by itself while others go out."""
-    async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
+    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(400)
-        await home.record(webhook("e1", "B", "10:00"))
+        await recorder.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: count(metrics, "failed") == 1)
-        await home.record(webhook("e2", "B", "10:00", people=(2,)))
+        await recorder.record(webhook("e2", "B", "10:00", people=(2,)))
         await eventually(lambda: stages(receiver.taken, "2"), within_seconds=2.0)
         await all_sent(metrics, 2)
         assert stages(receiver.taken) == ["B"]
@@ -312,21 +312,21 @@ async def test_what_is_not_wanted_holds_up_nobody_else(database: str) -> None:
 
 async def test_gives_up_after_days(database: str) -> None:
     """What nobody has taken for days is given up, counted, and gone."""
-    async with house(database) as home, receiving() as receiver:
-        await home.record(webhook("e1", "B", "10:00"))
-        await home.age(days=3.5)
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(webhook("e1", "B", "10:00"))
+        await recorder.age(days=3.5)
         receiver.answers.append(500)
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "given_up") == 1)
-        assert await home.waiting() == 0
+        assert await recorder.waiting() == 0
         assert receiver.taken == []
 
 
 async def test_follows_no_redirect(database: str) -> None:
     """A redirect counts as a failure and is not followed."""
-    async with house(database) as home, receiving() as receiver, notifying(database, receiver.url) as metrics:
+    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(302)
-        await home.record(webhook("e1", "B", "10:00"))
+        await recorder.record(webhook("e1", "B", "10:00"))
         await all_sent(metrics, 1)
         assert (count(metrics, "failed"), receiver.elsewhere) == (1, 0)
 
@@ -334,19 +334,19 @@ async def test_follows_no_redirect(database: str) -> None:
 async def test_two_instances_send_each_once(database: str) -> None:
     """Two notifiers on one database share the alerts; none goes out twice."""
     people = tuple(range(1, 201))
-    async with house(database) as home, receiving() as receiver:
-        await home.record(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
         async with notifying(database, receiver.url) as one, notifying(database, receiver.url) as other:
             await eventually(lambda: count(one, "sent") + count(other, "sent") == 400)
         assert len(receiver.posts) == len({post["id"] for post in receiver.posts}) == 400
         assert all(stages(receiver.taken, str(person)) == ["B", "C"] for person in people)
-        assert await home.waiting() == 0
+        assert await recorder.waiting() == 0
 
 
 async def test_a_lost_database_repeats_nothing(database: str) -> None:
     """When the database goes away between the sending and its note, the note is made later and nothing is sent again."""
-    async with house(database) as home, receiving() as receiver, Proxy(database) as proxy:
-        await home.record(webhook("e1", "B", "10:00"))
+    async with alert_recorder(database) as recorder, receiving() as receiver, Proxy(database) as proxy:
+        await recorder.record(webhook("e1", "B", "10:00"))
         receiver.open.clear()
         async with notifying(proxy.dsn, receiver.url) as metrics:
             await eventually(lambda: receiver.posts)
@@ -354,27 +354,27 @@ async def test_a_lost_database_repeats_nothing(database: str) -> None:
             await proxy.cut()
             receiver.open.set()
             await all_sent(metrics, 1)
-            assert await home.waiting() == 1
+            assert await recorder.waiting() == 1
             await proxy.accept()
-            await eventually(home.is_empty)
+            await eventually(recorder.is_empty)
         assert len(receiver.posts) == 1
 
 
 async def test_a_full_outbox_does_not_hold_up_the_door(database: str) -> None:
     """While the receiver hangs, deliveries are recorded as ever."""
-    async with house(database) as home, receiving() as receiver, notifying(database, receiver.url):
+    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url):
         receiver.open.clear()
-        await home.record(webhook("e1", "B", "10:00"))
+        await recorder.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: receiver.posts)
         async with asyncio.timeout(2.0):
-            await home.record(*(webhook(f"e{number}", "C", "11:00", people=(number,)) for number in range(2, 30)))
+            await recorder.record(*(webhook(f"e{number}", "C", "11:00", people=(number,)) for number in range(2, 30)))
         receiver.open.set()
 
 
 async def test_the_log_never_names_the_address(database: str, caplog: pytest.LogCaptureFixture) -> None:
     """The address of a chat tool is a secret: no failure repeats it."""
-    async with house(database) as home:
-        await home.record(webhook("e1", "B", "10:00"))
+    async with alert_recorder(database) as recorder:
+        await recorder.record(webhook("e1", "B", "10:00"))
         async with notifying(database, "http://127.0.0.1:9/hidden-token") as metrics:
             await eventually(lambda: count(metrics, "failed") >= 1)
         async with notifying(database, f"http://{'x' * 70}.localhost/hidden-token") as others:
@@ -386,23 +386,23 @@ async def test_the_log_never_names_the_address(database: str, caplog: pytest.Log
 
 async def test_a_sender_that_was_killed_is_followed_by_another(database: str, tmp_path: Path) -> None:
     """Killed between the sending and its note, the next process tells it again, under the same id and before what comes after it."""
-    async with receiving() as receiver, a_whole_house(database, tmp_path) as built:
+    async with receiving() as receiver, running_stack(database, tmp_path) as stack:
         told = {"FUBD_ALERT_URL": receiver.url, "FUBD_ALERT_STAGES": '["Nurture", "Lead"]'}
-        person, other = built.account.ids[:2]
-        async with built.ready(**told) as process:
+        person, other = stack.account.ids[:2]
+        async with stack.ready_daemon(**told) as process:
             # Steady, and told so: nothing else is on its way.
-            built.account.move(other, "ACQ - Qualified")
+            stack.account.move(other, "ACQ - Qualified")
             await eventually(lambda: any(post.get("mode") == "steady" for post in receiver.taken), 60.0)
             receiver.open.clear()
-            built.account.move(person, "Nurture")
+            stack.account.move(person, "Nurture")
             await eventually(lambda: stages(receiver.posts, str(person)))
             process.kill()
             await process.ended()
-        built.account.move(person, "Lead")
+        stack.account.move(person, "Lead")
         receiver.open.set()
         # What was claimed by the dead is free again after a minute; here that minute is over.
-        await built.fetch("UPDATE fubd.alert SET due_at = now()")
-        async with built.ready(**told):
+        await stack.fetch("UPDATE fubd.alert SET due_at = now()")
+        async with stack.ready_daemon(**told):
             await eventually(lambda: "Lead" in stages(receiver.taken, str(person)), 90.0)
         told_again = [post for post in receiver.posts if post.get("stage_to") == "Nurture"]
         assert len({post["id"] for post in told_again}) == 1 < len(told_again)

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from fubd.store.dsn import parse
-from tests.stack import House, event, house
+from tests.stack import Stack, event, running_stack
 from tests.support.databases import Databases
 from tests.support.process import Process
 from tests.support.proxy import Proxy
@@ -144,24 +144,24 @@ async def _outlived(databases: Databases, folder: Path, number: int, name: str, 
     async with (
         databases.migrated() as database,
         Proxy(database) as proxy,
-        house(database, own, through=proxy.dsn) as built,
-        built.ready() as process,
+        running_stack(database, own, daemon_dsn=proxy.dsn) as stack,
+        stack.ready_daemon() as process,
     ):
         place = Place(proxy, database)
         await begin(place)
         logins = proxy.connections
-        await _refused_and_kept(built, process, name)
-        await eventually(lambda: _is_up(built, up=False), 20.0)
+        await _refused_and_kept(stack, process, name)
+        await eventually(lambda: _is_up(stack, up=False), 20.0)
         assert proxy.connections - logins < 40, name
         await end(place)
-        await eventually(lambda: _is_stored(built), _BACK_SECONDS)
-        assert (await built.post(_delivery()))[0] == 200, name
-        metrics = await built.metrics()
+        await eventually(lambda: _is_stored(stack), _BACK_SECONDS)
+        assert (await stack.post(_delivery()))[0] == 200, name
+        metrics = await stack.metrics()
         assert metrics["fubd_webhook_deliveries_total{outcome=duplicate}"] == 1, name
-        await eventually(lambda: _is_up(built, up=True), _BACK_SECONDS)
-        for person in Random(number).sample(list(built.account.ids), 5):
-            move_some(built, Random(person), 1, people=[person])
-        found = await built.settled()
+        await eventually(lambda: _is_up(stack, up=True), _BACK_SECONDS)
+        for person in Random(number).sample(list(stack.account.ids), 5):
+            move_some(stack, Random(person), 1, people=[person])
+        found = await stack.final_score()
         # Ours is the one that the account knows nothing of.
         assert (found.captured, found.doubled, found.invented, found.chain_breaks) == (found.changes, 0, 1, 0), (name, found.discrepancies)
         assert process.code is None, name
@@ -173,24 +173,24 @@ def _delivery() -> bytes:
     return event("outage-1", "Nurture", datetime(2026, 1, 5, 10, tzinfo=UTC), [10_000_001])
 
 
-async def _refused_and_kept(built: House, process: Process, name: str) -> None:
+async def _refused_and_kept(stack: Stack, process: Process, name: str) -> None:
     """The sender is told to come again in time, and everything else goes on answering."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    status, headers = await built.post(_delivery())
+    status, headers = await stack.post(_delivery())
     assert (status, headers.get("Retry-After", "").isdigit()) == (503, True), name
     assert loop.time() - began < _ANSWERED_SECONDS, name
-    assert (await built.get("/health"))["mode"], name
+    assert (await stack.get("/health"))["mode"], name
     assert process.code is None, name
 
 
-async def _is_stored(built: House) -> bool:
-    return bool(await built.fetch("SELECT 1 FROM public.stage_changes WHERE event_id = 'outage-1'"))
+async def _is_stored(stack: Stack) -> bool:
+    return bool(await stack.fetch("SELECT 1 FROM public.stage_changes WHERE event_id = 'outage-1'"))
 
 
-async def _is_up(built: House, *, up: bool) -> bool:
+async def _is_up(stack: Stack, *, up: bool) -> bool:
     """Tell whether it says of itself that the database is there, and whether it holds the lease and the books balance when it is."""
-    metrics = await built.metrics()
+    metrics = await stack.metrics()
     if not up:
         return metrics["fubd_db_up"] == 0
     return (metrics["fubd_db_up"], metrics["fubd_lease_held"], metrics["fubd_ledger_imbalance"]) == (1, 1, 0)

@@ -12,7 +12,7 @@ import pytest
 from fubd.errors import Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
-from tests.stack import house
+from tests.stack import running_stack
 from tests.support.pooler import pooled
 from tests.support.waiting import eventually
 from tests.test_daemon import assert_clean, move_some
@@ -26,26 +26,26 @@ async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: 
     """Quick moves, a bulk edit, a failover and a return: each change once, the books in balance, nothing said of trouble."""
     async with (
         pooled(database, mode=mode, in_turn=in_turn) as pooler,
-        house(database, tmp_path, through=pooler.url) as built,
-        built.ready() as process,
+        running_stack(database, tmp_path, daemon_dsn=pooler.url) as stack,
+        stack.ready_daemon() as process,
     ):
         chance = Random(9)
-        people = chance.sample(list(built.account.ids), 110)
+        people = chance.sample(list(stack.account.ids), 110)
         for person in people[:40]:
-            move_some(built, chance, 1, people=[person])
-        built.account.bulk_move(people[40:80], "Nurture")
-        assert_clean(await built.settled())
-        built.simulator.deliveries.kill()
+            move_some(stack, chance, 1, people=[person])
+        stack.account.bulk_move(people[40:80], "Nurture")
+        assert_clean(await stack.final_score())
+        stack.simulator.deliveries.kill()
         for person in people[80:90]:
-            move_some(built, chance, 1, people=[person])
-        assert_clean(await built.settled())
-        built.simulator.deliveries.revive()
+            move_some(stack, chance, 1, people=[person])
+        assert_clean(await stack.final_score())
+        stack.simulator.deliveries.revive()
         for person in people[90:]:
-            move_some(built, chance, 1, people=[person])
-        assert_clean(await built.settled())
+            move_some(stack, chance, 1, people=[person])
+        assert_clean(await stack.final_score())
 
         async def balanced() -> bool:
-            metrics = await built.metrics()
+            metrics = await stack.metrics()
             return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"] and metrics["fubd_lease_held"] == 1
 
         await eventually(balanced, 15.0)

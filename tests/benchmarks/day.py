@@ -21,7 +21,7 @@ from pathlib import Path
 from fubd.simulator.rng import Rng
 from fubd.store.embedded import temporary
 from tests.poller.economy import PEOPLE, Day, table
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.waiting import eventually
 
 DAY_SECONDS = 86_400.0
@@ -57,7 +57,7 @@ class Pace:
 class MeasuredDaemon:
     """A daemon with a simulated account in which people move, and the calls it makes."""
 
-    def __init__(self, stack: House, pace: Pace) -> None:
+    def __init__(self, stack: Stack, pace: Pace) -> None:
         self.stack = stack
         self._pace = pace
         self._rng = Rng(19)
@@ -126,7 +126,7 @@ class MeasuredDaemon:
 @asynccontextmanager
 async def measured_daemon(database: str, folder: Path, *, people: int, pace: Pace) -> AsyncIterator[MeasuredDaemon]:
     """Run the daemon with an account of this size, at this pace, and yield once all people are read."""
-    async with house(database, folder, people=people) as stack, stack.daemon(**pace.settings) as process:
+    async with running_stack(database, folder, people=people) as stack, stack.daemon(**pace.settings) as process:
         await process.answers(f"{stack.url}/readyz")
 
         async def covered() -> bool:
@@ -145,7 +145,7 @@ async def _measure(people: int, pace: Pace) -> None:
             daemon.stack.simulator.deliveries.kill()
             await daemon.wait_for_mode("failover")
             days.append(await daemon.run("failover at 30 s", share=1.0))
-            score = await daemon.stack.settled()
+            score = await daemon.stack.final_score()
             sys.stdout.write(
                 f"An account of {people:,} people, the whole daemon, a day in {pace.day_seconds:g} s.\n{table(days)}\n"
                 f"score: {score.changes} changes, {score.captured} captured; requests refused: {daemon.refused()}\n"

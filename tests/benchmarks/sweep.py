@@ -18,7 +18,7 @@ from pathlib import Path
 from fubd.simulator import Behaviour
 from fubd.store.embedded import temporary
 from tests.poller.economy import PEOPLE
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.process import Process
 from tests.support.waiting import eventually
 
@@ -60,7 +60,7 @@ class SweepResult:
 async def sweep(database: str, folder: Path, *, people: int, latency_seconds: float, killed: bool) -> SweepResult:
     """Let a daemon read an account for the first time; `killed`: with a SIGKILL half-way and a restart."""
     behaviour = Behaviour(answer_seconds=latency_seconds)
-    async with house(database, folder, people=people, behaviour=behaviour) as stack:
+    async with running_stack(database, folder, people=people, behaviour=behaviour) as stack:
         run = _Run(stack, people)
         went_on_from: int | None = None
         if killed:
@@ -85,7 +85,7 @@ async def sweep(database: str, folder: Path, *, people: int, latency_seconds: fl
 class _Run:
     """Observes a first read from outside."""
 
-    def __init__(self, stack: House, people: int) -> None:
+    def __init__(self, stack: Stack, people: int) -> None:
         self._stack = stack
         self._people = people
         self._within_seconds = 120.0 + people / 400

@@ -16,7 +16,7 @@ import pytest
 from fubd.simulator import score
 from fubd.store.dsn import parse
 from tests.commands.fakes import Ended
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support import legacy_tables
 from tests.support.process import Process, fubd
 from tests.support.waiting import eventually
@@ -112,11 +112,11 @@ async def _nobody_else(connection: asyncpg.Connection) -> bool:
 @pytest.mark.parametrize("command", ["", "--poll-only", "status", "audit", "replay", "explain 7"])
 async def test_before_it_is_adopted_every_command_says_what_to_run(empty_database: str, tmp_path: Path, command: str) -> None:
     """The daemon included: exit 1, one line, and the database as it was."""
-    async with house(empty_database, tmp_path, people=5) as built:
+    async with running_stack(empty_database, tmp_path, people=5) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection, rows=5)
         shape = await legacy_tables.shape(connection)
-        async with fubd(*command.split(), environ=built.environ, folder=tmp_path) as process:
+        async with fubd(*command.split(), environ=stack.environ, folder=tmp_path) as process:
             assert await process.ended() == 1
         assert [("python -m fubd adopt" in line, "Traceback" in line) for line in process.errors] == [(True, False)], process.errors
         assert await legacy_tables.shape(connection) == shape
@@ -185,20 +185,20 @@ def _read(descriptor: int, shown: bytearray) -> None:
 
 async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty_database: str, tmp_path: Path) -> None:
     """The baseline adds only who has moved; new rows fill the older columns; what the script wrote first is counted, not written again."""
-    async with house(empty_database, tmp_path, people=40) as built:
+    async with running_stack(empty_database, tmp_path, people=40) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection)
-        ids = list(built.account.ids)
+        ids = list(stack.account.ids)
         moved, told = ids[:3], ids[10]
         for person in ids:
-            stage = "ACQ - Price Motivated" if person in moved else built.account.stage_of(person)
+            stage = "ACQ - Price Motivated" if person in moved else stack.account.stage_of(person)
             await script(connection, person, "Contact Upload", stage, ago="1 hour")
         environ = {"FUBD_COLUMNS": COLUMNS, "FUBD_LEAD_SOURCE_TAGS": '["Nobody has this", "Zillow"]'}
-        built.environ.update(environ)
+        stack.environ.update(environ)
         assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
         old = await connection.fetch("SELECT * FROM stage_changes ORDER BY id")
 
-        async with built.ready() as daemon:
+        async with stack.ready_daemon() as daemon:
             added = await connection.fetch("SELECT * FROM stage_changes WHERE id > $1 ORDER BY person_id::bigint", old[-1]["id"])
             assert [int(row["person_id"]) for row in added] == moved
             assert {(row["stage_from"], row["source"], row["changed_after"] is not None) for row in added} == {
@@ -206,19 +206,19 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
             }
 
             # A webhook's row is filled by the read that follows.
-            built.account.move(told, "Nurture")
+            stack.account.move(told, "Nurture")
             await eventually(lambda: filled(connection, told), 30.0)
 
             # The script is quicker than our poll, and dates by its own learning.
-            built.simulator.deliveries.kill()
+            stack.simulator.deliveries.kill()
             person = ids[20]
-            stage = built.account.stage_of(person)
-            built.account.move(person, "ACQ - Dead / DNC")
+            stage = stack.account.stage_of(person)
+            stack.account.move(person, "ACQ - Dead / DNC")
             await script(connection, person, stage, "ACQ - Dead / DNC", ago="-1 second")
-            await eventually(lambda: counted(built), 30.0)
-            built.simulator.deliveries.revive()
-            built.account.clock.advance(3.0)
-            built.account.move(person, "Nurture")
+            await eventually(lambda: counted(stack), 30.0)
+            stack.simulator.deliveries.revive()
+            stack.account.clock.advance(3.0)
+            stack.account.move(person, "Nurture")
 
             async def chained() -> bool:
                 rows = await connection.fetch(
@@ -227,7 +227,7 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
                 return [tuple(row) for row in rows[1:]] == [(stage, "ACQ - Dead / DNC"), ("ACQ - Dead / DNC", "Nurture")]
 
             await eventually(chained, 30.0)
-            metrics = await built.metrics()
+            metrics = await stack.metrics()
             assert metrics["fubd_foreign_rows_total"] == 1
             assert metrics["fubd_chain_violations"] == 0
             # In good order, so that it gives its lease back.
@@ -242,29 +242,29 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
 @pytest.mark.parametrize("variant", ["short columns", "instants with a zone", "columns of other types"])
 async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database: str, tmp_path: Path, variant: str) -> None:
     """Moves that webhooks tell, moves that they do not, and there and back at once: each is one row, in order, and the chain holds."""
-    async with house(empty_database, tmp_path, people=30) as built:
+    async with running_stack(empty_database, tmp_path, people=30) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection, variant)
-        ids = list(built.account.ids)
+        ids = list(stack.account.ids)
         for person in ids:
-            await script(connection, person, "Contact Upload", built.account.stage_of(person), ago="1 hour")
+            await script(connection, person, "Contact Upload", stack.account.stage_of(person), ago="1 hour")
         assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
-        async with built.ready():
+        async with stack.ready_daemon():
             for person in ids[:10]:
-                built.account.move(person, "ACQ - Offers Made")
-            built.simulator.deliveries.kill()
+                stack.account.move(person, "ACQ - Offers Made")
+            stack.simulator.deliveries.kill()
             for person in ids[10:20]:
-                built.account.move(person, "ACQ - Under Contract")
+                stack.account.move(person, "ACQ - Under Contract")
             await eventually(lambda: _recorded(connection, 30, 20), 30.0)
-            built.simulator.deliveries.revive()
+            stack.simulator.deliveries.revive()
             for stage in ("ACQ - Under Contract", "ACQ - Offers Made", "ACQ - Under Contract"):
-                built.account.clock.advance(2.0)
-                built.account.move(ids[20], stage)
+                stack.account.clock.advance(2.0)
+                stack.account.move(ids[20], stage)
             await eventually(lambda: _recorded(connection, 30, 23), 30.0)
             rows = [dict(row) for row in await connection.fetch("SELECT * FROM stage_changes WHERE id > $1", len(ids))]
-            counted = score(built.simulator.truth, rows, sightings=built.simulator.sightings)
+            counted = score(stack.simulator.truth, rows, sightings=stack.simulator.sightings)
             assert (counted.captured, counted.lost, counted.doubled, counted.invented) == (23, 0, 0, 0)
-            await eventually(partial(_chained, built), 30.0)
+            await eventually(partial(_chained, stack), 30.0)
         await connection.close()
 
 
@@ -272,8 +272,8 @@ async def _recorded(connection: asyncpg.Connection, older_rows: int, rows: int) 
     return bool(await connection.fetchval("SELECT count(*) FROM stage_changes WHERE id > $1", older_rows) == rows)
 
 
-async def _chained(built: House) -> bool:
-    metrics = await built.metrics()
+async def _chained(stack: Stack) -> bool:
+    metrics = await stack.metrics()
     return (metrics["fubd_chain_violations"], metrics["fubd_foreign_rows_total"], metrics["fubd_ledger_imbalance"]) == (0, 0, 0)
 
 
@@ -294,6 +294,6 @@ async def filled(connection: asyncpg.Connection, person: int) -> bool:
     return row is not None and row["campaign_id"] is not None and row["assigned_user_name"] is not None
 
 
-async def counted(built: House) -> bool:
+async def counted(stack: Stack) -> bool:
     """Tell whether the script's row was noticed."""
-    return (await built.metrics())["fubd_foreign_rows_total"] == 1
+    return (await stack.metrics())["fubd_foreign_rows_total"] == 1

@@ -18,7 +18,7 @@ from fubd.settings import load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
 from tests.commands.fakes import World, world
-from tests.stack import house
+from tests.stack import running_stack
 from tests.support import legacy_tables
 from tests.support.pooler import pooled
 from tests.support.ports import free_port
@@ -91,12 +91,12 @@ async def wrong(made: World, settings: Mapping[str, str] | None = None) -> dict[
 
 async def test_beside_a_running_daemon_all_is_good(database: str, tmp_path: Path) -> None:
     """Exit 0 and a line for each thing; in JSON the same."""
-    async with house(database, tmp_path, people=5) as built, built.ready():
-        async with fubd("check", environ=built.environ, folder=tmp_path) as process:
+    async with running_stack(database, tmp_path, people=5) as stack, stack.ready_daemon():
+        async with fubd("check", environ=stack.environ, folder=tmp_path) as process:
             assert await process.ended() == 0, process.lines
             assert [line[8:].split("  ")[0].strip() for line in process.lines[:-1]] == NAMES
             assert (process.lines[-1], process.errors) == ("All good.", [])
-        async with fubd("check", "--json", environ=built.environ, folder=tmp_path) as process:
+        async with fubd("check", "--json", environ=stack.environ, folder=tmp_path) as process:
             assert await process.ended() == 0
             (line,) = process.lines
             assert line.startswith('{"good": true, "checks": [{"name": "configuration", "status": "ok", ')

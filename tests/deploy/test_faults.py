@@ -24,7 +24,7 @@ from tests.deploy.scaled import scaled
 from tests.deploy.test_rules import ALERTS, RULES
 from tests.grafana.dashboards import without_data
 from tests.grafana.prometheus import firing, prometheus, value
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -103,7 +103,7 @@ async def receiving() -> AsyncIterator[Receiver]:
         await runner.cleanup()
 
 
-def moves(built: House) -> Iterator[None]:
+def moves(built: Stack) -> Iterator[None]:
     """Move somebody at each step, each time somebody else."""
     stages = {person: cycle(("Nurture", "ACQ - Qualified")) for person in built.account.ids}
     for person in cycle(built.account.ids):
@@ -113,7 +113,7 @@ def moves(built: House) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def moving(built: House) -> AsyncIterator[None]:
+async def moving(built: Stack) -> AsyncIterator[None]:
     """Keep people moving, and their webhooks coming, until the block ends."""
 
     async def go_on() -> None:
@@ -125,7 +125,7 @@ async def moving(built: House) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def forging(built: House) -> AsyncIterator[None]:
+async def forging(built: Stack) -> AsyncIterator[None]:
     """Keep sending what is signed wrongly until the block ends."""
 
     async def go_on() -> None:
@@ -147,7 +147,7 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
             await task
 
 
-async def heard(built: House, watch: Watch, *, times: int = 1) -> None:
+async def heard(built: Stack, watch: Watch, *, times: int = 1) -> None:
     """Let webhooks arrive, and wait until nothing fires: all is well."""
     for _, _ in zip(range(times), moves(built), strict=False):
         await built.simulator.deliveries.drain()
@@ -158,9 +158,9 @@ async def heard(built: House, watch: Watch, *, times: int = 1) -> None:
 # --- The houses and their faults -------------------------------------------------------------------------------------
 
 
-async def door(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def door(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """What comes to the door: unreadable deliveries, a wrong key, a spike of forgeries; and then fubd is gone."""
-    async with built.ready(**_PATIENT) as process:
+    async with built.ready_daemon(**_PATIENT) as process:
         await heard(built, watch)
         assert (await built.post(b"{}"))[0] == HTTPStatus.OK
         await watch.shows("FubdDeliveryQuarantined")
@@ -180,11 +180,11 @@ async def door(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdGone")
 
 
-async def failover(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def failover(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """Webhooks stop telling, and at last their subscription is disabled where fubd may not put it right."""
     for event in ("peopleStageUpdated", "peopleCreated", "peopleDeleted"):
         built.simulator.subscribe(event, f"{built.url}/webhook/fub")
-    async with built.ready(FUBD_MANAGE_WEBHOOKS="false", FUBD_WEBHOOK_STALE_AFTER=_NEVER):
+    async with built.ready_daemon(FUBD_MANAGE_WEBHOOKS="false", FUBD_WEBHOOK_STALE_AFTER=_NEVER):
         await heard(built, watch, times=10)
         built.simulator.deliveries.kill()
         next(moves(built))
@@ -195,9 +195,9 @@ async def failover(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows_everywhere()
 
 
-async def silence(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def silence(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """Nothing happens any more: for a while, for a day, and somebody is verified no more for two months."""
-    async with built.ready(FUBD_WEBHOOK_STALE_AFTER="8", FUBD_SCRUB_BATCHES="0"):
+    async with built.ready_daemon(FUBD_WEBHOOK_STALE_AFTER="8", FUBD_SCRUB_BATCHES="0"):
         await heard(built, watch)
         await watch.shows("FubdWebhookStale")
         await built.fetch("UPDATE fubd.delivery SET received_at = received_at - interval '1 day'")
@@ -209,10 +209,10 @@ async def silence(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdWebhookStale", "FubdWebhookSilentForADay", "FubdCompletenessOld")
 
 
-async def without_fub(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def without_fub(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """The API fails; then webhooks fall silent too, and nobody watches."""
     quick = {"FUBD_POLL_INTERVAL": "6", "FUBD_POLL_INTERVAL_WATCH": "6", "FUBD_POLL_STALE_AFTER": "8", "FUBD_WEBHOOK_STALE_AFTER": "10"}
-    async with built.ready(**quick):
+    async with built.ready_daemon(**quick):
         async with moving(built):
             await heard(built, watch)
             built.simulator.faults = Faults(server_error=1.0)
@@ -221,9 +221,9 @@ async def without_fub(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdPollingStale", "FubdCoverageOld", "FubdWebhookStale", "FubdBlind")
 
 
-async def refused(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def refused(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """FUB's clock is another, its owner revokes the key, and a holder that died keeps the lease."""
-    async with built.ready(**_PATIENT, FUBD_POLL_INTERVAL_WATCH="0.5"):
+    async with built.ready_daemon(**_PATIENT, FUBD_POLL_INTERVAL_WATCH="0.5"):
         await heard(built, watch)
         built.simulator.clock.shift(120)
         await watch.shows("FubdClockSkew")
@@ -235,9 +235,9 @@ async def refused(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdLeaseNotHeld")
 
 
-async def without_database(built: House, watch: Watch, proxy: Proxy) -> None:
+async def without_database(built: Stack, watch: Watch, proxy: Proxy) -> None:
     """The database is away while webhooks come; back again, one of those answered 200 is not in it."""
-    async with built.ready(**_PATIENT, FUBD_POLL_INTERVAL="60", FUBD_POLL_INTERVAL_WATCH="60"):
+    async with built.ready_daemon(**_PATIENT, FUBD_POLL_INTERVAL="60", FUBD_POLL_INTERVAL_WATCH="60"):
         await heard(built, watch, times=60)
         await proxy.refuse()
         await proxy.cut()
@@ -252,9 +252,9 @@ async def without_database(built: House, watch: Watch, proxy: Proxy) -> None:
         await watch.shows("FubdWebhookFailureRatioHigh", "FubdLedgerImbalance")
 
 
-async def tampered(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def tampered(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """Something else writes into the table, both sources miss changes, and a row is changed by hand."""
-    async with built.ready(**_PATIENT, FUBD_POLL_INTERVAL="12") as process:
+    async with built.ready_daemon(**_PATIENT, FUBD_POLL_INTERVAL="12") as process:
         person, twice = built.account.ids[-2:]
         for stage in ("Nurture", "Lead"):
             built.account.move(twice, stage)
@@ -284,9 +284,9 @@ async def tampered(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdChainViolations")
 
 
-async def unheard(built: House, watch: Watch, _proxy: Proxy) -> None:
+async def unheard(built: Stack, watch: Watch, _proxy: Proxy) -> None:
     """No webhook ever comes; and when many do, those who are to be told cannot be reached."""
-    async with receiving() as receiver, built.ready(**_PATIENT, FUBD_ALERT_URL=receiver.url, FUBD_ALERT_STAGES='["Nurture"]'):
+    async with receiving() as receiver, built.ready_daemon(**_PATIENT, FUBD_ALERT_URL=receiver.url, FUBD_ALERT_STAGES='["Nurture"]'):
         await watch.shows("FubdSourceNeverHeard")
         built.account.bulk_move(built.account.ids, "ACQ - Qualified")
         await watch.quiet()
@@ -298,7 +298,7 @@ async def unheard(built: House, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdAlertsUndelivered")
 
 
-SCENARIOS: dict[str, Callable[[House, Watch, Proxy], Coroutine[None, None, None]]] = {
+SCENARIOS: dict[str, Callable[[Stack, Watch, Proxy], Coroutine[None, None, None]]] = {
     "fubd": door,
     "failover": failover,
     "silence": silence,
@@ -325,7 +325,7 @@ async def test_every_alert_is_raised_by_its_fault(databases: Databases, tmp_path
             database = await stack.enter_async_context(databases.migrated())
             proxies[job] = await stack.enter_async_context(Proxy(database))
             (tmp_path / job).mkdir()
-            houses[job] = await stack.enter_async_context(house(database, tmp_path / job, people=60, through=proxies[job].dsn))
+            houses[job] = await stack.enter_async_context(running_stack(database, tmp_path / job, people=60, daemon_dsn=proxies[job].dsn))
         rules = scaled(_without_overlap(RULES.read_text()), by=_BY, shortest_range_seconds=_SHORTEST_RANGE_SECONDS)
         targets = {job: f"127.0.0.1:{built.port}" for job, built in houses.items()}
         url = await stack.enter_async_context(prometheus(tmp_path / "prometheus", targets=targets, rules=rules))

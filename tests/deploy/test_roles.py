@@ -14,7 +14,7 @@ from fubd import store
 from fubd.store import Pool, adoption
 from fubd.store.dsn import Dsn, parse
 from tests.deploy.programs import CHECKOUT
-from tests.stack import house
+from tests.stack import running_stack
 from tests.support.databases import url_of
 from tests.support.process import fubd
 
@@ -160,13 +160,13 @@ async def test_adopt_the_daemon_and_check_work_with_that_role(empty_database: st
         async with roles.as_role("fubd_owner") as connection:
             await connection.execute(OLDER)
             await connection.execute(roles.script("role.sql"))
-        async with house(empty_database, tmp_path, people=5, through=url_of(roles.dsn("fubd_daemon"))) as built:
-            async with fubd("adopt", "--yes", environ=built.environ, folder=tmp_path) as process:
+        async with running_stack(empty_database, tmp_path, people=5, daemon_dsn=url_of(roles.dsn("fubd_daemon"))) as stack:
+            async with fubd("adopt", "--yes", environ=stack.environ, folder=tmp_path) as process:
                 assert await process.ended() == 0, process.errors
-            async with built.ready():
-                built.account.move(next(iter(built.account.ids)), "Nurture")
-                assert (await built.settled(30.0)).captured == 1
-                async with fubd("check", environ=built.environ, folder=tmp_path) as process:
+            async with stack.ready_daemon():
+                stack.account.move(next(iter(stack.account.ids)), "Nurture")
+                assert (await stack.final_score(30.0)).captured == 1
+                async with fubd("check", environ=stack.environ, folder=tmp_path) as process:
                     assert await process.ended() == 0, process.lines
     finally:
         await roles.drop()

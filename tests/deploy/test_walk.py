@@ -16,7 +16,7 @@ import asyncpg
 
 from fubd.store.dsn import parse
 from tests.deploy.programs import CHECKOUT, Ended, run
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support import legacy_tables
 from tests.support.process import fubd
 from tests.support.programs import needs
@@ -67,9 +67,9 @@ class Reader:
         return await run("/bin/sh", "-euc", commands, folder=self.folder, environ=environ)
 
 
-def reader(built: House) -> Reader:
+def reader(stack: Stack) -> Reader:
     """Prepare somebody whose account is the simulated one."""
-    made = Reader(built.folder, {"FUB_API_URL": built.environ["FUB_API_URL"]})
+    made = Reader(stack.folder, {"FUB_API_URL": stack.environ["FUB_API_URL"]})
     made.prepare()
     return made
 
@@ -81,23 +81,23 @@ def filled(block: str, values: dict[str, str]) -> str:
 
 async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: Path) -> None:
     """Each command ends as the guide says, a move is on record within seconds, and at the end the audit is complete."""
-    async with house(empty_database, tmp_path, people=40) as built:
+    async with running_stack(empty_database, tmp_path, people=40) as stack:
         _, variables, installing, _, looking, audit = blocks("On Railway and Supabase")
-        one, database = reader(built), {"DATABASE_URL": empty_database}
-        values = {"FUB_API_KEY": built.environ["FUB_API_KEY"], "FUB_SYSTEM": "fubd", "FUB_SYSTEM_KEY": built.environ["FUB_SYSTEM_KEY"]}
+        one, database = reader(stack), {"DATABASE_URL": empty_database}
+        values = {"FUB_API_KEY": stack.environ["FUB_API_KEY"], "FUB_SYSTEM": "fubd", "FUB_SYSTEM_KEY": stack.environ["FUB_SYSTEM_KEY"]}
         one.write(".env", filled(variables, values | database))
         looked = await one.does(installing)
         assert looked.code == 1, looked.report
         wrong = [line for line in looked.out.splitlines() if not line.startswith(("ok", "note"))]
         assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], looked.report
 
-        service = {"PUBLIC_URL": built.url, "RAILWAY_PUBLIC_DOMAIN": built.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
+        service = {"PUBLIC_URL": stack.url, "RAILWAY_PUBLIC_DOMAIN": stack.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
         one.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
-        async with fubd(environ={**built.environ, **service}, folder=tmp_path / "deploy") as daemon:
-            await daemon.answers(f"{built.url}/readyz")
+        async with fubd(environ={**stack.environ, **service}, folder=tmp_path / "deploy") as daemon:
+            await daemon.answers(f"{stack.url}/readyz")
             await eventually(lambda: _good(one, looking), 30.0)
-            built.account.move(next(iter(built.account.ids)), "Nurture")
-            assert (await built.settled(20.0)).captured == 1
+            stack.account.move(next(iter(stack.account.ids)), "Nurture")
+            assert (await stack.final_score(20.0)).captured == 1
             ended = await one.does(audit)
             assert ended.code == 0, ended.report
 
@@ -111,17 +111,17 @@ async def _good(one: Reader, commands: str) -> bool:
 async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, tmp_path: Path) -> None:
     """With the older scripts' variables and webhooks: looked at, taken over, given back, taken over; the reports' answers never change."""
     look, fields, adopting, undoing, audit = blocks("From the two older scripts")
-    async with house(empty_database, tmp_path, people=40) as built:
+    async with running_stack(empty_database, tmp_path, people=40) as stack:
         connection = await asyncpg.connect(**parse(empty_database).connect_arguments())
         await legacy_tables.make(connection, rows=300)
         shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
-        built.simulator.subscribe("peopleStageUpdated", f"{built.url}/webhook/fub/stage-change")
-        one = reader(built)
+        stack.simulator.subscribe("peopleStageUpdated", f"{stack.url}/webhook/fub/stage-change")
+        one = reader(stack)
         before = {
-            "FUB_API_KEY": built.environ["FUB_API_KEY"],
-            "FUB_SYSTEM_KEY": built.environ["FUB_SYSTEM_KEY"],
+            "FUB_API_KEY": stack.environ["FUB_API_KEY"],
+            "FUB_SYSTEM_KEY": stack.environ["FUB_SYSTEM_KEY"],
             "SUPABASE_DB_URL": empty_database,
-            "WEBHOOK_BASE_URL": built.url,
+            "WEBHOOK_BASE_URL": stack.url,
             "POLLING_INTERVAL": "1800",
         }
         variables = "".join(f"{name}={value}\n" for name, value in before.items())
@@ -137,12 +137,12 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
             assert await legacy_tables.reports(connection) == reports
             assert left is None or await legacy_tables.shape(connection) == left
 
-        async with fubd(environ={"PORT": str(built.port), "FUBD_HOST": "127.0.0.1", **one.environ}, folder=tmp_path) as daemon:
-            await daemon.answers(f"{built.url}/readyz")
+        async with fubd(environ={"PORT": str(stack.port), "FUBD_HOST": "127.0.0.1", **one.environ}, folder=tmp_path) as daemon:
+            await daemon.answers(f"{stack.url}/readyz")
             await eventually(lambda: _alike(one, audit), 30.0)
-            hooks = built.simulator.registry.all()
-            assert {hook.event: hook.url for hook in hooks}["peopleStageUpdated"] == f"{built.url}/webhook/fub/stage-change"
-            health = await built.get("/health")
+            hooks = stack.simulator.registry.all()
+            assert {hook.event: hook.url for hook in hooks}["peopleStageUpdated"] == f"{stack.url}/webhook/fub/stage-change"
+            health = await stack.get("/health")
             assert set(health["subscriptions"].values()) == {"active"}
         assert (await connection.fetchrow("SELECT * FROM stage_changes ORDER BY id LIMIT 1"))["id"] == 1
         await connection.close()

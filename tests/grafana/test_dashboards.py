@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from fubd.store.dsn import parse
 from tests.deploy.promql import exported, metrics_in, wrongs
 from tests.grafana.dashboards import GRAFANA, NAMES, Query, dashboard, panels, promql, queries, sql, sql_without_rows
-from tests.stack import house
+from tests.stack import running_stack
 
 PROMQL = list(queries("fubd"))
 SQL = list(queries("business"))
@@ -120,7 +120,7 @@ async def test_postgres_accepts_a_query(query: Query, database: str) -> None:
 async def test_the_business_queries_return_rows(database: str, tmp_path: Path) -> None:
     """After a run each SQL query returns rows; for a time range without data only those about the present do."""
     now = datetime.now(UTC)
-    async with house(database, tmp_path) as stack, stack.ready():
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon():
         offered, missed = stack.account.ids[:2]
         stack.account.move(offered, "ACQ - Offers Made")
         await stack.simulator.deliveries.drain()
@@ -130,7 +130,7 @@ async def test_the_business_queries_return_rows(database: str, tmp_path: Path) -
         await stack.simulator.deliveries.drain()
         stack.simulator.deliveries.kill()
         stack.account.move(missed, "Nurture")
-        found = await stack.settled()
+        found = await stack.final_score()
         assert found.is_perfect, found.discrepancies
     shown = {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
     assert await sql_without_rows(database, **shown) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.stack import House, house
+from tests.stack import Stack, running_stack
 from tests.support.process import Process
 from tests.support.waiting import eventually
 
@@ -38,7 +38,7 @@ async def _receiver() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
         await runner.cleanup()
 
 
-async def _becomes(built: House, mode: str, chance: Random) -> None:
+async def _becomes(stack: Stack, mode: str, chance: Random) -> None:
     """Let somebody move now and then until the daemon is in this mode."""
     loop = asyncio.get_running_loop()
     moved_at = float("-inf")
@@ -47,17 +47,17 @@ async def _becomes(built: House, mode: str, chance: Random) -> None:
         nonlocal moved_at
         if loop.time() - moved_at >= 0.5:
             moved_at = loop.time()
-            stages = [stage.name for stage in built.account.stages if stage.name != "Trash"]
-            built.account.move(chance.choice(built.account.ids), chance.choice(stages))
-        return bool((await built.get("/health"))["mode"] == mode)
+            stages = [stage.name for stage in stack.account.stages if stage.name != "Trash"]
+            stack.account.move(chance.choice(stack.account.ids), chance.choice(stages))
+        return bool((await stack.get("/health"))["mode"] == mode)
 
     await eventually(reached, 60.0)
 
 
-async def _counted(built: House) -> Counter[str]:
+async def _counted(stack: Stack) -> Counter[str]:
     """Give how often each mode was entered, by this process's metric."""
     prefix = "fubd_mode_changes_total{to="
-    metrics = await built.metrics()
+    metrics = await stack.metrics()
     return Counter(
         {name.removeprefix(prefix).rstrip("}"): int(value) for name, value in metrics.items() if name.startswith(prefix) and value}
     )
@@ -72,21 +72,21 @@ def _logged(process: Process) -> list[str]:
 async def test_each_switch_is_a_row_a_line_a_count_and_an_alert(database: str, tmp_path: Path) -> None:
     """From the first start to steady, failover, a restart in it, recovering and steady: everybody tells the same, once each."""
     chance = Random(5)
-    async with _receiver() as (url, told), house(database, tmp_path) as built:
-        async with built.ready(FUBD_ALERT_URL=url) as process:
-            await _becomes(built, "steady", chance)
-            built.simulator.deliveries.kill()
-            await _becomes(built, "failover", chance)
-            logged, counted = _logged(process), await _counted(built)
+    async with _receiver() as (url, told), running_stack(database, tmp_path) as stack:
+        async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
+            await _becomes(stack, "steady", chance)
+            stack.simulator.deliveries.kill()
+            await _becomes(stack, "failover", chance)
+            logged, counted = _logged(process), await _counted(stack)
             process.terminate()
             assert await process.ended() == 0
-        async with built.ready(FUBD_ALERT_URL=url) as process:
-            assert (await built.get("/health"))["mode"] == "failover"
-            built.simulator.deliveries.revive()
-            await _becomes(built, "recovering", chance)
-            await _becomes(built, "steady", chance)
-            logged, counted = logged + _logged(process), counted + await _counted(built)
-            rows = [row["mode"] for row in await built.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
+        async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
+            assert (await stack.get("/health"))["mode"] == "failover"
+            stack.simulator.deliveries.revive()
+            await _becomes(stack, "recovering", chance)
+            await _becomes(stack, "steady", chance)
+            logged, counted = logged + _logged(process), counted + await _counted(stack)
+            rows = [row["mode"] for row in await stack.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
             await eventually(lambda: len(told) >= len(rows))
     # On a busy machine a webhook may come late enough to count as missed, and lead back to failover once more.
     assert (rows[0], rows[-1]) == ("starting", "steady")

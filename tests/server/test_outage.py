@@ -10,14 +10,14 @@ import aiohttp
 
 from fubd.errors import Unavailable
 from tests.recorder import recorder, webhook
-from tests.stack import event, house, sign
+from tests.stack import event, running_stack, sign
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 
 async def test_refused_deliveries_are_stored_in_order_and_their_retries_are_duplicates(database: str, tmp_path: Path) -> None:
     """Two hundred deliveries about two people are answered 503 with Retry-After: every change becomes a row, and retries add nothing."""
-    async with Proxy(database) as proxy, house(database, tmp_path, through=proxy.dsn) as stack, stack.ready():
+    async with Proxy(database) as proxy, running_stack(database, tmp_path, daemon_dsn=proxy.dsn) as stack, stack.ready_daemon():
         await proxy.refuse()
         await proxy.cut()
         at = datetime.now(UTC) - timedelta(hours=1)

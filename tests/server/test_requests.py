@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.senders import MIB, connect, exchange, rest_of, until
-from tests.stack import House, event, house, sign
+from tests.stack import Stack, event, running_stack, sign
 from tests.support.databases import Databases
 from tests.support.waiting import eventually
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def outside(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+async def outside(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Return a running daemon, shared by all tests of this file."""
-    async with databases.migrated() as url, house(url, tmp_path_factory.mktemp("daemon")) as stack, stack.ready():
+    async with databases.migrated() as url, running_stack(url, tmp_path_factory.mktemp("daemon")) as stack, stack.ready_daemon():
         yield stack
 
 
@@ -173,7 +173,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_each_delivery_is_answered_and_counted(outside: House, case: Case) -> None:
+async def test_each_delivery_is_answered_and_counted(outside: Stack, case: Case) -> None:
     """It gets one status, and is counted once under one outcome and once in the histogram. A refused one is not stored."""
     before, kept = await outside.metrics(), await _kept(outside)
     reader, writer = await connect(outside)
@@ -191,7 +191,7 @@ async def test_each_delivery_is_answered_and_counted(outside: House, case: Case)
     assert await _kept(outside) - kept == int(case.status == 200)
 
 
-async def _kept(outside: House) -> int:
+async def _kept(outside: Stack) -> int:
     (row,) = await outside.fetch("SELECT count(*) AS kept FROM fubd.delivery WHERE event_id IS NULL OR event_id LIKE 'outside-%'")
     return int(row["kept"])
 
@@ -200,7 +200,7 @@ PATHS = ["/", "/health", "/healthz", "/readyz", "/metrics", "/api/changes", "/ap
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_no_request_is_answered_406_or_410_or_500(outside: House, path: str) -> None:
+async def test_no_request_is_answered_406_or_410_or_500(outside: Stack, path: str) -> None:
     """For any method, path and headers the status is 200, 400, 404 or 405, and never one for which FUB deletes a webhook."""
     headers = (
         "Accept: application/x-none\r\nAccept-Encoding: *;q=0\r\nAccept-Language: tlh\r\nRange: bytes=9-1\r\nIf-Match: x\r\nUpgrade: h2c"
@@ -212,7 +212,7 @@ async def test_no_request_is_answered_406_or_410_or_500(outside: House, path: st
             assert int(answer.split(b" ", 2)[1]) in {200, 400, 404, 405}, (method, variant, answer)
 
 
-async def test_pipelined_requests_are_each_answered(outside: House) -> None:
+async def test_pipelined_requests_are_each_answered(outside: Stack) -> None:
     """Three deliveries in one write get three answers, and each is recorded."""
     sent = b"".join(post(stage_event(f"pipe-{number}")).replace(b"Connection: close\r\n", b"") for number in range(3))
     answer = await exchange(outside, sent + b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -221,7 +221,7 @@ async def test_pipelined_requests_are_each_answered(outside: House) -> None:
     assert row["kept"] == 3
 
 
-async def test_a_slow_body_is_answered_408(outside: House) -> None:
+async def test_a_slow_body_is_answered_408(outside: Stack) -> None:
     """After 10 s, a body that arrives a byte a second is refused, 200 at the same time; genuine deliveries are answered in between."""
     before = await outside.metrics()
     loop = asyncio.get_running_loop()
@@ -256,7 +256,7 @@ async def test_a_slow_body_is_answered_408(outside: House) -> None:
     await eventually(counted)
 
 
-async def test_the_ledger_imbalance_is_0_after_all_tests(outside: House) -> None:
+async def test_the_ledger_imbalance_is_0_after_all_tests(outside: Stack) -> None:
     """Answers, outcomes and stored deliveries agree."""
 
     async def balanced() -> bool:

@@ -30,10 +30,10 @@ WRITES: dict[str, tuple[Callable[[StateStore], Awaitable[object]], str]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_who_lost_the_lease_writes_nothing(through: str, name: str) -> None:
+async def test_who_lost_the_lease_writes_nothing(fubd_database: str, name: str) -> None:
     """Once another has taken it, the one before is refused as if the database were away; a run that never had it may write."""
     write, shown = WRITES[name]
-    pool = Pool(parse(through))
+    pool = Pool(parse(fubd_database))
     try:
         before, now, beside = StateStore(pool), StateStore(pool), StateStore(pool)
         assert await before.acquire_lease("before", ttl_seconds=0.05) == 1

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.recorder import recorder, webhook
-from tests.stack import House, event, house
+from tests.stack import Stack, event, running_stack
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.web.browser import Browser, Page
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+async def stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Return a stack with a running daemon."""
-    async with databases.migrated() as url, house(url, tmp_path_factory.mktemp("daemon")) as running, running.ready():
+    async with databases.migrated() as url, running_stack(url, tmp_path_factory.mktemp("daemon")) as running, running.ready_daemon():
         yield running
 
 
-async def show(page: Page, stack: House, *, width: int = 1280) -> None:
+async def show(page: Page, stack: Stack, *, width: int = 1280) -> None:
     """Open the page and wait until it has loaded everything."""
     await page.open(f"{stack.url}/", width=width)
     await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
@@ -43,13 +43,13 @@ def unknown_people(first: int, count: int) -> list[bytes]:
     return [event(f"e-{first + each}", "Nurture", at + timedelta(seconds=each), [first + each]) for each in range(count)]
 
 
-async def newest(stack: House, count: int) -> list[int]:
+async def newest(stack: Stack, count: int) -> list[int]:
     """Return the ids that the list should show."""
     rows = await stack.fetch("SELECT id FROM public.stage_changes ORDER BY changed_at DESC, id DESC LIMIT $1", count)
     return [row["id"] for row in rows]
 
 
-async def test_a_change_in_the_account_appears_without_reload(page: Page, stack: House) -> None:
+async def test_a_change_in_the_account_appears_without_reload(page: Page, stack: Stack) -> None:
     """A person is moved in Follow Up Boss: the change appears from its webhook, and the name follows."""
     await show(page, stack)
     person = stack.account.ids[3]
@@ -61,7 +61,7 @@ async def test_a_change_in_the_account_appears_without_reload(page: Page, stack:
     assert await page.value("window.sameDocument") is True
 
 
-async def test_failover_and_recovery_are_shown_with_their_reasons(page: Page, stack: House) -> None:
+async def test_failover_and_recovery_are_shown_with_their_reasons(page: Page, stack: Stack) -> None:
     """When webhooks fail, mode, reason and the state of the source change; when they return, they change back."""
     await show(page, stack)
     stack.account.move(stack.account.ids[9], "ACQ - Contract Sent")
@@ -94,7 +94,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("width", [PHONE_PIXELS, 1280])
-async def test_hostile_names_and_stages_do_nothing(page: Page, stack: House, width: int) -> None:
+async def test_hostile_names_and_stages_do_nothing(page: Page, stack: Stack, width: int) -> None:
     """They come from Follow Up Boss and are shown as text: no script runs, and nothing is wider than the window."""
     people = stack.account.ids[30 : 30 + len(HOSTILE)]
     await show(page, stack, width=width)
@@ -112,8 +112,8 @@ async def test_hostile_names_and_stages_do_nothing(page: Page, stack: House, wid
 
 async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, databases: Databases, tmp_path: Path) -> None:
     """It shows that the connection is lost, reconnects, and shows what was recorded before, between and after, each once."""
-    async with databases.migrated() as url, house(url, tmp_path) as own, browser.tab() as page:
-        async with own.ready() as process:
+    async with databases.migrated() as url, running_stack(url, tmp_path) as own, browser.tab() as page:
+        async with own.ready_daemon() as process:
             await show(page, own)
             await asyncio.gather(*(own.post(body) for body in unknown_people(900_001, 5)))
             await page.until(f"{IDS}.length === 5")
@@ -122,7 +122,7 @@ async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, datab
             assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
         async with recorder(url, instance="between") as between:
             await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
-        async with own.ready():
+        async with own.ready_daemon():
             await page.until(f"{LIVE} && {IDS}.length === 7")
             await asyncio.gather(*(own.post(body) for body in unknown_people(900_101, 5)))
             await page.until(f"{IDS}.length === 7 + 5")
@@ -140,8 +140,8 @@ async def test_a_database_outage_is_shown_while_it_lasts(browser: Browser, datab
     async with (
         databases.migrated() as url,
         Proxy(url) as proxy,
-        house(url, tmp_path, through=proxy.dsn) as own,
-        own.ready(),
+        running_stack(url, tmp_path, daemon_dsn=proxy.dsn) as own,
+        own.ready_daemon(),
         browser.tab() as page,
     ):
         await show(page, own)
@@ -162,7 +162,11 @@ async def test_a_database_outage_is_shown_while_it_lasts(browser: Browser, datab
 
 async def test_the_browser_asks_for_the_token(browser: Browser, databases: Databases, tmp_path: Path) -> None:
     """With the token as the password, the page, its data and its event stream load."""
-    async with databases.migrated() as url, house(url, tmp_path) as own, own.daemon(FUBD_METRICS_TOKEN="an-invented-token") as process:
+    async with (
+        databases.migrated() as url,
+        running_stack(url, tmp_path) as own,
+        own.daemon(FUBD_METRICS_TOKEN="an-invented-token") as process,
+    ):
         await process.answers(f"{own.url}/readyz")
         async with browser.tab() as page:
             await page.open(f"{own.url}/")
@@ -175,7 +179,7 @@ async def test_the_browser_asks_for_the_token(browser: Browser, databases: Datab
 
 async def test_a_table_of_100_000_changes_is_shown(browser: Browser, databases: Databases, tmp_path: Path) -> None:
     """The list has the newest twenty, also with every column empty that an older table may leave empty; the rest can be paged."""
-    async with databases.migrated() as url, house(url, tmp_path) as own, own.ready(), browser.tab() as page:
+    async with databases.migrated() as url, running_stack(url, tmp_path) as own, own.ready_daemon(), browser.tab() as page:
         await own.fetch(
             "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
             " SELECT (n % 5000)::text, 'Lead', 'Nurture', now() - n * interval '1 second', now() - n * interval '1 second',"
