@@ -1,8 +1,9 @@
--- A role that reads the product and no more, for Grafana and for reports. Run it after fubd's first start, as the owner of fubd's tables
--- or a member of their owner (on Supabase: in the SQL editor), with a password of your own. Run it again after an update that changed a view.
+-- Creates a role for Grafana and reports that reads stage_changes and its views, and nothing else. Run it after fubd's first start, as the
+-- owner of fubd's tables or a member of their owner (on Supabase: in the SQL editor), with your own password. Run it again after an update
+-- that changed a view.
 --
--- The views show what their caller may see, and row level security is on for every table of fubd's: so the role is let through on just
--- the columns the views are made of. It sees no name, no evidence (raw_payload) and no delivery's body.
+-- Views have their caller's rights, and each of fubd's tables has row level security. So the role may read only the columns that the views
+-- use: no names, no evidence (raw_payload), no bodies of deliveries.
 
 DO $$
 BEGIN

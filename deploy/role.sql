@@ -1,12 +1,12 @@
--- A role for fubd that can do what fubd does and nothing else. Run it once, as the owner of the database (on Supabase: in the SQL editor),
--- before the first start, with a password of your own. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
+-- Creates a role that can do what fubd does and nothing else. Run it once, as the owner of the database (on Supabase: in the SQL editor),
+-- before the first start, with your own password. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
 
 CREATE ROLE fubd_daemon LOGIN PASSWORD 'choose-a-long-password' CONNECTION LIMIT 20;
 
--- So that you, who run this, still see and own what it owns.
+-- The user who runs this can still read and change everything that the role owns.
 GRANT fubd_daemon TO CURRENT_USER;
 
--- It makes the schema fubd, and in public the table stage_changes with its views. It may read and write nothing that others made.
+-- It creates the schema fubd, and in public the table stage_changes with its views. It cannot read or write tables of other roles.
 DO $$
 BEGIN
     EXECUTE format('GRANT CONNECT, CREATE ON DATABASE %I TO fubd_daemon', current_database());
@@ -14,8 +14,8 @@ END
 $$;
 GRANT USAGE, CREATE ON SCHEMA public TO fubd_daemon;
 
--- Where stage_changes exists already: to adopt it, the role must own it, and older views that bear the names of fubd's. The former owner,
--- being a member of the role, keeps every right, so all other views and the older scripts go on as before.
+-- Where stage_changes already exists: to adopt it, the role must own it, and older views with the same names as fubd's. The former owner is
+-- a member of the role and keeps every right, so all other views and the older scripts keep working.
 DO $$
 DECLARE
     name text;

@@ -14,12 +14,11 @@ from prometheus_client import CollectorRegistry
 from fubd.__main__ import main
 from fubd.metrics import Metrics
 from fubd.settings import Settings, variables
+from tests.support.documents import anchors, relative_links, table
 
 _CHECKOUT = Path(__file__).parents[1]
 _README = (_CHECKOUT / "README.md").read_text(encoding="utf-8")
 _CODE = re.compile("`([^`]+)`")
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
-_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 DOCUMENTS = sorted(
     path
     for path in _CHECKOUT.rglob("*.md")
@@ -27,24 +26,10 @@ DOCUMENTS = sorted(
 )
 
 
-def _table(text: str, heading: str) -> list[list[str]]:
-    """Return the rows of the first table below a heading, cell by cell."""
-    below = re.split(rf"^#+ {re.escape(heading)}\n", text, flags=re.MULTILINE)[1]
-    rows = re.findall(r"^\|.*$", re.split(r"^#+ ", below, flags=re.MULTILINE)[0], re.MULTILINE)
-    table = rows[: next((number for number, row in enumerate(rows[2:], start=2) if row.startswith("|---")), len(rows))]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
-
-
-def anchors(markdown: str) -> set[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ +(.+?) *$", _FENCE.sub("", markdown), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
 def test_the_settings_table_is_complete() -> None:
     """The table has every variable with its older names and its default, in the order of the code, and nothing else."""
     documented: dict[str, tuple[tuple[str, ...], list[str]]] = {}
-    for names, default, meaning in _table(_README, "Settings"):
+    for names, default, meaning in table(_README, "Settings"):
         name, *aliases = _CODE.findall(names)
         documented[name] = (tuple(aliases), _CODE.findall(default))
         assert meaning
@@ -74,7 +59,7 @@ def test_the_metrics_table_is_complete() -> None:
         name = family.name.removeprefix("fubd_") + ("_total" if family.type == "counter" else "")
         expected[name] = (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
     documented = {}
-    for metric, kind, meaning in _table((_CHECKOUT / "deploy" / "metrics.md").read_text(encoding="utf-8"), "Metrics"):
+    for metric, kind, meaning in table((_CHECKOUT / "deploy" / "metrics.md").read_text(encoding="utf-8"), "Metrics"):
         name, _, labels = metric.strip("`}").partition("{")
         documented[name] = (kind, set(labels.split(",")) - {""})
         assert meaning
@@ -89,7 +74,7 @@ def test_the_module_table_is_complete() -> None:
         if path.name not in {"README.md", "__init__.py", "py.typed", "__pycache__"}
     }
     text = (_CHECKOUT / "fubd" / "README.md").read_text(encoding="utf-8")
-    documented = [name for row in _table(text, "Modules") for name in _CODE.findall(row[0])]
+    documented = [name for row in table(text, "Modules") for name in _CODE.findall(row[0])]
     assert sorted(documented) == sorted(modules)
 
 
@@ -98,7 +83,7 @@ def test_the_command_table_is_complete(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["--help"])
     commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"COMMAND"}
-    documented = {shlex.split(_CODE.findall(row[0])[0])[1:2][0] for row in _table(_README, "Run it")[1:]}
+    documented = {shlex.split(_CODE.findall(row[0])[0])[1:2][0] for row in table(_README, "Run it")[1:]}
     assert documented == commands | {"--poll-only"}
 
 
@@ -124,13 +109,10 @@ def test_the_readme_begins_with_what_a_newcomer_asks() -> None:
 def test_every_link_resolves(document: Path) -> None:
     """Each relative link leads to a file that is there, and each anchor to a heading of it."""
     text = document.read_text(encoding="utf-8")
-    for target in _LINK.findall(_FENCE.sub("", text)):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
+    for path, anchor in relative_links(text):
         file = document.parent / path if path else document
-        assert file.exists(), target
-        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+        assert file.exists(), path
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), f"{path}#{anchor}"
 
 
 def test_every_fact_about_the_api_has_a_source() -> None:

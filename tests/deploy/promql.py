@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for, held against the metrics that fubd exports."""
+"""What a PromQL expression reads, compared with the metrics that fubd exports."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from prometheus_client import CollectorRegistry
 
 from fubd.metrics import Metrics
 
-# What Prometheus itself adds to each series, and what it knows of each target.
+# Labels that Prometheus adds to each series, and series that it makes for each target.
 _ADDED = frozenset({"job", "instance"})
 _OF_THE_TARGET = {"up": frozenset[str]()}
-# These take any value; of all other labels every value is set from the start.
+# Labels with any value; for all others every value is exported from the start.
 _OPEN = frozenset({"version", "commit", "status", "context", "le"})
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The series of one name: its own labels, each with the values it has from the start."""
+    """The series of one name: its labels, each with the values that are exported from the start."""
 
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @cache
 def exported() -> Mapping[str, Exported]:
-    """Give every series name with its labels, as `/metrics` shows them."""
+    """Return every series name with its labels, as `/metrics` shows them."""
     metrics = Metrics(CollectorRegistry())
     metrics.build_info.labels("0.0.0", "0123456789ab").set(1)
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -43,10 +43,10 @@ def exported() -> Mapping[str, Exported]:
     }
 
 
-def wrongs(expression: str, *, recorded: Mapping[str, frozenset[str]] | None = None) -> list[str]:
-    """Tell what in an expression names no series, no label or no value of ours. `recorded`: other names, with their labels.
+def errors_in(expression: str, *, recorded: Mapping[str, frozenset[str]] | None = None) -> list[str]:
+    """Return what in an expression is not a series, a label or a value of ours. `recorded`: other names, with their labels.
 
-    Raises ValueError when it is no PromQL.
+    Raises ValueError when it is not PromQL.
     """
     found: list[str] = []
     selectors: list[promql_parser.VectorSelector] = []
@@ -72,26 +72,26 @@ def wrongs(expression: str, *, recorded: Mapping[str, frozenset[str]] | None = N
             found.append(f"{name} is not exported")
             continue
         labels |= set(series.labels)
-        found += _wrong_matchers(name, series, selector)
+        found += _matcher_errors(name, series, selector)
     found += [f"no series here has the label {name}" for name in sorted(named - labels)]
     return found
 
 
-def _wrong_matchers(name: str, series: Exported, selector: promql_parser.VectorSelector) -> list[str]:
-    wrong = []
+def _matcher_errors(name: str, series: Exported, selector: promql_parser.VectorSelector) -> list[str]:
+    errors = []
     for matcher in selector.matchers.matchers:
         if matcher.name in _ADDED:
             continue
         if matcher.name not in series.labels:
-            wrong.append(f"{name} has no label {matcher.name}")
+            errors.append(f"{name} has no label {matcher.name}")
         elif matcher.name not in _OPEN:
             known = series.labels[matcher.name]
-            wrong += [f'{name} has no {matcher.name}="{value}"' for value in re.split(r"\|", matcher.value) if value not in known]
-    return wrong
+            errors += [f'{name} has no {matcher.name}="{value}"' for value in re.split(r"\|", matcher.value) if value not in known]
+    return errors
 
 
 def metrics_in(expression: str) -> frozenset[str]:
-    """Give the series names an expression reads."""
+    """Return the series names that an expression reads."""
     names: set[str] = set()
 
     def visit(node: promql_parser.Expr) -> None:

@@ -1,4 +1,4 @@
-"""The rules with their times made shorter, so that a real Prometheus raises a real fault's alert within a test."""
+"""The rules with shorter times, so that a real Prometheus raises the alert of a real fault within a test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from promql_parser import parse_duration
 _RANGE = re.compile(r"\[(\w+)\]")
 _HELD = re.compile(r"^( +for: )(\w+)$", re.MULTILINE)
 _INTERVAL = re.compile(r"^( +interval: )(\w+)$", re.MULTILINE)
-# An hour, a day, and a limit on what a counter of seconds grew by.
+# An hour, a day, and a limit on the growth of a counter of seconds.
 _SECONDS = re.compile(r"\b(?:86400|3600)\b|(?<=_seconds_total\[\w{3}\]\)\) > )\d+\b")
 
 
 def scaled(rules: str, *, by: float, shortest_range_seconds: float) -> str:
     """Divide every `for`, evaluation interval, range and age of an hour or a day in a rules file.
 
-    `shortest_range_seconds`: no range becomes shorter, as each must hold two scrapes; evaluations become no more frequent than one a
-    second. Limits that are no times stay as they are.
+    `shortest_range_seconds`: no range becomes shorter, because each must contain two scrapes. Evaluation stays at one a second or less.
+    Limits that are not times do not change.
     """
 
     def milliseconds(duration: str, *, at_least_seconds: float = 0.001) -> str:

@@ -1,3 +1,5 @@
+"""The alert rules: accepted by Prometheus, tested both ways, and documented."""
+
 from __future__ import annotations
 
 import re
@@ -11,6 +13,7 @@ import yaml
 from tests.deploy import promql
 from tests.deploy.programs import CHECKOUT, run
 from tests.deploy.scaled import scaled
+from tests.support.documents import anchors
 from tests.support.programs import needs
 
 PROMETHEUS = CHECKOUT / "deploy" / "prometheus"
@@ -20,7 +23,7 @@ GUIDE = CHECKOUT / "deploy" / "README.md"
 
 
 def rules() -> list[dict[str, Any]]:
-    """Give every rule of the file."""
+    """Return every rule of the file."""
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
@@ -28,14 +31,8 @@ ALERTS = [rule for rule in rules() if "alert" in rule]
 RECORDED = {rule["record"]: frozenset(re.split("_", rule["record"].split(":")[0])) for rule in rules() if "record" in rule}
 
 
-def anchors(markdown: str) -> set[str]:
-    """Give the anchors of a document's headings, made as the usual renderers make them."""
-    headings = re.findall(r"^#+ +(.+?) *$", markdown, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
 def cases(kind: str) -> Iterator[str]:
-    """Name the alerts that have a case of this kind: `firing` or `silent`."""
+    """Yield the alerts that have a case of this kind: `firing` or `silent`."""
     for path in CASES:
         for case in yaml.safe_load(path.read_text())["tests"]:
             tested = case["alert_rule_test"]
@@ -53,28 +50,28 @@ async def test_rules_are_accepted() -> None:
 
 
 async def test_the_scrape_configuration_is_accepted(tmp_path: Path) -> None:
-    """Promtool accepts the configuration, with the rules and the token it names."""
+    """Promtool accepts the configuration, with the rules and the token file that it names."""
     text = (PROMETHEUS / "prometheus.yaml").read_text()
-    wanted = "/run/secrets/fubd_metrics_token"
-    assert wanted in text
+    token_file = "/run/secrets/fubd_metrics_token"
+    assert token_file in text
     token = tmp_path / "token"
     token.write_text("invented")
     (tmp_path / "rules.yaml").write_bytes(RULES.read_bytes())
     configuration = tmp_path / "prometheus.yaml"
-    configuration.write_text(text.replace(wanted, str(token)))
+    configuration.write_text(text.replace(token_file, str(token)))
     ended = await run(needs("promtool"), "check", "config", str(configuration))
     assert ended.code == 0, ended.report
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 async def test_alerts_fire_and_stay_silent(path: Path) -> None:
-    """Each alert fires when it should, with the text a person reads, and stays silent when it should."""
+    """Each alert fires when it should, with the right text, and stays silent when it should."""
     ended = await run(needs("promtool"), "test", "rules", path.name, folder=path.parent)
     assert ended.code == 0, ended.report
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    """Each alert has a firing and a silent case, and each case is of an alert that exists."""
+    """Each alert has a firing and a silent case, and each case names an existing alert."""
     names = {alert["alert"] for alert in ALERTS}
     assert set(cases("firing")) == names
     assert set(cases("silent")) == names
@@ -82,13 +79,13 @@ def test_every_alert_is_tested_both_ways() -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule.get("alert") or rule.get("record")))
 def test_a_rule_reads_only_what_is_exported(rule: dict[str, Any]) -> None:
-    """Each series, label and value in a rule is one that fubd exports or that a rule before it recorded."""
-    assert promql.wrongs(rule["expr"], recorded=RECORDED) == []
+    """Each series, label and value in a rule is exported by fubd or recorded by an earlier rule."""
+    assert promql.errors_in(rule["expr"], recorded=RECORDED) == []
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
-def test_an_alert_says_what_it_is(alert: dict[str, Any]) -> None:
-    """Each alert has a severity of the three, a summary, a description, and a section of the guide of its own name."""
+def test_an_alert_has_its_texts(alert: dict[str, Any]) -> None:
+    """Each alert has one of three severities, a summary, a description, and a section of the guide with its name."""
     assert re.fullmatch(r"Fubd([A-Z][a-z]*)+", alert["alert"])
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     notes = alert["annotations"]
@@ -98,14 +95,14 @@ def test_an_alert_says_what_it_is(alert: dict[str, Any]) -> None:
     assert alert["alert"].lower() in anchors(GUIDE.read_text())
 
 
-def test_no_runbook_without_an_alert() -> None:
-    """The guide has no section for an alert that is no more."""
+def test_each_section_of_the_guide_has_its_alert() -> None:
+    """The guide has no section for an alert that does not exist."""
     written = {anchor for anchor in anchors(GUIDE.read_text()) if anchor.startswith("fubd") and anchor.isalpha() and anchor != "fubd"}
     assert written == {alert["alert"].lower() for alert in ALERTS}
 
 
-async def test_scaled_rules_are_rules(tmp_path: Path) -> None:
-    """The rules with their times divided are accepted too, and wait and look back no longer than that."""
+async def test_scaled_rules_are_accepted(tmp_path: Path) -> None:
+    """Promtool accepts the rules with divided times, and their durations and ranges are that much shorter."""
     text = scaled(RULES.read_text(), by=600, shortest_range_seconds=2)
     path = tmp_path / "rules.yaml"
     path.write_text(text)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.deploy.programs import run
-from tests.deploy.promql import wrongs
+from tests.deploy.promql import errors_in
 from tests.grafana.alerting import PROVISIONED, RULES, provisioning_file
 from tests.grafana.dashboards import GRAFANA
 from tests.grafana.grammar import interpolate, math_names
@@ -49,7 +49,7 @@ def test_the_file_is_generated_from_prometheus_rules() -> None:
 def test_an_alert_needs_no_recording_rule(rule: dict[str, Any]) -> None:
     """Each alert reads only metrics that fubd exports, from a provisioned data source, and its condition is one of its steps."""
     query = rule["data"][0]
-    assert wrongs(query["model"]["expr"]) == []
+    assert errors_in(query["model"]["expr"]) == []
     assert rule["condition"] in {step["refId"] for step in rule["data"]}
     sources = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "fubd.yaml").read_text(encoding="utf-8"))["datasources"]
     assert query["datasourceUid"] in {source["uid"] for source in sources}

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from fubd.store.dsn import parse
-from tests.deploy.promql import exported, metrics_in, wrongs
+from tests.deploy.promql import errors_in, exported, metrics_in
 from tests.grafana.dashboards import GRAFANA, NAMES, Query, dashboard, panels, promql, queries, sql, sql_without_rows
 from tests.stack import running_stack
 
@@ -91,7 +91,7 @@ def test_panels_do_not_overlap(name: str) -> None:
 def test_a_query_reads_only_what_is_exported(query: Query) -> None:
     """Each PromQL query parses, names only series, labels and values that fubd exports, and uses Grafana's own range variables."""
     text = promql(query.text)
-    assert wrongs(text) == []
+    assert errors_in(text) == []
     assert set(re.findall(r"\[([^\]]+)\]", query.text)) <= {"$__rate_interval", "$__range"}
     labels = {label for name in metrics_in(text) for label in exported()[name].labels} | {"instance"}
     assert set(re.findall(r"{{(\w+)}}", query.legend)) <= labels
