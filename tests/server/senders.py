@@ -12,7 +12,7 @@ from fubd.core.vocabulary import WEBHOOK_ROUTES
 from tests.server.fakes import ServerUnderTest, sign
 
 MIB = 1024 * 1024
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 
 async def post(web: aiohttp.ClientSession, server: ServerUnderTest, body: bytes, **headers: str) -> aiohttp.ClientResponse:

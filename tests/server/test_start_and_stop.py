@@ -59,7 +59,7 @@ async def test_stopping_waits_no_longer_than_its_time_limit(caplog: pytest.LogCa
         reader, writer = await connect(server)
         writer.write(head(body, length=len(body)) + body)
         await server.ingestor.reached.wait()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5.0):
             await server.http.stop(within_seconds=0.05)
         assert await rest_of(reader) == b""
         writer.close()
