@@ -15,7 +15,7 @@ from tests.deploy.programs import CHECKOUT, Ended, run
 from tests.support.programs import needs
 
 _INSTALLED_IN = "/opt/fubd"
-_NOBODY_ID = "65534"
+_UNPRIVILEGED_ID = "65534"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,12 @@ class BuildContext:
 
 
 def _as_unprivileged_user() -> tuple[str, ...]:
-    """As root: become `nobody`, who can read everything (the interpreter may be in root's home) and write nothing. Else: no change."""
+    """As root: a user who can read everything (the interpreter may be in root's home) and write nothing. Else: no change."""
     if os.getuid() != 0:
         return ()
     only = "-all,+dac_read_search"
     return (
         needs("setpriv"),
-        *(f"--reuid={_NOBODY_ID}", f"--regid={_NOBODY_ID}", "--clear-groups", "--no-new-privs"),
+        *(f"--reuid={_UNPRIVILEGED_ID}", f"--regid={_UNPRIVILEGED_ID}", "--clear-groups", "--no-new-privs"),
         *(f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"),
     )

@@ -25,32 +25,32 @@ ENVIRONMENT = {
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
     """Read the compose file."""
-    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    return found
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    return document
 
 
-def filled(text: str) -> str:
-    """Put the variables into a text of the compose file as the program does."""
+def with_variables(text: str) -> str:
+    """Replace the variables in a text of the compose file, as Docker does."""
     return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: ENVIRONMENT[match[1]], text)
 
 
-def test_nothing_of_one_machine_is_open_to_others(composed: dict[str, Any]) -> None:
-    """Every port is bound to the machine itself."""
+def test_ports_are_bound_to_the_loopback(composed: dict[str, Any]) -> None:
+    """Every port is bound to 127.0.0.1."""
     ports = [port for service in composed["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_images_have_versions(composed: dict[str, Any]) -> None:
-    """Every image is of a named version, and fubd is built from the checkout."""
+    """Every image has a version, and fubd is built from the checkout."""
     images = {name: service.get("image") for name, service in composed["services"].items()}
     assert images.pop("fubd") is None
     assert (DEPLOY / composed["services"]["fubd"]["build"] / "Dockerfile").is_file()
     assert all(re.fullmatch(r"[a-z/]+:v?\d[\d.]*", str(image)) for image in images.values())
 
 
-def test_what_is_mounted_exists(composed: dict[str, Any]) -> None:
-    """Every file and folder that is mounted is in the checkout, every volume and secret is declared, and every restart is wanted."""
+def test_mounted_files_exist(composed: dict[str, Any]) -> None:
+    """Every mounted file is in the checkout, every volume, secret and dependency is declared, and every service is restarted."""
     for service in composed["services"].values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
@@ -61,9 +61,9 @@ def test_what_is_mounted_exists(composed: dict[str, Any]) -> None:
 
 
 def test_fubd_reaches_the_database_through_the_socket(composed: dict[str, Any]) -> None:
-    """The database's address is a socket in a folder that both share, so that no TLS is needed, whatever the password is made of."""
+    """The database's address is a socket in a folder that both share, so no TLS is needed; the password may have any characters."""
     services = composed["services"]
-    dsn = parse(filled(services["fubd"]["environment"]["DATABASE_URL"]))
+    dsn = parse(with_variables(services["fubd"]["environment"]["DATABASE_URL"]))
     assert (dsn.host, dsn.tls, dsn.user, dsn.database) == ("/run/postgresql", Tls.DISABLE, "fubd", "fubd")
     assert dsn.password == ENVIRONMENT["POSTGRES_PASSWORD"]
     assert f"postgres-socket:{dsn.host}:ro" in services["fubd"]["volumes"]
@@ -71,7 +71,7 @@ def test_fubd_reaches_the_database_through_the_socket(composed: dict[str, Any]) 
 
 
 def test_prometheus_finds_fubd_and_its_token(composed: dict[str, Any]) -> None:
-    """The scrape target is the service at its port, and the token's file is the secret with the daemon's own token."""
+    """The scrape target is the service at its port, and the token file is the secret with the daemon's token."""
     (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
     assert job["job_name"] == "fubd"
     assert job["static_configs"] == [{"targets": [f"fubd:{composed['services']['fubd']['environment']['PORT']}"]}]
@@ -81,20 +81,20 @@ def test_prometheus_finds_fubd_and_its_token(composed: dict[str, Any]) -> None:
     assert composed["secrets"][secret.name] == {"environment": "FUBD_METRICS_TOKEN"}
 
 
-def test_grafana_is_given_what_its_provisioning_asks_for(composed: dict[str, Any]) -> None:
-    """Each variable the data sources are made of is set for Grafana, and the dashboards lie where the provider looks."""
+def test_grafana_gets_the_variables_of_its_provisioning(composed: dict[str, Any]) -> None:
+    """Each variable of the data sources is set for Grafana, and the dashboards are where the provider looks."""
     grafana = composed["services"]["grafana"]
     provisioning = CHECKOUT / "grafana" / "provisioning"
-    asked = set(re.findall(r"(?<!\$)\$(\w+)", (provisioning / "datasources" / "fubd.yaml").read_text()))
-    assert asked
-    assert asked <= grafana["environment"].keys()
+    variables = set(re.findall(r"(?<!\$)\$(\w+)", (provisioning / "datasources" / "fubd.yaml").read_text()))
+    assert variables
+    assert variables <= grafana["environment"].keys()
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "fubd.yaml").read_text())["providers"]
     mounted = [volume.split(":")[1] for volume in grafana["volumes"]]
     assert {f"{provider['options']['path']}/{name}.json" for name in ("fubd", "business")} <= set(mounted)
 
 
-async def test_the_compose_file_is_of_the_format(tmp_path: Path) -> None:
-    """It meets the schema of the format, which finds a word that is misspelt."""
+async def test_the_compose_file_meets_its_schema(tmp_path: Path) -> None:
+    """It meets the schema of the format, which would find a misspelt key."""
     text = (DEPLOY / "compose.yaml").read_text()
     for name, content, code in (("good", text, 0), ("bad", text.replace("stop_grace_period", "stop_grace_periode"), 1)):
         file = tmp_path / f"{name}.yaml"
@@ -104,7 +104,7 @@ async def test_the_compose_file_is_of_the_format(tmp_path: Path) -> None:
 
 
 async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """By systemd there is no unknown or misplaced line, with the program replaced by one that every machine has."""
+    """Systemd finds no unknown or misplaced line; the program is replaced by one that every machine has."""
     text = UNIT.read_text()
     program = "/opt/fubd/.venv/bin/python"
     assert text.count(f"ExecStart={program} -m fubd\n") == 1
@@ -116,12 +116,12 @@ async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 async def test_the_unit_is_hardened() -> None:
-    """As systemd reckons, the unit exposes less than 1.5 of 10."""
+    """Systemd rates the unit's exposure below 1.5 of 10."""
     ended = await run(needs("systemd-analyze"), "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
     assert ended.code == 0, ended.report
 
 
-def test_the_unit_stops_and_starts_as_fubd_does() -> None:
-    """What ends is started again, but for a bad configuration; SIGTERM has more time than fubd takes."""
+def test_the_unit_restarts_fubd() -> None:
+    """Fubd is started again when it ends, except after a bad configuration, and has more time to stop than it needs."""
     lines = set(UNIT.read_text().splitlines())
     assert {"Restart=always", "RestartPreventExitStatus=2", "KillSignal=SIGTERM", "TimeoutStopSec=30s"} <= lines

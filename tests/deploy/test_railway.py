@@ -15,43 +15,43 @@ GUIDE = CHECKOUT / "deploy" / "README.md"
 
 @pytest.fixture(scope="module")
 def declared() -> dict[str, Any]:
-    """Evaluate the file as the platform's own program does: load it, call `main`, take its graph as JSON."""
-    spec = importlib.util.spec_from_file_location("railway_of_ours", FILE)
+    """Evaluate the file as Railway's program does: load it, call `main`, take its graph as JSON."""
+    spec = importlib.util.spec_from_file_location("railway_file", FILE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: dict[str, Any] = json.loads(json.dumps({"partial": module.PARTIAL, "project": module.main().to_graph()}))
-    return found
+    graph: dict[str, Any] = json.loads(json.dumps({"partial": module.PARTIAL, "project": module.main().to_graph()}))
+    return graph
 
 
 @pytest.fixture(scope="module")
 def service(declared: dict[str, Any]) -> dict[str, Any]:
-    """Give the one service."""
-    (found,) = declared["project"]["resources"]
-    assert isinstance(found, dict)
-    return found
+    """Return the only service."""
+    (resource,) = declared["project"]["resources"]
+    assert isinstance(resource, dict)
+    return resource
 
 
 def test_only_the_service_is_declared(declared: dict[str, Any], service: dict[str, Any]) -> None:
-    """The file owns one service by name and nothing else of the project, and no volume."""
+    """The file declares one service by name, nothing else of the project, and no volume."""
     assert declared["partial"] == "fubd"
     assert service["address"] == "service.fubd"
     assert not service.keys() & {"volumeMounts", "volumeAttachments"}
 
 
 def test_the_life_cycle_is_declared(service: dict[str, Any]) -> None:
-    """The readiness route gates a deploy, 30 s are left to drain, instances overlap, and what ends is started again."""
+    """The readiness route gates a deploy, 30 s are left to stop, instances overlap, and a process that ends is started again."""
     deploy = service["deploy"]
     assert (deploy["healthcheckPath"], deploy["healthcheckTimeout"]) == ("/readyz", 300)
     assert (deploy["drainingSeconds"], deploy["overlapSeconds"]) == (30, 20)
     assert deploy["restartPolicyType"] == "ALWAYS"
     assert deploy["numReplicas"] == 1
-    assert "startCommand" not in deploy, "a start command runs in a shell, which keeps SIGTERM for itself"
+    assert "startCommand" not in deploy, "a start command runs in a shell, which does not pass SIGTERM on"
 
 
-def test_the_life_cycle_stands_in_variables_too(service: dict[str, Any]) -> None:
-    """What holds without this file stands in the service's variables, with the same values."""
+def test_the_life_cycle_is_in_variables_too(service: dict[str, Any]) -> None:
+    """The life cycle is also in the service's variables, with the same values, and the guide names them."""
     values = {name: made["value"] for name, made in service["variables"].items() if made["type"] == "literal"}
     assert values == {
         "RAILWAY_DEPLOYMENT_DRAINING_SECONDS": str(service["deploy"]["drainingSeconds"]),
@@ -62,14 +62,14 @@ def test_the_life_cycle_stands_in_variables_too(service: dict[str, Any]) -> None
     assert all(f"`{name}`" in guide for name in values)
 
 
-def test_no_value_of_a_setting_is_in_the_file(service: dict[str, Any]) -> None:
-    """Every setting it names exists, what the daemon cannot do without is among them, and each keeps the value set in the dashboard."""
+def test_the_file_contains_no_value_of_a_setting(service: dict[str, Any]) -> None:
+    """Every setting that it names exists, the required ones are among them, and each keeps the value from the dashboard."""
     kept = {name for name, made in service["variables"].items() if made == {"type": "preserve"}}
     assert kept <= set(variables())
     assert kept >= FOR_THE_DAEMON | {"DATABASE_URL"}
 
 
 def test_there_is_no_older_configuration() -> None:
-    """No railway.toml or railway.json: a service cannot be managed by both kinds of file."""
+    """There is no railway.toml or railway.json: a service cannot be managed by both kinds of file."""
     assert not [name for name in ("railway.toml", "railway.json") if (CHECKOUT / name).exists()]
     assert "railway.toml" in GUIDE.read_text()

@@ -41,15 +41,15 @@ CREATE VIEW public.source_health AS SELECT source, count(*) FROM public.stage_ch
 
 
 class Roles:
-    """The roles of the two files under names of this test's own (roles belong to the server, not to a database), and a database's owner."""
+    """The roles of the two files under names for this test (roles belong to the server, not to a database), and a database owner."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        mark = secrets.token_hex(4)
-        self.names = {role: f"{role}_{mark}" for role in ("fubd_daemon", "fubd_reader", "fubd_owner")}
+        suffix = secrets.token_hex(4)
+        self.names = {role: f"{role}_{suffix}" for role in ("fubd_daemon", "fubd_reader", "fubd_owner")}
 
     def script(self, name: str) -> str:
-        """Give a file of the deployment with the roles' names replaced."""
+        """Return a file of deploy/ with the roles' names replaced."""
         text = (DEPLOY / name).read_text()
         return re.sub(r"\bfubd_(daemon|reader)\b", lambda match: self.names[match[0]], text)
 
@@ -63,21 +63,21 @@ class Roles:
             await connection.close()
 
     def dsn(self, role: str | None = None) -> Dsn:
-        """Give the address of the database for one of the roles."""
-        given = parse(self.url)
-        return given if role is None else replace(given, user=self.names[role], password=PASSWORD)
+        """Return the address of the database for one of the roles."""
+        dsn = parse(self.url)
+        return dsn if role is None else replace(dsn, user=self.names[role], password=PASSWORD)
 
     async def make_owner(self) -> None:
-        """Make the owner of the database: no superuser, as on a hosted database."""
+        """Create the owner of the database: not a superuser, as on a hosted database."""
         async with self.as_role() as connection:
             owner, database = self.names["fubd_owner"], parse(self.url).database
             await connection.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD '{PASSWORD}'")
             await connection.execute(f'ALTER DATABASE "{database}" OWNER TO {owner}')
-            # As on a database that was made by an older server: nobody but the owner may create in public.
+            # As on a database from an older server: only the owner may create in public.
             await connection.execute(f"ALTER SCHEMA public OWNER TO {owner}")
 
     async def drop(self) -> None:
-        """Drop the roles with all they own here."""
+        """Drop the roles with everything that they own here."""
         async with self.as_role() as connection:
             database, user = parse(self.url).database, await connection.fetchval("SELECT current_user")
             await connection.execute(f'ALTER DATABASE "{database}" OWNER TO "{user}"')
@@ -90,7 +90,7 @@ class Roles:
 
 @pytest.fixture
 async def roles(empty_database: str) -> AsyncIterator[Roles]:
-    """Give a database whose owner ran role.sql."""
+    """Yield a database whose owner ran role.sql."""
     made = Roles(empty_database)
     try:
         await made.make_owner()
@@ -101,8 +101,8 @@ async def roles(empty_database: str) -> AsyncIterator[Roles]:
         await made.drop()
 
 
-async def test_the_daemons_role_suffices(roles: Roles) -> None:
-    """The role of role.sql makes the whole schema in an empty database, writes a row, and is none of the powerful ones."""
+async def test_the_daemons_role_is_sufficient(roles: Roles) -> None:
+    """The role of role.sql creates the whole schema in an empty database and writes a row, without any administrative right."""
     async with roles.as_role("fubd_daemon") as connection:
         await store.migrate(connection, columns={"campaign_id": "customCampaignID"})
         await connection.execute(
@@ -117,8 +117,8 @@ async def test_the_daemons_role_suffices(roles: Roles) -> None:
         assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 1
 
 
-async def test_the_daemons_role_sees_nothing_of_others(roles: Roles) -> None:
-    """What others keep in the database stays closed to the daemon's role."""
+async def test_the_daemons_role_cannot_read_other_tables(roles: Roles) -> None:
+    """The daemon's role can neither read nor write nor drop the table of another role."""
     async with roles.as_role("fubd_owner") as connection:
         await connection.execute("CREATE TABLE public.payroll (amount numeric)")
     async with roles.as_role("fubd_daemon") as connection:
@@ -128,7 +128,7 @@ async def test_the_daemons_role_sees_nothing_of_others(roles: Roles) -> None:
 
 
 async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str) -> None:
-    """With an older table there, the role of role.sql can adopt it and give it back; its former owner's view and writing go on."""
+    """The role of role.sql can adopt an older table and restore it; its former owner's view and writes keep working."""
     roles = Roles(empty_database)
     try:
         await roles.make_owner()
@@ -153,7 +153,7 @@ async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str
 
 
 async def test_adopt_the_daemon_and_check_work_with_that_role(empty_database: str, tmp_path: Path) -> None:
-    """The whole way on an older table: taken over, recorded into, and nothing to put right."""
+    """An older table is adopted and recorded into, and `check` finds nothing to fix."""
     roles = Roles(empty_database)
     try:
         await roles.make_owner()
@@ -172,8 +172,8 @@ async def test_adopt_the_daemon_and_check_work_with_that_role(empty_database: st
         await roles.drop()
 
 
-async def test_the_reader_reads_the_views_and_nothing_personal(roles: Roles) -> None:
-    """The role of reader.sql sees the rows of every view; no name, no evidence, no delivery, and it writes nothing. The file runs again."""
+async def test_the_reader_sees_the_views_and_no_personal_data(roles: Roles) -> None:
+    """The role of reader.sql reads every view; no names, evidence or deliveries, and it cannot write. The file can run twice."""
     async with roles.as_role("fubd_daemon") as connection:
         await store.migrate(connection)
         await connection.execute(
@@ -188,11 +188,11 @@ async def test_the_reader_reads_the_views_and_nothing_personal(roles: Roles) -> 
     async with roles.as_role("fubd_reader") as connection:
         for view in VIEWS:
             assert await connection.fetchval(f"SELECT count(*) FROM public.{view}") > 0, view
-        refused = (
+        statements = (
             *("SELECT first_name FROM public.stage_changes", "SELECT raw_payload FROM public.stage_changes"),
             *("SELECT body FROM fubd.delivery", "SELECT first_name FROM fubd.person", "SELECT stage FROM fubd.claim"),
         )
-        for statement in refused:
+        for statement in statements:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):

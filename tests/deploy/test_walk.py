@@ -1,7 +1,7 @@
-"""The guide word for word, as far as one machine goes: its own commands, in its order, against a simulated account.
+"""The commands of the guide, run in its order against a simulated account, as far as one machine allows.
 
-What stands in for the rest of the world: Railway's program is one that hands a command the service's variables, its edge is plain http, and
-the environment that the guide installs is the one of these tests (`test_image` carries out the installation itself).
+Stand-ins replace the rest of the world: Railway's program is a script that gives a command the service's variables, its edge is plain http,
+and the environment that the guide installs is the one of these tests (`test_image` runs the installation itself).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.programs import needs
 from tests.support.waiting import eventually
 
 GUIDE = (CHECKOUT / "deploy" / "README.md").read_text()
-_STANDINS = {
+_STAND_INS = {
     ".venv/bin/python": f'exec {shlex.quote(sys.executable)} "$@"',
     ".venv/bin/pip": 'while [ "$1" != --requirement ]; do shift; done; test -s "$2"',
     "bin/python3": 'test "$*" = "-m venv .venv"',
@@ -36,22 +36,22 @@ _STANDINS = {
 
 
 def blocks(heading: str) -> list[str]:
-    """Give what stands in fences under a heading of the guide, in order."""
+    """Return the code blocks under a heading of the guide, in order."""
     _, _, rest = GUIDE.partition(f"\n## {heading}\n")
     return re.findall(r"^```\w*\n(.*?)^```$", rest.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
 
 
 @dataclass
-class Reader:
-    """Somebody who follows the guide in a folder that looks like the checkout, with a file .env."""
+class Operator:
+    """Follows the guide in a folder that looks like the checkout, with a file .env."""
 
     folder: Path
     environ: dict[str, str]
 
     def prepare(self) -> None:
-        """Put the stand-ins where the guide's commands look for them."""
+        """Put the stand-ins where the guide's commands expect the programs."""
         (self.folder / "deploy").symlink_to(CHECKOUT / "deploy")
-        for name, text in _STANDINS.items():
+        for name, text in _STAND_INS.items():
             program = self.folder / name
             program.parent.mkdir(parents=True, exist_ok=True)
             program.write_text(f"#!/bin/sh -eu\n{text.replace('{curl}', needs('curl'))}\n")
@@ -61,17 +61,17 @@ class Reader:
         """Write a file of variables."""
         (self.folder / name).write_text(lines)
 
-    async def does(self, commands: str) -> Ended:
-        """Carry out commands of the guide as they stand there."""
+    async def run(self, commands: str) -> Ended:
+        """Run commands of the guide unchanged."""
         environ = {"PATH": f"{self.folder}/bin:/usr/bin:/bin", "HOME": str(self.folder), "PYTHONPATH": str(CHECKOUT), **self.environ}
         return await run("/bin/sh", "-euc", commands, folder=self.folder, environ=environ)
 
 
-def reader(stack: Stack) -> Reader:
-    """Prepare somebody whose account is the simulated one."""
-    made = Reader(stack.folder, {"FUB_API_URL": stack.environ["FUB_API_URL"]})
-    made.prepare()
-    return made
+def operator_of(stack: Stack) -> Operator:
+    """Return a prepared operator of the simulated account."""
+    operator = Operator(stack.folder, {"FUB_API_URL": stack.environ["FUB_API_URL"]})
+    operator.prepare()
+    return operator
 
 
 def filled(block: str, values: dict[str, str]) -> str:
@@ -80,43 +80,43 @@ def filled(block: str, values: dict[str, str]) -> str:
 
 
 async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: Path) -> None:
-    """Each command ends as the guide says, a move is on record within seconds, and at the end the audit is complete."""
+    """Each command ends as the guide says, a move is recorded within seconds, and at the end the audit finds no difference."""
     async with running_stack(empty_database, tmp_path, people=40) as stack:
-        _, variables, installing, _, looking, audit = blocks("On Railway and Supabase")
-        one, database = reader(stack), {"DATABASE_URL": empty_database}
+        _, variables, installing, _, checking, audit = blocks("On Railway and Supabase")
+        operator, database = operator_of(stack), {"DATABASE_URL": empty_database}
         values = {"FUB_API_KEY": stack.environ["FUB_API_KEY"], "FUB_SYSTEM": "fubd", "FUB_SYSTEM_KEY": stack.environ["FUB_SYSTEM_KEY"]}
-        one.write(".env", filled(variables, values | database))
-        looked = await one.does(installing)
-        assert looked.code == 1, looked.report
-        wrong = [line for line in looked.out.splitlines() if not line.startswith(("ok", "note"))]
-        assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], looked.report
+        operator.write(".env", filled(variables, values | database))
+        checked = await operator.run(installing)
+        assert checked.code == 1, checked.report
+        wrong = [line for line in checked.out.splitlines() if not line.startswith(("ok", "note"))]
+        assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], checked.report
 
         service = {"PUBLIC_URL": stack.url, "RAILWAY_PUBLIC_DOMAIN": stack.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
-        one.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
+        operator.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
         async with fubd(environ={**stack.environ, **service}, folder=tmp_path / "deploy") as daemon:
             await daemon.answers(f"{stack.url}/readyz")
-            await eventually(lambda: _good(one, looking), 30.0)
+            await eventually(lambda: _good(operator, checking), 30.0)
             stack.account.move(next(iter(stack.account.ids)), "Nurture")
             assert (await stack.final_score(20.0)).captured == 1
-            ended = await one.does(audit)
+            ended = await operator.run(audit)
             assert ended.code == 0, ended.report
 
 
-async def _good(one: Reader, commands: str) -> bool:
-    ended = await one.does(commands)
+async def _good(operator: Operator, commands: str) -> bool:
+    ended = await operator.run(commands)
     assert "All good." in ended.out, ended.report
     return ended.code == 0 and '"mode"' in ended.out
 
 
 async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, tmp_path: Path) -> None:
-    """With the older scripts' variables and webhooks: looked at, taken over, given back, taken over; the reports' answers never change."""
-    look, fields, adopting, undoing, audit = blocks("From the two older scripts")
+    """With the older scripts' variables and webhooks: checked, adopted, restored, adopted again; the reports' answers never change."""
+    check, fields, adopting, undoing, audit = blocks("From the two older scripts")
     async with running_stack(empty_database, tmp_path, people=40) as stack:
         connection = await asyncpg.connect(**parse(empty_database).connect_arguments())
         await legacy_tables.make(connection, rows=300)
         shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
         stack.simulator.subscribe("peopleStageUpdated", f"{stack.url}/webhook/fub/stage-change")
-        one = reader(stack)
+        operator = operator_of(stack)
         before = {
             "FUB_API_KEY": stack.environ["FUB_API_KEY"],
             "FUB_SYSTEM_KEY": stack.environ["FUB_SYSTEM_KEY"],
@@ -125,21 +125,21 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
             "POLLING_INTERVAL": "1800",
         }
         variables = "".join(f"{name}={value}\n" for name, value in before.items())
-        one.write(".env", variables)
-        looked = await one.does(look)
-        assert (looked.code, "run: python -m fubd adopt" in looked.out) == (1, True), looked.report
+        operator.write(".env", variables)
+        checked = await operator.run(check)
+        assert (checked.code, "run: python -m fubd adopt" in checked.out) == (1, True), checked.report
 
-        one.write(".env", variables + fields)
-        # Nobody can be asked here.
+        operator.write(".env", variables + fields)
+        # There is no terminal to ask on.
         for commands, left in ((adopting, None), (undoing, shape), (adopting, None)):
-            ended = await one.does(commands.rstrip() + " --yes")
+            ended = await operator.run(commands.rstrip() + " --yes")
             assert ended.code == 0, ended.report
             assert await legacy_tables.reports(connection) == reports
             assert left is None or await legacy_tables.shape(connection) == left
 
-        async with fubd(environ={"PORT": str(stack.port), "FUBD_HOST": "127.0.0.1", **one.environ}, folder=tmp_path) as daemon:
+        async with fubd(environ={"PORT": str(stack.port), "FUBD_HOST": "127.0.0.1", **operator.environ}, folder=tmp_path) as daemon:
             await daemon.answers(f"{stack.url}/readyz")
-            await eventually(lambda: _alike(one, audit), 30.0)
+            await eventually(lambda: _succeeds(operator, audit), 30.0)
             hooks = stack.simulator.registry.all()
             assert {hook.event: hook.url for hook in hooks}["peopleStageUpdated"] == f"{stack.url}/webhook/fub/stage-change"
             health = await stack.get("/health")
@@ -148,7 +148,7 @@ async def test_from_the_two_older_scripts_with_a_way_back(empty_database: str, t
         await connection.close()
 
 
-async def _alike(one: Reader, commands: str) -> bool:
-    ended = await one.does(commands)
+async def _succeeds(operator: Operator, commands: str) -> bool:
+    ended = await operator.run(commands)
     assert ended.code == 0, ended.report
     return True

@@ -91,13 +91,13 @@ def test_interpolation_is_that_of_grafana() -> None:
 async def test_the_annotations_are_templates(tmp_path: Path) -> None:
     """Go's template engine accepts every annotation, and refuses the same texts with doubled dollar signs."""
     texts = [text for rule in ALERTS for text in rule["annotations"].values()]
-    code, told = await check_templates(tmp_path, texts)
-    assert code == 0, told
+    code, output = await check_templates(tmp_path, texts)
+    assert code == 0, output
     doubled = [text.replace("$", "$$") for text in texts if "$" in text]
     for text in doubled:
-        code, told = await check_templates(tmp_path, [text])
+        code, output = await check_templates(tmp_path, [text])
         assert code != 0
-        assert "bad character" in told
+        assert "bad character" in output
 
 
 @each_alert
