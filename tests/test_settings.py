@@ -1,4 +1,4 @@
-"""The settings: read from the environment and .env, all problems told at once, no secret ever told."""
+"""The settings: read from the environment and .env, all problems reported at once, no secret in any message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _GOOD: list[tuple[str, str, str, object]] = [
     ("FUBD_LOG_FORMAT", "console", "log_format", "console"),
 ]
 
-# A variable, a text that is not accepted, and a part of what is said about it.
+# A variable, a text that is not accepted, and a part of the message.
 _BAD = [
     ("PORT", "65536", "greater than 65535"),
     ("PORT", "-1", "not a whole number"),
@@ -97,7 +97,7 @@ def _load(environ: dict[str, str], **more: str) -> Settings:
 
 
 def test_defaults() -> None:
-    """With nothing set, everything has the value that the contract names."""
+    """With nothing set, every setting has the documented default."""
     settings = _load({})
     assert settings.port == 8080
     assert settings.fub_system == "fubd"
@@ -116,25 +116,25 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(("variable", "text", "field", "value"), _GOOD)
-def test_accepts(variable: str, text: str, field: str, value: object) -> None:
-    """A good text is taken, whichever of its names it is set by."""
+def test_a_valid_text_is_accepted(variable: str, text: str, field: str, value: object) -> None:
+    """Under the variable's own name and under its aliases."""
     assert getattr(_load({variable: text}), field) == value
 
 
-@pytest.mark.parametrize(("variable", "text", "said"), _BAD)
-def test_refuses(variable: str, text: str, said: str) -> None:
-    """A bad text is refused in one line with the name it was set by, what is wrong with it, and what is accepted."""
+@pytest.mark.parametrize(("variable", "text", "message"), _BAD)
+def test_an_invalid_text_is_rejected(variable: str, text: str, message: str) -> None:
+    """One line has the name that was set, what is wrong with the value, and what is accepted."""
     with pytest.raises(SettingsError) as refused:
         _load({variable: text})
     (problem,) = refused.value.invalid
     assert problem.variable == variable
-    assert said in problem.reason
+    assert message in problem.reason
     assert problem.accepted
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_tells_all_at_once() -> None:
-    """However many are bad or missing, one error names them all, a line each."""
+def test_all_problems_are_reported_at_once() -> None:
+    """One error has a line for each bad or missing variable."""
     bad = {"PORT": "eighty", "FUBD_POLL_INTERVAL": "-1", "FUBD_COLUMNS": "{", "DATABASE_CA_CERT": "nothing"}
     with pytest.raises(SettingsError) as refused:
         load(bad, need=FOR_THE_DAEMON, env_file=None)
@@ -142,8 +142,8 @@ def test_tells_all_at_once() -> None:
     assert sorted(named) == sorted([*bad, "FUB_API_KEY", "FUB_SYSTEM_KEY"])
 
 
-def test_says_what_else_a_check_finds() -> None:
-    """A check of a variable's text joins the others' problems, under the name the variable was set by."""
+def test_the_check_of_the_database_is_reported_with_the_rest() -> None:
+    """Its problems have the name under which DATABASE_URL was set."""
 
     def check(text: str | None) -> None:
         raise SettingsError(InvalidSetting("DATABASE_URL", f"is {text}", "shorter"))
@@ -153,15 +153,15 @@ def test_says_what_else_a_check_finds() -> None:
     assert [problem.variable for problem in refused.value.invalid] == ["PORT", "SUPABASE_DB_URL"]
 
 
-def test_needs_only_what_is_asked() -> None:
-    """A key that the command does not need may be missing, one that it needs may not be empty."""
+def test_only_needed_variables_must_be_set() -> None:
+    """A key that is not needed may be missing; one that is needed may not be empty."""
     assert load({"FUB_API_KEY": "key-1"}, need=FOR_FUB, env_file=None).fub_system_key is None
     with pytest.raises(SettingsError, match="FUB_API_KEY: is not set"):
         load({"FUB_API_KEY": "  "}, need=FOR_FUB, env_file=None)
 
 
-def test_the_own_name_wins() -> None:
-    """When a variable and its older name are both set, its own name counts; an empty one counts as not set."""
+def test_the_own_name_wins_over_an_alias() -> None:
+    """An empty variable counts as not set."""
     both = {"FUBD_POLL_INTERVAL": "60", "POLLING_INTERVAL": "90"}
     assert _load(both).poll_interval_seconds == 60
     assert _load(both, FUBD_POLL_INTERVAL="").poll_interval_seconds == 90
@@ -170,8 +170,8 @@ def test_the_own_name_wins() -> None:
     assert _load(urls, PUBLIC_URL="https://new.example").public_url == "https://new.example"
 
 
-def test_reads_the_file(tmp_path: Path) -> None:
-    """What the environment leaves open is read from .env, as it stands there."""
+def test_env_file_fills_what_the_environment_leaves_open(tmp_path: Path) -> None:
+    """Values of .env are used as written, without interpolation."""
     file = tmp_path / ".env"
     file.write_text('PORT=9001\nFUB_SYSTEM="from the file"\nFUB_SYSTEM_KEY=a#b${HOME}\nFUBD_COLUMNS={"agent":"customAgent"}\n')
     settings = load({"PORT": "9002", "FUB_SYSTEM": ""}, env_file=file)
@@ -182,24 +182,24 @@ def test_reads_the_file(tmp_path: Path) -> None:
     assert settings.columns == {"agent": "customAgent"}
 
 
-def test_reads_a_file_of_another_system(tmp_path: Path) -> None:
-    """A byte order mark, line ends of two characters and a shell's `export` are no part of names and values."""
+def test_env_file_of_another_platform(tmp_path: Path) -> None:
+    """A byte order mark, CRLF line ends and a shell's `export` are not part of names and values."""
     file = tmp_path / ".env"
     file.write_bytes("\ufeffPORT=9001\r\nexport FUB_SYSTEM=fubd-2\r\n# a remark\r\nFUB_API_KEY='k=1'\r\n".encode())
     settings = load({}, env_file=file)
     assert (settings.port, settings.fub_system, settings.secrets()) == (9001, "fubd-2", ("k=1",))
 
 
-def test_refuses_a_broken_file(tmp_path: Path) -> None:
-    """A .env that is no text is a problem like another."""
+def test_an_unreadable_env_file_is_a_problem(tmp_path: Path) -> None:
+    """A .env that is not UTF-8 text is reported like a bad variable."""
     file = tmp_path / ".env"
     file.write_bytes(b"PORT=\xff\xfe")
     with pytest.raises(SettingsError, match="cannot be read"):
         load({}, env_file=file)
 
 
-def test_reads_certificates(tmp_path: Path) -> None:
-    """DATABASE_CA_CERT is PEM text, the same on one line, or a path: always the same certificates come out."""
+def test_certificates_are_read_from_text_or_file(tmp_path: Path) -> None:
+    """DATABASE_CA_CERT is PEM text, the same on one line, or a path."""
     pem = (Path(__file__).parent / "samples" / "settings" / "ca.pem").read_text()
     file = tmp_path / "ca file.pem"
     file.write_text(pem)
@@ -211,35 +211,35 @@ def test_reads_certificates(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=40), st.sampled_from(_SECRETS))
-def test_tells_no_secret(secret: str, variable: str) -> None:
-    """Neither an error nor the settings' own text ever holds the value of a secret."""
+def test_no_message_contains_a_secret(secret: str, variable: str) -> None:
+    """Neither an error nor the text form of the settings contains the value of a secret."""
     hidden = f"q1Z{secret}9xY"
     try:
         settings = _load({variable: hidden}, PORT="bad" if len(secret) % 2 else "1")
-        told = repr(settings) + str(settings)
+        text = repr(settings) + str(settings)
         kept = settings.secrets()
     except SettingsError as error:
-        told = str(error) + repr(error)
+        text = str(error) + repr(error)
         kept = (hidden,)
     assert kept == (hidden,)
-    assert hidden not in told
+    assert hidden not in text
 
 
 @given(st.dictionaries(st.sampled_from([*variables(), "POLLING_INTERVAL"]), st.text(max_size=30)))
-def test_any_text_is_taken_or_told(environ: dict[str, str]) -> None:
-    """Whatever the variables hold, there are settings or one readable error."""
-    told: SettingsError | None = None
+def test_any_text_is_accepted_or_reported(environ: dict[str, str]) -> None:
+    """Whatever the variables contain, there are settings or one readable error."""
+    reported: SettingsError | None = None
     try:
         _load(environ)
     except SettingsError as error:
-        told = error
-    if told is not None:
-        assert {problem.variable for problem in told.invalid} <= set(environ)
-        assert len(str(told).splitlines()) == len(told.invalid)
+        reported = error
+    if reported is not None:
+        assert {problem.variable for problem in reported.invalid} <= set(environ)
+        assert len(str(reported).splitlines()) == len(reported.invalid)
 
 
-def test_cannot_be_changed() -> None:
-    """Settings are frozen, their mappings too."""
+def test_settings_are_immutable() -> None:
+    """Neither a field nor a mapping in it can be changed."""
     settings = _load({"FUBD_COLUMNS": '{"agent": "customAgent"}'})
     names = ("port", "columns")
     for name in names:

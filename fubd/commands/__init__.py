@@ -1,1 +1,1 @@
-"""One file a command: each talks to a person, and leaves the rules of the domain where they are."""
+"""The commands, one module each: they read arguments, call the parts, and print for a person. They contain no domain rules."""

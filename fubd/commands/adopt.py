@@ -1,4 +1,4 @@
-"""`python -m fubd adopt`: take over a stage_changes table that the older scripts made, or give it back."""
+"""`python -m fubd adopt`: takes over a stage_changes table made by the older scripts, or with `--undo` gives it back."""
 
 from __future__ import annotations
 
@@ -9,112 +9,109 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from fubd.commands.console import Screen
-from fubd.commands.session import configured, database
+from fubd.commands.console import Console
+from fubd.commands.session import database, load_settings
 from fubd.core.text import format_count
 from fubd.settings import Settings
 from fubd.store import Pool, adoption
 from fubd.store.adoption import AdoptionPlan, AdoptionRefused
 
 _NOTHING_TO_DO = {
-    "missing": "there is no table public.stage_changes in this database: nothing to adopt. The daemon makes its own at its first start.",
+    "missing": "this database has no table public.stage_changes: nothing to adopt. The daemon creates its own when it first starts.",
     "own": "public.stage_changes was made by fubd itself: nothing to adopt.",
-    "adopted": "public.stage_changes has been adopted already: nothing to do. `python -m fubd adopt --undo` gives it back.",
+    "adopted": "public.stage_changes is already adopted: nothing to do. `python -m fubd adopt --undo` gives it back.",
 }
-_SHOWN_DIGITS = 16
+_DIGITS_SHOWN = 16
+
+_Confirm = Callable[[str], bool]
 
 
 def run(args: argparse.Namespace) -> int:
     """Adopt the table, or with `--undo` give it back; 0 when that is done or there is nothing to do, 1 when not."""
-    settings = configured()
-    ask = partial(_ask, Screen()) if sys.stdin.isatty() else None
-    return asyncio.run(_work(settings, Screen(), undo=args.undo, agreed=args.yes, ask=ask))
+    settings = load_settings()
+    console = Console()
+    confirm = partial(_confirm, console, ask=sys.stdin.isatty(), assume_yes=args.yes)
+    return asyncio.run(_run(settings, console, confirm, undo=args.undo))
 
 
-async def _work(settings: Settings, screen: Screen, *, undo: bool, agreed: bool, ask: Callable[[str], bool] | None) -> int:
+async def _run(settings: Settings, console: Console, confirm: _Confirm, *, undo: bool) -> int:
     async with AsyncExitStack() as stack:
         pool = Pool(await stack.enter_async_context(database(settings)), size=1)
         stack.push_async_callback(pool.close)
         state = await adoption.table_state(pool)
         if undo and state != "adopted":
-            raise AdoptionRefused("public.stage_changes was not taken over here, so there is nothing to give back")
+            raise AdoptionRefused("public.stage_changes was not adopted in this database: nothing to give back")
         if undo:
-            return await _undo(pool, screen, agreed=agreed, ask=ask)
+            return await _undo(pool, console, confirm)
         plan = await adoption.plan_adoption(pool, settings.columns) if state == "older" else None
         if plan is None:
-            screen.say(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
+            console.print(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
             return 0
-        return await _adopt(pool, settings, plan, screen, agreed=agreed, ask=ask)
+        return await _adopt(pool, settings, plan, console, confirm)
 
 
-async def _adopt(
-    pool: Pool, settings: Settings, plan: AdoptionPlan, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None
-) -> int:
-    _show(plan, screen)
-    if plan.obstacles:
+async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Console, confirm: _Confirm) -> int:
+    _print_plan(plan, console)
+    if plan.obstacles or not confirm("Continue?"):
         return 1
-    if not _may(screen, "Go ahead?", agreed=agreed, ask=ask):
-        return 1
-    proof = await adoption.adopt(pool, settings.columns, plan=plan, on_step=screen.note)
-    screen.say()
-    screen.say("The proof, over every column the table had:", "bold")
-    for name, shown in (("before", proof.before), ("the copy", proof.copy), ("after", proof.after)):
-        screen.say(f"  {name:<8}  {shown.rows:,} rows, sha256 {shown.digest[:_SHOWN_DIGITS]}")
-    screen.say(f"Adopted: {format_count(proof.after.rows, 'row')}, none lost, none changed.", "bold green")
-    screen.say(f"The copy stays in {adoption.BACKUP} until you drop it. The way back, until fubd has recorded a change: adopt --undo")
+    result = await adoption.adopt(pool, settings.columns, plan=plan, on_step=console.print_notice)
+    console.print()
+    console.print("The proof, over all columns that the table had:", "bold")
+    for name, fingerprint in (("before", result.before), ("the copy", result.copy), ("after", result.after)):
+        console.print(f"  {name:<8}  {fingerprint.rows:,} rows, sha256 {fingerprint.digest[:_DIGITS_SHOWN]}")
+    console.print(f"Adopted: {format_count(result.after.rows, 'row')}, none lost, none changed.", "bold green")
+    console.print(f"The copy stays in {adoption.BACKUP} until you drop it. To go back, until fubd has recorded a change: adopt --undo")
     return 0
 
 
-async def _undo(pool: Pool, screen: Screen, *, agreed: bool, ask: Callable[[str], bool] | None) -> int:
-    screen.say("public.stage_changes is given back as it was, and the schema fubd with all that is in it is removed.", "bold")
-    if not _may(screen, "Go ahead?", agreed=agreed, ask=ask):
+async def _undo(pool: Pool, console: Console, confirm: _Confirm) -> int:
+    console.print("This gives back public.stage_changes as it was, and removes the schema fubd with everything in it.", "bold")
+    if not confirm("Continue?"):
         return 1
-    proof = await adoption.undo(pool, on_step=screen.note)
-    screen.say(f"  before  {proof.before.rows:,} rows, sha256 {proof.before.digest[:_SHOWN_DIGITS]}")
-    screen.say(f"  after   {proof.after.rows:,} rows, sha256 {proof.after.digest[:_SHOWN_DIGITS]}")
-    since = "as on the day it was adopted" if proof.is_unchanged else "with what other writers have added or changed since"
-    screen.say(f"Given back: {format_count(proof.after.rows, 'row')}, {since}.", "bold green")
+    result = await adoption.undo(pool, on_step=console.print_notice)
+    console.print(f"  before  {result.before.rows:,} rows, sha256 {result.before.digest[:_DIGITS_SHOWN]}")
+    console.print(f"  after   {result.after.rows:,} rows, sha256 {result.after.digest[:_DIGITS_SHOWN]}")
+    since = "as on the day it was adopted" if result.is_unchanged else "with what other programs have added or changed since"
+    console.print(f"Given back: {format_count(result.after.rows, 'row')}, {since}.", "bold green")
     return 0
 
 
-def _show(plan: AdoptionPlan, screen: Screen) -> None:
-    screen.say(f"public.stage_changes holds {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold")
-    screen.say("No existing row is changed, and no existing column's type or name.")
+def _print_plan(plan: AdoptionPlan, console: Console) -> None:
+    console.print(f"public.stage_changes has {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold")
+    console.print("No existing row is changed, and no existing column's type or name.")
+    console.print()
     if plan.obstacles:
-        screen.say()
-        screen.say("It cannot be taken over as it is:", "bold red")
+        console.print("It cannot be adopted as it is:", "bold red")
         for number, obstacle in enumerate(plan.obstacles, 1):
-            screen.say(f"{number}. {obstacle.reason}", "red")
+            console.print(f"{number}. {obstacle.reason}", "red")
             for line in f"{obstacle.statement};".splitlines():
-                screen.say(f"   {line}")
-        screen.say("Nothing was changed. Do this, and run adopt again.")
+                console.print(f"   {line}")
+        console.print("Nothing was changed. Run these statements, then run adopt again.")
         return
-    screen.say()
-    screen.say(
-        "The plan, all of it in one transaction; others can read the table but for the last part, and write to it after that:", "bold"
+    console.print("The plan, in one transaction. Others can read the table except in its last part, and write to it afterwards:", "bold")
+    steps = (
+        f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy",
+        *(step.description for step in plan.steps),
+        "create the schema fubd, and fubd's views in public",
+        "try what the daemon will do, and roll that back",
+        "prove by count and hash that no row was lost or changed",
     )
-    steps = [f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy", *(step.description for step in plan.steps)]
-    steps += ["make the schema fubd, and fubd's views in public", "try what the daemon will do, and take that back"]
-    steps += ["prove by count and hash that no row was lost or changed"]
     for number, step in enumerate(steps, 1):
-        screen.say(f"{number}. {step}")
+        console.print(f"{number}. {step}")
     for note in plan.notes:
-        screen.say(f"Note: {note}.", "yellow")
-    screen.say()
+        console.print(f"Note: {note}.", "yellow")
+    console.print()
 
 
-def _may(screen: Screen, question: str, *, agreed: bool, ask: Callable[[str], bool] | None) -> bool:
-    if agreed:
+def _confirm(console: Console, question: str, *, ask: bool, assume_yes: bool) -> bool:
+    """Return whether to go on: the answer of a person at a terminal, or `--yes`."""
+    if assume_yes:
         return True
-    if ask is None:
-        screen.note("fubd: nothing was changed: there is nobody to ask here, so say --yes to go ahead")
+    if not ask:
+        console.print_notice("fubd: nothing was changed: stdin is not a terminal, so no question can be asked; add --yes to continue")
         return False
-    if ask(question):
+    console.print_notice(f"{question} [y/N]")
+    if sys.stdin.readline().strip().lower() in {"y", "yes"}:
         return True
-    screen.note("fubd: nothing was changed")
+    console.print_notice("fubd: nothing was changed")
     return False
-
-
-def _ask(screen: Screen, question: str) -> bool:
-    screen.note(f"{question} [y/N]")
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,4 +1,4 @@
-"""`python -m fubd audit`: whether everybody stands here where they stand in Follow Up Boss."""
+"""`python -m fubd audit`: compares every person's stage in Follow Up Boss with the database."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ import argparse
 import asyncio
 from contextlib import AsyncExitStack
 
-from fubd.commands.comparison import Comparison, Result
-from fubd.commands.console import Screen, instant, share, stopping, until_stopped
-from fubd.commands.eta import timed
-from fubd.commands.session import configured, opened, recording
+from fubd.commands.comparison import Comparison, ComparisonResult
+from fubd.commands.console import Console
+from fubd.commands.eta import with_seconds_left
+from fubd.commands.session import load_settings, open_components, run_ingest
+from fubd.commands.signals import run_until_stopped, stop_on_signals
 from fubd.components import Components
-from fubd.core.text import format_count, format_duration
-from fubd.errors import Unavailable
+from fubd.core.text import format_count, format_duration, format_instant, format_ratio
+from fubd.errors import Unavailable, UserError
 from fubd.ports import Ingestor
 from fubd.settings import FOR_FUB, Settings
 
-_SHOWN = 50
+_LISTED = 50
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare; 0 when the share of people who stand alike is at or above `--min`, 1 below."""
-    settings = configured(FOR_FUB)
-    return asyncio.run(_audit(settings, args, Screen()))
+    """Compare; 0 when the share of people whose stage matches is at or above `--min`, 1 below."""
+    settings = load_settings(FOR_FUB)
+    return asyncio.run(_audit(settings, args, Console()))
 
 
-async def _audit(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
-    stop = stopping()
+async def _audit(settings: Settings, args: argparse.Namespace, console: Console) -> int:
+    stop = stop_on_signals(only_first=True)
     async with AsyncExitStack() as stack:
-        components = await stack.enter_async_context(opened(settings, writing=args.fix))
-        ingestor = await stack.enter_async_context(recording(components)) if args.fix else None
+        components = await stack.enter_async_context(open_components(settings, migrated=args.fix))
+        ingestor = await stack.enter_async_context(run_ingest(components)) if args.fix else None
         await stack.enter_async_context(components.client)
-        stack.enter_context(screen.warnings())
+        stack.enter_context(console.show_warnings())
         began = components.clock.monotonic()
-        result = await until_stopped(_compare(components, args.sample, ingestor, screen, stop), stop)
+        result = await run_until_stopped(_compare(components, args.sample, ingestor, console, stop), stop)
         if result is None:
-            raise Unavailable("interrupted: nothing is said of a part of the account")
+            raise UserError("interrupted before the end: there is no result for a part of the account")
         seconds = components.clock.monotonic() - began
         if args.json:
-            screen.json(_document(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
+            console.print_json(_to_json(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
         else:
-            _show(result, screen, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
+            _print(result, console, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
     return 0 if result.ratio >= args.min else 1
 
 
-async def _compare(components: Components, sample: int | None, fix: Ingestor | None, screen: Screen, stop: asyncio.Event) -> Result | None:
+async def _compare(
+    components: Components, sample: int | None, fix: Ingestor | None, console: Console, stop: asyncio.Event
+) -> ComparisonResult | None:
     covered = (await components.state.coverage()).reached
-    with screen.progress() as progress:
+    with console.show_progress() as show:
         comparison = Comparison(
             components.client,
             components.pool,
@@ -54,54 +57,53 @@ async def _compare(components: Components, sample: int | None, fix: Ingestor | N
             ignored_stages=components.settings.ignore_stages,
             covered=covered,
             fix=fix,
-            progress=timed(progress, components),
+            on_progress=with_seconds_left(show, components),
             stop=stop,
         )
         try:
-            return await (comparison.everybody() if sample is None else comparison.sample(sample))
+            return await (comparison.compare_all() if sample is None else comparison.compare_sample(sample))
         except Unavailable:
             if stop.is_set():
                 return None
             raise
 
 
-def _show(result: Result, screen: Screen, *, fixed: bool, calls: int, seconds: float) -> None:
+def _print(result: ComparisonResult, console: Console, *, fixed: bool, calls: int, seconds: float) -> None:
     if result.listed:
-        screen.table(
-            ("person", "how", "here", "in Follow Up Boss", "updated there"),
-            [(one.person_id, one.kind, one.here or "-", one.there or "-", instant(one.updated)) for one in result.listed[:_SHOWN]],
+        console.print_table(
+            ("person", "mismatch", "here", "in Follow Up Boss", "updated there"),
+            [(one.person_id, one.kind, one.here or "-", one.there or "-", format_instant(one.updated)) for one in result.listed[:_LISTED]],
         )
-        if result.different > _SHOWN:
-            screen.say(f"and {format_count(result.different - _SHOWN, 'other')}")
-        screen.say()
+        if result.mismatched > _LISTED:
+            console.print(f"and {format_count(result.mismatched - _LISTED, 'other')}")
+        console.print()
     for number, what in (
-        (result.moving, "changed while this ran, and are not judged"),
-        (result.unconfirmed, "known here were not shown, and not asked for one by one"),
-        (result.unreadable, "could not be read: nothing usable was told of them"),
+        (result.changing, "changed during the audit and were not compared"),
+        (result.unconfirmed, "known here were not on any list, and not read one by one"),
+        (result.unreadable, "could not be read: Follow Up Boss sent nothing usable"),
     ):
         if number:
-            screen.say(f"{format_count(number, 'person')} {what}")
+            console.print(f"{format_count(number, 'person')} {what}")
     for kind, number in sorted(result.counts.items()):
-        screen.say(f"{kind}: {format_count(number, 'person')}{', recorded now' if fixed else ''}")
-    screen.say(f"read with {format_count(calls, 'call')} in {format_duration(round(seconds, 1))}")
-    style = "bold green" if not result.different else "bold yellow"
-    screen.say(
-        f"completeness {share(result.ratio)}: {result.matched:,} of {format_count(result.judged, 'person')} as in Follow Up Boss", style
-    )
+        console.print(f"{kind}: {format_count(number, 'person')}{', recorded now' if fixed else ''}")
+    console.print(f"read with {format_count(calls, 'call')} in {format_duration(round(seconds, 1))}")
+    compared = format_count(result.compared, "person")
+    style = "bold yellow" if result.mismatched else "bold green"
+    console.print(f"completeness {format_ratio(result.ratio)}: {result.matched:,} of {compared} as in Follow Up Boss", style)
 
 
-def _document(result: Result, *, fixed: bool, calls: int, seconds: float) -> dict[str, object]:
+def _to_json(result: ComparisonResult, *, fixed: bool, calls: int, seconds: float) -> dict[str, object]:
     return {
         "completeness": result.ratio,
-        "people": result.judged,
+        "people": result.compared,
         "matched": result.matched,
-        "different": result.different,
+        "different": result.mismatched,
         "kinds": {kind.value: number for kind, number in sorted(result.counts.items())},
         "differences": [
             {"person_id": one.person_id, "kind": one.kind, "here": one.here, "there": one.there, "updated": one.updated}
             for one in result.listed
         ],
-        "changed_meanwhile": result.moving,
+        "changed_during_audit": result.changing,
         "unconfirmed": result.unconfirmed,
         "unreadable": result.unreadable,
         "fixed": fixed,

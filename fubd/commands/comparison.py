@@ -1,8 +1,8 @@
-"""Compares the account with the database, person by person: whoever seems to differ is looked at again before that is said.
+"""Compares the account with the database, person by person; whoever seems to differ is read again before it is reported.
 
-People move while we read, and what they did may still be on its way here. So a difference counts only when a second look shows it and FUB
-dates the person's last change before the comparison began; who changed meanwhile is looked at a few times more, and then left out.
-Nobody is gone because a list does not show them: they are asked for one by one, a bounded number, and only a 404 counts.
+People change while they are read, and their webhooks may still be on the way. So a mismatch counts only when a second read shows it and
+Follow Up Boss dates the person's last change before the comparison began; people who changed since are read a few times more, and then left
+out. Absence from a list does not mean deleted: such people are read by id, up to a limit, and only a 404 counts.
 """
 
 from __future__ import annotations
@@ -27,70 +27,70 @@ from fubd.store import Pool, StateStore
 from fubd.store.people import CurrentStage, PeopleReader
 
 _WORKERS = 16
-_LOOKS = 3
-_BETWEEN_LOOKS_SECONDS = 2.0
-_CONFIRMED_MOST = 200
-_LISTED_MOST = 1_000
-_KNOWN_AT_ONCE = 5_000
-# Older tables cut the names of stages, none below this.
+_READS = 3
+_BETWEEN_READS_SECONDS = 2.0
+_MAX_CONFIRMED = 200
+_MAX_LISTED = 1_000
+_IDS_PER_QUERY = 5_000
+# Columns of older tables may cut a stage's name, but not below this length.
 _SHORTEST_CUT = 100
 
 
-class Kind(StrEnum):
+class MismatchKind(StrEnum):
     """How a person differs, in words."""
 
-    STAGE = "stands elsewhere"
+    STAGE = "in another stage"
     UNKNOWN = "unknown here"
-    RETURNED = "marked gone here, but there"
-    GONE = "deleted there, not marked here"
+    RETURNED = "marked as deleted here, but there"
+    DELETED = "deleted there, not marked here"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One person who differs: where they stand `here` and `there`, None where they do not; `updated` is FUB's."""
+class StageMismatch:
+    """One person who differs: the stage `here` and `there`, None where there is none; `updated` is FUB's."""
 
     person_id: int
-    kind: Kind
+    kind: MismatchKind
     here: str | None
     there: str | None
     updated: datetime | None
 
 
 @dataclass(slots=True)
-class Result:
-    """What a comparison came to. `listed` holds the first of the differences, `counts` counts them all.
+class ComparisonResult:
+    """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
-    `moving`: people who changed while it ran, not judged. `unconfirmed`: known people whom FUB did not show and who were not asked for one
-    by one, or could not be. `unreadable`: people of whom FUB told nothing usable.
+    `changing`: people who changed during the comparison, not compared. `unconfirmed`: known people on no list who were not read by id, or
+    could not be. `unreadable`: people for whom FUB sent nothing usable.
     """
 
     matched: int = 0
-    counts: Counter[Kind] = field(default_factory=Counter)
-    listed: list[Difference] = field(default_factory=list)
-    moving: int = 0
+    counts: Counter[MismatchKind] = field(default_factory=Counter)
+    listed: list[StageMismatch] = field(default_factory=list)
+    changing: int = 0
     unconfirmed: int = 0
     unreadable: int = 0
 
     @property
-    def different(self) -> int:
-        """How many people differ."""
+    def mismatched(self) -> int:
+        """The number of people who differ."""
         return self.counts.total()
 
     @property
-    def judged(self) -> int:
-        """How many people were judged: the denominator of the ratio."""
-        return self.matched + self.different
+    def compared(self) -> int:
+        """The number of people compared: the denominator of the ratio."""
+        return self.matched + self.mismatched
 
     @property
     def ratio(self) -> float:
-        """The share of people who stand here as in FUB; 1 when there was nobody."""
-        return self.matched / self.judged if self.judged else 1.0
+        """The share of people whose stage matches; 1 when none was compared."""
+        return self.matched / self.compared if self.compared else 1.0
 
 
 class Comparison:
-    """One comparison. `ignored_stages`: moves into these are not recorded, so standing there is no difference.
+    """One comparison. Moves into `ignored_stages` are not recorded, so being there is no mismatch.
 
-    `fix`: where people who differ are recorded, None to record nothing. `covered`: FUB's instant of coverage, for what is recorded so.
+    `fix`: records the people who differ, None to record nothing. `covered`: FUB's instant of coverage, used when recording.
     """
 
     def __init__(
@@ -102,169 +102,168 @@ class Comparison:
         ignored_stages: Iterable[str],
         covered: datetime | None,
         fix: SnapshotSink | None,
-        progress: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
         stop: asyncio.Event,
     ) -> None:
         self._clock = clock
         self._people = PeopleReader(pool)
-        self._book = _Untouched(pool)
+        self._state = _StateWithoutSweep(pool)
         self._ignored = frozenset(ignored_stages)
         self._covered = covered
         self._fix = fix
-        self._progress = progress
+        self._on_progress = on_progress
         self._stop = stop
         self._began: datetime | None = None
         self._seen: set[int] = set()
-        self._doubted: set[int] = set()
+        self._suspects: set[int] = set()
         self._confirmed = 0
         self._total: Callable[[], int | None] = lambda: None
-        self._errand = PollRun(api, _FirstLook(self), covered=covered, should_continue=lambda: not stop.is_set(), on_page=self._tell)
-        self.result = Result()
+        self._run = PollRun(api, _FirstReadSink(self), covered=covered, should_continue=lambda: not stop.is_set(), on_page=self._on_page)
+        self.result = ComparisonResult()
 
-    async def everybody(self) -> Result:
-        """Compare the whole account. Raises Unavailable and Refused, also when told to stop."""
-        sweep = Sweep(self._errand, self._book, workers=_WORKERS)
+    async def compare_all(self) -> ComparisonResult:
+        """Compare the whole account. Raises Unavailable, also when stopped, and FubRefused."""
+        sweep = Sweep(self._run, self._state, workers=_WORKERS)
         self._total = lambda: sweep.total
         await sweep.run(None, None)
-        after, known = 0, await self._people.list_ids(0, _KNOWN_AT_ONCE)
+        known = await self._people.list_ids(0, _IDS_PER_QUERY)
         while known:
-            self._doubted.update(person_id for person_id in known if person_id not in self._seen)
-            after = known[-1]
-            known = await self._people.list_ids(after, _KNOWN_AT_ONCE)
+            self._suspects.update(person_id for person_id in known if person_id not in self._seen)
+            known = await self._people.list_ids(known[-1], _IDS_PER_QUERY)
         return await self._settle()
 
-    async def sample(self, number: int) -> Result:
-        """Compare so many known people, chosen at random. Raises as `everybody` does."""
+    async def compare_sample(self, number: int) -> ComparisonResult:
+        """Compare `number` known people, chosen at random. Raises as `compare_all` does."""
         people = await self._people.sample_ids(number)
         self._total = lambda: len(people)
         for first in range(0, len(people), PAGE_SIZE):
-            asked = people[first : first + PAGE_SIZE]
-            await self._errand.record_page(await self._errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked))))
-            self._doubted.update(person_id for person_id in asked if person_id not in self._seen)
+            ids = people[first : first + PAGE_SIZE]
+            await self._run.record_page(await self._run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(ids))))
+            self._suspects.update(person_id for person_id in ids if person_id not in self._seen)
         return await self._settle()
 
-    # --- the first look ---
+    # --- The first read ---
 
-    async def first_look(self, snapshot: Snapshot) -> None:
-        """Compare the people of one page; doubt those who differ."""
-        self._begin(snapshot.read_at)
-        fresh = {reading.person_id: reading for reading in snapshot.readings if reading.person_id not in self._seen}
-        self._seen |= fresh.keys()
-        standing = await self._people.current_stages(fresh.keys())
-        for person_id, reading in fresh.items():
-            if self._difference(reading, standing.get(person_id)) is None:
+    async def compare_page(self, snapshot: Snapshot) -> None:
+        """Compare the people of one page; those who differ become suspects."""
+        self._note_begin(snapshot.read_at)
+        new = {reading.person_id: reading for reading in snapshot.readings if reading.person_id not in self._seen}
+        self._seen |= new.keys()
+        current = await self._people.current_stages(new.keys())
+        for person_id, reading in new.items():
+            if self._find_mismatch(reading, current.get(person_id)) is None:
                 self.result.matched += 1
             else:
-                self._doubted.add(person_id)
+                self._suspects.add(person_id)
 
-    def _begin(self, read_at: datetime) -> None:
+    def _note_begin(self, read_at: datetime) -> None:
         self._began = read_at if self._began is None else min(self._began, read_at)
 
-    def _difference(self, reading: Reading, standing: CurrentStage | None) -> Difference | None:
+    def _find_mismatch(self, reading: Reading, current: CurrentStage | None) -> StageMismatch | None:
         there = Stage(reading.stage, reading.stage_id)
-        if standing is None:
-            kind = Kind.UNKNOWN
-        elif standing.gone:
-            kind = Kind.RETURNED
-        elif reading.stage in self._ignored or _same(standing.stage, there):
+        if current is None:
+            kind = MismatchKind.UNKNOWN
+        elif current.gone:
+            kind = MismatchKind.RETURNED
+        elif reading.stage in self._ignored or _is_same(current.stage, there):
             return None
         else:
-            kind = Kind.STAGE
-        return Difference(reading.person_id, kind, standing.stage.name if standing else None, reading.stage, reading.updated)
+            kind = MismatchKind.STAGE
+        return StageMismatch(reading.person_id, kind, current.stage.name if current else None, reading.stage, reading.updated)
 
-    def _tell(self, tally: RunStats) -> None:
-        self._progress(Progress("audit", tally.people, self._total(), len(self._doubted), tally.calls, None))
+    def _on_page(self, stats: RunStats) -> None:
+        self._on_progress(Progress("audit", stats.people, self._total(), len(self._suspects), stats.calls, None))
 
-    # --- looking again ---
+    # --- The reads after it ---
 
-    async def _settle(self) -> Result:
-        """Look again at who is doubted, until each is settled or has changed meanwhile."""
-        self.result.unreadable = self._errand.tally.unreadable
-        doubted = sorted(self._doubted)
-        for look in range(_LOOKS):
-            if look and doubted:
-                await self._clock.pause(_BETWEEN_LOOKS_SECONDS, self._stop)
-            moving: list[int] = []
-            for first in range(0, len(doubted), PAGE_SIZE):
-                moving += await self._look_again(doubted[first : first + PAGE_SIZE])
-            doubted = moving
-        self.result.moving = len(doubted)
+    async def _settle(self) -> ComparisonResult:
+        """Read the suspects again, until each is judged or is known to have changed since the comparison began."""
+        self.result.unreadable = self._run.tally.unreadable
+        suspects = sorted(self._suspects)
+        for number in range(_READS):
+            if number and suspects:
+                await self._clock.pause(_BETWEEN_READS_SECONDS, self._stop)
+            changing: list[int] = []
+            for first in range(0, len(suspects), PAGE_SIZE):
+                changing += await self._read_again(suspects[first : first + PAGE_SIZE])
+            suspects = changing
+        self.result.changing = len(suspects)
         self.result.listed.sort(key=lambda one: one.person_id)
         return self.result
 
-    async def _look_again(self, asked: Sequence[int]) -> list[int]:
-        """Judge these people; give those who changed since the comparison began."""
-        page = await self._errand.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
-        self._begin(page.read_at)
-        present = [reading for reading in page.readings if reading.person_id in asked]
-        moving = await self._judge(present, page.read_at)
-        for person_id in sorted(set(asked) - {reading.person_id for reading in present} - set(page.unreadable)):
-            moving += await self._confirm(person_id)
-        return moving
+    async def _read_again(self, ids: Sequence[int]) -> list[int]:
+        """Judge these people; return those who changed since the comparison began."""
+        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(ids)))
+        self._note_begin(page.read_at)
+        present = [reading for reading in page.readings if reading.person_id in ids]
+        changing = await self._judge(present, page.read_at)
+        for person_id in sorted(set(ids) - {reading.person_id for reading in present} - set(page.unreadable)):
+            changing += await self._confirm(person_id)
+        return changing
 
     async def _judge(self, readings: Sequence[Reading], read_at: datetime) -> list[int]:
-        standing = await self._people.current_stages([reading.person_id for reading in readings])
-        moving: list[int] = []
+        current = await self._people.current_stages([reading.person_id for reading in readings])
+        changing: list[int] = []
         wrong: list[Reading] = []
         for reading in readings:
-            difference = self._difference(reading, standing.get(reading.person_id))
-            if difference is None:
+            mismatch = self._find_mismatch(reading, current.get(reading.person_id))
+            if mismatch is None:
                 self.result.matched += 1
             elif self._began is not None and reading.updated >= self._began - timedelta(seconds=1):
-                moving.append(reading.person_id)
+                changing.append(reading.person_id)
             else:
-                self._differs(difference)
+                self._add(mismatch)
                 wrong.append(reading)
         if wrong and self._fix is not None:
             await self._fix.observe(Snapshot(tuple(wrong), read_at, self._covered, Channel.POLLING))
-        return moving
+        return changing
 
     async def _confirm(self, person_id: int) -> list[int]:
-        """Ask for somebody by id whom a list did not show."""
+        """Read a person by id who is missing from a list."""
         self._confirmed += 1
-        if self._confirmed > _CONFIRMED_MOST:
+        if self._confirmed > _MAX_CONFIRMED:
             self.result.unconfirmed += 1
             return []
         try:
-            reading, read_at = await self._errand.person(person_id)
+            reading, read_at = await self._run.person(person_id)
         except (FubRefused, Malformed):
             self.result.unconfirmed += 1
             return []
         if reading is not None:
             return await self._judge([reading], read_at)
-        standing = (await self._people.current_stages([person_id])).get(person_id)
-        if standing is None or standing.gone:
-            # Created and deleted, or deleted and marked so, while we looked.
+        current = (await self._people.current_stages([person_id])).get(person_id)
+        if current is None or current.gone:
+            # Created and deleted, or deleted and marked so, during the comparison.
             return []
-        self._differs(Difference(person_id, Kind.GONE, standing.stage.name, None, None))
+        self._add(StageMismatch(person_id, MismatchKind.DELETED, current.stage.name, None, None))
         if self._fix is not None:
-            await self._book.mark_deleted(person_id, read_at)
+            await self._state.mark_deleted(person_id, read_at)
         return []
 
-    def _differs(self, difference: Difference) -> None:
-        self.result.counts[difference.kind] += 1
-        if len(self.result.listed) < _LISTED_MOST:
-            self.result.listed.append(difference)
+    def _add(self, mismatch: StageMismatch) -> None:
+        self.result.counts[mismatch.kind] += 1
+        if len(self.result.listed) < _MAX_LISTED:
+            self.result.listed.append(mismatch)
 
 
-class _FirstLook:
-    """Stands where the junction stands for a poll, and compares instead of recording."""
+class _FirstReadSink:
+    """Takes the place of the ingest in a sweep, and compares instead of recording."""
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
 
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
-        await self._comparison.first_look(snapshot)
+        await self._comparison.compare_page(snapshot)
         return NOTHING
 
 
-class _Untouched(StateStore):
-    """The book, but no note of a sweep: this one is not for coverage."""
+class _StateWithoutSweep(StateStore):
+    """Saves no progress of a sweep: this one earns no coverage."""
 
     @override
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
         return
 
 
-def _same(here: Stage, there: Stage) -> bool:
+def _is_same(here: Stage, there: Stage) -> bool:
     return here.same(there) or (len(here.name) >= _SHORTEST_CUT and there.name.startswith(here.name))

@@ -1,4 +1,4 @@
-"""`python -m fubd demo`: run the demo, where the installation has it; the container image leaves it out."""
+"""`python -m fubd demo`: run the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fubd.errors import UserError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; 0 when nothing was lost, doubled, invented or wrong. Raises UserError where the demo is not installed."""
+    """Run the demo; 0 when no change was lost, doubled or invented. Raises UserError where the demo is not installed."""
     if find_spec("fubd.demo") is None:
         raise UserError("this installation does not include the demo: run it in a checkout of the repository, as the README says")
     run_demo: Callable[[argparse.Namespace], int] = import_module("fubd.demo.command").run

@@ -1,7 +1,7 @@
-"""How much longer a reading takes: as long as Follow Up Boss's limit makes it, or as it went so far, whichever is more.
+"""Estimates how much longer a reading takes: as the rate limit allows, or at the speed so far, whichever is longer.
 
-The limit comes in bursts: what a window allows goes at once, and then nothing until it is over. So the pace of the first seconds says
-nothing, and the number of windows still to come says most.
+The rate limit works in bursts: the calls that a window allows go out at once, and then none until the window has passed. So the speed of
+the first seconds means nothing, and the number of windows that are left means most.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from fubd.client.rate_limit import DEFAULT_LIMIT, DEFAULT_WINDOW_SECONDS
 from fubd.components import Components
 from fubd.poller import Progress
 
-_MOST_PEOPLE_PER_CALL = 100
-_FEWEST_PEOPLE_PER_CALL = 50
+_MAX_PEOPLE_PER_CALL = 100
+_MIN_PEOPLE_PER_CALL = 50
 
 
-def timed(show: Callable[[Progress], None], components: Components) -> Callable[[Progress], None]:
-    """Give a watcher of readings that shows each progress with the time that is left."""
+def with_seconds_left(show: Callable[[Progress], None], components: Components) -> Callable[[Progress], None]:
+    """Return a function that adds the estimate to each progress before it is shown."""
     kind, began = "", 0.0
 
-    def watch(reached: Progress) -> None:
+    def show_with_estimate(progress: Progress) -> None:
         nonlocal kind, began
         now = components.clock.monotonic()
-        if reached.kind != kind:
-            kind, began = reached.kind, now
+        if progress.kind != kind:
+            kind, began = progress.kind, now
         limit, _ = components.client.limit_and_remaining()
         allowed = max(1, int((limit or DEFAULT_LIMIT) * components.settings.api_share))
-        show(replace(reached, seconds_left=seconds_left(reached, now - began, allowed)))
+        show(replace(progress, seconds_left=estimate_seconds_left(progress, now - began, allowed)))
 
-    return watch
+    return show_with_estimate
 
 
-def seconds_left(reached: Progress, elapsed_seconds: float, allowed_calls: int) -> float | None:
-    """Estimate the seconds that are left; None where the end is not known. `allowed_calls`: in one window of the limit."""
-    if not reached.total or not reached.people:
+def estimate_seconds_left(progress: Progress, elapsed_seconds: float, calls_per_window: int) -> float | None:
+    """Return the estimate; None where the total is unknown."""
+    if not progress.total or not progress.people:
         return None
-    left = max(0, reached.total - reached.people)
-    per_call = min(max(reached.people / max(1, reached.calls), _FEWEST_PEOPLE_PER_CALL), _MOST_PEOPLE_PER_CALL)
-    windows = int((reached.calls + left / per_call) / allowed_calls)
+    left = max(0, progress.total - progress.people)
+    per_call = min(max(progress.people / max(1, progress.calls), _MIN_PEOPLE_PER_CALL), _MAX_PEOPLE_PER_CALL)
+    windows = int((progress.calls + left / per_call) / calls_per_window)
     by_limit = windows * DEFAULT_WINDOW_SECONDS - elapsed_seconds
-    by_pace = elapsed_seconds * left / reached.people if elapsed_seconds > DEFAULT_WINDOW_SECONDS else 0.0
-    return max(by_limit, by_pace, 0.0) if left else 0.0
+    by_speed = elapsed_seconds * left / progress.people if elapsed_seconds > DEFAULT_WINDOW_SECONDS else 0.0
+    return max(by_limit, by_speed, 0.0) if left else 0.0

@@ -1,9 +1,9 @@
-"""`python -m fubd --poll-only`: catch up by polling alone, beside a running daemon or in its place.
+"""`python -m fubd --poll-only`: catches up by polling alone, next to a running daemon or in its place.
 
-It listens to nobody, and neither waits for the lease nor takes it: what two readers find at once is recorded once. Where no daemon is at
-work it also reads the people whom a webhook spoke of before the daemon died. With `--forever` it stands in for the daemon: it polls at the
-interval for failing webhooks, since nobody takes webhooks here, verifies people again at the pace of the daemon and sends its alerts;
-modes and subscriptions stay the daemon's.
+It takes no webhooks, and neither waits for the lease nor takes it: what two readers find at the same time is recorded once. Where no daemon
+runs it also reads the people for whom a webhook asked before the daemon died. With `--forever` it stands in for the daemon: it polls at the
+failover interval, as no webhooks are taken, verifies people at the daemon's pace, and sends its alerts. Modes and subscriptions are left to
+the daemon.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from datetime import datetime
 
 from typing_extensions import override
 
-from fubd.commands.console import Screen, instant, moment, named, stopping, until_stopped
-from fubd.commands.eta import timed
-from fubd.commands.session import Impatient, configured, opened, recording
+from fubd.commands.console import Console
+from fubd.commands.eta import with_seconds_left
+from fubd.commands.session import TimeLimitedIngest, load_settings, open_components, run_ingest
+from fubd.commands.signals import run_until_stopped, stop_on_signals
 from fubd.components import Components, build_notifier, pacing_policy
-from fubd.core.text import format_count, format_duration
+from fubd.core.text import format_count, format_duration, format_instant, format_name, format_short_instant
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
 from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
@@ -30,51 +31,51 @@ from fubd.settings import FOR_FUB, Settings
 from fubd.store import StateStore
 from fubd.subscriptions import SubscriptionManager
 
-_SHOWN = 20
+_LISTED = 20
 
 
 def run(args: argparse.Namespace) -> int:
-    """Catch up; 0 caught up, 1 not. With `--forever` 0 when told to stop."""
-    settings = configured(FOR_FUB)
-    return asyncio.run(_recover(settings, args, Screen()))
+    """Catch up; 0 caught up, 1 not. With `--forever` 0 once stopped."""
+    settings = load_settings(FOR_FUB)
+    return asyncio.run(_recover(settings, args, Console()))
 
 
-async def _recover(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
-    stop = stopping()
+async def _recover(settings: Settings, args: argparse.Namespace, console: Console) -> int:
+    stop = stop_on_signals(only_first=True)
     recorded: list[int] = []
 
     def on_commit(committed: Committed) -> None:
         recorded.extend(committed.recorded)
 
     async with (
-        opened(settings, writing=True) as components,
-        recording(components, on_commit=on_commit) as ingestor,
+        open_components(settings, migrated=True) as components,
+        run_ingest(components, on_commit=on_commit) as ingest,
         components.client,
     ):
-        recovery = _Recovery(components, ingestor, recorded, screen, stop, as_json=args.json, forever=args.forever)
-        with screen.warnings():
-            caught = await recovery.catch_up(full=args.full)
-            await recovery.show(caught)
+        recovery = _Recovery(components, ingest, recorded, console, stop, as_json=args.json, forever=args.forever)
+        with console.show_warnings():
+            result = await recovery.catch_up(full=args.full)
+            await recovery.print(result)
             if args.forever:
                 await _stand_in(recovery, components, stop)
                 return 0
-    return 0 if caught.caught_up else 1
+    return 0 if result.caught_up else 1
 
 
 async def _stand_in(recovery: _Recovery, components: Components, stop: asyncio.Event) -> None:
-    """Do until told to stop what the daemon would do without its listener; of what it does, only modes and subscriptions stay its own."""
+    """Do the daemon's work without its listener until stopped; modes and subscriptions are left to it."""
     async with asyncio.TaskGroup() as group:
         group.create_task(recovery.poller.run_refetches(stop))
         if (notifier := build_notifier(components)) is not None:
             group.create_task(notifier.run(stop))
         try:
-            await recovery.go_on()
+            await recovery.keep_polling()
         finally:
             stop.set()
 
 
 class _OwnRuns(StateStore):
-    """The book, where the runs are of somebody who goes on for himself: `next_within_seconds`, 0 for a single run."""
+    """Notes for each run when this command polls next: `next_within_seconds`, 0 for a single run."""
 
     def __init__(self, components: Components, next_within_seconds: float) -> None:
         super().__init__(components.pool, alerting=components.settings.alert_url is not None)
@@ -88,161 +89,163 @@ class _OwnRuns(StateStore):
 
 
 class _Recovery:
-    """Catches up, once or again and again, and shows it."""
+    """Catches up, once or repeatedly, and prints the results. `recorded` receives the ids of rows as they are committed."""
 
     def __init__(
         self,
         components: Components,
-        ingestor: Impatient,
+        ingest: TimeLimitedIngest,
         recorded: list[int],
-        screen: Screen,
+        console: Console,
         stop: asyncio.Event,
         *,
         as_json: bool,
         forever: bool,
     ) -> None:
         settings = components.settings
-        self._parts = components
-        self._screen = screen
+        self._components = components
+        self._console = console
         self._stop = stop
         self._as_json = as_json
-        self._furthest: dict[str, Progress] = {}
+        self._latest: dict[str, Progress] = {}
         self._recorded = recorded
-        # Whether nobody else is at work: then people a webhook spoke of are read here, and people are verified again.
-        self._alone = True
+        # Whether no daemon runs: then this command also refetches and verifies people.
+        self._is_alone = True
         self.poller = Poller(
             api=components.client,
-            ingestor=ingestor,
+            ingestor=ingest,
             state=_OwnRuns(components, settings.poll_interval_failover_seconds if forever else 0.0),
             clock=components.clock,
             metrics=components.metrics,
             policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
             subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False, lease=LocalLease()),
             jitter=lambda: 0.0,
-            is_leader=lambda: self._alone,
+            is_leader=lambda: self._is_alone,
             refetch_requested=components.refetch_requested,
             poll_now=asyncio.Event(),
         )
 
-    async def catch_up(self, *, full: bool = False, forever: bool = False) -> RecoveryResult:
-        """Read until everything is covered, or until told to stop; of a round of many nothing is shown on the way."""
-        began, calls = self._parts.clock.monotonic(), self._parts.client.calls_made()
-        self._furthest.clear()
-        with self._screen.progress(silent=forever) as show:
-            watch = timed(show, self._parts)
+    async def catch_up(self, *, full: bool = False, repeated: bool = False) -> RecoveryResult:
+        """Read until everything is covered or until stopped. A `repeated` round shows no progress."""
+        began, calls = self._components.clock.monotonic(), self._components.client.calls_made()
+        self._latest.clear()
+        with self._console.show_progress(silent=repeated) as show:
+            show_with_estimate = with_seconds_left(show, self._components)
 
-            def reached(progress: Progress) -> None:
-                self._furthest[progress.kind] = progress
-                watch(progress)
+            def on_progress(progress: Progress) -> None:
+                self._latest[progress.kind] = progress
+                show_with_estimate(progress)
 
-            caught = await until_stopped(self._read(reached, full=full, verify=forever), self._stop)
-        if caught is None:
-            # A call was under way that would not end: what was read so far is known from the last page.
-            people = sum(progress.people for progress in self._furthest.values())
-            caught = RecoveryResult(False, 0, people, 0, (await self._parts.state.coverage()).reached, 0.0, "interrupted")
+            result = await run_until_stopped(self._read(on_progress, full=full, verify=repeated), self._stop)
+        if result is None:
+            # A call did not end in time; the last page says how many people were read.
+            people = sum(progress.people for progress in self._latest.values())
+            coverage = (await self._components.state.coverage()).reached
+            result = RecoveryResult(False, 0, people, 0, coverage, 0.0, "interrupted")
         return replace(
-            caught,
+            result,
             recovered=len(self._recorded),
-            api_calls=self._parts.client.calls_made() - calls,
-            seconds=self._parts.clock.monotonic() - began,
+            api_calls=self._components.client.calls_made() - calls,
+            seconds=self._components.clock.monotonic() - began,
         )
 
-    async def _read(self, reached: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
-        self._alone = not await self._parts.status.is_polled()
-        caught = await self.poller.catch_up(full=full, progress=reached, stop=self._stop)
-        if not caught.caught_up or not self._alone:
-            return caught
+    async def _read(self, on_progress: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
+        self._is_alone = not await self._components.status.is_polled()
+        result = await self.poller.catch_up(full=full, progress=on_progress, stop=self._stop)
+        if not result.caught_up or not self._is_alone:
+            return result
         try:
             if verify:
                 await self.poller.scrub_some()
             else:
                 await self.poller.drain_due()
         except (Unavailable, FubRefused, Malformed) as error:
-            return replace(caught, caught_up=False, why=str(error))
-        return caught
+            return replace(result, caught_up=False, why=str(error))
+        return result
 
-    async def show(self, caught: RecoveryResult) -> None:
-        """Print what it came to; the last line says how much was recovered."""
+    async def print(self, result: RecoveryResult) -> None:
+        """Print the result; the last line says how many changes were recovered."""
         rows = self._recorded.copy()
         self._recorded.clear()
-        if not caught.caught_up:
-            await self._say_why(caught)
+        if not result.caught_up:
+            await self._print_reason(result)
         if self._as_json:
-            self._screen.json(
+            self._console.print_json(
                 {
-                    "caught_up": caught.caught_up,
-                    "recovered": caught.recovered,
-                    "people_read": caught.people_read,
-                    "api_calls": caught.api_calls,
-                    "coverage": caught.coverage,
-                    "seconds": round(caught.seconds, 3),
+                    "caught_up": result.caught_up,
+                    "recovered": result.recovered,
+                    "people_read": result.people_read,
+                    "api_calls": result.api_calls,
+                    "coverage": result.coverage,
+                    "seconds": round(result.seconds, 3),
                 }
             )
             return
         with suppress(Unavailable):
-            await self._list(rows)
-        self._screen.facts(
+            await self._print_rows(rows)
+        self._console.print_facts(
             (
-                ("caught up", "yes" if caught.caught_up else "no"),
-                ("people read", f"{caught.people_read:,}"),
-                ("calls used", f"{caught.api_calls:,}"),
-                ("coverage", "nothing yet" if caught.coverage is None else instant(caught.coverage)),
-                ("took", format_duration(caught.seconds)),
+                ("caught up", "yes" if result.caught_up else "no"),
+                ("people read", f"{result.people_read:,}"),
+                ("calls used", f"{result.api_calls:,}"),
+                ("coverage", "nothing yet" if result.coverage is None else format_instant(result.coverage)),
+                ("took", format_duration(result.seconds)),
             )
         )
-        self._screen.say(f"recovered {caught.recovered} changes", style="bold green" if caught.caught_up else "bold yellow")
+        self._console.print(f"recovered {result.recovered} changes", "bold green" if result.caught_up else "bold yellow")
 
-    async def _say_why(self, caught: RecoveryResult) -> None:
+    async def _print_reason(self, result: RecoveryResult) -> None:
         if not self._stop.is_set():
-            self._screen.note(f"fubd: not caught up: {caught.why}")
+            self._console.print_notice(f"fubd: not caught up: {result.why}")
             return
-        reached = "nothing is covered yet" if caught.coverage is None else f"covered is everything until {instant(caught.coverage)}"
-        further = ""
+        covered = "nothing is covered yet" if result.coverage is None else f"everything until {format_instant(result.coverage)} is covered"
+        swept = ""
         with suppress(Unavailable):
-            coverage = await self._parts.state.coverage()
+            coverage = await self._components.state.coverage()
             if coverage.sweep_began is not None and coverage.sweep_from_id:
-                began = instant(coverage.sweep_began)
-                further = f", and everybody with an id below {coverage.sweep_from_id} has been read since {began}"
-        self._screen.note(f"fubd: interrupted: {reached}{further}; a second run goes on from there")
+                began = format_instant(coverage.sweep_began)
+                swept = f", and everyone with an id below {coverage.sweep_from_id} has been read since {began}"
+        self._console.print_notice(f"fubd: interrupted: {covered}{swept}; run it again to continue from there")
 
-    async def _list(self, rows: Sequence[int]) -> None:
-        """Show the first of these rows. Raises Unavailable."""
-        if not rows:
+    async def _print_rows(self, ids: Sequence[int]) -> None:
+        """Print the first of these rows. Raises Unavailable."""
+        if not ids:
             return
-        now = self._parts.clock.now()
-        self._screen.table(
+        now = self._components.clock.now()
+        rows = [row.to_dict() for row in await self._components.changes.by_ids(ids[:_LISTED])]
+        self._console.print_table(
             ("person", "name", "from", "to", "changed at, at the latest"),
             [
                 (
                     row["person_id"],
-                    named(row["first_name"], row["last_name"]),
+                    format_name(row["first_name"], row["last_name"]),
                     row["stage_from"] or "-",
                     row["stage_to"],
-                    moment(datetime.fromisoformat(row["changed_at"]), now),
+                    format_short_instant(datetime.fromisoformat(row["changed_at"]), now),
                 )
-                for row in (shown.to_dict() for shown in await self._parts.changes.by_ids(rows[:_SHOWN]))
+                for row in rows
             ],
         )
-        if len(rows) > _SHOWN:
-            self._screen.say(f"and {format_count(len(rows) - _SHOWN, 'other change')}")
-        self._screen.say()
+        if len(ids) > _LISTED:
+            self._console.print(f"and {format_count(len(ids) - _LISTED, 'other change')}")
+        self._console.print()
 
-    async def go_on(self) -> None:
-        """Keep polling until told to stop, and show what that finds, and trouble when it comes and goes. It is waited out, ever longer."""
-        settings = self._parts.settings
+    async def keep_polling(self) -> None:
+        """Poll until stopped; print what that finds, and each new reason of failure. After a failure the interval doubles, to a limit."""
+        settings = self._components.settings
         shortest = settings.poll_interval_failover_seconds
         longest = max(shortest, settings.poll_interval_watch_seconds)
-        wait, trouble = shortest, None
-        self._screen.note(f"polling every {format_duration(shortest)} until told to stop")
-        while not await self._parts.clock.pause(wait, self._stop):
-            alone = self._alone
+        interval, reason = shortest, None
+        self._console.print_notice(f"polling every {format_duration(shortest)} until stopped (Ctrl-C)")
+        while not await self._components.clock.pause(interval, self._stop):
+            was_alone = self._is_alone
             try:
-                caught = await self.catch_up(forever=True)
+                result = await self.catch_up(repeated=True)
             except Unavailable as error:
-                caught = RecoveryResult(False, 0, 0, 0, None, 0.0, str(error))
-            if not self._stop.is_set() and (caught.recovered or caught.why != trouble):
-                await self.show(caught)
-            trouble = caught.why
-            wait = shortest if caught.caught_up else min(2 * wait, longest)
-            if alone and not self._alone:
-                self._screen.note("a daemon is at work: polling beside it goes on, the rest is left to it")
+                result = RecoveryResult(False, 0, 0, 0, None, 0.0, str(error))
+            if not self._stop.is_set() and (result.recovered or result.why != reason):
+                await self.print(result)
+            reason = result.why
+            interval = shortest if result.caught_up else min(2 * interval, longest)
+            if was_alone and not self._is_alone:
+                self._console.print_notice("a daemon is running: this command goes on polling, and leaves the rest to it")

@@ -1,4 +1,4 @@
-"""What the commands that record share: the parts on a database of this version, and a recorder beside the work."""
+"""What commands share: the settings, the database, the components on it, and an ingest that gives up instead of waiting forever."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fubd.store.dsn import Dsn, parse
 from fubd.store.embedded import installed, running
 from fubd.store.status import StatusReader
 
-# The daemon waits for its database however long that takes; who waits for a command wants to be told.
-_PATIENCE_SECONDS = 60.0
+# The daemon waits for its database as long as it takes; a person who waits for a command wants an answer.
+_TIMEOUT_SECONDS = 60.0
 
 
-def configured(need: Collection[str] = frozenset()) -> Settings:
-    """Read the settings; `need` names those that must be there. Raises SettingsError with all that is wrong, no database included."""
+def load_settings(need: Collection[str] = frozenset()) -> Settings:
+    """Read the settings; `need` names the variables that must be set. Raises SettingsError, also when there is no database to use."""
     return load(need=need, check_database=lambda url: installed() if url is None else parse(url))
 
 
 @asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[Dsn]:
-    """Give where to connect; an embedded server runs as long as the block. Raises SettingsError when there is neither."""
+    """Yield the database of the settings. An embedded server is started, and stopped after the block. Raises SettingsError, Unavailable."""
     if settings.database_url is not None:
         yield parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
         return
     with ExitStack() as stack:
-        # Starting and stopping a server takes a moment; the loop goes on meanwhile.
+        # Starting and stopping a server takes a moment, during which the event loop must not block.
         url = await asyncio.to_thread(stack.enter_context, running())
         try:
             yield parse(url)
@@ -42,12 +42,15 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, writing: bool) -> AsyncIterator[Components]:
-    """Give the parts on the settings' database, its schema made where `writing` allows. Raises SettingsError, Unavailable, Refused."""
+async def open_components(settings: Settings, *, migrated: bool) -> AsyncIterator[Components]:
+    """Yield the components on the database of the settings.
+
+    `migrated`: bring the schema up to date first; otherwise it must be. Raises SettingsError, UserError, Unavailable.
+    """
     async with database(settings) as dsn:
         components = build(settings, dsn)
         try:
-            if writing:
+            if migrated:
                 async with components.pool.connection() as connection:
                     await migrate(connection, columns=settings.columns)
             else:
@@ -58,8 +61,8 @@ async def opened(settings: Settings, *, writing: bool) -> AsyncIterator[Componen
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Pool]:
-    """Give a pool to look through. Raises SettingsError, and Unavailable also when there is nothing of ours to look at."""
+async def open_pool(settings: Settings) -> AsyncIterator[Pool]:
+    """Yield a pool on a database whose schema is up to date. Raises SettingsError, UserError, Unavailable."""
     async with database(settings) as dsn:
         pool = Pool(dsn)
         try:
@@ -70,17 +73,17 @@ async def reading(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def recording(components: Components, *, on_commit: CommitListener | None = None) -> AsyncIterator[Impatient]:
-    """Run the recorder until the block ends; what was handed in is recorded then, unless the database is away."""
+async def run_ingest(components: Components, *, on_commit: CommitListener | None = None) -> AsyncIterator[TimeLimitedIngest]:
+    """Run an ingest during the block; what was submitted is committed before this returns, unless the database is unavailable."""
     stop = asyncio.Event()
     failure: Exception | None = None
     ingest = build_ingest(components, on_commit=on_commit)
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
         try:
-            yield Impatient(ingest)
+            yield TimeLimitedIngest(ingest)
         except (Unavailable, UserError, FubRefused, Malformed) as error:
-            # Raised below: out of the group it would come wrapped.
+            # Raised outside the group, which would wrap it in an ExceptionGroup.
             failure = error
         finally:
             stop.set()
@@ -88,20 +91,20 @@ async def recording(components: Components, *, on_commit: CommitListener | None 
         raise failure
 
 
-class Impatient:
-    """The junction, for those who do not wait for ever. Satisfies `fubd.ports.Ingestor`; every method raises Unavailable."""
+class TimeLimitedIngest:
+    """An ingest whose methods raise Unavailable when a commit takes longer than a minute. Implements `fubd.ports.Ingestor`."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
-        """Take a delivery."""
+        """Queue a delivery, without a time limit."""
         return self._ingest.submit(delivery)
 
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; returns once it is committed."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self.submit(delivery)
         except TimeoutError:
             raise Unavailable("the database does not answer") from None
@@ -109,7 +112,7 @@ class Impatient:
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; returns once they are committed."""
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self._ingest.observe(snapshot)
         except TimeoutError:
             raise Unavailable("the database does not answer") from None

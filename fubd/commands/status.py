@@ -1,4 +1,4 @@
-"""`python -m fubd status`: what the database knows of both sources, whether or not anything of fubd runs."""
+"""`python -m fubd status`: shows the health of both sources and the last changes, read from the database."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fubd.commands.console import Screen, ago, instant, moment, named, share
-from fubd.commands.session import configured, reading
+from fubd.commands.console import Console
+from fubd.commands.session import load_settings, open_pool
 from fubd.core.freshness import source_status
-from fubd.core.text import format_count, format_duration
+from fubd.core.text import format_age, format_count, format_duration, format_instant, format_name, format_ratio, format_short_instant
 from fubd.core.vocabulary import HEALTHY
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
@@ -22,172 +22,181 @@ _LAST_CHANGES = 10
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the state; 0 when both sources are healthy, 1 when one is stale."""
-    settings = configured()
-    return asyncio.run(_status(settings, args, Screen()))
+    """Show the status; 0 when both sources are healthy, 1 when one is stale."""
+    settings = load_settings()
+    return asyncio.run(_status(settings, args, Console()))
 
 
-async def _status(settings: Settings, args: argparse.Namespace, screen: Screen) -> int:
+async def _status(settings: Settings, args: argparse.Namespace, console: Console) -> int:
     try:
-        async with reading(settings) as pool:
-            status = await _look(pool)
-    except EmptyDatabase as nothing:
-        screen.note(f"fubd: {nothing}")
-        status = _nothing_yet(settings)
+        async with open_pool(settings) as pool:
+            status = await _read(pool)
+    except EmptyDatabase as empty:
+        console.print_notice(f"fubd: {empty}")
+        status = _empty(settings)
     if args.json:
-        screen.json(status.document())
+        console.print_json(status.to_json())
     else:
-        _show(status, screen)
-    return 0 if status.healthy else 1
+        _print(status, console)
+    return 0 if status.is_healthy else 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """One look at the database. `blind_seconds`: of this day (UTC), None before the first complete poll."""
+    """What the database says. `blind_seconds`: of the present day (UTC), None before the first complete poll."""
 
-    known: StatusSummary
-    state: StatusSettings
+    summary: StatusSummary
+    settings: StatusSettings
     mode: ModeRecord | None
     blind_seconds: float | None
     changes: list[dict[str, Any]]
 
-    @property
-    def statuses(self) -> dict[str, str]:
-        """The word for each source, by the settings that the daemon last started with."""
-        known, state = self.known, self.state
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Return both sources as in `/health`, judged by the settings with which the daemon last started."""
+        summary, settings = self.summary, self.settings
+        facts = (
+            ("webhook", settings.webhook_stale_after, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
+            ("polling", settings.polling_stale_after, summary.polling_heard, summary.polling_change, summary.polling_today),
+        )
         return {
-            "webhook": source_status("webhook", known.webhook_heard, state.now, stale_after_seconds=state.webhook_stale_after),
-            "polling": source_status("polling", known.polling_heard, state.now, stale_after_seconds=state.polling_stale_after),
+            source: {
+                "status": source_status(source, heard, settings.now, stale_after_seconds=stale_after),
+                "last_heard": heard,
+                "last_change": change,
+                "records_today": today,
+            }
+            for source, stale_after, heard, change, today in facts
         }
 
     @property
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether neither source is stale."""
-        return set(self.statuses.values()) == {HEALTHY}
+        return all(source["status"] == HEALTHY for source in self.sources().values())
 
     @property
-    def somebody_polls(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether an instance holds the lease."""
-        return self.state.polled_until is not None and self.state.polled_until > self.state.now
+        return self.settings.polled_until is not None and self.settings.polled_until > self.settings.now
 
     def sentence(self) -> str:
-        """Say in one sentence how today goes."""
-        known = self.known
-        today = known.webhook_today + known.polling_today
-        told = [format_count(today, "change"), f"{known.webhook_today:,} by webhook", f"{known.polling_today:,} by polling"]
-        told.append("never polled yet" if self.blind_seconds is None else f"blind for {format_duration(round(self.blind_seconds))}")
-        if known.oldest is not None:
-            told.append(f"everyone verified within {format_duration(max(1, round((self.state.now - known.oldest).total_seconds())))}")
-        return f"Today: {', '.join(told)}"
+        """Return the present day in one sentence."""
+        summary = self.summary
+        today = summary.webhook_today + summary.polling_today
+        parts = [format_count(today, "change"), f"{summary.webhook_today:,} by webhook", f"{summary.polling_today:,} by polling"]
+        parts.append("never polled yet" if self.blind_seconds is None else f"blind for {format_duration(round(self.blind_seconds))}")
+        if summary.oldest is not None:
+            verified_within = max(1, round((self.settings.now - summary.oldest).total_seconds()))
+            parts.append(f"everyone verified within {format_duration(verified_within)}")
+        return f"Today: {', '.join(parts)}"
 
-    def document(self) -> dict[str, object]:
-        """Give it as JSON values, named as in `/health` where that tells the same."""
-        known, mode = self.known, self.mode
-        heard = {"webhook": known.webhook_heard, "polling": known.polling_heard}
-        changed = {"webhook": known.webhook_change, "polling": known.polling_change}
-        today = {"webhook": known.webhook_today, "polling": known.polling_today}
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values, named as in `/health` where that has the same."""
+        summary, mode = self.summary, self.mode
         return {
-            "healthy": self.healthy,
+            "healthy": self.is_healthy,
             "sentence": self.sentence(),
             "mode": None if mode is None else mode.mode,
             "reason": None if mode is None else mode.reason,
             "since": None if mode is None else mode.since,
             "poll_interval_seconds": None if mode is None else mode.delay_seconds,
-            "somebody_polls": self.somebody_polls,
-            "coverage": known.coverage,
-            "sources": {
-                source: {
-                    "status": status,
-                    "last_heard": heard[source],
-                    "last_change": changed[source],
-                    "records_today": today[source],
-                }
-                for source, status in self.statuses.items()
-            },
-            # Only Follow Up Boss knows them, and it is not asked here.
+            "is_polled": self.is_polled,
+            "coverage": summary.coverage,
+            "sources": self.sources(),
+            # Only Follow Up Boss knows them, and this command does not call it.
             "subscriptions": None,
-            "completeness": {"ratio": known.completeness, "people": known.people, "oldest": known.oldest},
+            "completeness": {"ratio": summary.completeness, "people": summary.people, "oldest": summary.oldest},
             "blind_seconds_today": self.blind_seconds,
-            "pending": known.hints,
-            "quarantined": known.quarantined,
+            "pending": summary.hints,
+            "quarantined": summary.quarantined,
             "changes": self.changes,
         }
 
 
-async def _look(pool: Pool) -> _Status:
+async def _read(pool: Pool) -> _Status:
     reader = StatusReader(pool)
-    state = await reader.settings()
-    midnight = state.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    settings = await reader.settings()
+    midnight = settings.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return _Status(
-        known=await reader.summary(),
-        state=state,
+        summary=await reader.summary(),
+        settings=settings,
         mode=await StateStore(pool).mode(),
-        blind_seconds=await reader.blind_seconds(midnight, state.now),
+        blind_seconds=await reader.blind_seconds(midnight, settings.now),
         changes=[row.to_dict() for row in await ChangeReader(pool).recent(_LAST_CHANGES)],
     )
 
 
-def _nothing_yet(settings: Settings) -> _Status:
-    """Give what there is to see before anything of fubd ever ran: nothing is known, so both sources are stale."""
-    state = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
-    known = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
-    return _Status(known=known, state=state, mode=None, blind_seconds=None, changes=[])
+def _empty(settings: Settings) -> _Status:
+    """Return the status of an empty database: nothing is known, so both sources are stale."""
+    stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
+    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
+    return _Status(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
 
 
-def _show(status: _Status, screen: Screen) -> None:
-    known, now = status.known, status.state.now
-    screen.tell(status.sentence(), "bold green" if status.healthy else "bold yellow")
-    screen.say()
-    words = status.statuses
-    screen.table(
+def _print(status: _Status, console: Console) -> None:
+    now = status.settings.now
+    console.print_wrapped(status.sentence(), "bold green" if status.is_healthy else "bold yellow")
+    console.print()
+    console.print_table(
         ("source", "status", "last heard", "last change", "today"),
-        (
-            ("webhook", words["webhook"], ago(known.webhook_heard, now), instant(known.webhook_change), known.webhook_today),
-            ("polling", words["polling"], ago(known.polling_heard, now), instant(known.polling_change), known.polling_today),
-        ),
+        [
+            (name, source["status"], format_age(source["last_heard"], now), format_instant(source["last_change"]), source["records_today"])
+            for name, source in status.sources().items()
+        ],
     )
-    screen.say()
-    screen.facts(_facts(status, now))
+    console.print()
+    console.print_facts(_facts(status, now))
     if status.changes:
-        screen.say()
-        screen.table(
+        console.print()
+        console.print_table(
             ("row", "person", "from", "to", "changed at", "seen by", "confirmed by"),
             [
                 (
-                    row["id"], f"{row['person_id']} {named(row['first_name'], row['last_name'])}".strip(), row["stage_from"] or "-",
-                    row["stage_to"], moment(datetime.fromisoformat(row["changed_at"]), now), row["source"], row["confirmed_by"] or "-",
+                    row["id"],
+                    f"{row['person_id']} {format_name(row['first_name'], row['last_name'])}".strip(),
+                    row["stage_from"] or "-",
+                    row["stage_to"],
+                    format_short_instant(datetime.fromisoformat(row["changed_at"]), now),
+                    row["source"],
+                    row["confirmed_by"] or "-",
                 )
                 for row in status.changes
             ],
-        )  # fmt: skip
+        )
 
 
 def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
-    known, mode = status.known, status.mode
+    summary = status.summary
+    covered = f"all that changed before {format_instant(summary.coverage)} is recorded" if summary.coverage else "nothing yet"
+    quarantined = format_count(summary.quarantined, "delivery")
+    return [
+        *_mode_facts(status.mode, now),
+        ("polled by", _polled_by(status, now)),
+        ("coverage", covered),
+        ("completeness", _completeness(summary, now)),
+        ("subscriptions", "not in the database: `python -m fubd check` reads them from Follow Up Boss"),
+        ("still to be read", format_count(summary.hints, "person")),
+        ("quarantined", f"{quarantined}: see `python -m fubd replay`" if summary.quarantined else quarantined),
+    ]
+
+
+def _mode_facts(mode: ModeRecord | None, now: datetime) -> list[tuple[str, str]]:
     if mode is None:
-        facts = [("mode", "none was decided yet")]
-    else:
-        facts = [
-            ("mode", f"{mode.mode} for {format_duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
-            ("polled", f"every {format_duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),
-        ]
-    facts.append(("polled by", _who_polls(status, now)))
-    facts.append(("coverage", f"all that changed before {instant(known.coverage)} is recorded" if known.coverage else "nothing yet"))
-    if known.completeness is None:
-        facts.append(("completeness", "not measured yet"))
-    else:
-        oldest = "" if known.oldest is None else f", the longest unverified was read {ago(known.oldest, now)}"
-        facts.append(("completeness", f"{share(known.completeness)}, measured over {format_count(known.people, 'person')}{oldest}"))
-    facts.append(("subscriptions", "not known to the database: `python -m fubd check` asks Follow Up Boss"))
-    facts.append(("still to be read", format_count(known.hints, "person")))
-    facts.append(
-        ("quarantined", format_count(known.quarantined, "delivery") + (": see `python -m fubd replay`" if known.quarantined else ""))
-    )
-    return facts
+        return [("mode", "none was decided yet")]
+    return [
+        ("mode", f"{mode.mode} for {format_duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
+        ("polled", f"every {format_duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),
+    ]
 
 
-def _who_polls(status: _Status, now: datetime) -> str:
-    if status.somebody_polls:
-        return "an instance at work"
-    until = status.state.polled_until
-    return "no instance now" if until is None else f"no instance now, the last one until {ago(until, now)}"
+def _completeness(summary: StatusSummary, now: datetime) -> str:
+    if summary.completeness is None:
+        return "not measured yet"
+    oldest = "" if summary.oldest is None else f"; the person unverified for longest was read {format_age(summary.oldest, now)}"
+    return f"{format_ratio(summary.completeness)}, measured over {format_count(summary.people, 'person')}{oldest}"
+
+
+def _polled_by(status: _Status, now: datetime) -> str:
+    if status.is_polled:
+        return "a running instance"
+    until = status.settings.polled_until
+    return "no instance now" if until is None else f"no instance now, the last one until {format_age(until, now)}"

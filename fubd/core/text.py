@@ -1,17 +1,54 @@
-"""Counts and durations as text for people: the one wording of logs, alerts, pages and commands."""
+"""Counts, durations, instants and names as text for people: the one wording of logs, alerts and commands."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import floor
 
 _IRREGULAR_PLURALS = {"person": "people", "delivery": "deliveries"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _FRACTIONS_BELOW_SECONDS = 10
 _SECONDS_BELOW = 2 * _MINUTE
 _DAYS_FROM = 2 * _DAY
+_SIX_DIGITS = 1_000_000
+_LONGEST_NAME = 40
+
+
+def printable(value: object) -> str:
+    """Return a value as text without control characters, by which a terminal would take orders."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def format_count(number: int, noun: str) -> str:
     """Return a number with its noun, such as `1 person` or `1,200 people`."""
     return f"1 {noun}" if number == 1 else f"{number:,} {_IRREGULAR_PLURALS.get(noun, noun + 's')}"
+
+
+def format_ratio(ratio: float) -> str:
+    """Return a ratio with up to six digits, rounded down: it reads `1` only when it is 1."""
+    return f"{floor(ratio * _SIX_DIGITS) / _SIX_DIGITS:.6f}".rstrip("0").rstrip(".")
+
+
+def format_name(*parts: object) -> str:
+    """Return a person's name on one line of at most 40 characters; empty when there is none."""
+    name = " ".join(printable(part).strip() for part in parts if part)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def format_instant(at: datetime | None) -> str:
+    """Return an instant in UTC, to the second; `never` for None."""
+    return "never" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def format_short_instant(at: datetime, now: datetime) -> str:
+    """Return an instant in UTC, to the second, without the zone and without the year when that is the current one."""
+    at = at.astimezone(UTC)
+    return f"{at:%m-%d %H:%M:%S}" if at.year == now.astimezone(UTC).year else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def format_age(at: datetime | None, now: datetime) -> str:
+    """Return how long ago an instant was, such as `5 min ago`; `never` for None."""
+    return "never" if at is None else f"{format_duration(max(0.0, (now - at).total_seconds()))} ago"
 
 
 def format_duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`adopt` as a user runs it: the plan, the question, the proof, the way back; and afterwards the daemon beside a script that goes on."""
+"""`adopt` as a user runs it: plan, question, proof and undo; then the daemon next to a script that still runs."""
 
 from __future__ import annotations
 
@@ -15,47 +15,44 @@ import pytest
 
 from fubd.simulator import score
 from fubd.store.dsn import parse
-from tests.commands.fakes import Ended
+from tests.commands.environment import CompletedCommand, run_command
 from tests.stack import Stack, running_stack
 from tests.support import legacy_tables
 from tests.support.process import Process, fubd
 from tests.support.waiting import eventually
 
-# What the older scripts' service has in its environment.
+# As in the environment of the older scripts' service.
 COLUMNS = json.dumps({"campaign_id": "customCampaignID", "who_pushed_lead": "customWhoPushed"})
 
 
-async def adopt(url: str, folder: Path, *options: str) -> Ended:
-    """Run the command to its end, with the older scripts' name for the database."""
-    environ = {"SUPABASE_DB_URL": url, "FUBD_COLUMNS": COLUMNS}
-    async with fubd("adopt", *options, environ=environ, folder=folder) as process:
-        code = await process.ended()
-    return Ended(code, process.lines, process.errors)
+async def adopt(url: str, folder: Path, *options: str) -> CompletedCommand:
+    """Run the command to its end, with the older scripts' variable for the database."""
+    return await run_command("adopt", *options, environ={"SUPABASE_DB_URL": url, "FUBD_COLUMNS": COLUMNS}, folder=folder)
 
 
 async def connect(url: str) -> asyncpg.Connection:
-    """Give a connection of the test's own."""
+    """Open a connection for the test itself."""
     return await asyncpg.connect(**parse(url).connect_arguments())
 
 
-async def test_the_plan_is_shown_and_without_a_yes_nothing_is_done(empty_database: str, tmp_path: Path) -> None:
-    """Nobody can be asked in a pipe: exit 1, and the table as it was."""
+async def test_the_plan_is_printed_and_nothing_is_done_without_a_yes(empty_database: str, tmp_path: Path) -> None:
+    """In a pipe no question can be asked: exit 1, and the table is unchanged."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=20)
     shape = await legacy_tables.shape(connection)
     ended = await adopt(empty_database, tmp_path)
     assert ended.code == 1
-    assert ended.lines[0] == "public.stage_changes holds 20 rows in 27 columns."
-    told = "\n".join(ended.lines)
+    assert ended.lines[0] == "public.stage_changes has 20 rows in 27 columns."
+    plan = "\n".join(ended.lines)
     for words in ("copy the table", "stage_changes_event_id_unique", "idx_no_duplicate_stage_changes", "no row was lost or changed"):
-        assert words in told
-    assert ended.errors == ["fubd: nothing was changed: there is nobody to ask here, so say --yes to go ahead"]
+        assert words in plan
+    assert ended.errors == ["fubd: nothing was changed: stdin is not a terminal, so no question can be asked; add --yes to continue"]
     assert await legacy_tables.shape(connection) == shape
     await connection.close()
 
 
-async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp_path: Path) -> None:
-    """Exit 0 each time; the proof's two fingerprints are one; no traceback and no secret anywhere."""
+async def test_a_table_is_adopted_with_proof_and_given_back(empty_database: str, tmp_path: Path) -> None:
+    """Exit 0 each time; the three hashes of the proof are equal; a second adoption and a second undo change nothing."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=50)
     shape = await legacy_tables.shape(connection)
@@ -66,28 +63,28 @@ async def test_adopted_proved_told_again_and_given_back(empty_database: str, tmp
     assert len({line.split("sha256 ")[1] for line in proof}) == 1
     assert "Adopted: 50 rows, none lost, none changed." in ended.lines
     again = await adopt(empty_database, tmp_path, "--yes")
-    assert (again.code, "adopted already" in again.lines[0]) == (0, True)
+    assert (again.code, "already adopted" in again.lines[0]) == (0, True)
     back = await adopt(empty_database, tmp_path, "--undo", "--yes")
     assert (back.code, back.lines[-1]) == (0, "Given back: 50 rows, as on the day it was adopted.")
     assert await legacy_tables.shape(connection) == shape
     nothing = await adopt(empty_database, tmp_path, "--undo", "--yes")
     assert (nothing.code, nothing.lines) == (1, [])
-    assert nothing.errors == ["fubd: public.stage_changes was not taken over here, so there is nothing to give back"]
+    assert nothing.errors == ["fubd: public.stage_changes was not adopted in this database: nothing to give back"]
     await connection.close()
 
 
-async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path: Path) -> None:
-    """SIGKILL while it is at any part of the work: all of it has happened or nothing, and the next run ends well."""
+async def test_after_a_kill_it_can_be_run_again(empty_database: str, tmp_path: Path) -> None:
+    """SIGKILL at any step: all of it was done or nothing, and the next run succeeds."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=3_000)
     shape, reports = await legacy_tables.shape(connection), await legacy_tables.reports(connection)
     environ, undone = {"SUPABASE_DB_URL": empty_database, "FUBD_COLUMNS": COLUMNS}, 0
     for part in ("counting and hashing 3,000", "copying", "replace", "dry run", "committing"):
         async with fubd("adopt", "--yes", environ=environ, folder=tmp_path) as process:
-            await eventually(partial(_tells, process, part), 30.0)
+            await eventually(partial(_has_printed, process, part), 30.0)
             process.kill()
             await process.ended()
-        await eventually(lambda: _nobody_else(connection), 30.0)
+        await eventually(lambda: _is_only_client(connection), 30.0)
         if await connection.fetchval("SELECT to_regclass('fubd.adoption') IS NULL"):
             undone += 1
             assert await legacy_tables.shape(connection) == shape
@@ -100,18 +97,18 @@ async def test_killed_anywhere_it_can_be_run_again(empty_database: str, tmp_path
     await connection.close()
 
 
-def _tells(process: Process, words: str) -> bool:
+def _has_printed(process: Process, words: str) -> bool:
     return any(words in line for line in process.errors)
 
 
-async def _nobody_else(connection: asyncpg.Connection) -> bool:
-    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
-    return bool(await connection.fetchval(others) == 1)
+async def _is_only_client(connection: asyncpg.Connection) -> bool:
+    clients = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    return bool(await connection.fetchval(clients) == 1)
 
 
 @pytest.mark.parametrize("command", ["", "--poll-only", "status", "audit", "replay", "explain 7"])
-async def test_before_it_is_adopted_every_command_says_what_to_run(empty_database: str, tmp_path: Path, command: str) -> None:
-    """The daemon included: exit 1, one line, and the database as it was."""
+async def test_every_command_asks_for_the_adoption_of_an_older_table(empty_database: str, tmp_path: Path, command: str) -> None:
+    """The daemon too: exit 1, one line, and the database is unchanged."""
     async with running_stack(empty_database, tmp_path, people=5) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection, rows=5)
@@ -123,16 +120,16 @@ async def test_before_it_is_adopted_every_command_says_what_to_run(empty_databas
         await connection.close()
 
 
-async def test_where_there_is_nothing_to_adopt(empty_database: str, database: str, tmp_path: Path) -> None:
-    """No table, and one that is fubd's own: told, exit 0."""
-    for url, words in ((empty_database, "there is no table"), (database, "made by fubd itself")):
+async def test_nothing_to_adopt_is_no_error(empty_database: str, database: str, tmp_path: Path) -> None:
+    """No table, and a table made by fubd: one line and exit 0."""
+    for url, words in ((empty_database, "has no table"), (database, "made by fubd itself")):
         ended = await adopt(url, tmp_path, "--yes")
         assert (ended.code, ended.errors) == (0, [])
         assert words in ended.lines[0]
 
 
-async def test_a_stage_column_that_is_too_short_stops_it(empty_database: str, tmp_path: Path) -> None:
-    """With the statement that widens it, which is printed so that it can be run as it is."""
+async def test_a_short_stage_column_stops_the_adoption(empty_database: str, tmp_path: Path) -> None:
+    """The statement that widens it is printed so that it can be run as it is."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=5)
     await connection.execute("DROP VIEW throwaway_leads_detail_60d; ALTER TABLE stage_changes ALTER COLUMN stage_to TYPE varchar(40)")
@@ -146,8 +143,8 @@ async def test_a_stage_column_that_is_too_short_stops_it(empty_database: str, tm
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
-async def test_on_a_terminal_the_question_is_asked(empty_database: str, tmp_path: Path, answer: str, code: int) -> None:
-    """Only a yes goes ahead."""
+async def test_on_a_terminal_a_question_is_asked(empty_database: str, tmp_path: Path, answer: str, code: int) -> None:
+    """Only a yes continues."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=5)
     ours, theirs = pty.openpty()
@@ -183,13 +180,13 @@ def _read(descriptor: int, shown: bytearray) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
 
 
-async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty_database: str, tmp_path: Path) -> None:
-    """The baseline adds only who has moved; new rows fill the older columns; what the script wrote first is counted, not written again."""
+async def test_the_daemon_on_an_adopted_table_next_to_a_running_script(empty_database: str, tmp_path: Path) -> None:
+    """The baseline adds only people who moved; new rows fill older columns; rows that the script wrote first are counted, not doubled."""
     async with running_stack(empty_database, tmp_path, people=40) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection)
         ids = list(stack.account.ids)
-        moved, told = ids[:3], ids[10]
+        moved, reported = ids[:3], ids[10]
         for person in ids:
             stage = "ACQ - Price Motivated" if person in moved else stack.account.stage_of(person)
             await script(connection, person, "Contact Upload", stage, ago="1 hour")
@@ -205,17 +202,17 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
                 ("ACQ - Price Motivated", "polling", True)
             }
 
-            # A webhook's row is filled by the read that follows.
-            stack.account.move(told, "Nurture")
-            await eventually(lambda: filled(connection, told), 30.0)
+            # The row of a webhook is completed by the read that follows.
+            stack.account.move(reported, "Nurture")
+            await eventually(lambda: is_filled(connection, reported), 30.0)
 
-            # The script is quicker than our poll, and dates by its own learning.
+            # The script is faster than our poll, and dates the change by its own clock.
             stack.simulator.deliveries.kill()
             person = ids[20]
             stage = stack.account.stage_of(person)
             stack.account.move(person, "ACQ - Dead / DNC")
             await script(connection, person, stage, "ACQ - Dead / DNC", ago="-1 second")
-            await eventually(lambda: counted(stack), 30.0)
+            await eventually(lambda: is_foreign_row_counted(stack), 30.0)
             stack.simulator.deliveries.revive()
             stack.account.clock.advance(3.0)
             stack.account.move(person, "Nurture")
@@ -230,7 +227,7 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
             metrics = await stack.metrics()
             assert metrics["fubd_foreign_rows_total"] == 1
             assert metrics["fubd_chain_violations"] == 0
-            # In good order, so that it gives its lease back.
+            # A clean stop releases the lease, which undo needs.
             daemon.terminate()
             await daemon.ended()
         assert await connection.fetch("SELECT * FROM stage_changes WHERE id <= $1 ORDER BY id", old[-1]["id"]) == old
@@ -240,8 +237,8 @@ async def test_the_daemon_on_an_adopted_table_beside_a_script_that_goes_on(empty
 
 
 @pytest.mark.parametrize("variant", ["short columns", "instants with a zone", "columns of other types"])
-async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database: str, tmp_path: Path, variant: str) -> None:
-    """Moves that webhooks tell, moves that they do not, and there and back at once: each is one row, in order, and the chain holds."""
+async def test_the_daemon_misses_nothing_on_tables_with_other_types(empty_database: str, tmp_path: Path, variant: str) -> None:
+    """Moves with webhooks, moves without, and quick moves back and forth: each is one row, in order, and the chain holds."""
     async with running_stack(empty_database, tmp_path, people=30) as stack:
         connection = await connect(empty_database)
         await legacy_tables.make(connection, variant)
@@ -262,8 +259,8 @@ async def test_the_daemon_misses_nothing_on_tables_of_other_types(empty_database
                 stack.account.move(ids[20], stage)
             await eventually(lambda: _recorded(connection, 30, 23), 30.0)
             rows = [dict(row) for row in await connection.fetch("SELECT * FROM stage_changes WHERE id > $1", len(ids))]
-            counted = score(stack.simulator.truth, rows, sightings=stack.simulator.sightings)
-            assert (counted.captured, counted.lost, counted.doubled, counted.invented) == (23, 0, 0, 0)
+            result = score(stack.simulator.truth, rows, sightings=stack.simulator.sightings)
+            assert (result.captured, result.lost, result.doubled, result.invented) == (23, 0, 0, 0)
             await eventually(partial(_chained, stack), 30.0)
         await connection.close()
 
@@ -288,12 +285,12 @@ async def script(connection: asyncpg.Connection, person: int, stage_from: str, s
     )
 
 
-async def filled(connection: asyncpg.Connection, person: int) -> bool:
-    """Tell whether the last row of a person has what a read tells."""
+async def is_filled(connection: asyncpg.Connection, person: int) -> bool:
+    """Return whether the webhook's row of a person has the columns that a read fills."""
     row = await connection.fetchrow("SELECT * FROM stage_changes WHERE person_id = $1 AND source = 'webhook'", str(person))
     return row is not None and row["campaign_id"] is not None and row["assigned_user_name"] is not None
 
 
-async def counted(stack: Stack) -> bool:
-    """Tell whether the script's row was noticed."""
+async def is_foreign_row_counted(stack: Stack) -> bool:
+    """Return whether the script's row was noticed."""
     return (await stack.metrics())["fubd_foreign_rows_total"] == 1

@@ -12,21 +12,21 @@ from fubd.simulator import Faults
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
 from fubd.store.status import StatusReader
-from tests.commands.fakes import world
+from tests.commands.environment import environment
 from tests.support.waiting import eventually
 
 KEYS = {"caught_up", "recovered", "people_read", "api_calls", "coverage", "seconds"}
 
 
-async def test_recovers_what_happened_meanwhile(database: str, tmp_path: Path) -> None:
-    """The first run reads everybody; the next finds who moved since, says how many on its last line, and then there is nothing left."""
-    async with world(database, tmp_path) as here:
+async def test_changes_since_the_last_run_are_recovered(database: str, tmp_path: Path) -> None:
+    """The first run reads everyone; the next recovers those who moved since and counts them on its last line; the third finds nothing."""
+    async with environment(database, tmp_path) as here:
         first = await here.run("--poll-only", "--json")
         assert (first.code, set(first.json)) == (0, KEYS)
         assert (first.json["caught_up"], first.json["recovered"]) == (True, 0)
         assert first.json["people_read"] >= 250
         here.account.bulk_move(here.account.ids[:7], "Nurture")
-        here.pass_by()
+        here.advance()
         second = await here.run("--poll-only")
         assert (second.code, second.lines[-1]) == (0, "recovered 7 changes")
         assert any(str(here.account.ids[6]) in line and line.split("  ")[-2].strip() == "Nurture" for line in second.lines)
@@ -36,18 +36,18 @@ async def test_recovers_what_happened_meanwhile(database: str, tmp_path: Path) -
         assert third.json["coverage"] > first.json["coverage"]
 
 
-async def test_reads_everybody_when_told_to(database: str, tmp_path: Path) -> None:
+async def test_full_reads_everyone(database: str, tmp_path: Path) -> None:
     """With --full it reads every person again, however little changed."""
-    async with world(database, tmp_path) as here:
+    async with environment(database, tmp_path) as here:
         await here.run("--poll-only")
-        here.pass_by(600.0)
+        here.advance(600.0)
         assert (await here.run("--poll-only", "--json")).json["people_read"] < 100
         assert (await here.run("--poll-only", "--full", "--json")).json["people_read"] >= 250
 
 
-async def test_leaves_the_lease_alone(database: str, tmp_path: Path) -> None:
-    """Beside a daemon that holds the lease it neither waits for it nor takes it."""
-    async with world(database, tmp_path, people=20) as here:
+async def test_the_lease_is_left_alone(database: str, tmp_path: Path) -> None:
+    """While a daemon holds the lease, the run neither waits for it nor takes it."""
+    async with environment(database, tmp_path, people=20) as here:
         pool = Pool(parse(database))
         token = await StateStore(pool).acquire_lease("the daemon", ttl_seconds=600)
         assert (await here.run("--poll-only")).code == 0
@@ -55,9 +55,9 @@ async def test_leaves_the_lease_alone(database: str, tmp_path: Path) -> None:
         await pool.close()
 
 
-async def test_says_why_it_is_not_caught_up(database: str, tmp_path: Path) -> None:
+async def test_the_reason_of_a_failure_is_one_line(database: str, tmp_path: Path) -> None:
     """Refused by FUB, or without its database, it exits 1 and says why in one line without a traceback."""
-    async with world(database, tmp_path, people=20) as here:
+    async with environment(database, tmp_path, people=20) as here:
         refused = await here.run("--poll-only", "--json", FUB_API_KEY="another-key")
         assert (refused.code, refused.json["caught_up"]) == (1, False)
         assert [line for line in refused.errors if line.startswith("fubd: ")] == refused.errors
@@ -68,9 +68,9 @@ async def test_says_why_it_is_not_caught_up(database: str, tmp_path: Path) -> No
         assert (bad.code, bad.errors[0].split(":")[1].strip()) == (2, "FUB_API_KEY")
 
 
-async def test_can_be_interrupted_and_goes_on(database: str, tmp_path: Path) -> None:
-    """Ctrl-C ends it soon, even while FUB hangs; it says how far it came, and a second run finishes."""
-    async with world(database, tmp_path) as here:
+async def test_an_interrupted_run_is_continued_by_the_next(database: str, tmp_path: Path) -> None:
+    """Ctrl-C ends it soon, even while FUB hangs; it prints how far it came, and the next run finishes."""
+    async with environment(database, tmp_path) as here:
         here.simulator.script("people", None, None, None)
         here.simulator.faults = Faults(hang=1.0)
         async with here.running("--poll-only", "--full") as process:
@@ -78,15 +78,15 @@ async def test_can_be_interrupted_and_goes_on(database: str, tmp_path: Path) -> 
             process.signal(signal.SIGINT)
             assert await process.ended(within_seconds=10.0) == 1
         assert process.lines[-1].startswith("recovered ")
-        assert any("interrupted: nothing is covered yet" in line and "a second run goes on" in line for line in process.errors)
+        assert any("interrupted: nothing is covered yet" in line and "run it again to continue" in line for line in process.errors)
         here.simulator.faults = Faults()
         assert (await here.run("--poll-only")).code == 0
 
 
-async def test_keeps_polling_until_told_to_stop(database: str, tmp_path: Path) -> None:
-    """With --forever it finds what happens later, tells of it, sends alerts if asked to, and ends with 0 on SIGTERM."""
+async def test_forever_polls_until_it_is_stopped(database: str, tmp_path: Path) -> None:
+    """With --forever it recovers later changes too, prints each result, and ends with 0 on SIGTERM."""
     async with (
-        world(database, tmp_path, people=20) as here,
+        environment(database, tmp_path, people=20) as here,
         here.running("--poll-only", "--forever", FUBD_POLL_INTERVAL_FAILOVER="0.1") as process,
     ):
         await process.line("recovered 0 changes")
@@ -96,22 +96,22 @@ async def test_keeps_polling_until_told_to_stop(database: str, tmp_path: Path) -
         assert await process.ended() == 0
 
 
-async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Path) -> None:
-    """Hints left behind are read, though their people did not change since, and who is deleted is marked so; beside a daemon none is."""
-    async with world(database, tmp_path, people=20) as here:
+async def test_refetch_requests_of_a_dead_daemon_are_processed(database: str, tmp_path: Path) -> None:
+    """People asked for are read although unchanged, and deleted ones are marked; while a daemon runs they are left to it."""
+    async with environment(database, tmp_path, people=20) as here:
         assert (await here.run("--poll-only")).code == 0
-        here.pass_by(600.0)
+        here.advance(600.0)
         assert (await here.run("--poll-only")).code == 0
         there, deleted = here.account.ids[:2]
         here.account.delete(deleted)
         pool = Pool(parse(database))
         state = StateStore(pool)
         async with pool.connection() as connection:
-            for person, gone in ((there, False), (deleted, True)):
+            for person, is_deleted in ((there, False), (deleted, True)):
                 await connection.execute(
                     "INSERT INTO fubd.hint (person_id, since, asked_at, deleted) VALUES ($1, now() - interval '1 hour', now(), $2)",
                     person,
-                    gone,
+                    is_deleted,
                 )
         await state.acquire_lease("the daemon", ttl_seconds=600)
         assert (await here.run("--poll-only")).code == 0
@@ -125,9 +125,9 @@ async def test_reads_whom_a_dead_daemon_was_told_of(database: str, tmp_path: Pat
         await pool.close()
 
 
-async def test_promises_nothing_beyond_itself(database: str, tmp_path: Path) -> None:
-    """After a recovery run nobody watches, though the daemon that died was to poll on; a stand-in watches while it goes on."""
-    async with world(database, tmp_path, people=20) as here:
+async def test_blind_time_begins_when_the_run_ends(database: str, tmp_path: Path) -> None:
+    """After a recovery run no source is alive, whatever a dead daemon had planned; a stand-in is alive until its next poll is late."""
+    async with environment(database, tmp_path, people=20) as here:
         pool = Pool(parse(database))
         await StateStore(pool).insert_mode(ModeRecord("steady", "because", 1800.0, datetime.now(UTC)), evidence={})
         assert (await here.run("--poll-only")).code == 0
@@ -143,10 +143,10 @@ async def test_promises_nothing_beyond_itself(database: str, tmp_path: Path) -> 
         await pool.close()
 
 
-async def test_stands_in_for_a_daemon_that_is_down(database: str, tmp_path: Path) -> None:
-    """With --forever it also reads hints that come up, and verifies people again as often as the daemon would; SIGINT ends it with 0."""
+async def test_forever_stands_in_for_the_daemon(database: str, tmp_path: Path) -> None:
+    """With --forever it also processes refetch requests, and verifies people as often as the daemon would; SIGINT ends it with 0."""
     async with (
-        world(database, tmp_path, people=20) as here,
+        environment(database, tmp_path, people=20) as here,
         here.running(
             "--poll-only", "--forever", "--json", FUBD_POLL_INTERVAL_FAILOVER="0.1", FUBD_POLL_INTERVAL="0.5", FUBD_SCRUB_BATCHES="1"
         ) as process,

@@ -1,6 +1,6 @@
-"""`python -m fubd check`: one line for each thing that fubd needs, each problem with its own fix."""
+"""`python -m fubd check`: one line per thing that fubd needs, and for each problem its own fix."""
 
-from fubd.commands.check.command import examined, run
-from fubd.commands.check.finding import Finding, Status
+from fubd.commands.check.command import run, run_checks
+from fubd.commands.check.result import CheckResult, CheckStatus
 
-__all__ = ["Finding", "Status", "examined", "run"]
+__all__ = ["CheckResult", "CheckStatus", "run", "run_checks"]

@@ -1,4 +1,4 @@
-"""`python -m fubd check`: examine everything that fubd needs, one line each, and tell how to put right what is wrong. Changes nothing."""
+"""`python -m fubd check`: checks everything that fubd needs, and prints one line for each with the fix. Changes nothing."""
 
 from __future__ import annotations
 
@@ -6,71 +6,77 @@ import argparse
 import asyncio
 import logging
 
-from rich.console import Console
-from rich.text import Text
-
-from fubd.commands.check.account import REGISTER, examine_account
-from fubd.commands.check.database import examine_database
-from fubd.commands.check.finding import Finding, Status
-from fubd.commands.check.public import examine_public_url
-from fubd.commands.console import Screen, plain
-from fubd.commands.session import configured
+from fubd.commands.check.account import REGISTER_SYSTEM, check_account
+from fubd.commands.check.database import check_database
+from fubd.commands.check.public import check_public_url
+from fubd.commands.check.result import CheckResult, CheckStatus
+from fubd.commands.console import Console
+from fubd.commands.session import load_settings
 from fubd.core.text import format_count
 from fubd.settings import FOR_FUB, Settings
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine; 0 when all is good, 1 when something is to be put right."""
-    settings = configured(FOR_FUB)
-    # What the parts would log is what the lines say.
+    """Check; 0 when all is good, 1 when there is something to fix."""
+    settings = load_settings(FOR_FUB)
+    # What the parts would log is in the results.
     logging.getLogger("fubd").addHandler(logging.NullHandler())
-    findings = asyncio.run(examined(settings))
-    _show(findings, Screen(), as_json=args.json)
-    return 0 if _is_good(findings) else 1
+    results = asyncio.run(run_checks(settings))
+    if args.json:
+        Console().print_json(_to_json(results))
+    else:
+        _print(results, Console())
+    return 0 if _is_good(results) else 1
 
 
-async def examined(settings: Settings) -> list[Finding]:
-    """Examine everything, side by side where it can be; in the order of the lines."""
-    components = (examine_database(settings), examine_account(settings), examine_public_url(settings))
-    return [_configuration(settings), *(finding for part in await asyncio.gather(*components) for finding in part)]
+async def run_checks(settings: Settings) -> list[CheckResult]:
+    """Check the database, the account and the public URL at the same time; results in the order of printing."""
+    groups = await asyncio.gather(check_database(settings), check_account(settings), check_public_url(settings))
+    return [_check_configuration(settings), *(result for group in groups for result in group)]
 
 
-def _is_good(findings: list[Finding]) -> bool:
-    return all(finding.status in {Status.GOOD, Status.NOTE} for finding in findings)
+def _is_good(results: list[CheckResult]) -> bool:
+    return all(result.status in {CheckStatus.GOOD, CheckStatus.NOTE} for result in results)
 
 
-def _configuration(settings: Settings) -> Finding:
+def _check_configuration(settings: Settings) -> CheckResult:
     if settings.fub_system_key is None:
-        return Finding("configuration", Status.FIX, "FUB_SYSTEM_KEY is not set, and the daemon does not start without it", REGISTER)
-    return Finding("configuration", Status.GOOD, "every variable that is set can be used, and none is missing")
+        return CheckResult(
+            "configuration", CheckStatus.FIX, "FUB_SYSTEM_KEY is not set; without it the daemon does not start", REGISTER_SYSTEM
+        )
+    return CheckResult("configuration", CheckStatus.GOOD, "all variables that are set are valid, and none is missing")
 
 
-_MARKS = {Status.GOOD: ("✓", "green"), Status.NOTE: ("•", "cyan"), Status.FIX: ("✗", "bold red"), Status.UNKNOWN: ("?", "yellow")}
+def _to_json(results: list[CheckResult]) -> dict[str, object]:
+    checks = [{"name": result.name, "status": result.status.value, "found": result.found, "fix": result.fix or None} for result in results]
+    return {"good": _is_good(results), "checks": checks}
 
 
-def _show(findings: list[Finding], screen: Screen, *, as_json: bool) -> None:
-    if as_json:
-        checks = [{"name": one.name, "status": one.status.value, "found": one.found, "fix": one.fix or None} for one in findings]
-        screen.json({"good": _is_good(findings), "checks": checks})
-        return
-    width = max(len(finding.name) for finding in findings)
-    if screen.terminal:
-        _draw(findings, width)
+_MARKS = {
+    CheckStatus.GOOD: ("✓", "green"),
+    CheckStatus.NOTE: ("•", "cyan"),
+    CheckStatus.FIX: ("✗", "bold red"),
+    CheckStatus.UNKNOWN: ("?", "yellow"),
+}
+
+
+def _print(results: list[CheckResult], console: Console) -> None:
+    width = max(len(result.name) for result in results)
+    for result in results:
+        if console.is_terminal:
+            _print_on_terminal(result, width, console)
+        else:
+            console.print(f"{result.status:<7} {result.name:<{width}}  {result.found}{f' -> {result.fix}' if result.fix else ''}")
+    to_fix, unknown = (sum(result.status is status for result in results) for status in (CheckStatus.FIX, CheckStatus.UNKNOWN))
+    if _is_good(results):
+        console.print("All good.", "bold green")
     else:
-        for one in findings:
-            screen.say(f"{one.status:<7} {one.name:<{width}}  {one.found}{f' -> {one.fix}' if one.fix else ''}")
-    wrong, unseen = (sum(finding.status is status for finding in findings) for status in (Status.FIX, Status.UNKNOWN))
-    if _is_good(findings):
-        screen.say("All good.", "bold green")
-    else:
-        screen.say(f"{format_count(wrong, 'thing')} to put right" + (f", {unseen} not examined." if unseen else "."), "bold red")
+        console.print(f"{format_count(to_fix, 'thing')} to fix" + (f", {unknown} not checked." if unknown else "."), "bold red")
 
 
-def _draw(findings: list[Finding], width: int) -> None:
-    """Draw it for a terminal: a mark, and what to do on a line of its own, which is not broken so that it can be copied."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    for one in findings:
-        mark, style = _MARKS[one.status]
-        console.print(Text.assemble((mark, style), " ", (f"{one.name:<{width}}", "bold"), "  ", plain(one.found)), soft_wrap=True)
-        if one.fix:
-            console.print(Text.assemble(" " * (width + 4), ("→ ", style), (plain(one.fix), "cyan")), soft_wrap=True)
+def _print_on_terminal(result: CheckResult, width: int, console: Console) -> None:
+    """Print a mark and the result, and the fix on a line of its own, which is not wrapped so that it can be copied."""
+    mark, style = _MARKS[result.status]
+    console.print_spans((mark, style), (" ", ""), (f"{result.name:<{width}}", "bold"), ("  ", ""), (result.found, ""))
+    if result.fix:
+        console.print_spans((" " * (width + 4), ""), ("→ ", style), (result.fix, "cyan"))

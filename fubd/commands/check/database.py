@@ -1,8 +1,8 @@
-"""The lines on the database: how it is reached, and what stands in it."""
+"""The checks of the database: how it is reached, and what is in it."""
 
 from __future__ import annotations
 
-from fubd.commands.check.finding import Finding, Status, unknown
+from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
 from fubd.core.text import format_count
 from fubd.errors import Unavailable
@@ -13,108 +13,102 @@ from fubd.store.pool_mode import PoolMode
 
 _OLDEST_VERSION = 14
 _EXPOSED_SHOWN = 3
-_SUPABASE_DIRECT = ("db.", ".supabase.co")
-_SUPABASE_TRANSACTIONS = 6543
+_SUPABASE_TRANSACTION_PORT = 6543
 
 
-async def examine_database(settings: Settings) -> list[Finding]:
-    """Look at the database; what cannot be known while it does not answer is told so."""
+async def check_database(settings: Settings) -> list[CheckResult]:
+    """Check the database; while it cannot be reached, everything else is unknown."""
     try:
         async with database(settings) as dsn:
             seen = await inspect(dsn)
     except Unavailable as error:
-        return [
-            Finding("database", Status.FIX, str(error), _fix_of(settings)),
-            *unknown(("tls", "pooler", "schema", "exposure"), "database"),
-        ]
-    return [_reached(settings, dsn, seen), _tls(dsn, seen), _pooler(dsn, seen), _schema(settings, seen), _exposure(seen)]
+        unreached = CheckResult("database", CheckStatus.FIX, str(error), _connection_fix(settings))
+        return [unreached, *not_checked(("tls", "pooler", "schema", "exposure"), "database")]
+    return [
+        _check_server(settings, dsn, seen),
+        _check_tls(dsn, seen),
+        _check_pooler(dsn, seen),
+        _check_schema(settings, seen),
+        _check_exposure(seen),
+    ]
 
 
-def _fix_of(settings: Settings) -> str:
+def _connection_fix(settings: Settings) -> str:
     if settings.database_url is None:
-        return "set DATABASE_URL to a database of your own, or look why the embedded one does not start"
+        return "set DATABASE_URL to a database of your own, or find out why the embedded one does not start"
     if _is_supabase_direct(parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)):
-        return "this address of Supabase is IPv6 only: use the one of its session pooler, port 5432, or correct DATABASE_URL"
+        return "this host of Supabase has only an IPv6 address: use the host of its session pooler, port 5432, or correct DATABASE_URL"
     return "correct DATABASE_URL (host, port, user, password, database), or start the database"
 
 
 def _is_supabase_direct(dsn: Dsn) -> bool:
-    beginning, ending = _SUPABASE_DIRECT
-    return dsn.host.startswith(beginning) and dsn.host.endswith(ending)
+    return dsn.host.startswith("db.") and dsn.host.endswith(".supabase.co")
 
 
-def _reached(settings: Settings, dsn: Dsn, seen: DatabaseInspection) -> Finding:
-    place = f"PostgreSQL {seen.version} at {dsn.place}" if settings.database_url is not None else f"the embedded PostgreSQL {seen.version}"
+def _check_server(settings: Settings, dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
+    server = f"PostgreSQL {seen.version} at {dsn.place}" if settings.database_url is not None else f"the embedded PostgreSQL {seen.version}"
     if seen.version < _OLDEST_VERSION:
-        return Finding("database", Status.FIX, f"{place} is too old", f"use PostgreSQL {_OLDEST_VERSION} or newer")
+        return CheckResult("database", CheckStatus.FIX, f"{server} is too old", f"use PostgreSQL {_OLDEST_VERSION} or newer")
     if seen.read_only:
-        return Finding(
-            "database", Status.FIX, f"{place} can only be read", "set DATABASE_URL to the primary server, with a role that may write"
-        )
+        fix = "set DATABASE_URL to the primary server, with a user that may write"
+        return CheckResult("database", CheckStatus.FIX, f"{server} is read-only", fix)
     if settings.database_url is None:
-        return Finding(
-            "database", Status.NOTE, f"{place}, on this machine's disk", "for a container set DATABASE_URL: its disk does not last"
-        )
-    return Finding("database", Status.GOOD, place)
+        fix = "in a container set DATABASE_URL: a container's disk is not kept"
+        return CheckResult("database", CheckStatus.NOTE, f"{server}, on this machine's disk", fix)
+    return CheckResult("database", CheckStatus.GOOD, server)
 
 
-def _tls(dsn: Dsn, seen: DatabaseInspection) -> Finding:
+def _check_tls(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
     if dsn.tls in {Tls.VERIFY_FULL, Tls.VERIFY_CA}:
-        return Finding("tls", Status.GOOD, f"{dsn.tls}: encrypted, and the server's certificate is verified")
+        return CheckResult("tls", CheckStatus.GOOD, f"{dsn.tls}: encrypted, and the server's certificate is verified")
     if dsn.tls is Tls.REQUIRE:
-        return Finding(
-            "tls",
-            Status.NOTE,
-            "encrypted; whose certificate it is, is not verified",
-            "set DATABASE_CA_CERT to the provider's certificate to be sure that it is your server",
-        )
-    if seen.encrypted:
-        return Finding("tls", Status.GOOD, "encrypted, on this machine")
-    return Finding("tls", Status.GOOD, "not encrypted: the server is on this machine")
+        fix = "set DATABASE_CA_CERT to the provider's certificate, so that no other server can pose as yours"
+        return CheckResult("tls", CheckStatus.NOTE, "encrypted, but the server's certificate is not verified", fix)
+    found = "encrypted, on this machine" if seen.encrypted else "not encrypted: the server is on this machine"
+    return CheckResult("tls", CheckStatus.GOOD, found)
 
 
-def _pooler(dsn: Dsn, seen: DatabaseInspection) -> Finding:
+def _check_pooler(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
     if seen.pool_mode is PoolMode.TRANSACTION:
-        better = "the session pooler, port 5432, saves parsing each statement anew" if dsn.port == _SUPABASE_TRANSACTIONS else ""
-        return Finding("pooler", Status.NOTE, "a pooler in transaction mode: no statement stays prepared", better)
+        better = "the session pooler, port 5432, saves parsing each statement again" if dsn.port == _SUPABASE_TRANSACTION_PORT else ""
+        return CheckResult("pooler", CheckStatus.NOTE, "a pooler in transaction mode: no prepared statement can be kept", better)
     if seen.pool_mode is PoolMode.SESSION:
-        return Finding("pooler", Status.GOOD, "a pooler in session mode; fubd takes at most 4 of its connections")
+        return CheckResult("pooler", CheckStatus.GOOD, "a pooler in session mode; fubd uses at most 4 of its connections")
     if _is_supabase_direct(dsn):
-        return Finding("pooler", Status.NOTE, "none; this address is IPv6 only", "from Railway use the session pooler's address, port 5432")
-    return Finding("pooler", Status.GOOD, "none: connected to the server itself")
+        fix = "from Railway use the host of the session pooler, port 5432"
+        return CheckResult("pooler", CheckStatus.NOTE, "none; this host has only an IPv6 address", fix)
+    return CheckResult("pooler", CheckStatus.GOOD, "none: connected to the server directly")
 
 
-def _schema(settings: Settings, seen: DatabaseInspection) -> Finding:
-    mine = "adopted from older scripts" if seen.adopted else "fubd's own"
+def _check_schema(settings: Settings, seen: DatabaseInspection) -> CheckResult:
     if seen.schema is Schema.REFUSED:
-        return Finding("schema", Status.FIX, seen.refusal or "", "start the version of fubd that made it")
+        return CheckResult("schema", CheckStatus.FIX, seen.refusal or "", "start the version of fubd that made it")
     if seen.schema is Schema.OLDER:
-        return Finding(
-            "schema",
-            Status.FIX,
-            "public.stage_changes was made by older scripts, and fubd does not write into it",
-            "run: python -m fubd adopt",
-        )
-    if seen.schema is Schema.READY and seen.foreign_rows:
-        told = f"ready, {mine}; another writer has added {format_count(seen.foreign_rows, 'row')} since"
-        return Finding("schema", Status.NOTE, told, "stop the older scripts once you trust fubd")
+        found = "public.stage_changes was made by older scripts, and fubd does not write into it before it is adopted"
+        return CheckResult("schema", CheckStatus.FIX, found, "run: python -m fubd adopt")
     if seen.schema is Schema.READY:
-        return Finding("schema", Status.GOOD, f"ready, {mine}")
-    coming = "not made yet" if seen.schema is Schema.EMPTY else "of an older version of fubd"
-    if not seen.may_create:
-        grant = f"GRANT CREATE ON SCHEMA public TO {_user(settings)}; and CREATE ON DATABASE, or CREATE SCHEMA fubd AUTHORIZATION for it"
-        return Finding("schema", Status.FIX, f"{coming}, and the user of DATABASE_URL may not make it", f"run as an administrator: {grant}")
-    return Finding("schema", Status.NOTE, f"{coming}; the daemon brings it up to date at its next start")
+        found = f"ready, {'adopted from older scripts' if seen.adopted else 'made by fubd'}"
+        if not seen.foreign_rows:
+            return CheckResult("schema", CheckStatus.GOOD, found)
+        found += f"; another program has added {format_count(seen.foreign_rows, 'row')} since"
+        return CheckResult("schema", CheckStatus.NOTE, found, "stop the older scripts once you trust fubd")
+    state = "not made yet" if seen.schema is Schema.EMPTY else "of an older version of fubd"
+    if seen.may_create:
+        return CheckResult("schema", CheckStatus.NOTE, f"{state}; the daemon brings it up to date at its next start")
+    grant = f"GRANT CREATE ON SCHEMA public TO {_user(settings)}; and CREATE ON DATABASE, or CREATE SCHEMA fubd AUTHORIZATION for it"
+    return CheckResult(
+        "schema", CheckStatus.FIX, f"{state}, and the user of DATABASE_URL may not make it", f"run as an administrator: {grant}"
+    )
 
 
 def _user(settings: Settings) -> str:
     return parse(settings.database_url.get_secret_value()).user if settings.database_url is not None else "the user"
 
 
-def _exposure(seen: DatabaseInspection) -> Finding:
+def _check_exposure(seen: DatabaseInspection) -> CheckResult:
     if not seen.exposed:
-        return Finding("exposure", Status.GOOD, "anon and authenticated, the roles of web clients, can reach nothing of it")
+        return CheckResult("exposure", CheckStatus.GOOD, "anon and authenticated, the roles of web clients, can read nothing of it")
     shown = [f"{thing.name} is open to {' and '.join(thing.roles)}" for thing in seen.exposed[:_EXPOSED_SHOWN]]
     more = len(seen.exposed) - _EXPOSED_SHOWN
     found = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
-    return Finding("exposure", Status.FIX, found, "run: " + "; ".join(thing.closing_statement for thing in seen.exposed))
+    return CheckResult("exposure", CheckStatus.FIX, found, "run: " + "; ".join(thing.closing_statement for thing in seen.exposed))
