@@ -74,7 +74,7 @@ async def test_an_interrupted_run_is_continued_by_the_next(database: str, tmp_pa
         here.simulator.script("people", None, None, None)
         here.simulator.faults = Faults(hang=1.0)
         async with here.running("--poll-only", "--full") as process:
-            await eventually(lambda: len(process.errors) > 0)
+            await eventually(lambda: len(process.errors) > 0, 30.0)
             process.signal(signal.SIGINT)
             assert await process.ended(within_seconds=10.0) == 1
         assert process.lines[-1].startswith("recovered ")

@@ -116,7 +116,7 @@ async def test_an_empty_database_has_a_status(empty_database: str, tmp_path: Pat
     shown = await status(empty_database, tmp_path)
     assert shown.code == 1
     assert shown.lines[0] == "Today: 0 changes, 0 by webhook, 0 by polling, never polled yet"
-    assert shown.errors == ["fubd: the schema is not made yet: start the daemon once, or run `python -m fubd --poll-only`"]
+    assert shown.errors == ["fubd: the schema does not exist yet: start the daemon once, or run `python -m fubd --poll-only`"]
     document = (await status(empty_database, tmp_path, "--json")).json
     assert (document["healthy"], document["coverage"], document["changes"]) == (False, None, [])
     assert [source["status"] for source in document["sources"].values()] == ["STALE - Check webhook server", "STALE - Check polling"]
