@@ -34,7 +34,7 @@ def postgres() -> Iterator[str]:
     if given:
         yield given
     else:
-        with embedded.temporary() as url:
+        with embedded.temporary_server() as url:
             yield url
 
 

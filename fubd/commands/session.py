@@ -14,7 +14,7 @@ from fubd.ports import DeliveryOutcome, SnapshotResult
 from fubd.settings import Settings, load
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse
-from fubd.store.embedded import installed, running
+from fubd.store.embedded import embedded_server, find_installation
 from fubd.store.status import StatusReader
 
 # The daemon waits for its database as long as it takes; a person who waits for a command wants an answer.
@@ -23,7 +23,7 @@ _TIMEOUT_SECONDS = 60.0
 
 def load_settings(need: Collection[str] = frozenset()) -> Settings:
     """Read the settings; `need` names the variables that must be set. Raises SettingsError, also when there is no database to use."""
-    return load(need=need, check_database=lambda url: installed() if url is None else parse(url))
+    return load(need=need, check_database=lambda url: find_installation() if url is None else parse(url))
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
         return
     with ExitStack() as stack:
         # Starting and stopping a server takes a moment, during which the event loop must not block.
-        url = await asyncio.to_thread(stack.enter_context, running())
+        url = await asyncio.to_thread(stack.enter_context, embedded_server())
         try:
             yield parse(url)
         finally:

@@ -23,7 +23,7 @@ from fubd.poller import Poller
 from fubd.settings import Settings, load
 from fubd.simulator import Account, SimClock, Simulator
 from fubd.store.dsn import parse
-from fubd.store.embedded import temporary
+from fubd.store.embedded import temporary_server
 
 SEED = 7
 PEOPLE = 2_000
@@ -86,7 +86,7 @@ async def demo_environment(plan: DemoPlan) -> AsyncIterator[DemoEnvironment]:
 async def _postgres() -> AsyncIterator[str]:
     """Run a Postgres, started and stopped in a thread. When cancelled during the start, wait for it: nothing may be left behind."""
     with ExitStack() as stack:
-        starting = asyncio.ensure_future(asyncio.to_thread(stack.enter_context, temporary()))
+        starting = asyncio.ensure_future(asyncio.to_thread(stack.enter_context, temporary_server()))
         try:
             yield await asyncio.shield(starting)
         finally:

@@ -1,8 +1,8 @@
-"""DATABASE_URL, read by ourselves into what asyncpg.connect is given.
+"""Parses DATABASE_URL into the arguments of asyncpg.connect.
 
 A password may be written as it is, with any of @ # / : ? % in it, or percent-encoded: the host begins after the last @ that a host and a
-database can follow, and a % that does not begin a valid escape stands for itself. Nothing is taken from PG* variables or ~/.pgpass, and no
-error repeats any part of the URL.
+database can follow, and a % that does not begin a valid escape is a plain character. PG* variables and ~/.pgpass are not used, and no error
+repeats any part of the URL.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ACCEPTED = "postgresql://user:password@host:port/database"
 _DEFAULT_PORT = 5432
 _HIGHEST_PORT = 65535
 
-# Where Supabase's own text of the URL leaves the password to be filled in.
+# Supabase's dashboard shows the URL with this in place of the password.
 _PLACEHOLDER = "[YOUR-PASSWORD]"
 
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -33,7 +33,7 @@ _TAIL = re.compile(
     r"(?:/(?P<database>[^/?#@]*))?(?:\?(?P<query>.*))?"
 )
 
-# What libpq knows: the only keys before which an unescaped @ in a query is believed.
+# The parameters that libpq and common drivers know. An @ after the ? belongs to the query only if all of its keys are among them.
 _KNOWN_KEYS = frozenset(
     (
         *("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "database", "options", "application_name"),
@@ -44,7 +44,7 @@ _KNOWN_KEYS = frozenset(
 
 
 class Tls(StrEnum):
-    """How the connection is protected: libpq's sslmode, after our rules."""
+    """libpq's sslmode, after our rules were applied."""
 
     DISABLE = "disable"
     ALLOW = "allow"
@@ -55,7 +55,7 @@ class Tls(StrEnum):
 
 
 _LAX = frozenset({Tls.DISABLE, Tls.ALLOW, Tls.PREFER})
-# What other drivers write for the same.
+# Other drivers' words for the same.
 _TLS_WORDS = {
     **{mode.value: mode for mode in Tls},
     **dict.fromkeys(("true", "1", "no-verify", "verify_none"), Tls.REQUIRE),
@@ -67,9 +67,9 @@ _TLS_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Dsn:
-    """Where the database is and how to speak to it. A `host` that begins with / is the folder of a Unix socket.
+    """Where the database is and how to connect to it. A `host` that begins with / is the folder of a Unix socket.
 
-    `dropped`: the names of parameters that mean nothing to us, such as pgbouncer.
+    `dropped`: the names of parameters that fubd does not use, such as pgbouncer.
     """
 
     host: str
@@ -86,14 +86,14 @@ class Dsn:
 
     @property
     def place(self) -> str:
-        """Say where it is, for people: no user, no password."""
+        """Host, port and database name, for messages: no user, no password."""
         return f"{self.host}:{self.port}/{self.database}"
 
     def connect_arguments(self) -> dict[str, Any]:
-        """Give the arguments of asyncpg.connect and asyncpg.create_pool.
+        """Return the arguments of asyncpg.connect and asyncpg.create_pool.
 
-        Everything that asyncpg would otherwise look up in the environment is said. TLS is a context of ours wherever it is required,
-        because asyncpg's own modes fall back to plaintext without a word.
+        They include everything that asyncpg would otherwise look up in the environment. Where TLS is required they include an SSL context,
+        because asyncpg's own modes fall back to plaintext silently.
         """
         server_settings = {"application_name": self.application_name}
         if self.options is not None:
@@ -114,70 +114,69 @@ class Dsn:
 
 
 def parse(url: str, *, ca_certificates: str | None = None) -> Dsn:
-    """Read a DATABASE_URL. `ca_certificates`: PEM text; turns on verify-full. Raises SettingsError."""
+    """Parse a DATABASE_URL. `ca_certificates` is PEM text and turns on verify-full. Raises SettingsError."""
     text = url.strip()
     scheme = _SCHEME.match(text)
     if scheme is None:
         _refuse("does not begin with postgresql:// or postgres://")
     if _UNUSABLE.search(text):
-        _refuse("holds a line break or another control character")
+        _refuse("contains a line break or another control character")
     user, password, tail = _split(text[scheme.end() :])
     if tail["others"] is not None:
         _refuse("names more than one host")
-    given = _parameters(tail["query"] or "")
-    used = _Parameters(given)
-    host = used.take("host") or unquote(tail["host"]).strip("[]")
+    parameters = _Parameters(_parameters(tail["query"] or ""))
+    host = parameters.take("host") or unquote(tail["host"]).strip("[]")
     if not host:
         _refuse("names no host", "a host, or the folder of a Unix socket as ?host=/run/postgresql")
     if "," in host and not host.startswith("/"):
         _refuse("names more than one host")
-    user = used.take("user") or user
+    user = parameters.take("user") or user
     if not user:
         _refuse("names no user")
-    password = used.take("password") or password
+    password = parameters.take("password") or password
     if password == _PLACEHOLDER:
-        _refuse(f"still holds the placeholder {_PLACEHOLDER}", "the URL with the database's password in its place")
-    database = used.take("dbname") or used.take("database") or unquote(tail["database"] or "") or user
+        _refuse(f"still contains the placeholder {_PLACEHOLDER}", "the URL with the database's password in its place")
+    database = parameters.take("dbname") or parameters.take("database") or unquote(tail["database"] or "") or user
     if "\0" in user + password + database + host:
-        _refuse("holds a zero byte")
-    tls = _tls(host, used.take("sslmode") or used.take("ssl"), ca_certificates)
+        _refuse("contains a zero byte")
+    tls = _tls(host, parameters.take("sslmode") or parameters.take("ssl"), ca_certificates)
     return Dsn(
         host=host,
-        port=_port(used.take("port") or tail["port"]),
+        port=_port(parameters.take("port") or tail["port"]),
         user=user,
         password=password,
         database=database,
         tls=tls,
-        direct_tls=used.take("sslnegotiation") == "direct" and tls not in _LAX,
-        application_name=used.take("application_name") or "fubd",
-        options=_options(used.take("options")),
-        context=_context(tls, used, ca_certificates),
-        dropped=used.left(),
+        direct_tls=parameters.take("sslnegotiation") == "direct" and tls not in _LAX,
+        application_name=parameters.take("application_name") or "fubd",
+        options=_options(parameters.take("options")),
+        context=_context(tls, parameters, ca_certificates),
+        dropped=parameters.unused(),
     )
 
 
 class _Parameters:
-    """The URL's parameters; what nobody takes is dropped."""
+    """The URL's parameters; those that are never taken are dropped."""
 
-    def __init__(self, given: dict[str, str]) -> None:
-        self._given = given
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
         self._taken: set[str] = set()
 
     def take(self, name: str) -> str:
-        """Give a parameter's text, empty when it is not there."""
+        """Return a parameter's text, empty when it is not there."""
         self._taken.add(name)
-        return self._given.get(name, "")
+        return self._values.get(name, "")
 
-    def left(self) -> tuple[str, ...]:
-        """Name those not taken that we know to be no part of a secret."""
-        return tuple(sorted(name for name in self._given if name not in self._taken))
+    def unused(self) -> tuple[str, ...]:
+        """Return the names of the parameters that were not taken."""
+        return tuple(sorted(name for name in self._values if name not in self._taken))
 
 
 def _split(rest: str) -> tuple[str, str, re.Match[str]]:
-    """Part user and password from what follows them. The last @ that a database can follow ends the password."""
+    """Return user, password and the match of the rest. The last @ that a database can follow ends the password."""
     ends = [index for index in range(len(rest) - 1, -1, -1) if rest[index] == "@"]
     read = ((end, _TAIL.fullmatch(rest, end + 1)) for end in (*ends, -1))
-    candidates = [(end, tail) for end, tail in read if tail is not None and _is_believed(tail["query"] or "")]
+    candidates = [(end, tail) for end, tail in read if tail is not None and _is_plausible_query(tail["query"] or "")]
     with_database = [found for found in candidates if found[1]["database"]]
     with_at_in_query = [found for found in candidates if "@" in (found[1]["query"] or "")]
     best = next(iter(with_database or with_at_in_query or candidates), None)
@@ -189,12 +188,12 @@ def _split(rest: str) -> tuple[str, str, re.Match[str]]:
     return _decoded(user), _decoded(password), best[1]
 
 
-def _is_believed(query: str) -> bool:
+def _is_plausible_query(query: str) -> bool:
     return "@" not in query or set(_parameters(query)) <= _KNOWN_KEYS
 
 
 def _decoded(text: str) -> str:
-    """Undo percent-encoding where there is any; a % that begins no valid escape stays as it is."""
+    """Decode percent-encoding; a % that begins no valid escape stays as it is."""
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
@@ -215,7 +214,7 @@ def _port(text: str | None) -> int:
 
 
 def _options(text: str) -> str | None:
-    """Keep the tenant that some poolers read from `options`; drop settings (-c name=value), which poolers refuse and we make ourselves."""
+    """Keep the tenant that some poolers read from `options`; drop settings (-c name=value), which poolers refuse and fubd makes itself."""
     return text if text and not text.startswith("-") else None
 
 
@@ -228,23 +227,23 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _tls(host: str, word: str, ca_certificates: str | None) -> Tls:
-    """Choose the mode: what was asked for on this machine, never less than TLS to another, verified in full with a CA."""
-    if word and word.lower() not in _TLS_WORDS:
-        _refuse("has an sslmode that is not known", ", ".join(mode.value for mode in Tls))
-    asked = _TLS_WORDS[word.lower()] if word else Tls.DISABLE
+def _tls(host: str, sslmode: str, ca_certificates: str | None) -> Tls:
+    """Return the mode: as requested on this machine, at least `require` to another one, `verify-full` with a CA."""
+    if sslmode and sslmode.lower() not in _TLS_WORDS:
+        _refuse("has an unknown sslmode", ", ".join(mode.value for mode in Tls))
+    requested = _TLS_WORDS[sslmode.lower()] if sslmode else Tls.DISABLE
     if host.startswith("/"):
         return Tls.DISABLE
     if ca_certificates is not None:
         return Tls.VERIFY_FULL
-    return Tls.REQUIRE if asked in _LAX and not _is_local(host) else asked
+    return Tls.REQUIRE if requested in _LAX and not _is_local(host) else requested
 
 
-def _context(tls: Tls, used: _Parameters, ca_certificates: str | None) -> ssl.SSLContext | None:
-    root, certificate, key, passphrase = (used.take(name) for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword"))
+def _context(tls: Tls, parameters: _Parameters, ca_certificates: str | None) -> ssl.SSLContext | None:
+    root, certificate, key, passphrase = (parameters.take(name) for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword"))
     if tls in _LAX:
         return None
-    # Not create_default_context: its strict mode (Python 3.13) refuses the CA certificates of well-known providers.
+    # Not create_default_context: its strict mode (Python 3.13) rejects the CA certificates of well-known providers.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["postgresql"])
@@ -258,7 +257,7 @@ def _context(tls: Tls, used: _Parameters, ca_certificates: str | None) -> ssl.SS
     else:
         context.load_default_certs()
     if certificate:
-        # A key that wants a passphrase would otherwise ask for it on the terminal.
+        # Without the callback OpenSSL asks for the passphrase of a key on the terminal.
         _load(lambda: context.load_cert_chain(certificate, keyfile=key or None, password=lambda: passphrase), "sslcert or sslkey")
     return context
 
@@ -267,7 +266,7 @@ def _load(load: Callable[[], None], parameter: str) -> None:
     try:
         load()
     except (OSError, ValueError):
-        _refuse(f"has a file as {parameter} that cannot be read")
+        _refuse(f"names a file in {parameter} that cannot be read")
 
 
 def _refuse(problem: str, accepted: str = _ACCEPTED) -> NoReturn:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fubd.simulator.rng import Rng
-from fubd.store.embedded import temporary
+from fubd.store.embedded import temporary_server
 from tests.poller.economy import PEOPLE, Day, table
 from tests.stack import Stack, running_stack
 from tests.support.waiting import eventually
@@ -138,7 +138,7 @@ async def measured_daemon(database: str, folder: Path, *, people: int, pace: Pac
 
 
 async def _measure(people: int, pace: Pace) -> None:
-    with temporary() as database, tempfile.TemporaryDirectory() as folder:
+    with temporary_server() as database, tempfile.TemporaryDirectory() as folder:
         async with measured_daemon(database, Path(folder), people=people, pace=pace) as daemon:
             await daemon.wait_for_mode("steady")
             days = [await daemon.run("steady", share=1.0)]

@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 
 from fubd.simulator import Behaviour
-from fubd.store.embedded import temporary
+from fubd.store.embedded import temporary_server
 from tests.poller.economy import PEOPLE
 from tests.stack import Stack, running_stack
 from tests.support.process import Process
@@ -141,7 +141,7 @@ def _rss_mib(process: Process) -> float:
 
 async def _measure(people: int, latency_seconds: float) -> None:
     for killed in (False, True):
-        with temporary() as database, tempfile.TemporaryDirectory() as folder:
+        with temporary_server() as database, tempfile.TemporaryDirectory() as folder:
             swept = await sweep(database, Path(folder), people=people, latency_seconds=latency_seconds, killed=killed)
         whole = f"{swept.seconds:.1f} s, {swept.seconds / max(swept.minimum_seconds, 0.1):.3f} of the least that the limit allows"
         memory = f"{swept.rss_mib[0]:.0f} MiB with a fifth read, {swept.rss_mib[1]:.0f} MiB at the end"

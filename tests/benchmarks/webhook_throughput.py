@@ -31,7 +31,7 @@ import aiohttp
 import asyncpg
 
 from fubd.store.dsn import parse
-from fubd.store.embedded import temporary
+from fubd.store.embedded import temporary_server
 from tests.benchmarks.collectors import KEY
 from tests.support.ports import free_port
 from tests.support.programs import needs
@@ -157,7 +157,7 @@ async def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--delay-ms", type=float, default=20.0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, temporary(durable=True) as dsn:
+    with tempfile.TemporaryDirectory() as folder, temporary_server(durable=True) as dsn:
         deliveries = Path(folder) / "deliveries"
         write_deliveries(deliveries, 20_000 * arguments.seconds, random.Random(7))
         results: dict[tuple[str, str, int], Result] = {}

@@ -20,7 +20,7 @@ from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
 from fubd.simulator.query import find_people, parse_filter, parse_paging
 from fubd.simulator.rng import Rng
 from fubd.simulator.scenario import edit_random_person, move_random_person, random_people, random_person
-from fubd.store.embedded import temporary
+from fubd.store.embedded import temporary_server
 from tests.simulator.conftest import NINE
 from tests.simulator.fubd_collector import FubdCollector, fubd_collector
 from tests.simulator.http_client import HttpClient
@@ -307,7 +307,7 @@ async def figures(changes: int, *, seed: int = 17, databases: tuple[str | None, 
 
 async def figures_with_fubd(changes: int) -> dict[str, Score]:
     """Return the same, with fubd's own score, on an embedded Postgres."""
-    with temporary() as server:
+    with temporary_server() as server:
         databases = Databases(server)
         try:
             async with databases.migrated() as one, databases.migrated() as other:

@@ -64,7 +64,7 @@ _REFUSED = [
     ("postgresql://app:hunter2@db.example/prod?port=many", "port"),
     ("postgresql://app:hunter2@db.example:port/prod", "do not follow the last @"),
     ("postgresql://app:hunter2@::1/prod", "do not follow the last @"),
-    ("postgresql://app:hunter2@db.example/prod?sslmode=hunter2", "sslmode that is not known"),
+    ("postgresql://app:hunter2@db.example/prod?sslmode=hunter2", "unknown sslmode"),
     ("postgresql://app:hunter2@db.example/prod?sslmode=verify-ca&sslrootcert=/hunter2.pem", "sslrootcert"),
     ("postgresql://app:hunter2@db.example/prod?sslcert=/hunter2.pem", "sslcert"),
     ("postgresql://app:hunter2%00@db.example/prod", "zero byte"),

