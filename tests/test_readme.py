@@ -96,10 +96,10 @@ def test_the_two_commands_are_one_line_each() -> None:
 
 
 def test_the_readme_begins_with_what_a_newcomer_asks() -> None:
-    """What, for whom, why and the way to the data are within 60 lines; pictures, an example row and a query within 110."""
+    """what, for which users, why and the way to the data are within 60 lines; pictures, an example row and a query within 110."""
     lines = _README.splitlines()
     beginning, first_pages = "\n".join(lines[:60]), "\n".join(lines[:110])
-    assert all(text in beginning for text in ("For whom", "Why not two scripts", "97,000", "fewer\nthan 300", "(#the-data)"))
+    assert all(text in beginning for text in ("Who it is for", "Why not two scripts", "97,000", "fewer\nthan 300", "(#the-data)"))
     assert len(re.findall(r"^!\[", first_pages, re.MULTILINE)) == 2
     assert "| `changed_at` | `" in first_pages
     assert "```sql" in first_pages
