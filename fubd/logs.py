@@ -1,7 +1,7 @@
-"""Logging on stdout: one JSON object a line for machines, or lines for people on a terminal.
+"""Logging on stdout: one JSON object a line for machines, or readable lines on a terminal.
 
-Lines are handed to a thread that writes them, so a reader who does not read stalls nobody: what no longer fits the queue is counted, and
-the count is told when there is room again.
+A thread writes the lines, so a program that reads them slowly never delays the event loop. When the queue is full, lines are dropped and
+counted; the number of dropped lines is logged as soon as lines can be written again.
 """
 
 from __future__ import annotations
@@ -13,129 +13,151 @@ import queue
 import re
 import select
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 
 from typing_extensions import override
 
 _QUEUE_LINES = 10_000
-_LAST_WORDS_SECONDS = 2.0
-_LONGEST_TEXT = 16_000
-_SHORTEST_SECRET = 6
+_STOP_TIMEOUT_SECONDS = 2.0
+_MAX_TEXT_LENGTH = 16_000
+_MIN_SECRET_LENGTH = 6
 _HIDDEN = "***"
 
-_PLACE = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line ([0-9]+)')
+_LOCATION = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line ([0-9]+)')
 _COLOURS = {"debug": "2", "info": "32", "warn": "33", "error": "31;1"}
 
 
 @contextmanager
-def running(log_format: str | None = None, *, secrets: Collection[str] = (), descriptor: int | None = None) -> Iterator[None]:
-    """Log while the block lasts. `log_format`: json, console, or None for what the terminal asks.
+def configure(log_format: str | None = None, *, secrets: Collection[str] = (), descriptor: int | None = None) -> Iterator[None]:
+    """Log until the block ends. `log_format`: json, console, or None: console on a terminal, json otherwise.
 
-    `secrets`: texts that appear in no line, whatever a foreign error says; those shorter than 6 characters are not looked for.
-    `descriptor`: the file descriptor written to, stdout's unless given.
+    `secrets` are hidden in every line, whatever another library's error says; those shorter than 6 characters are not searched for.
+    `descriptor`: the file descriptor to write to, stdout's by default.
     """
     output = sys.stdout.fileno() if descriptor is None else descriptor
-    terminal = os.isatty(output)
-    if log_format == "console" or (log_format is None and terminal):
-        shape = _console(coloured=terminal and not os.environ.get("NO_COLOR"))
+    is_terminal = os.isatty(output)
+    lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_LINES)
+    handler = _DroppingQueueHandler(lines)
+    if log_format == "console" or (log_format is None and is_terminal):
+        handler.setFormatter(_ConsoleFormatter(secrets, coloured=is_terminal and not os.environ.get("NO_COLOR")))
     else:
-        shape = _json
-    writer = _Writer(output, shape)
-    handler = _Handler(writer, frozenset(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
+        handler.setFormatter(_JsonFormatter(secrets))
+    listener = _Listener(lines, _DescriptorHandler(output, handler))
     root, ours = logging.getLogger(), logging.getLogger("fubd")
     before = (root.handlers[:], root.level, ours.level)
-    # Other libraries speak up only when something is wrong.
+    # Of other libraries only warnings and errors are of interest.
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
-    writer.start()
+    listener.start()
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
         root.handlers[:], root.level, ours.level = before
-        writer.stop()
+        listener.stop()
 
 
-class _Line(dict[str, str]):
-    """The parts of one line: time, level, logger, message, and exception where there is one."""
+class _Formatter(logging.Formatter):
+    """Hides secrets and limits the length of texts."""
 
-
-class _Handler(logging.Handler):
-    def __init__(self, writer: _Writer, secrets: frozenset[str]) -> None:
+    def __init__(self, secrets: Collection[str]) -> None:
         super().__init__()
-        self._writer = writer
-        self._secrets = secrets
+        self._secrets = frozenset(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
 
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = _Line(time=_time(record.created), level=_level(record.levelno), logger=record.name)
-            line["message"] = self._safe(record.getMessage())
-            if record.exc_info and record.exc_info[1] is not None:
-                line["exception"] = self._safe(_told(record.exc_info[1]))
-            self._writer.write(line)
-        except (TypeError, ValueError, KeyError):
-            # The message and its arguments do not fit: told on stderr, as logging does.
-            self.handleError(record)
+    def message(self, record: logging.LogRecord) -> str:
+        return self._redact(record.getMessage())
 
-    def _safe(self, text: str) -> str:
+    def traceback(self, record: logging.LogRecord) -> str | None:
+        return self._redact(self.formatException(record.exc_info)) if record.exc_info and record.exc_info[1] is not None else None
+
+    def _redact(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
-        return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+        return text if len(text) <= _MAX_TEXT_LENGTH else text[:_MAX_TEXT_LENGTH] + "…"
 
 
-class _Writer(threading.Thread):
-    """Writes lines one after another, to the descriptor itself: a thread stuck in sys.stdout would break the interpreter's end."""
+class _JsonFormatter(_Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": time, "level": _level(record), "logger": record.name, "message": self.message(record)}
+        if (traceback := self.traceback(record)) is not None:
+            line["exception"] = traceback
+        return json.dumps(line, ensure_ascii=False)
 
-    def __init__(self, descriptor: int, shape: Callable[[_Line], str]) -> None:
-        super().__init__(name="fubd-log", daemon=True)
-        self._descriptor = descriptor
-        self._shape = shape
-        self._queue: queue.Queue[_Line | None] = queue.Queue(_QUEUE_LINES)
+
+class _ConsoleFormatter(_Formatter):
+    def __init__(self, secrets: Collection[str], *, coloured: bool) -> None:
+        super().__init__(secrets)
+        self._coloured = coloured
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        name = _level(record)
+        level = f"\x1b[{_COLOURS[name]}m{name.ljust(5)}\x1b[0m" if self._coloured else name.ljust(5)
+        text = self.message(record)
+        if (traceback := self.traceback(record)) is not None:
+            text += f" ({_shorten(traceback)})"
+        # Text of a stranger must not control the terminal of the reader.
+        printable = "".join(character if character.isprintable() else " " for character in text)
+        return f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {level} {printable}"
+
+
+class _DroppingQueueHandler(QueueHandler):
+    """Formats each record in its own thread and queues the line, or counts it when the queue is full."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None]) -> None:
+        super().__init__(lines)
         self._dropped = 0
 
-    def write(self, line: _Line) -> None:
-        """Take a line, or count it when there is no room; the handler's lock lets in one at a time."""
+    @override
+    def enqueue(self, record: logging.LogRecord) -> None:
+        # The handler's lock is held here.
         try:
-            self._queue.put_nowait(line)
+            self.queue.put_nowait(record)
         except queue.Full:
             self._dropped += 1
 
-    def stop(self) -> None:
-        """Write what there is, as long as somebody reads it."""
+    def take_dropped(self) -> str | None:
+        """Return the line that reports the lines dropped since the last call; None when there are none."""
+        self.acquire()
         try:
-            self._queue.put(None, timeout=_LAST_WORDS_SECONDS)
-        except queue.Full:
-            return
-        self.join(_LAST_WORDS_SECONDS)
+            dropped, self._dropped = self._dropped, 0
+        finally:
+            self.release()
+        if not dropped:
+            return None
+        record = {"name": __name__, "levelno": logging.WARNING, "msg": f"{dropped} log lines were dropped"}
+        return self.format(logging.makeLogRecord(record))
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes lines to the descriptor itself: a thread that is blocked in sys.stdout would block the exit of the interpreter."""
+
+    def __init__(self, descriptor: int, source: _DroppingQueueHandler) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._source = source
+        self._reader_gone = False
 
     @override
-    def run(self) -> None:
-        told = 0
-        try:
-            while (line := self._queue.get()) is not None:
-                self._put(line)
-                told = self._tell_dropped(told)
-            self._tell_dropped(told)
-        except OSError:
-            # Nobody reads any more. What is still logged fills the queue and is dropped.
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._reader_gone:
             return
+        try:
+            self._write(record.getMessage())
+            if (report := self._source.take_dropped()) is not None:
+                self._write(report)
+        except OSError:
+            self._reader_gone = True
 
-    def _tell_dropped(self, told: int) -> int:
-        dropped = self._dropped
-        if dropped > told:
-            now = _time(datetime.now(UTC).timestamp())
-            self._put(_Line(time=now, level="warn", logger="fubd.logs", message=f"{dropped - told} log lines were dropped"))
-        return dropped
-
-    def _put(self, line: _Line) -> None:
-        rest = memoryview((self._shape(line) + "\n").encode(errors="backslashreplace"))
+    def _write(self, line: str) -> None:
+        rest = memoryview((line + "\n").encode(errors="backslashreplace"))
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -143,40 +165,31 @@ class _Writer(threading.Thread):
                 select.select([], [self._descriptor], [])
 
 
-def _json(line: _Line) -> str:
-    return json.dumps(line, ensure_ascii=False)
+class _Listener(QueueListener):
+    """Stops within a bounded time, even when no program reads the lines."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None], handler: logging.Handler) -> None:
+        super().__init__(lines, handler)
+        self._lines = lines
+
+    @override
+    def stop(self) -> None:
+        with suppress(queue.Full):
+            # None ends the thread of a QueueListener.
+            self._lines.put(None, timeout=_STOP_TIMEOUT_SECONDS)
+            if self._thread is not None:
+                self._thread.join(_STOP_TIMEOUT_SECONDS)
 
 
-def _console(*, coloured: bool) -> Callable[[_Line], str]:
-    def shape(line: _Line) -> str:
-        level = line["level"].ljust(5)
-        if coloured:
-            level = f"\x1b[{_COLOURS[line['level']]}m{level}\x1b[0m"
-        told = f" ({_in_short(line['exception'])})" if "exception" in line else ""
-        # What a stranger wrote must not move the cursor of whoever watches.
-        text = "".join(character if character.isprintable() else " " for character in line["message"] + told)
-        return f"{line['time'][11:19]} {level} {text}"
-
-    return shape
-
-
-def _in_short(trace: str) -> str:
-    """Give the last line of a traceback, and the last place it names."""
-    places = _PLACE.findall(trace)
-    return trace.splitlines()[-1] + (f", {places[-1][0]}:{places[-1][1]}" if places else "")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _level(number: int) -> str:
-    if number >= logging.ERROR:
+def _level(record: logging.LogRecord) -> str:
+    if record.levelno >= logging.ERROR:
         return "error"
-    if number >= logging.WARNING:
+    if record.levelno >= logging.WARNING:
         return "warn"
-    return "info" if number >= logging.INFO else "debug"
+    return "info" if record.levelno >= logging.INFO else "debug"
 
 
-def _told(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error)).rstrip()
+def _shorten(traceback: str) -> str:
+    """Return the last line of a traceback, and the last location that it names."""
+    locations = _LOCATION.findall(traceback)
+    return traceback.splitlines()[-1] + (f", {locations[-1][0]}:{locations[-1][1]}" if locations else "")

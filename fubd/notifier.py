@@ -1,13 +1,13 @@
-"""Alerts out: tells FUBD_ALERT_URL of changes of mode and of people who enter a watched stage.
+"""Sends alerts to FUBD_ALERT_URL: changes of mode, and people who enter a watched stage.
 
-What is to be told stands in the outbox from the very transaction that recorded it, and stays there until the receiver answers 2xx. So an
-alert goes out at least once, whatever ends or fails in between; a receiver that minds tells repetitions by `id`. What is of one person goes
-out in order, for the next is not taken up before the one before is through. The webhook door knows nothing of all this.
+An alert enters the outbox in the transaction that records its cause, and stays there until the receiver answers 2xx. So it is sent at least
+once, whatever ends or fails; a receiver that must not act twice compares the `id`. The alerts of one person are sent in order: the next is
+claimed only after the one before it was sent. The webhook route does not depend on any of this.
 
-While the receiver is down one alert at a time tries its luck, ever more seldom, until it answers again or the alert is days old. One that
-it does not want (4xx) is tried again by itself, and holds up nobody but its own person.
+While the receiver is down, one alert at a time is tried, at growing intervals, until the receiver answers or the alert is days old. One
+that the receiver rejects (4xx) is retried on its own and delays only the alerts of the same person.
 
-Redirects are not followed: names would travel to wherever an answer says.
+Redirects are not followed: an answer must not decide where names are sent.
 """
 
 from __future__ import annotations
@@ -15,235 +15,214 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import aiohttp
 
+from fubd.backoff import backoff_seconds, parse_retry_after
 from fubd.core.text import format_duration
 from fubd.errors import Unavailable
+from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
-from fubd.ports import Clock
-
-if TYPE_CHECKING:
-    from fubd.store.outbox import Alert
+from fubd.ports import Alert, Clock, Outbox
 
 _log = logging.getLogger("fubd.notifier")
 
-# A look finds nothing almost always and costs one probe of an index; an alert is to be out within two seconds.
-_LOOK_SECONDS = 1.0
-_AT_ONCE = 40
-_SIDE_BY_SIDE = 8
-_ANSWER_SECONDS = 5.0
-# The slowest batch takes 40 / 8 x 5 s. What is begun later than that belongs to whoever claims it next.
+# A claim nearly always finds nothing and costs one index probe; an alert has to be sent within two seconds.
+_CLAIM_INTERVAL_SECONDS = 1.0
+_MAX_CLAIMED = 40
+_CONCURRENT_POSTS = 8
+_POST_TIMEOUT_SECONDS = 5.0
+# The slowest batch takes 40 / 8 x 5 s. An alert not started by then is left to the instance that claims it next.
 _CLAIM_SECONDS = 60.0
-_BEGIN_WITHIN_SECONDS = 45.0
+_START_WITHIN_SECONDS = 45.0
 _DATABASE_RETRY_SECONDS = 3.0
+_FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
-_LONGEST_REFUSED_SECONDS = 600.0
-_MOST_DOUBLINGS = 10
-_LONGEST_WISH_SECONDS = 600.0
-_GIVEN_UP_AFTER_DAYS = 3.0
-_LONGEST_NAME = 80
-_TAME = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)", "\uff20": "(at)", "[": "(", "]": ")", "`": "'"})
-# What chats turn into links by themselves: what follows a scheme, and a dot between letters.
-_SCHEME, _RATIO = re.compile(r":(?=//)"), "\u2236"
-_DOT_OF_AN_ADDRESS, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
+_LONGEST_REJECTED_BACKOFF_SECONDS = 600.0
+_GIVE_UP_AFTER_DAYS = 3.0
+_MAX_NAME_LENGTH = 80
+_HARMLESS_LOOKALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)", "\uff20": "(at)", "[": "(", "]": ")", "`": "'"})
+# Chat tools turn these into links by themselves: what follows a scheme, and words joined by a dot.
+_SCHEME_COLON, _RATIO_SIGN = re.compile(r":(?=//)"), "\u2236"
+_DOMAIN_DOT, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
 
-# Of the 4xx these say that it is busy, not that it does not want this one.
-_BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+# These 4xx statuses mean that the receiver is busy, not that it rejects the alert.
+_BUSY_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
-class Outbox(Protocol):
-    """Where alerts wait (`fubd.store.outbox`). Every method raises Unavailable."""
+class _PostFailed(Exception):
+    """The receiver did not accept an alert. `rejected`: it will not accept this one; otherwise it is down or busy."""
 
-    async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
-        """Take alerts to be sent now, the oldest of each person."""
-
-    async def settle(self, sent: Sequence[int], later: Mapping[int, float]) -> None:
-        """Remove what was taken, and put off the others by so many seconds."""
-
-    async def give_up(self, *, older_than_days: float) -> int:
-        """Remove what nobody has taken for so long; gives how many those were."""
-
-
-class _Failed(Exception):
-    """The receiver did not take it. `refused`: it does not want this one; else it is down, and asks us to wait `wish_seconds`."""
-
-    def __init__(self, what: str, *, refused: bool = False, wish_seconds: float = 0.0) -> None:
+    def __init__(self, what: str, *, rejected: bool = False, retry_after_seconds: float = 0.0) -> None:
         super().__init__(what)
-        self.refused = refused
-        self.wish_seconds = wish_seconds
+        self.rejected = rejected
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What became of one batch. `sent`: ids that were taken; `later`: ids that were not, with the seconds until their next try.
+class _BatchResult:
+    """The result of one batch. `sent`: ids that were accepted; `postponed`: the others, with the seconds until their next try.
 
-    `failures`: how many were not taken, `down` whether one of them met a receiver that is down; `wish_seconds`: its longest wish.
+    `is_down`: the receiver was down or busy for at least one; `retry_after_seconds`: the longest delay that it asked for.
     """
 
     sent: list[int] = field(default_factory=list)
-    later: dict[int, float] = field(default_factory=dict)
+    postponed: dict[int, float] = field(default_factory=dict)
     failures: int = 0
-    down: bool = False
-    wish_seconds: float = 0.0
+    is_down: bool = False
+    retry_after_seconds: float = 0.0
 
 
 class Notifier:
-    """Sends what the outbox holds. `url`: FUBD_ALERT_URL. Any number of instances may run on one database."""
+    """Sends the alerts of the outbox to `url`. Any number of instances may run on one database."""
 
     def __init__(self, outbox: Outbox, clock: Clock, metrics: Metrics, *, url: str) -> None:
         self._outbox = outbox
         self._clock = clock
         self._metrics = metrics
         self._url = url
-        self._unsettled: _Outcome | None = None
-        self._failures = 0
-        self._said: str | None = None
+        self._unsettled: _BatchResult | None = None
+        self._failed_batches = 0
+        self._failure_log = LogOnce(_log)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until `stop`. Outages of either side are waited out."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        """Send until `stop`. Outages of the receiver and of the database are waited out."""
+        timeout = aiohttp.ClientTimeout(total=_POST_TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "fubd"}) as session:
             while not stop.is_set():
                 try:
-                    wait = await self._turn(session, stop)
+                    wait = await self._send_batch(session, stop)
                 except Unavailable:
-                    # The database tells of itself elsewhere. What was sent meanwhile is settled when it is back.
+                    # Other parts log the outage. What was sent is settled when the database is back.
                     wait = _DATABASE_RETRY_SECONDS
                 await self._clock.pause(wait, stop)
 
-    async def _turn(self, session: aiohttp.ClientSession, stop: asyncio.Event) -> float:
-        """Send what is due; give the seconds until the next look. Raises Unavailable."""
+    async def _send_batch(self, session: aiohttp.ClientSession, stop: asyncio.Event) -> float:
+        """Send the alerts that are due. Return the seconds until the next batch. Raises Unavailable."""
         await self._settle()
-        alerts = await self._outbox.claim(1 if self._failures else _AT_ONCE, for_seconds=_CLAIM_SECONDS)
+        alerts = await self._outbox.claim(1 if self._failed_batches else _MAX_CLAIMED, for_seconds=_CLAIM_SECONDS)
         if not alerts:
-            return _LOOK_SECONDS
-        outcome = self._unsettled = _Outcome()
-        began = self._clock.monotonic()
-        lanes = asyncio.Semaphore(_SIDE_BY_SIDE)
+            return _CLAIM_INTERVAL_SECONDS
+        result = self._unsettled = _BatchResult()
+        started = self._clock.monotonic()
+        slots = asyncio.Semaphore(_CONCURRENT_POSTS)
 
         async def send(alert: Alert) -> None:
-            async with lanes:
-                if stop.is_set() or self._clock.monotonic() - began > _BEGIN_WITHIN_SECONDS:
-                    outcome.later[alert.id] = 0.0
+            async with slots:
+                if stop.is_set() or self._clock.monotonic() - started > _START_WITHIN_SECONDS:
+                    result.postponed[alert.id] = 0.0
                 else:
-                    await self._send(session, alert, outcome)
+                    await self._send(session, alert, result)
 
         await asyncio.gather(*(send(alert) for alert in alerts))
-        wait = self._after(outcome)
+        wait = self._wait_after(result)
         await self._settle()
-        if outcome.failures:
+        if result.failures:
             await self._give_up()
         return wait
 
-    async def _send(self, session: aiohttp.ClientSession, alert: Alert, outcome: _Outcome) -> None:
+    async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _BatchResult) -> None:
         try:
             await self._post(session, alert)
-        except _Failed as error:
+        except _PostFailed as error:
             self._metrics.alerts.labels("failed").inc()
-            longest = _LONGEST_REFUSED_SECONDS if error.refused else _LONGEST_BACKOFF_SECONDS
-            outcome.later[alert.id] = max(_backoff_seconds(alert.attempts, longest), error.wish_seconds)
-            outcome.failures += 1
-            outcome.down |= not error.refused
-            outcome.wish_seconds = max(outcome.wish_seconds, error.wish_seconds)
-            if str(error) != self._said:
-                self._said = str(error)
-                _log.warning("The receiver of alerts (FUBD_ALERT_URL) does not take them: %s. They are kept and tried again.", error)
+            longest = _LONGEST_REJECTED_BACKOFF_SECONDS if error.rejected else _LONGEST_BACKOFF_SECONDS
+            result.postponed[alert.id] = max(_backoff_seconds(alert.attempts, longest), error.retry_after_seconds)
+            result.failures += 1
+            result.is_down |= not error.rejected
+            result.retry_after_seconds = max(result.retry_after_seconds, error.retry_after_seconds)
+            self._failure_log.warning(
+                "The receiver of alerts (FUBD_ALERT_URL) does not take them: %s. They are kept and tried again.", error
+            )
         else:
             self._metrics.alerts.labels("sent").inc()
-            outcome.sent.append(alert.id)
+            result.sent.append(alert.id)
 
     async def _post(self, session: aiohttp.ClientSession, alert: Alert) -> None:
         try:
-            async with session.post(self._url, json=document(alert), allow_redirects=False) as answer:
-                if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-                    refused = answer.status < HTTPStatus.INTERNAL_SERVER_ERROR and answer.status not in _BUSY
-                    raise _Failed(f"it answers {answer.status}", refused=refused, wish_seconds=_wish_seconds(answer.headers))
+            async with session.post(self._url, json=alert_document(alert), allow_redirects=False) as response:
+                if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+                    rejected = response.status < HTTPStatus.INTERNAL_SERVER_ERROR and response.status not in _BUSY_STATUSES
+                    retry_after_seconds = parse_retry_after(response.headers) or 0.0
+                    raise _PostFailed(f"it answers {response.status}", rejected=rejected, retry_after_seconds=retry_after_seconds)
         except TimeoutError:
-            raise _Failed("no answer in time") from None
+            raise _PostFailed(f"no answer within {_POST_TIMEOUT_SECONDS:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Their texts may hold the address, and the address is a secret of chat tools.
-            raise _Failed(f"no connection ({type(error).__name__})") from None
+            # The error's text may contain the URL, which is a secret with chat tools.
+            raise _PostFailed(f"no connection ({type(error).__name__})") from None
 
-    def _after(self, outcome: _Outcome) -> float:
-        """Give the seconds until the next turn: at once while it goes well, ever longer while the receiver is down."""
-        if outcome.sent:
-            if self._failures:
-                _log.info("The receiver of alerts takes them again.")
-            self._failures, self._said = 0, None
+    def _wait_after(self, result: _BatchResult) -> float:
+        """Return the seconds until the next batch: none while alerts are accepted, a growing delay while the receiver is down."""
+        if result.sent:
+            self._failure_log.resolved("The receiver of alerts takes them again.")
+            self._failed_batches = 0
             return 0.0
-        if not outcome.down:
-            return _LOOK_SECONDS
-        self._failures += 1
-        return max(_backoff_seconds(self._failures, _LONGEST_BACKOFF_SECONDS), outcome.wish_seconds)
+        if not result.is_down:
+            return _CLAIM_INTERVAL_SECONDS
+        self._failed_batches += 1
+        return max(_backoff_seconds(self._failed_batches, _LONGEST_BACKOFF_SECONDS), result.retry_after_seconds)
 
     async def _settle(self) -> None:
-        """Keep what became of the last batch. Raises Unavailable; then it is done by the next turn."""
+        """Save the result of the last batch. Raises Unavailable; the next batch then tries again."""
         if self._unsettled is not None:
-            await self._outbox.settle(self._unsettled.sent, self._unsettled.later)
+            await self._outbox.settle(self._unsettled.sent, self._unsettled.postponed)
             self._unsettled = None
 
     async def _give_up(self) -> None:
-        given_up = await self._outbox.give_up(older_than_days=_GIVEN_UP_AFTER_DAYS)
-        if given_up:
-            self._metrics.alerts.labels("given_up").inc(given_up)
-            _log.warning("Gave up %d alerts: nobody has taken them for %g days.", given_up, _GIVEN_UP_AFTER_DAYS)
+        removed = await self._outbox.give_up(older_than_days=_GIVE_UP_AFTER_DAYS)
+        if removed:
+            self._metrics.alerts.labels("given_up").inc(removed)
+            _log.warning("Removed %d alerts: the receiver did not take them for %g days.", removed, _GIVE_UP_AFTER_DAYS)
 
 
-def document(alert: Alert) -> dict[str, object]:
-    """Give what is posted: `text` for people, the rest for programs. A repetition bears the same `id`."""
-    told = alert.content
-    if told["kind"] == "mode":
-        severity = "critical" if told["mode"] == "failover" else "info"
-        return {"text": _text_of_mode(told), "id": alert.id, "severity": severity, **told}
+def alert_document(alert: Alert) -> dict[str, object]:
+    """Return the JSON that is posted: `text` for people, the rest for programs. A repeated alert has the same `id`."""
+    content = alert.content
+    if content["kind"] == "mode":
+        severity = "critical" if content["mode"] == "failover" else "info"
+        return {"text": _mode_text(content), "id": alert.id, "severity": severity, **content}
     names = {"first_name": alert.first_name, "last_name": alert.last_name}
-    return {"text": _text_of_stage(told, alert), "id": alert.id, "severity": "info", **told, **names}
+    return {"text": _stage_text(content, alert), "id": alert.id, "severity": "info", **content, **names}
 
 
-def _text_of_mode(told: Mapping[str, Any]) -> str:
-    before = f" (was {told['before']})" if told["before"] else ""
-    reason = str(told["reason"])
-    pace = f" Polling every {format_duration(told['poll_interval_seconds'])}." if told["poll_interval_seconds"] else ""
-    return f"fubd: {told['mode']}{before}. {reason[:1].upper()}{reason[1:]}.{pace}"
+def _mode_text(content: Mapping[str, Any]) -> str:
+    before = f" (was {content['before']})" if content["before"] else ""
+    reason = str(content["reason"])
+    pace = f" Polling every {format_duration(content['poll_interval_seconds'])}." if content["poll_interval_seconds"] else ""
+    return f"fubd: {content['mode']}{before}. {reason[:1].upper()}{reason[1:]}.{pace}"
 
 
-def _text_of_stage(told: Mapping[str, Any], alert: Alert) -> str:
-    name = _plain(" ".join(part for part in (alert.first_name, alert.last_name) if part))
-    who = f"{name} ({told['person_id']})" if name else f"Person {told['person_id']}"
-    origin = f", from {_plain(told['stage_from'])}" if told["stage_from"] else ""
-    return f"{who} entered {_plain(told['stage_to'])}{origin}, {_when(told)} (seen by {told['source']})."
+def _stage_text(content: Mapping[str, Any], alert: Alert) -> str:
+    name = _sanitize(" ".join(part for part in (alert.first_name, alert.last_name) if part))
+    who = f"{name} ({content['person_id']})" if name else f"Person {content['person_id']}"
+    origin = f", from {_sanitize(content['stage_from'])}" if content["stage_from"] else ""
+    return f"{who} entered {_sanitize(content['stage_to'])}{origin}, {_when(content)} (seen by {content['source']})."
 
 
-def _when(told: Mapping[str, Any]) -> str:
-    at = datetime.fromisoformat(told["changed_at"]).astimezone(UTC)
-    if told["changed_after"] is None:
+def _when(content: Mapping[str, Any]) -> str:
+    at = datetime.fromisoformat(content["changed_at"]).astimezone(UTC)
+    if content["changed_after"] is None:
         return f"on {at:%Y-%m-%d} at {at:%H:%M:%S} UTC"
-    after = datetime.fromisoformat(told["changed_after"]).astimezone(UTC)
+    after = datetime.fromisoformat(content["changed_after"]).astimezone(UTC)
     return f"between {after:%Y-%m-%d %H:%M:%S} and {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _plain(text: str) -> str:
-    """Give a name as a chat shows it and does nothing else with it: no mention of everybody, no link, nothing invisible.
+def _sanitize(text: str) -> str:
+    """Return a name that a chat tool shows and does nothing else with: no mention, no link, no invisible character.
 
-    A lead types their own name, and a chat may read `<!channel>` or `@all` as an order, and `[you won](example.org)` or a bare address as a
-    link that seems to come from us. Each sign of those is replaced by one that looks alike.
+    Leads type their own names. A chat tool may take `<!channel>` or `@all` for a command, and `[you won](example.org)` or a bare address
+    for a link that seems to come from us. Each such character is replaced by one that looks like it.
     """
     printable = "".join(character if character.isprintable() else " " for character in text)
-    tame = _SCHEME.sub(_RATIO, _DOT_OF_AN_ADDRESS.sub(_ONE_DOT_LEADER, printable.translate(_TAME)))
-    short = " ".join(tame.split())
-    return short if len(short) <= _LONGEST_NAME else short[:_LONGEST_NAME] + "\u2026"
+    harmless = _SCHEME_COLON.sub(_RATIO_SIGN, _DOMAIN_DOT.sub(_ONE_DOT_LEADER, printable.translate(_HARMLESS_LOOKALIKES)))
+    short = " ".join(harmless.split())
+    return short if len(short) <= _MAX_NAME_LENGTH else short[:_MAX_NAME_LENGTH] + "\u2026"
 
 
 def _backoff_seconds(attempts: int, longest_seconds: float) -> float:
-    return min(longest_seconds, 2.0 ** min(attempts - 1, _MOST_DOUBLINGS))
-
-
-def _wish_seconds(headers: Mapping[str, str]) -> float:
-    """Read Retry-After in seconds, 0 when absent or odd."""
-    text = headers.get("Retry-After", "")
-    return min(float(text), _LONGEST_WISH_SECONDS) if text.isascii() and text.isdigit() else 0.0
+    return backoff_seconds(attempts, first_seconds=_FIRST_BACKOFF_SECONDS, longest_seconds=longest_seconds)

@@ -430,3 +430,33 @@ class StateStore(Protocol):
 
     async def release_lease(self, holder: str) -> None:
         """Give the lease back, so that another instance takes over at once."""
+
+
+# --- Alerts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert. `content`: what happened, as JSON values; `attempts`: how often it was tried, this time included.
+
+    The names are those of the person as last read; None for a change of mode, and for a person not read yet.
+    """
+
+    id: int
+    content: Mapping[str, Any]
+    attempts: int
+    first_name: str | None
+    last_name: str | None
+
+
+class Outbox(Protocol):
+    """Alerts that wait to be sent. Every method raises Unavailable."""
+
+    async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
+        """Claim alerts that are due, the oldest of each person. No other instance gets them within `for_seconds`."""
+
+    async def settle(self, sent: Sequence[int], postponed: Mapping[int, float]) -> None:
+        """Remove the sent alerts and postpone the others, each by its seconds; both by id."""
+
+    async def give_up(self, *, older_than_days: float) -> int:
+        """Remove alerts that could not be sent for so long. Return their number."""

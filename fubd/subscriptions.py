@@ -1,11 +1,11 @@
-"""Keeps our webhook subscriptions alive: looks at them, creates, corrects and re-activates, and says what the owner must do.
+"""Keeps our webhook subscriptions alive: checks, creates, corrects and re-activates them, and reports what only the owner can fix.
 
-Ours are those that our system registered (FUB shows no others) for one of our events under one of our two webhook routes, on whatever
-host: an older deployment may have left them. A subscription of any other kind is another program's, and is never touched.
+A subscription is ours when our system registered it (FUB lists no others) for one of our events and one of our two webhook routes, on any
+host: an earlier deployment may have left it. Every other subscription belongs to another program and is never changed.
 
-Where two are ours for one event, the best is kept in force and the other is left as it is, for it may serve a second deployment on purpose.
-The event counts as active, and the owner is told, when the other is active too: at our address it brings every delivery twice (recorded
-once), elsewhere it is nobody's and counts failures until FUB disables it. Nothing is ever removed.
+When two subscriptions of one event are ours, the better one is kept correct and the other is left alone: it may serve a second deployment.
+If the other is active too, the owner is advised: at our address it delivers everything twice (recorded once); at another address, which may
+no longer exist, its failures count until FUB disables it. Nothing is ever removed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from fubd.core.subscriptions import Subscription, SubscriptionReport, SubscriptionsReport, SubscriptionStatus
@@ -24,9 +25,9 @@ from fubd.ports import FubApi, Lease
 
 _log = logging.getLogger("fubd.subscriptions")
 
+# FUB allows a system so many webhooks for one event (https://docs.followupboss.com/reference/webhooks-guide).
 _SLOTS = 2
-_NOT_ALLOWED = 403
-_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _ADVICE = {
     SubscriptionStatus.MISSING: "set PUBLIC_URL and FUBD_MANAGE_WEBHOOKS=true, or create it",
@@ -35,23 +36,23 @@ _ADVICE = {
     SubscriptionStatus.SLOTS_TAKEN: "others hold both places of this system for it: remove one of them, or register another system",
     SubscriptionStatus.NOT_OWNER: "only the account owner's key may see webhooks: use the owner's FUB_API_KEY",
     SubscriptionStatus.UNMANAGED: "set PUBLIC_URL to the address at which Follow Up Boss reaches this daemon",
-    SubscriptionStatus.UNKNOWN: "Follow Up Boss could not be asked; it is asked again",
+    SubscriptionStatus.UNKNOWN: "Follow Up Boss did not answer; fubd asks again",
 }
 
-_SAID = {
-    SubscriptionStatus.ACTIVE: "in force, and not alone",
+_DESCRIPTIONS = {
+    SubscriptionStatus.ACTIVE: "active, but not the only one",
     SubscriptionStatus.MISSING: "missing",
     SubscriptionStatus.DISABLED: "disabled",
-    SubscriptionStatus.ELSEWHERE: "leading to another address",
+    SubscriptionStatus.ELSEWHERE: "pointing to another address",
     SubscriptionStatus.SLOTS_TAKEN: "missing",
-    SubscriptionStatus.NOT_OWNER: "not to be seen",
-    SubscriptionStatus.UNMANAGED: "not looked after",
-    SubscriptionStatus.UNKNOWN: "not known",
+    SubscriptionStatus.NOT_OWNER: "not visible to this API key",
+    SubscriptionStatus.UNMANAGED: "not managed",
+    SubscriptionStatus.UNKNOWN: "in an unknown state",
 }
 
 
 class SubscriptionManager:
-    """Looks after the subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change ours.
+    """Maintains our subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change them.
 
     The lease is checked before each change: while this process was suspended, another instance may have made the change.
     """
@@ -59,129 +60,129 @@ class SubscriptionManager:
     def __init__(self, api: FubApi, metrics: Metrics, *, public_url: str | None, manage: bool, lease: Lease) -> None:
         self._api = api
         self._metrics = metrics
-        self._public = None if public_url is None else _address(public_url.rstrip("/"))
-        self._callback = None if public_url is None else public_url.rstrip("/") + WEBHOOK_ROUTE
+        self._public_address = None if public_url is None else _parse_address(public_url.rstrip("/"))
+        self._callback_url = None if public_url is None else public_url.rstrip("/") + WEBHOOK_ROUTE
         self._manage = manage
         self._lease = lease
         self._reports: dict[str, SubscriptionReport] = {}
 
     def statuses(self) -> dict[str, str]:
-        """Give the status of each event as of the last check, as `/health` shows it; unknown before the first."""
+        """Return the status of each event from the last check, as `/health` shows it; unknown before the first."""
         unknown = dict.fromkeys(SUBSCRIBED_EVENTS, SubscriptionStatus.UNKNOWN.value)
         return unknown | {event: report.now.value for event, report in self._reports.items()}
 
     def advice(self) -> dict[str, str]:
-        """Give what the owner can do, as of the last check, for each event where there is something to do."""
+        """Return what the owner can do, by event, from the last check; events that need nothing are left out."""
         return {event: report.advice for event, report in self._reports.items() if report.advice is not None}
 
     async def check(self) -> SubscriptionsReport:
-        """Look, put right what may be put right, and tell how it was and how it is."""
-        reports = await self._look()
-        self._say(reports)
+        """List our subscriptions, repair what may be repaired, and report the status before and after."""
+        reports = await self._check_and_repair()
+        self._log_changes(reports)
         return SubscriptionsReport(reports)
 
-    async def _look(self) -> tuple[SubscriptionReport, ...]:
+    async def _check_and_repair(self) -> tuple[SubscriptionReport, ...]:
         try:
             registered = await self._api.subscriptions()
         except FubRefused as error:
-            return _everywhere(SubscriptionStatus.NOT_OWNER if error.status == _NOT_ALLOWED else SubscriptionStatus.UNKNOWN)
+            return _same_for_all(SubscriptionStatus.NOT_OWNER if error.status == HTTPStatus.FORBIDDEN else SubscriptionStatus.UNKNOWN)
         except (Unavailable, Malformed):
-            return _everywhere(SubscriptionStatus.UNKNOWN)
-        found = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
-        return tuple([await self._put_right(one) for one in found])
+            return _same_for_all(SubscriptionStatus.UNKNOWN)
+        findings = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
+        return tuple([await self._repair(finding) for finding in findings])
 
-    def _find(self, event: str, registered: list[Subscription]) -> _Found:
+    def _find(self, event: str, registered: list[Subscription]) -> _Finding:
         of_event = [subscription for subscription in registered if subscription.event == event]
-        ours = [one for one in of_event if self._is_ours(one)]
-        best = min(ours, key=lambda one: (not self._is_right(one), not _is_active(one), one.id), default=None)
-        in_force = best is not None and _is_active(best) and (self._public is None or self._is_right(best))
-        self._metrics.webhook_subscription_active.labels(event).set(1 if in_force else 0)
-        beside = tuple(one for one in ours if one is not best and _is_active(one))
-        return _Found(event, best, beside, self._status(best, others=len(of_event) - len(ours)))
+        ours = [subscription for subscription in of_event if self._is_ours(subscription)]
+        best = min(ours, key=lambda each: (not self._is_correct(each), not _is_active(each), each.id), default=None)
+        delivers = best is not None and _is_active(best) and (self._public_address is None or self._is_correct(best))
+        self._metrics.webhook_subscription_active.labels(event).set(1 if delivers else 0)
+        duplicates = tuple(each for each in ours if each is not best and _is_active(each))
+        return _Finding(event, best, duplicates, self._status(best, others=len(of_event) - len(ours)))
 
-    def _advice(self, found: _Found) -> str | None:
-        if found.status is not SubscriptionStatus.ACTIVE or not found.beside:
-            return _ADVICE.get(found.status)
-        return "; ".join(self._second(one) for one in found.beside)
+    def _advice(self, finding: _Finding) -> str | None:
+        if finding.status is not SubscriptionStatus.ACTIVE or not finding.duplicates:
+            return _ADVICE.get(finding.status)
+        return "; ".join(self._duplicate_advice(each) for each in finding.duplicates)
 
-    def _second(self, one: Subscription) -> str:
-        if self._is_right(one):
-            return f"webhook {one.id} brings every delivery a second time: remove it in Follow Up Boss"
-        # Only the host: what follows may hold a secret.
-        elsewhere = urlsplit(one.url).hostname
-        return f"webhook {one.id} of this system leads to {elsewhere}: remove it in Follow Up Boss, unless fubd runs there too"
+    def _duplicate_advice(self, duplicate: Subscription) -> str:
+        if self._is_correct(duplicate):
+            return f"webhook {duplicate.id} sends every delivery a second time: remove it in Follow Up Boss"
+        # Only the host: the rest of the URL may hold a secret.
+        host = urlsplit(duplicate.url).hostname
+        return f"webhook {duplicate.id} of this system points to {host}: remove it in Follow Up Boss, unless fubd runs there too"
 
     def _status(self, best: Subscription | None, *, others: int) -> SubscriptionStatus:
-        if self._public is None:
+        if self._public_address is None:
             return SubscriptionStatus.UNMANAGED
         if best is None:
             return SubscriptionStatus.SLOTS_TAKEN if others >= _SLOTS else SubscriptionStatus.MISSING
-        if not self._is_right(best):
+        if not self._is_correct(best):
             return SubscriptionStatus.ELSEWHERE
         return SubscriptionStatus.ACTIVE if _is_active(best) else SubscriptionStatus.DISABLED
 
-    async def _put_right(self, found: _Found) -> SubscriptionReport:
-        advice = self._advice(found)
-        report = SubscriptionReport(found.event, found.status, found.status, advice)
-        callback = self._callback
-        if not self._manage or callback is None or not self._lease.held:
+    async def _repair(self, finding: _Finding) -> SubscriptionReport:
+        event, best, status = finding.event, finding.best, finding.status
+        report = SubscriptionReport(event, status, status, self._advice(finding))
+        callback_url = self._callback_url
+        if not self._manage or callback_url is None or not self._lease.held:
             return report
         try:
-            if found.status is SubscriptionStatus.MISSING:
-                await self._api.subscribe(found.event, callback)
-            elif found.best is not None and found.status is SubscriptionStatus.DISABLED:
-                await self._api.update_subscription(found.best.id, status="Active")
-            elif found.best is not None and found.status is SubscriptionStatus.ELSEWHERE:
-                await self._api.update_subscription(found.best.id, url=callback, status="Active")
+            if status is SubscriptionStatus.MISSING:
+                await self._api.subscribe(event, callback_url)
+            elif best is not None and status is SubscriptionStatus.DISABLED:
+                await self._api.update_subscription(best.id, status="Active")
+            elif best is not None and status is SubscriptionStatus.ELSEWHERE:
+                await self._api.update_subscription(best.id, url=callback_url, status="Active")
             else:
                 return report
         except FubRefused as error:
-            return replace(report, advice=f"Follow Up Boss refused to put it right: {error}")
+            return replace(report, advice=f"Follow Up Boss refused the repair: {error}")
         except (Unavailable, Malformed):
-            return replace(report, advice="Follow Up Boss could not put it right; it is asked again")
-        self._metrics.webhook_subscription_active.labels(found.event).set(1)
-        _log.info("The webhook for %s was %s and has been put right.", found.event, found.status)
-        return replace(report, now=SubscriptionStatus.ACTIVE, advice=self._advice(replace(found, status=SubscriptionStatus.ACTIVE)))
+            return replace(report, advice="Follow Up Boss did not answer the repair; fubd tries again")
+        self._metrics.webhook_subscription_active.labels(event).set(1)
+        _log.info("The webhook for %s was %s and has been repaired.", event, status)
+        return replace(report, now=SubscriptionStatus.ACTIVE, advice=self._advice(replace(finding, status=SubscriptionStatus.ACTIVE)))
 
     def _is_ours(self, subscription: Subscription) -> bool:
-        address = _address(subscription.url)
-        return address is not None and (is_webhook_route(address.path) or self._is_right(subscription))
+        address = _parse_address(subscription.url)
+        return address is not None and (is_webhook_route(address.path) or self._is_correct(subscription))
 
-    def _is_right(self, subscription: Subscription) -> bool:
-        """Tell whether it leads to one of our routes at the public address."""
-        address, public = _address(subscription.url), self._public
+    def _is_correct(self, subscription: Subscription) -> bool:
+        """Return whether it points to one of our routes at the public address."""
+        address, public = _parse_address(subscription.url), self._public_address
         if address is None or public is None or address.host != public.host:
             return False
         return address.path in tuple(public.path + route for route in WEBHOOK_ROUTES)
 
-    def _say(self, reports: Iterable[SubscriptionReport]) -> None:
-        """Say a problem when it appears, in one line for all the events that have it, and not again while it lasts."""
-        appeared: dict[tuple[SubscriptionStatus, str | None], list[str]] = {}
+    def _log_changes(self, reports: Iterable[SubscriptionReport]) -> None:
+        """Log each problem when it begins and when it ends, in one line for all events that share it."""
+        changed: dict[tuple[SubscriptionStatus, str | None], list[str]] = {}
         for report in reports:
             before = self._reports.get(report.event)
-            said = (SubscriptionStatus.ACTIVE, None) if before is None else (before.now, before.advice)
+            logged = (SubscriptionStatus.ACTIVE, None) if before is None else (before.now, before.advice)
             self._reports[report.event] = report
-            if (report.now, report.advice) != said:
-                appeared.setdefault((report.now, report.advice), []).append(report.event)
-        for (status, advice), events in appeared.items():
+            if (report.now, report.advice) != logged:
+                changed.setdefault((report.now, report.advice), []).append(report.event)
+        for (status, advice), events in changed.items():
             subject = f"The webhook for {events[0]} is" if len(events) == 1 else f"The webhooks for {', '.join(events)} are"
             if advice is None:
-                _log.info("%s in force.", subject)
+                _log.info("%s active.", subject)
             else:
-                _log.warning("%s %s: %s.", subject, _SAID[status], advice)
+                _log.warning("%s %s: %s.", subject, _DESCRIPTIONS[status], advice)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """The best of our subscriptions for an event, those of ours that are active `beside` it, and how it was found."""
+class _Finding:
+    """The best of our subscriptions for an event, the other active ones of ours, and the status."""
 
     event: str
     best: Subscription | None
-    beside: tuple[Subscription, ...]
+    duplicates: tuple[Subscription, ...]
     status: SubscriptionStatus
 
 
-def _everywhere(status: SubscriptionStatus) -> tuple[SubscriptionReport, ...]:
+def _same_for_all(status: SubscriptionStatus) -> tuple[SubscriptionReport, ...]:
     return tuple(SubscriptionReport(event, status, status, _ADVICE[status]) for event in SUBSCRIBED_EVENTS)
 
 
@@ -191,18 +192,18 @@ def _is_active(subscription: Subscription) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """Where a request to a URL goes: `host` is scheme, name and port, the usual port filled in."""
+    """The part of a URL that decides where a request goes. `host` is scheme, name and port, also the default port."""
 
     host: tuple[str, str | None, int | None]
     path: str
 
 
-def _address(url: str) -> _Address | None:
-    """Take a URL apart; None for one that no request could go to."""
+def _parse_address(url: str) -> _Address | None:
+    """Return the address of a URL; None for an invalid one."""
     try:
-        components = urlsplit(url)
-        port = components.port
+        parts = urlsplit(url)
+        port = parts.port
     except ValueError:
         return None
-    scheme = components.scheme.lower()
-    return _Address((scheme, components.hostname, port or _PORTS.get(scheme)), components.path)
+    scheme = parts.scheme.lower()
+    return _Address((scheme, parts.hostname, port or _DEFAULT_PORTS.get(scheme)), parts.path)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fubd.backoff import backoff_seconds
+import math
+
+import pytest
+
+from fubd.backoff import MAX_RETRY_AFTER_SECONDS, backoff_seconds, parse_retry_after
 
 
 def test_each_delay_doubles_the_one_before_up_to_the_limit() -> None:
@@ -14,3 +18,27 @@ def test_each_delay_doubles_the_one_before_up_to_the_limit() -> None:
 def test_any_number_of_attempts_has_a_delay() -> None:
     """A daemon may fail for years; 2.0 ** 1024 would overflow."""
     assert backoff_seconds(10**9, first_seconds=0.5, longest_seconds=3.0) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-3", None),
+        ("0", None),
+        ("nan", None),
+        ("inf", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("8", 8.0),
+        (" 8 ", 8.0),
+        ("0.2", 1.0),
+        ("86400", MAX_RETRY_AFTER_SECONDS),
+    ],
+)
+def test_retry_after_is_a_bounded_number_of_seconds(header: str | None, seconds: float | None) -> None:
+    """Anything but a positive number gives None."""
+    found = parse_retry_after({} if header is None else {"Retry-After": header})
+    assert found == seconds
+    assert found is None or math.isfinite(found)

@@ -19,11 +19,11 @@ from fubd.clock import SystemClock
 from fubd.core.observation import Delivery, Snapshot
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
-from fubd.notifier import Notifier, document
-from fubd.ports import ModeRecord
+from fubd.notifier import Notifier, alert_document
+from fubd.ports import Alert, ModeRecord
 from fubd.store import ChangeStore, Pool, StateStore
 from fubd.store.dsn import parse
-from fubd.store.outbox import Alert, Outbox
+from fubd.store.outbox import Outbox
 from tests.recorder import at, read, webhook
 from tests.stack import running_stack
 from tests.support.proxy import Proxy
@@ -231,8 +231,10 @@ STAGE = Alert(
 
 def test_says_what_is_not_known() -> None:
     """Without a name, a stage before or an exact instant the text says so, and bears the id of the alert."""
-    assert document(STAGE)["id"] == 7
-    assert document(STAGE)["text"] == ("Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling).")
+    assert alert_document(STAGE)["id"] == 7
+    assert alert_document(STAGE)["text"] == (
+        "Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_says_what_is_not_known() -> None:
 )
 def test_a_name_orders_nothing(name: str, shown: str) -> None:
     """What a lead typed as their name neither pings a channel, nor paints, nor fills the screen."""
-    told = document(replace(STAGE, first_name=name))
+    told = alert_document(replace(STAGE, first_name=name))
     assert str(told["text"]).startswith(f"{shown} (1) entered")
     assert told["first_name"] == name
 

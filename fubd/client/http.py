@@ -27,9 +27,9 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from yarl import URL
 
-from fubd.backoff import backoff_seconds
+from fubd.backoff import backoff_seconds, parse_retry_after
 from fubd.client.clock_skew import ClockSkew
-from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MAX_IN_FLIGHT, RateLimiter, parse_retry_after
+from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MAX_IN_FLIGHT, RateLimiter
 from fubd.core.api import parse_error
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics

@@ -34,7 +34,6 @@ DEFAULT_CONTEXT = "global"
 DEFAULT_LIMIT = 125
 DEFAULT_WINDOW_SECONDS = 10.0
 DEFAULT_RETRY_AFTER_SECONDS = 10.0
-MAX_RETRY_AFTER_SECONDS = 600.0
 MAX_IN_FLIGHT = 32
 """Requests in flight at once in one context; also bounds the connections."""
 MAX_CONTEXTS = 16
@@ -186,20 +185,6 @@ class RateLimiter:
                 share=self._share, max_wait_seconds=self._max_wait_seconds, clock=self._clock, metrics=self._metrics
             )
         return self._windows[context]
-
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return Retry-After in seconds, between 1 and 600; None when it is absent or not a positive number.
-
-    FUB sends a plain number (https://docs.followupboss.com/reference/rate-limiting).
-    """
-    try:
-        seconds = float(headers.get("Retry-After", ""))
-    except ValueError:
-        return None
-    if not math.isfinite(seconds) or seconds <= 0:
-        return None
-    return min(max(seconds, 1.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _parse_whole(text: str | None, minimum: int, maximum: int) -> int | None:

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from fubd.ports import Alert
 from fubd.store import statements
 from fubd.store.pool import Pool
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One alert. `content`: what happened, as JSON values; `attempts`: how often it was sent, this time included.
-
-    The names are the person's as last read; None for an alert about the mode, and for a person not read yet.
-    """
-
-    id: int
-    content: Mapping[str, Any]
-    attempts: int
-    first_name: str | None
-    last_name: str | None
 
 
 class Outbox:

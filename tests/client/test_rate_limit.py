@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fubd.client.rate_limit import MAX_IN_FLIGHT, MAX_RETRY_AFTER_SECONDS, RateLimiter, parse_retry_after
+from fubd.client.rate_limit import MAX_IN_FLIGHT, RateLimiter
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.simulator.rate_limits import RateLimits
@@ -283,27 +282,3 @@ def test_requests_under_way_are_bounded() -> None:
     run_virtually(main())
     assert max(under_way) == MAX_IN_FLIGHT
     assert all(abs(after - before) == 1 for before, after in pairwise(under_way))
-
-
-@pytest.mark.parametrize(
-    ("told", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("-3", None),
-        ("0", None),
-        ("nan", None),
-        ("inf", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
-        ("8", 8.0),
-        (" 8 ", 8.0),
-        ("0.2", 1.0),
-        ("86400", MAX_RETRY_AFTER_SECONDS),
-    ],
-)
-def test_retry_after(told: str | None, seconds: float | None) -> None:
-    """Retry-After is a number of seconds within bounds; anything else is none."""
-    found = parse_retry_after({} if told is None else {"Retry-After": told})
-    assert found == seconds
-    assert found is None or math.isfinite(found)
