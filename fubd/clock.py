@@ -8,25 +8,25 @@ from datetime import UTC, datetime, timedelta
 
 
 class SystemClock:
-    """The real clock. With `speed` above 1 every second of it takes a fraction of one: a day can be lived through in minutes."""
+    """The real clock. With `speed` above 1, its seconds are that much shorter than real ones: a day can be run in minutes."""
 
     def __init__(self, speed: float = 1.0) -> None:
         self._speed = speed
-        self._epoch = datetime.now(UTC)
-        self._zero = time.monotonic()
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
 
     def now(self) -> datetime:
-        """Give our wall clock, aware, UTC."""
+        """Return our wall clock, aware, in UTC."""
         if self._speed == 1.0:
             return datetime.now(UTC)
-        return self._epoch + timedelta(seconds=(time.monotonic() - self._zero) * self._speed)
+        return self._started_at + timedelta(seconds=(time.monotonic() - self._started) * self._speed)
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Return seconds that never decrease."""
         return time.monotonic() * self._speed
 
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
-        """Wait until one of the events is set (True) or the seconds have passed (False)."""
+        """Wait until one of the events is set (return True) or the seconds have passed (return False)."""
         if any(event.is_set() for event in events):
             return True
         waits = [asyncio.ensure_future(event.wait()) for event in events]

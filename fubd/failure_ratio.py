@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fubd.core.delivery_attempts import Others, Tally, attempts_within
+from fubd.core.delivery_attempts import AttemptCounts, OtherProcesses, attempt_times
 from fubd.metrics import Metrics
 from fubd.ports import Clock
 from fubd.server import DeliveryCounts
@@ -26,9 +26,9 @@ class FailureRatio:
         self._status = status
         self._clock = clock
         self._metrics = metrics
-        self._tally = Tally()
+        self._attempts = AttemptCounts()
         self._counted = DeliveryCounts()
-        self._others: Others | None = None
+        self._others: OtherProcesses | None = None
         self._save_due = clock.monotonic()
         self._started_at = clock.now()
         # Until this instant another process answered attempts; None when none ever did.
@@ -43,17 +43,17 @@ class FailureRatio:
     def update(self, counts: DeliveryCounts) -> None:
         """Count the attempts answered since the last update, and export the ratio."""
         now, before = self._clock.now(), self._counted
-        self._tally.add(now, failed=counts.failures - before.failures, taken=counts.taken - before.taken)
+        self._attempts.add(now, failed=counts.failures - before.failures, accepted=counts.taken - before.taken)
         self._counted = counts
-        self._metrics.webhook_failure_ratio.set(self._tally.ratio(now, self._others or Others(0, 0, None)))
+        self._metrics.webhook_failure_ratio.set(self._attempts.failure_ratio(now, self._others or OtherProcesses(0, 0, None)))
 
     async def exchange(self) -> None:
         """Save this process's attempts when they changed, and every minute; read those of other processes. Raises Unavailable."""
         now = self._clock.monotonic()
-        if self._others is None or self._tally.changed() or now >= self._save_due:
-            hours = self._tally.unkept(self._clock.now())
+        if self._others is None or self._attempts.has_unsaved() or now >= self._save_due:
+            hours = self._attempts.unsaved(self._clock.now())
             others = await self._status.exchange_delivery_attempts(hours, self._clock.now())
-            self._tally.kept(hours)
+            self._attempts.mark_saved(hours)
             self._save_due = now + _SAVE_SECONDS
             if self._others is None:
                 self._answered_until = others.until
@@ -65,5 +65,5 @@ class FailureRatio:
         early, self._early_deliveries = self._early_deliveries, []
         if self._answered_until is not None:
             for created in early:
-                for attempt in attempts_within(created, self._answered_until, self._started_at):
-                    self._tally.add(attempt, failed=1)
+                for attempt in attempt_times(created, self._answered_until, self._started_at):
+                    self._attempts.add(attempt, failed=1)

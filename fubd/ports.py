@@ -1,6 +1,6 @@
-"""What the parts expect of each other: the protocols, and the three errors named by their remedy.
+"""What the parts expect of each other: protocols, and the values that cross them.
 
-No part imports another's implementation; the daemon hands each its neighbours, which satisfy the protocols below.
+No part imports another's implementation: the composition root gives each part its neighbours, which satisfy the protocols below.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from fubd.core.api import PeoplePage
+from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
-from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate
+from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
 from fubd.core.subscriptions import Subscription
 
 
@@ -24,13 +26,13 @@ class Clock(Protocol):
     """Our own clock. The daemon's is the machine's; a test's may run faster."""
 
     def now(self) -> datetime:
-        """Give our wall clock, aware, UTC."""
+        """Return our wall clock, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Return seconds that never decrease."""
 
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
-        """Wait until one of the events is set (True) or the seconds have passed (False)."""
+        """Wait until one of the events is set (return True) or the seconds have passed (return False)."""
 
 
 class Lease(Protocol):
@@ -65,54 +67,38 @@ class PeopleQuery:
     id_less_than: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PeoplePage:
-    """One answer of `GET /people`.
-
-    `ids` are all ids on the page, in its order, also of the people who could not be read (`unreadable`).
-    `read_at` is at or before the moment of reading, in FUB's time; `total` and `next` as far as the page told them.
-    """
-
-    readings: tuple[Reading, ...]
-    ids: tuple[int, ...]
-    unreadable: tuple[int, ...]
-    total: int | None
-    next: str | None
-    read_at: datetime
-
-
 class FubApi(Protocol):
     """Follow Up Boss. Every method raises Unavailable when FUB could not answer within the bounded retries."""
 
     def fub_now(self) -> datetime:
-        """Give FUB's clock: ours corrected by the skew last measured (0 before the first answer)."""
+        """Return FUB's clock: ours corrected by the skew last measured (0 before the first answer)."""
 
     def skew_seconds(self) -> float:
-        """Give our clock minus FUB's, in seconds, as last measured; 0 before the first answer."""
+        """Return our clock minus FUB's, in seconds, as last measured; 0 before the first answer."""
 
     def calls_made(self) -> int:
-        """Give how many requests were sent so far, retries included."""
+        """Return how many requests were sent so far, retries included."""
 
     async def people(self, query: PeopleQuery) -> PeoplePage:
         """Read one page of people."""
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
-        """Read one person by id, Trash included; None when FUB answers 404. Second: `read_at` as in PeoplePage."""
+        """Read one person by id, Trash included, and when they were read (see `PeoplePage.read_at`). None when FUB answers 404."""
 
     async def stages(self) -> dict[str, int]:
         """Read all stages: name to id."""
 
     async def subscriptions(self) -> list[Subscription]:
-        """Read our system's webhooks. Raises Refused when the key may not."""
+        """Read our system's webhooks. Raises FubRefused when the key may not."""
 
     async def subscribe(self, event: str, url: str) -> Subscription:
-        """Create a webhook. Raises Refused."""
+        """Create a webhook. Raises FubRefused."""
 
     async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
-        """Correct a webhook. Raises Refused."""
+        """Correct a webhook's url, status or both. Raises FubRefused."""
 
 
-# --- The junction ---------------------------------------------------------------------------------------------------
+# --- Ingest ---------------------------------------------------------------------------------------------------------
 
 
 class DeliveryOutcome(StrEnum):
@@ -128,8 +114,8 @@ class DeliveryOutcome(StrEnum):
 class SnapshotResult:
     """What a committed snapshot brought.
 
-    `changes`: rows these readings made. `mismatched`: people already known whose stage was not the one we held, so a change that
-    nobody had told. `first_seen`: people read for the first time.
+    `changes`: rows that these readings made. `mismatched`: known people whose stage was not the one we held, so that a change had been
+    reported by no source. `first_seen`: people read for the first time.
     """
 
     changes: int
@@ -138,15 +124,15 @@ class SnapshotResult:
 
 
 class SnapshotSink(Protocol):
-    """Where readings go."""
+    """Records people as read."""
 
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
-        """Take readings; returns once they are committed. Raises Unavailable."""
+        """Record readings; return once they are committed. Raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The ids of the rows that one commit touched: new, corrected, or updated without a correction in the database."""
+    """The ids of the rows that one commit touched: new, corrected, or updated without a correction."""
 
     recorded: Sequence[int] = ()
     corrected: Sequence[int] = ()
@@ -154,46 +140,24 @@ class Committed:
 
 
 class Ingestor(SnapshotSink, Protocol):
-    """Where both roads meet (`ingest`)."""
+    """Records what both sources report (`ingest`)."""
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
-        """Take a delivery; the answer comes once it is committed. It may be Unavailable at once: then it was not kept.
+        """Queue a delivery; the result comes once it is committed. Unavailable at once means that it was not queued.
 
-        Whoever waits may give up by settling the answer; the delivery is recorded all the same when that becomes possible.
+        A caller may stop waiting by setting the future itself; the delivery is recorded all the same when that becomes possible.
         """
 
 
-# --- The journal: one transaction of ingest, as the database carries it out ------------------------------------------
+# --- One transaction of ingest, as the database carries it out ------------------------------------------------------
 
 
-class KeptDelivery(NamedTuple):
-    """A delivery with when it was received (our clock)."""
+@dataclass(frozen=True, slots=True)
+class InsertedEvidence:
+    """What of the evidence was new: keys of deliveries, seqs of claims.
 
-    delivery: Delivery
-    received_at: datetime
-
-
-class NewClaim(NamedTuple):
-    """A claim as it comes in; the first six fields tell it from every other. `ignored`: kept, but it makes no row."""
-
-    person_id: int
-    at: datetime
-    kind: str
-    channel: str
-    event_id: str
-    stage: str
-    stage_id: int | None
-    received_at: datetime
-    read_at: datetime | None
-    covered: datetime | None
-    created: datetime | None
-    ignored: bool
-
-
-class InsertedEvidence(NamedTuple):
-    """What of it was new: keys of deliveries, seqs of claims. `upserted`: the new claims and those whose knowledge grew.
-
-    `began`: the FUB instant since when we watch; None before the first baseline started.
+    `upserted`: the new claims, and those that a repetition widened. `began`: FUB's instant since when we watch; None before the first
+    baseline started.
     """
 
     deliveries: frozenset[bytes]
@@ -202,62 +166,42 @@ class InsertedEvidence(NamedTuple):
     began: datetime | None
 
 
-class Facts(NamedTuple):
-    """A person as read, with the tag that FUBD_LEAD_SOURCE_TAGS chose, to be kept and to fill rows from."""
-
-    reading: Reading
-    read_at: datetime
-    lead_source_tag: str | None
-
-
-class NewRefetch(NamedTuple):
-    """A person to be read: by a read that saw `since` (FUB's clock); rows received from `asked_at` (ours) on are filled by it.
-
-    `deleted`, `created`: FUB said that they were.
-    """
-
-    person_id: int
-    since: datetime
-    asked_at: datetime
-    deleted: bool
-    created: bool
-
-
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """The difference to be written. Each with the person it is of; `evidence` is the JSON text for raw_payload, by claim seq."""
+    """The difference to be written. `evidence`: the JSON text for raw_payload, by the seq of the claim that dates a row."""
 
-    recorded: Sequence[tuple[int, NewRow]]
-    corrected: Sequence[tuple[int, RowUpdate]]
-    merged: Sequence[tuple[int, Row]]
+    inserts: Sequence[NewRow]
+    updates: Sequence[RowUpdate]
+    merged: Sequence[Row]
     refetches: Sequence[NewRefetch]
     evidence: Mapping[int, str]
     now: datetime
 
 
 class RecordingTransaction(Protocol):
-    """A transaction under way, in this order: take, load, facts, write. Nothing of it stands until it is left without an error."""
+    """The steps of a transaction, in this order. Nothing is stored until it is left without an error."""
 
     async def insert_claims(
-        self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
     ) -> InsertedEvidence:
-        """Keep deliveries, lock people, add claims."""
+        """Store deliveries, lock people, add claims."""
 
     async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Give what stands near the new claims of each person, from the last row before the given instant on.
+        """Return what stands near the new claims of each person, from the last row before the given instant on.
 
-        Of the reads of that row's second those are there that show its stage.
+        Of the claims of that row's own second, only the reads that show its stage are included.
         """
 
-    async def upsert_people(self, facts: Sequence[Facts]) -> frozenset[int]:
-        """Keep people as read, fill the rows that waited for it, answer their hints; gives who of them was read before."""
+    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
+        """Store people as read, fill the rows that waited for it and answer their refetch requests; return who had been read before."""
 
     async def apply_changes(self, change_set: ChangeSet) -> None:
         """Write the difference."""
 
 
-class ShownRow(NamedTuple):
-    """A row of stage_changes as readers are shown it: its id, and all its columns but the evidence as a JSON object."""
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row of stage_changes as readers see it: its id, and all its columns but the evidence as a JSON object."""
 
     id: int
     json: str
@@ -294,31 +238,32 @@ class ChangeStore(Protocol):
     """Where ingest records."""
 
     def recording(self) -> AbstractAsyncContextManager[RecordingTransaction]:
-        """Open a transaction. Raises Unavailable (all of it may be tried again), or Malformed (some of it can never be held)."""
+        """Open a transaction. Raises Unavailable (all of it may be tried again), or Malformed (some of it can never be stored)."""
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
-        """Tell which of these deliveries this very process stored from that instant on, after a COMMIT whose reply was lost."""
+        """Return which of these deliveries this very process stored since `received_at`, after a COMMIT whose reply was lost."""
 
 
-# --- The book: what the poller, the keeper and pacing must find again after a restart ---------------------------------
+# --- State that survives a restart ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """`began`: FUB's instant at which the first baseline started. `reached`: all that changed in FUB before it is recorded.
+    """How far the account is recorded. Instants are FUB's.
 
-    Both null until known. `sweep_from_id`: where an interrupted sweep goes on (ids below it are read), with `sweep_began` its start.
+    `began`: when the first baseline started. `watermark`: everything that changed before it is recorded. Both are None until known.
+    `sweep_from_id`: where an interrupted sweep goes on (ids below it are read), with `sweep_began` its start.
     """
 
     began: datetime | None
-    reached: datetime | None
+    watermark: datetime | None
     sweep_began: datetime | None
     sweep_from_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class LastHeard:
-    """What the database knows of the two sources. `*_received` are our clock's, the others FUB's.
+    """When each source was last heard (our clock).
 
     `webhook_received`: last verified delivery. `stage_webhook_received`: last peopleStageUpdated. `polling_received`: last complete poll.
     """
@@ -330,9 +275,9 @@ class LastHeard:
 
 @dataclass(frozen=True, slots=True)
 class ModeRecord:
-    """The mode last announced, with what is needed to go on from it after a restart. `since` is our clock's.
+    """The mode last announced, with what is needed to continue it after a restart. `since` is our clock's.
 
-    `hysteresis` is None where it was not kept, or is not asked for.
+    `hysteresis` is None where it was not stored, or was not requested.
     """
 
     mode: str
@@ -344,9 +289,9 @@ class ModeRecord:
 
 @dataclass(frozen=True, slots=True)
 class PendingRefetch:
-    """A person to be read. `since` is FUB's instant that the read must have seen; `attempts` counts reads that found nobody.
+    """A person to be read. `since`: FUB's instant that the read must have seen. `attempts`: reads that did not find the person.
 
-    `deleted`: FUB said that they were.
+    `deleted`: FUB reported that the person was.
     """
 
     person_id: int
@@ -359,16 +304,16 @@ class StateStore(Protocol):
     """The daemon's memory in the database. Every method raises Unavailable."""
 
     async def coverage(self) -> Coverage:
-        """Give the coverage record."""
+        """Return how far the account is recorded."""
 
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
-        """Note that a sweep that began at `began` (FUB's time) has read every id below `from_id`; sets `Coverage.began` when it is null."""
+        """Store that a sweep begun at `began` (FUB's time) has read every id below `from_id`; sets `Coverage.began` where it is None."""
 
-    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
-        """Advance coverage (never backwards) and give what it is now; `sweep` also clears the sweep's notes."""
+    async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
+        """Advance the watermark (never backwards) and return what it is now; `sweep` also clears the state of the sweep."""
 
     async def start_run(self, kind: str, started_at: datetime) -> int:
-        """Note a poll run (kind incremental, scrub or sweep; our clock); gives its id."""
+        """Store that a poll run started (kind incremental, scrub or sweep; our clock); return its id."""
 
     async def finish_run(
         self,
@@ -381,52 +326,53 @@ class StateStore(Protocol):
         changes: int,
         note: str | None,
     ) -> None:
-        """Note how a poll run ended: outcome ok or failed (our clock)."""
+        """Store how a poll run ended: outcome ok or failed (our clock)."""
 
-    async def heard(self) -> LastHeard:
-        """Give when each source was last heard."""
+    async def last_heard(self) -> LastHeard:
+        """Return when each source was last heard."""
 
-    async def mode(self) -> ModeRecord | None:
-        """Give the mode last announced; None on a fresh database."""
+    async def last_mode(self) -> ModeRecord | None:
+        """Return the mode last announced; None on a fresh database."""
 
-    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
-        """Give the changes found by polling that are older than this, that no webhook has told since, and that were not counted yet.
+    async def missed_changes(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+        """Return the changes found by polling that are older than this, that no webhook has reported since, and that were not counted yet.
 
-        They are counted by being handed to `insert_mode` or `update_mode`: whoever dies before leaves them to the next.
+        They are counted by giving them to `insert_mode` or `update_mode`: a process that ends before leaves them to the next.
         """
 
     async def insert_mode(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
-        """Keep a change of mode with its evidence, and count the missed changes that prove it."""
+        """Store a change of mode with its evidence, and count the missed changes that prove it."""
 
     async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
-        """Keep how the current mode goes on, so that it goes on so after a restart, and count missed changes."""
+        """Store how the current mode continues, so that a restart continues it, and count missed changes."""
 
     async def oldest_verified(self, limit: int) -> list[int]:
-        """Give known people, longest unverified first, those who are gone left out."""
+        """Return known people, longest unverified first, without those marked as deleted."""
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
-        """Put people whom a scrub could not settle now at the end of its queue, unverified as they were."""
+        """Put people whom a scrub could not settle at the end of its queue, unverified as they were."""
 
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
-        """Add to the scrub round under way; a round is complete once everyone was verified after it began."""
+        """Add to the scrub round in progress; a round is complete once everyone was verified after it began."""
 
     async def mark_deleted(self, person_id: int, at: datetime) -> None:
-        """Mark a person gone, for whom FUB answered 404 at its instant `at`, unless read later. Makes no row. Drops an older hint."""
+        """Mark a person as deleted, for whom FUB answered 404 at its instant `at`, unless read later. Drops an older refetch request."""
 
     async def due_refetches(self, limit: int) -> list[PendingRefetch]:
-        """Give people to be read because a webhook spoke of them, those put off left out.
+        """Return people to be read because a webhook mentioned them, without those postponed.
 
-        Those never asked for come first, longest waiting first, then those of the fewest attempts; the deleted who were not there last.
+        First come people never tried, the longest waiting first, then those with the fewest attempts; last come the deleted ones that were
+        already looked for.
         """
 
     async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
-        """Put off hints whose people could not be read yet, counting the attempt."""
+        """Postpone people who could not be read yet, and count the attempt."""
 
     async def drop_refetches(self, person_ids: Sequence[int]) -> None:
-        """Give up hints that will never be answered."""
+        """Delete refetch requests that will never be answered."""
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
-        """Take or renew the lease by the database's clock; gives the fencing token, None when another holds it."""
+        """Take or renew the lease by the database's clock; return the fencing token, None when another instance holds it."""
 
     async def release_lease(self, holder: str) -> None:
         """Give the lease back, so that another instance takes over at once."""

@@ -89,7 +89,7 @@ def about(person: int, item: Delivery | Snapshot) -> Delivery | Snapshot:
         (reading,) = item.readings
         day = {"id": person, "stage": reading.stage}
         moved = type(reading)(person, reading.stage, reading.stage_id, reading.created, reading.updated, "Ada", "Example", payload=day)
-        return Snapshot((moved,), item.read_at, item.covered, item.channel)
+        return Snapshot((moved,), item.read_at, item.watermark, item.channel)
     content = item.content
     assert isinstance(content, StageEvent)
     return webhook(f"{content.event_id}-{person}", content.stage, f"{content.at:%H:%M:%S}", (person,))
@@ -217,12 +217,12 @@ async def test_polling_tells_what_webhooks_missed_once_it_is_old_enough(fubd_dat
         await made.record(KNOWN_A, read("B", "10:12", "10:30", "10:00"))
         await made.record(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
         await made.record(webhook("e1", "B", "10:11", (2,)))
-        assert await made.state.missed(fub_now=at("10:13"), missed_after_seconds=120) == frozenset()
-        missed = await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120)
+        assert await made.state.missed_changes(fub_now=at("10:13"), missed_after_seconds=120) == frozenset()
+        missed = await made.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120)
         assert len(missed) == 1
-        assert await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
+        assert await made.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120) == missed
         await made.state.update_mode(30.0, Hysteresis(), missed=missed)
-        assert await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
+        assert await made.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
 
 
 async def test_reading_a_found_change_again_does_not_narrow_its_bounds(fubd_database: str) -> None:
@@ -267,7 +267,7 @@ async def test_a_newcomer_whom_a_webhook_announced_was_not_missed(
         await made.record(*evidence)
         (row, *_) = await made.records()
         assert (row["stage_from"], row["stage_to"], row["source"], row["confirmed_by"]) == (None, "Lead", source, confirmed_by)
-        assert len(await made.state.missed(fub_now=at("11:00"), missed_after_seconds=120.0)) == missed
+        assert len(await made.state.missed_changes(fub_now=at("11:00"), missed_after_seconds=120.0)) == missed
 
 
 async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(fubd_database: str) -> None:
@@ -277,7 +277,7 @@ async def test_a_newcomer_who_is_announced_and_read_at_once_was_not_missed(fubd_
         await made.record_concurrently(NEWCOMER, ANNOUNCED)
         (row,) = await made.records()
         assert (row["source"], row["confirmed_by"]) == ("webhook", "polling")
-        assert await made.state.missed(fub_now=at("11:00"), missed_after_seconds=120.0) == frozenset()
+        assert await made.state.missed_changes(fub_now=at("11:00"), missed_after_seconds=120.0) == frozenset()
 
 
 async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(fubd_database: str) -> None:
@@ -286,11 +286,11 @@ async def test_a_change_that_a_prompted_read_finds_was_told_by_no_webhook(fubd_d
         await made.state.begin_sweep(at("09:00"), from_id=0)
         await made.record(KNOWN_A, read("B", "10:12", "10:13", "10:00", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records()] == [("polling", None)]
-        missed = await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120)
+        missed = await made.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120)
         assert len(missed) == 1
         await made.record(read("Lead", "10:02", "10:03", "10:00", person=2, created="10:02", channel=Channel.WEBHOOK))
         assert [(row["source"], row["confirmed_by"]) for row in await made.records(2)] == [("webhook", None)]
-        assert await made.state.missed(fub_now=at("10:30"), missed_after_seconds=120) == missed
+        assert await made.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120) == missed
 
 
 async def test_two_instances_record_the_same_evidence_once(fubd_database: str) -> None:

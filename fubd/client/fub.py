@@ -19,7 +19,7 @@ from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, Request,
 from fubd.core.api import (
     PERSON_FIELDS,
     Listing,
-    ParsedPage,
+    PeoplePage,
     parse_error,
     parse_identity,
     parse_page,
@@ -32,7 +32,7 @@ from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
 from fubd.errors import Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, PeoplePage, PeopleQuery
+from fubd.ports import Clock, PeopleQuery
 
 MAX_PER_PAGE = 100
 """People, stages or webhooks in one response (https://docs.followupboss.com/reference/pagination)."""
@@ -106,11 +106,12 @@ class FubClient:
         requested = None if query.ids is None else frozenset(query.ids)
         request = Request("people", "people", {**_people_params(query), "fields": self._fields})
 
-        def parse(body: bytes) -> ParsedPage:
-            return parse_page(body, fields=self._custom_fields, asked=requested)
+        def parse(response: Response) -> PeoplePage:
+            body = self._session.raise_for_status(response)
+            return parse_page(body, fields=self._custom_fields, read_at=response.read_at, requested=requested)
 
-        page, read_at = await self._session.request(request, self._parse_success(parse))
-        return PeoplePage(page.readings, page.ids, page.unreadable, page.total, page.next, read_at)
+        page, _ = await self._session.request(request, parse)
+        return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         """Read one person by id, Trash included; None when FUB answers 404. Also returns `read_at`, as in PeoplePage.
@@ -124,7 +125,7 @@ class FubClient:
                 if parse_error(response.body) is None:
                     raise Retryable("404 without FUB's error document")
                 return None
-            return parse_person(self._session.raise_for_status(response), fields=self._custom_fields, asked=person_id)
+            return parse_person(self._session.raise_for_status(response), fields=self._custom_fields, requested=person_id)
 
         return await self._session.request(Request("person", f"people/{person_id:d}", {"fields": self._fields}), parse)
 

@@ -48,14 +48,14 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
 async def _compare(
     components: Components, sample: int | None, fix: Ingestor | None, console: Console, stop: asyncio.Event
 ) -> ComparisonResult | None:
-    covered = (await components.state.coverage()).reached
+    watermark = (await components.state.coverage()).watermark
     with console.show_progress() as show:
         comparison = Comparison(
             components.client,
             components.pool,
             components.clock,
             ignored_stages=components.settings.ignore_stages,
-            covered=covered,
+            watermark=watermark,
             fix=fix,
             on_progress=with_seconds_left(show, components),
             stop=stop,

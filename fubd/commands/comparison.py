@@ -90,7 +90,7 @@ class ComparisonResult:
 class Comparison:
     """One comparison. Moves into `ignored_stages` are not recorded, so being there is no mismatch.
 
-    `fix`: records the people who differ, None to record nothing. `covered`: FUB's instant of coverage, used when recording.
+    `fix`: records the people who differ, None to record nothing. `watermark`: FUB's instant of coverage, used when recording.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Comparison:
         clock: Clock,
         *,
         ignored_stages: Iterable[str],
-        covered: datetime | None,
+        watermark: datetime | None,
         fix: SnapshotSink | None,
         on_progress: Callable[[Progress], None],
         stop: asyncio.Event,
@@ -109,7 +109,7 @@ class Comparison:
         self._people = PeopleReader(pool)
         self._state = _StateWithoutSweep(pool)
         self._ignored = frozenset(ignored_stages)
-        self._covered = covered
+        self._watermark = watermark
         self._fix = fix
         self._on_progress = on_progress
         self._stop = stop
@@ -118,7 +118,9 @@ class Comparison:
         self._suspects: set[int] = set()
         self._confirmed = 0
         self._total: Callable[[], int | None] = lambda: None
-        self._run = PollRun(api, _FirstReadSink(self), covered=covered, should_continue=lambda: not stop.is_set(), on_page=self._on_page)
+        self._run = PollRun(
+            api, _FirstReadSink(self), watermark=watermark, should_continue=lambda: not stop.is_set(), on_page=self._on_page
+        )
         self.result = ComparisonResult()
 
     async def compare_all(self) -> ComparisonResult:
@@ -215,7 +217,7 @@ class Comparison:
                 self._add(mismatch)
                 wrong.append(reading)
         if wrong and self._fix is not None:
-            await self._fix.observe(Snapshot(tuple(wrong), read_at, self._covered, Channel.POLLING))
+            await self._fix.observe(Snapshot(tuple(wrong), read_at, self._watermark, Channel.POLLING))
         return changing
 
     async def _confirm(self, person_id: int) -> list[int]:
@@ -266,4 +268,4 @@ class _StateWithoutSweep(StateStore):
 
 
 def _is_same(here: Stage, there: Stage) -> bool:
-    return here.same(there) or (len(here.name) >= _SHORTEST_CUT and there.name.startswith(here.name))
+    return here.is_same(there) or (len(here.name) >= _SHORTEST_CUT and there.name.startswith(here.name))

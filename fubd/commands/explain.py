@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
-from fubd.core.reconcile import Claim, PersonHistory, Row, derive, paired
+from fubd.core.reconcile import Claim, PersonHistory, Row, derive_history, pair_with_rows
 from fubd.core.text import format_duration, format_instant, format_name
 from fubd.core.timeline import Change, History
 from fubd.errors import UserError
 from fubd.settings import Settings
 from fubd.store import Pool, StateStore
-from fubd.store.people import Correction, IgnoredClaim, KnownPerson, PeopleReader
+from fubd.store.people import Correction, KnownPerson, PeopleReader
 
 # No column of the database and no id of Follow Up Boss goes beyond it.
 _HIGHEST_ID = 2**63 - 1
@@ -54,7 +54,7 @@ async def _explain(settings: Settings, args: argparse.Namespace, console: Consol
 class _ClaimRole:
     """One claim, and what it does for the row under which it is listed."""
 
-    claim: Claim | IgnoredClaim
+    claim: Claim
     role: str
 
 
@@ -98,9 +98,9 @@ async def build_report(pool: Pool, person_id: int, *, window: timedelta) -> Pers
         if foreign is None:
             return None
         person, loaded = foreign
-    history = derive(loaded, window=window, began=(await StateStore(pool).coverage()).began)
+    history = derive_history(loaded, window=window, began=(await StateStore(pool).coverage()).began)
     ignored = await people.ignored_claims(person_id)
-    claims: dict[int, Claim | IgnoredClaim] = {claim.seq: claim for claim in loaded.claims}
+    claims: dict[int, Claim] = {claim.seq: claim for claim in loaded.claims}
     claims.update((claim.seq, claim) for claim in ignored)
     corrections = [_CorrectionWithCauses(one, _causes(one, claims.values())) for one in await people.corrections(person_id)]
     entries = _entries(loaded, history, claims)
@@ -116,7 +116,7 @@ async def build_report(pool: Pool, person_id: int, *, window: timedelta) -> Pers
     )
 
 
-def _entries(loaded: PersonHistory, history: History, claims: Mapping[int, Claim | IgnoredClaim]) -> list[_ReportEntry]:
+def _entries(loaded: PersonHistory, history: History, claims: Mapping[int, Claim]) -> list[_ReportEntry]:
     entries = [
         _ReportEntry(
             change.changed_at,
@@ -124,7 +124,7 @@ def _entries(loaded: PersonHistory, history: History, claims: Mapping[int, Claim
             change,
             [_ClaimRole(claims[seq], _role(seq, change)) for seq in sorted((*change.claims, *change.repeated_by)) if seq in claims],
         )
-        for change, row in paired(loaded, history)
+        for change, row in pair_with_rows(loaded, history)
     ]
     with_change = {entry.row.id for entry in entries if entry.row is not None}
     entries += [_ReportEntry(row.changed_at, row, None) for row in loaded.rows if row.id not in with_change]
@@ -141,7 +141,7 @@ def _role(seq: int, change: Change) -> str:
     return "shows a change that no webhook reported: it lies between the last evidence of the stage before and this"
 
 
-def _without_row(history: History, claims: Mapping[int, Claim | IgnoredClaim], ignored: Sequence[IgnoredClaim]) -> list[_ClaimRole]:
+def _without_row(history: History, claims: Mapping[int, Claim], ignored: Sequence[Claim]) -> list[_ClaimRole]:
     """Return the claims that belong to no change, each with the reason."""
     at_start = [claims[seq] for seq in history.at_start if seq in claims]
     first = min(at_start, key=lambda claim: (claim.at, claim.seq), default=None)
@@ -153,7 +153,7 @@ def _without_row(history: History, claims: Mapping[int, Claim | IgnoredClaim], i
     return sorted(roles, key=lambda one: (one.claim.at, one.claim.seq))
 
 
-def _causes(correction: Correction, claims: Iterable[Claim | IgnoredClaim]) -> tuple[int, ...]:
+def _causes(correction: Correction, claims: Iterable[Claim]) -> tuple[int, ...]:
     """Return the claims that caused a correction: the last that were received before it."""
     before = [claim for claim in claims if claim.received_at <= correction.corrected_at]
     last = max((claim.received_at for claim in before), default=None)
@@ -238,11 +238,10 @@ def _first_seen(row: Row) -> list[str]:
     return [first, f"{row.confirmed_by} saw it too, {later} later"]
 
 
-def _claim_text(claim: Claim | IgnoredClaim) -> str:
-    entry = claim.entry if isinstance(claim, Claim) else claim.kind == "entry"
-    stage = claim.stage.name if isinstance(claim, Claim) else claim.stage
+def _claim_text(claim: Claim) -> str:
+    stage = claim.stage.name
     at, received = format_instant(claim.at), format_instant(claim.received_at)
-    if entry:
+    if claim.is_entry:
         return f"claim {claim.seq}: webhook {claim.event_id}: entered {stage} at {at}, received {received}"
     how = "read by polling" if claim.channel == "polling" else "read because a webhook asked for it"
     return f"claim {claim.seq}: {how} as of {format_instant(claim.read_at)}: in {stage}, last edited {at}"
@@ -292,8 +291,8 @@ def _entry_to_json(entry: _ReportEntry) -> dict[str, object]:
     row, change = entry.row, entry.change
     columns: dict[str, object] = {}
     if row is not None:
-        columns = {**row._asdict(), "stage_to": row.stage.name}
-        columns.pop("stage")
+        columns = {**asdict(row), "stage_to": row.stage.name}
+        del columns["stage"], columns["person_id"]
     elif change is not None:
         columns = {
             "id": None,
@@ -313,9 +312,9 @@ def _evidence_to_json(one: _ClaimRole) -> dict[str, object]:
     claim = one.claim
     return {
         "claim": claim.seq,
-        "kind": ("entry" if claim.entry else "state") if isinstance(claim, Claim) else claim.kind,
+        "kind": claim.kind,
         "channel": claim.channel,
-        "stage": claim.stage.name if isinstance(claim, Claim) else claim.stage,
+        "stage": claim.stage.name,
         "at": claim.at,
         "event_id": claim.event_id or None,
         "received_at": claim.received_at,

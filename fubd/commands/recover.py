@@ -140,7 +140,7 @@ class _Recovery:
         if result is None:
             # A call did not end in time; the last page says how many people were read.
             people = sum(progress.people for progress in self._latest.values())
-            coverage = (await self._components.state.coverage()).reached
+            coverage = (await self._components.state.coverage()).watermark
             result = RecoveryResult(False, 0, people, 0, coverage, 0.0, "interrupted")
         return replace(
             result,

@@ -119,7 +119,7 @@ async def _read(pool: Pool) -> _Status:
     return _Status(
         summary=await reader.summary(),
         settings=settings,
-        mode=await StateStore(pool).mode(),
+        mode=await StateStore(pool).last_mode(),
         blind_seconds=await reader.blind_seconds(midnight, settings.now),
         changes=[row.to_dict() for row in await ChangeReader(pool).recent(_LAST_CHANGES)],
     )

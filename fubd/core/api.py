@@ -1,18 +1,18 @@
-"""What Follow Up Boss answers about people, stages and webhooks: bytes in, values out, or Malformed.
+"""Decode what Follow Up Boss answers about people, stages and webhooks: bytes become values, or Malformed is raised.
 
-The dialect, with where each liberty was seen (the same labels as everywhere: documented, or observed by others):
+What its answers look like (docs.followupboss.com/reference/pagination and people-get, or observed by other clients):
 
-- a collection comes as `{"_metadata": {...}, "people": [...]}`; its key may differ in case, and `total` may be a string (observed);
-- `next` is an opaque token, absent or null on the last page; `nextLink` repeats it in its query, on whatever host (documented samples);
-- one person comes as the bare object (documented). Asked for something it does not know, FUB has been seen to give the whole list
-  instead: so what comes back is checked against what was asked for;
-- instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks; ids are numbers, in places numeric strings.
+- A collection is `{"_metadata": {...}, "people": [...]}`. Its key may differ in case, and `total` may be a string (observed).
+- `next` is an opaque token, absent or null on the last page. `nextLink` repeats it in its query, on any host (documented samples).
+- One person is the bare object (documented). Asked for something unknown, FUB was seen to answer with the whole list instead, so an answer
+  is compared with what was requested.
+- Instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks. Ids are numbers, in places numeric strings.
 
-Tolerant of all that, and of unknown and missing keys. Not tolerant of an answer that would be a smaller truth than it seems: an element
-without an id, or a token for the next page that cannot be read, makes the page Malformed, for a walk that went on from it would end early
-and look complete. A person without a usable `stage` or `updated` spoils nobody else: their id is told as unreadable.
+The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
+without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
+complete. A person without a usable `stage` or `updated` affects nobody else: the id is listed as unreadable.
 
-Every string that leaves here can be stored: no NUL, which Postgres takes in neither text nor jsonb, and no lone surrogate.
+Every string that leaves here can be stored: no NUL, which Postgres accepts in neither text nor jsonb, and no lone surrogate.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ PERSON_FIELDS = (
     "assignedUserId",
     "tags",
 )
-"""What a person is asked for, and what is kept of them as evidence; custom fields come on top, only when asked for (observed)."""
+"""The fields that are requested of a person and kept as evidence, next to custom fields, which FUB sends only on request (observed)."""
 
-MOST_TEXT = 1_000
-"""Characters kept of any one string. FUB's own forms allow less."""
-MOST_TAG_TEXT = 200
-MOST_TAGS = 1_000
-MOST_TAGS_KEPT = 100
-MOST_TOKEN = 4_096
-MOST_ERROR_TEXT = 200
-_LARGEST = 2**63 - 1
+MAX_TEXT_CHARS = 1_000
+"""Characters kept of any one string. FUB's own forms allow fewer."""
+MAX_TAG_CHARS = 200
+MAX_TAGS = 1_000
+MAX_TAGS_IN_EVIDENCE = 100
+MAX_TOKEN_CHARS = 4_096
+MAX_ERROR_CHARS = 200
+_MAX_INTEGER = 2**63 - 1
 _YEARS = range(1970, 2200)  # outside are zero dates and overflows, and arithmetic on them must not fail later
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -63,19 +63,24 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedPage:
-    """One page of people. `ids` are all ids in the page's order; `unreadable` those among them without a usable stage or `updated`."""
+class PeoplePage:
+    """One answer of `GET /people`.
+
+    `ids` are all ids in the page's order; `unreadable` are those among them without a usable stage or `updated`. `total` and `next` are
+    None where the page has none. `read_at` is at or before the moment of reading, in FUB's time.
+    """
 
     readings: tuple[Reading, ...]
     ids: tuple[int, ...]
     unreadable: tuple[int, ...]
     total: int | None
     next: str | None
+    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[_Item]):
-    """One page of another collection. `count` is how many elements the page had, usable or not."""
+    """One page of another collection. `count` is the number of elements on the page, usable or not."""
 
     items: tuple[_Item, ...]
     count: int
@@ -83,11 +88,11 @@ class Listing(Generic[_Item]):
     next: str | None
 
 
-def parse_page(body: bytes, *, fields: Sequence[str], asked: Collection[int] | None = None) -> ParsedPage:
-    """Read an answer of `GET /people`.
+def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, requested: Collection[int] | None = None) -> PeoplePage:
+    """Decode an answer of `GET /people`.
 
-    `fields` are the custom fields that were asked for; `asked` the ids, where ids were asked for. Raises Malformed when the answer is
-    not a page of people, or names someone who was not asked for.
+    `fields` are the custom fields that were requested; `requested` the ids, where ids were. Raises Malformed when the answer is not a page
+    of people, or holds a person who was not requested.
     """
     people, total, token = _collection(_object(body), "people")
     readings: list[Reading] = []
@@ -95,23 +100,23 @@ def parse_page(body: bytes, *, fields: Sequence[str], asked: Collection[int] | N
     unreadable: list[int] = []
     for person in people:
         person_id = _person_id(person)
-        if asked is not None and person_id not in asked:
-            raise Malformed("the page names a person who was not asked for")
+        if requested is not None and person_id not in requested:
+            raise Malformed("the page holds a person who was not requested")
         ids.append(person_id)
         reading = _reading(person_id, person, fields)
         if reading is None:
             unreadable.append(person_id)
         else:
             readings.append(reading)
-    return ParsedPage(tuple(readings), tuple(ids), tuple(unreadable), total, token)
+    return PeoplePage(tuple(readings), tuple(ids), tuple(unreadable), total, token, read_at)
 
 
-def parse_person(body: bytes, *, fields: Sequence[str], asked: int | None = None) -> Reading:
-    """Read an answer of `GET /people/:id`. Raises Malformed when it is not one person, not the one asked for, or not usable."""
+def parse_person(body: bytes, *, fields: Sequence[str], requested: int | None = None) -> Reading:
+    """Decode an answer of `GET /people/:id`. Raises Malformed when it is not one person, not the one requested, or not usable."""
     person = _object(body)
     person_id = _person_id(person)
-    if asked is not None and person_id != asked:
-        raise Malformed("the answer is not the person who was asked for")
+    if requested is not None and person_id != requested:
+        raise Malformed("the answer is not the person who was requested")
     reading = _reading(person_id, person, fields)
     if reading is None:
         raise Malformed("the person has no usable stage or time of update")
@@ -119,26 +124,26 @@ def parse_person(body: bytes, *, fields: Sequence[str], asked: int | None = None
 
 
 def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
-    """Read an answer of `GET /stages`: pairs of name and id. A stage without either is left out. Raises Malformed."""
+    """Decode an answer of `GET /stages`: pairs of name and id, without the stages that lack one of them. Raises Malformed."""
     stages, total, token = _collection(_object(body), "stages")
-    pairs = ((_text(stage.get("name")), _whole(stage.get("id"))) for stage in stages)
+    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in stages)
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
     return Listing(named, len(stages), total, token)
 
 
 def parse_subscriptions(body: bytes) -> Listing[Subscription]:
-    """Read an answer of `GET /webhooks`. Raises Malformed, also when one webhook is unusable: it would be taken for missing."""
+    """Decode an answer of `GET /webhooks`. Raises Malformed, also for a single unusable webhook: it would seem to be missing."""
     webhooks, total, token = _collection(_object(body), "webhooks")
     return Listing(tuple(_subscription(webhook) for webhook in webhooks), len(webhooks), total, token)
 
 
 def parse_subscription(body: bytes) -> Subscription:
-    """Read the one webhook that `POST /webhooks` and `PUT /webhooks/:id` answer with. Raises Malformed."""
+    """Decode the webhook that `POST /webhooks` and `PUT /webhooks/:id` answer with. Raises Malformed."""
     return _subscription(_object(body))
 
 
 def parse_identity(body: bytes) -> dict[str, object]:
-    """Read an answer of `GET /identity` as it is: its shape is observed, not documented. Raises Malformed unless it is an object."""
+    """Return an answer of `GET /identity` as it is: its shape is observed, not documented. Raises Malformed unless it is an object."""
     document = _object(body)
     if not document:
         raise Malformed("the identity is empty")
@@ -146,7 +151,7 @@ def parse_identity(body: bytes) -> dict[str, object]:
 
 
 def parse_error(body: bytes) -> str | None:
-    """Give FUB's own words for a refusal, in one bounded line; None when the answer is not FUB's error document."""
+    """Return FUB's own error message in one bounded line, empty when it has none; None when the answer is not FUB's error document."""
     try:
         document = _object(body)
     except Malformed:
@@ -154,10 +159,10 @@ def parse_error(body: bytes) -> str | None:
     message = document.get("errorMessage")
     if not isinstance(message, str):
         return ""
-    return " ".join(_CONTROL.sub(" ", _clean(message)).split())[:MOST_ERROR_TEXT]
+    return " ".join(_CONTROL.sub(" ", _clean(message)).split())[:MAX_ERROR_CHARS]
 
 
-# --- The frame ------------------------------------------------------------------------------------------------------
+# --- Answers as a whole ------------------------------------------------------------------------------------------------------
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -178,13 +183,13 @@ def _object(body: bytes) -> dict[str, object]:
 
 
 def _collection(document: dict[str, object], name: str) -> tuple[list[dict[str, object]], int | None, str | None]:
-    """Take a page apart: its elements, the total and the token of the next page."""
+    """Return the elements of a page, the total and the token of the next page."""
     items = document.get(name)
     if items is None:
         items = next((value for key, value in document.items() if key.lower() == name), None)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise Malformed(f"the answer is not a page of {name}")
-    metadata = document.get("_metadata") or {}  # an empty PHP array is [], null or absent: nothing told
+    metadata = document.get("_metadata") or {}  # an empty PHP array is [], null or absent
     if not isinstance(metadata, dict):
         raise Malformed("the page's _metadata is not an object")
     return items, _count(metadata.get("total")), _token(metadata)
@@ -199,13 +204,13 @@ def _token(metadata: dict[str, object]) -> str | None:
         token = str(token)
     if token is None or token is False or token == "":
         return None
-    if not isinstance(token, str) or len(token) > MOST_TOKEN or _CONTROL.search(token) or _LONE_SURROGATE.search(token):
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or _CONTROL.search(token) or _LONE_SURROGATE.search(token):
         raise Malformed("the token of the next page cannot be used")
     return token
 
 
 def _token_of_link(link: str) -> str | None:
-    """Take the token out of nextLink's query. A plus sign stays one: tokens are base64, and FUB's samples do not escape them."""
+    """Return the token in nextLink's query. A plus sign stays one: tokens are base64, and FUB's samples do not escape them."""
     query = link.partition("#")[0].partition("?")[2]
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
@@ -218,7 +223,7 @@ def _token_of_link(link: str) -> str | None:
 
 
 def _person_id(person: dict[str, object]) -> int:
-    person_id = _whole(person.get("id"))
+    person_id = _positive_integer(person.get("id"))
     if person_id is None:
         raise Malformed("a person has no usable id")
     return person_id
@@ -229,34 +234,34 @@ def _reading(person_id: int, person: dict[str, object], fields: Sequence[str]) -
     updated = _instant(person.get("updated"))
     if stage is None or not stage.strip() or updated is None:
         return None
-    told = {name: _told(person.get(name)) for name in fields}
+    custom_fields = {name: _as_text(person.get(name)) for name in fields}
     tags = _tags(person.get("tags"))
     return Reading(
         person_id=person_id,
         stage=stage,
-        stage_id=_whole(person.get("stageId")),
+        stage_id=_positive_integer(person.get("stageId")),
         created=_instant(person.get("created")),
         updated=updated,
         first_name=_text(person.get("firstName")) or None,
         last_name=_text(person.get("lastName")) or None,
-        assigned_user_id=_told(_whole(person.get("assignedUserId"))),
+        assigned_user_id=_as_text(_positive_integer(person.get("assignedUserId"))),
         assigned_user_name=_text(person.get("assignedTo")) or None,
         tags=tags,
-        fields=told,
-        payload=_payload(person, told, tags),
+        fields=custom_fields,
+        payload=_payload(person, custom_fields, tags),
     )
 
 
-def _payload(person: dict[str, object], told: dict[str, str | None], tags: tuple[str, ...]) -> dict[str, object]:
+def _payload(person: dict[str, object], custom_fields: dict[str, str | None], tags: tuple[str, ...]) -> dict[str, object]:
     payload: dict[str, object] = {name: _evidence(person[name]) for name in PERSON_FIELDS if name in person}
-    payload.update((name, value) for name, value in told.items() if name in person and name not in payload)
+    payload.update((name, value) for name, value in custom_fields.items() if name in person and name not in payload)
     if "tags" in payload:
-        payload["tags"] = list(tags[:MOST_TAGS_KEPT])
+        payload["tags"] = list(tags[:MAX_TAGS_IN_EVIDENCE])
     return payload
 
 
 def _subscription(webhook: dict[str, object]) -> Subscription:
-    subscription_id = _whole(webhook.get("id"))
+    subscription_id = _positive_integer(webhook.get("id"))
     event, url, status = (_text(webhook.get(name)) for name in ("event", "url", "status"))
     if subscription_id is None or not event or not url or not status:
         raise Malformed("a webhook lacks its id, event, url or status")
@@ -267,7 +272,7 @@ def _subscription(webhook: dict[str, object]) -> Subscription:
 
 
 def _clean(text: str) -> str:
-    """Make a string storable: without NUL, lone surrogates replaced."""
+    """Return the text in a form that Postgres can store: without NUL, lone surrogates replaced."""
     if "\x00" in text:
         text = text.replace("\x00", "")
     if not text.isascii():
@@ -276,11 +281,11 @@ def _clean(text: str) -> str:
 
 
 def _text(value: object) -> str | None:
-    return _clean(value)[:MOST_TEXT] if isinstance(value, str) else None
+    return _clean(value)[:MAX_TEXT_CHARS] if isinstance(value, str) else None
 
 
-def _told(value: object) -> str | None:
-    """Give any JSON value as text: strings as they are, the rest as JSON."""
+def _as_text(value: object) -> str | None:
+    """Return any JSON value as text: strings as they are, the rest as JSON."""
     if value is None or isinstance(value, str):
         return _text(value)
     try:
@@ -290,37 +295,37 @@ def _told(value: object) -> str | None:
 
 
 def _evidence(value: object) -> object:
-    """Give a JSON value for the record: scalars as they are, what is too large or nested as text."""
+    """Return a JSON value for the payload: scalars as they are, too large numbers and nested values as text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if -_LARGEST <= value <= _LARGEST else _told(value)
+        return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else _as_text(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else _told(value)
-    return _told(value)
+        return value if math.isfinite(value) else _as_text(value)
+    return _as_text(value)
 
 
-def _whole(value: object) -> int | None:
-    """Give a positive whole number within 64 bits, also from a numeric string; None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LARGEST)):
+def _positive_integer(value: object) -> int | None:
+    """Return a positive integer within 64 bits, also from a numeric string; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_MAX_INTEGER)):
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_INTEGER:
         return value
     return None
 
 
 def _count(value: object) -> int | None:
-    return 0 if value in (0, "0") and not isinstance(value, bool) else _whole(value)
+    return 0 if value in (0, "0") and not isinstance(value, bool) else _positive_integer(value)
 
 
 def _tags(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
-    return tuple(_clean(tag)[:MOST_TAG_TEXT] for tag in value[:MOST_TAGS] if isinstance(tag, str))
+    return tuple(_clean(tag)[:MAX_TAG_CHARS] for tag in value[:MAX_TAGS] if isinstance(tag, str))
 
 
 def _instant(value: object) -> datetime | None:
-    """Give an instant in UTC, whole seconds; None for anything that is not one beyond doubt, a time without zone included."""
+    """Return an instant in UTC, whole seconds; None for anything that is not clearly one, and for a time without zone."""
     if not isinstance(value, str):
         return None
     try:

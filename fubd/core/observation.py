@@ -1,7 +1,4 @@
-"""What the two roads bring in: claims about one person, and the facts that travel with them.
-
-A webhook claims an *entry*: "this person entered stage S at t". A person read from the API claims a *state*: "stage S held at
-`updated` and until it was read". Claims are only ever added; the history is derived from the set of them (see `timeline`).
+"""What the two sources report, decoded: webhook deliveries and people as read. Both become claims (see `reconcile`).
 
 Every instant here is aware and in Follow Up Boss's own time, except those named `received_at`, which are ours. The two are never compared.
 """
@@ -15,7 +12,7 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """Which of the two sources a claim came through. A read that a webhook prompted came through the webhook."""
+    """The source that a claim came through. A read that a webhook prompted came through the webhook."""
 
     WEBHOOK = "webhook"
     POLLING = "polling"
@@ -25,8 +22,8 @@ class Channel(StrEnum):
 class Reading:
     """One person as the people endpoint showed them.
 
-    `created` and `updated` are FUB's, whole seconds. `fields` holds only the custom fields that were asked for, as text.
-    `payload` is the part of the answer that is kept as evidence: JSON values, no key that was not asked for.
+    `created` and `updated` are FUB's, whole seconds. `fields` holds only the custom fields that were requested, as text.
+    `payload` is the part of the answer that is kept as evidence: JSON values, no key that was not requested.
     """
 
     person_id: int
@@ -45,16 +42,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Readings of one answer, with what is known of its moment.
+    """The readings of one answer, with what is known of its moment.
 
     `read_at`: an instant of FUB's clock at or before the moment the people were read (never later than the truth).
-    `covered`: FUB's instant up to which everything was already recorded when this was read; null outside polls and before the baseline.
+    `watermark`: FUB's instant up to which everything was already recorded then; None outside polls and before the baseline.
     `channel`: WEBHOOK when a webhook prompted this read, else POLLING.
     """
 
     readings: tuple[Reading, ...]
     read_at: datetime
-    covered: datetime | None
+    watermark: datetime | None
     channel: Channel
 
 
@@ -70,7 +67,7 @@ class StageEvent:
 
 @dataclass(frozen=True, slots=True)
 class RefetchEvent:
-    """A webhook that says something happened to these people, but not which stage: they are read soon after."""
+    """A webhook that reports something about these people, but no stage: they are read soon after."""
 
     event_id: str
     event: str
@@ -89,10 +86,10 @@ class IgnoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One verified webhook request, decoded as far as it goes.
+    """One verified webhook request, decoded as far as possible.
 
     `key` identifies its meaning (not its bytes): a redelivery has the same key. `content` is None when nothing in it could be used.
-    `quarantine` says in one sentence why something in it could not be used, and is None when everything could.
+    `quarantine` is the reason, in one sentence, why something in it could not be used; None when everything could.
     """
 
     key: bytes

@@ -1,22 +1,22 @@
-"""How often to poll, decided by what the webhooks prove of themselves.
+"""Decide how often to poll, by what is proven about the webhooks.
 
 | mode | when | next poll |
 |---|---|---|
 | starting | the account was never read completely | now |
 | steady | a delivery within the stale time, and nothing proves that webhooks fail | the poll interval, or when silence turns stale |
 | watch | silence for longer, without proof (a quiet night) | the watch interval |
-| failover | proof: a change that polling found and no webhook told in time, or a subscription not in force | the failover interval |
+| failover | proof: a change that polling found and no webhook reported in time, or a subscription not in force | the failover interval |
 | recovering | in failover, and a stage webhook arrived again | doubling from the failover interval |
 
-What keeps it from flapping:
+These rules keep the mode from flapping:
 
 - Silence alone is never proof. It leads to watch, and watch leads back to steady.
-- Failover is left only when a stage webhook arrived after it began. When a miss was the proof, the polls must also have had time to judge
-  (`missed_after`) since that arrival, or stragglers of the outage would throw it back at once.
-- Each relapse doubles the time without proof that the next recovery asks for, from four failover intervals up to the stale time. Failover
-  is a relapse when the last proof lies no more than six stale times back, whatever lay between.
-- A subscription found broken and repaired says nothing of a miss. When no change follows at all, there is nothing a webhook could tell:
-  after the stale time without proof that failover goes over to watch.
+- Failover ends only when a stage webhook arrived after it began. When a miss was the proof, the polls must also have had time to judge
+  (`missed_after`) since that arrival; otherwise late changes of the outage would bring failover back at once.
+- Each relapse doubles the time without proof that the next recovery requires, from four failover intervals up to the stale time. Failover
+  is a relapse when the last proof is no more than six stale times ago, whatever came between.
+- A subscription that was found broken and repaired is no proof of a miss. When no change follows at all, there is nothing that a webhook
+  could report: after the stale time without proof this failover becomes watch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from fubd.backoff import backoff_seconds
 from fubd.core.freshness import is_fresh
 from fubd.core.text import format_count, format_duration
 
-# Ours to choose: enough to keep instances from polling in step, little enough to stay within 300 calls a day.
+# Large enough to keep instances from polling in step, small enough to stay within 300 calls a day.
 _JITTER_SHARE = 0.02
 _SHORTEST_DELAY_SECONDS = 1.0
 _RELAPSE_STALE_TIMES = 6
@@ -36,7 +37,7 @@ _FIRST_RELAPSE_INTERVALS = 4
 
 
 class Mode(StrEnum):
-    """The five ways of polling, by the names the metric and the database use."""
+    """The five modes of polling, by the names that the metric and the database use."""
 
     STARTING = "starting"
     STEADY = "steady"
@@ -61,26 +62,26 @@ class Policy:
 class Freshness:
     """What is known of the sources after a poll. Instants are our clock's.
 
-    `covered`: the account was read completely at least once. `missed`: changes that this poll proved missed by webhooks. `broken`: what is
-    wrong with our subscriptions, in words, or None when they are in force or nothing is known of them; `repaired`: it was put right in
-    this very look. `full_round`: a complete poll was made after the whole delay, so a recovery may slow down by a step.
+    `has_baseline`: the account was read completely at least once. `missed`: the number of changes that this poll proved missed by webhooks.
+    `broken`: what is wrong with our subscriptions, in words; None when they are in force or nothing is known of them. `repaired`: this very
+    check repaired it. `waited_full_delay`: a complete poll was made after the whole delay, so a recovery may slow down by a step.
     """
 
-    covered: bool
+    has_baseline: bool
     webhook_heard: datetime | None
     stage_webhook_heard: datetime | None
     missed: int = 0
     broken: str | None = None
     repaired: bool = False
-    full_round: bool = True
+    waited_full_delay: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Hysteresis:
     """What keeps the mode from flapping. Instants are our clock's.
 
-    `proven_at`: the last proof that webhooks fail. `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when a stage
-    webhook was first seen in this failover. `relapses`: failovers in a row, each soon after the proof of the one before.
+    `proven_at`: when it was last proven that webhooks fail. `missed`: one of the proofs of this failover was a miss. `heard_again_at`: when
+    a stage webhook was first received in this failover. `relapses`: failovers in a row, each soon after the proof of the one before.
     """
 
     proven_at: datetime | None = None
@@ -91,9 +92,9 @@ class Hysteresis:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What was decided: the mode and since when, why, and how long until the next poll.
+    """The decision: the mode and since when, why, and how long until the next poll.
 
-    `delay_seconds` is what is shown and doubled; `wait_seconds` is it less the jitter.
+    `delay_seconds` is shown and doubled; `wait_seconds` is the delay minus the jitter.
     """
 
     mode: Mode
@@ -105,9 +106,9 @@ class Pace:
 
 
 def resume(mode: str, reason: str, delay_seconds: float, since: datetime, hysteresis: Hysteresis | None) -> Pace | None:
-    """Go on from what was kept before a restart, as if it had not been; None when it names no mode we know.
+    """Return the decision that was stored before a restart, as if there had been none; None for an unknown mode.
 
-    `hysteresis` is None where an older version did not keep it: then a miss at the beginning of the mode is assumed, which only holds a
+    `hysteresis` is None where an older version did not store it. Then a miss at the beginning of the mode is assumed, which can only make a
     failover longer.
     """
     if mode not in set(Mode):
@@ -119,7 +120,7 @@ def resume(mode: str, reason: str, delay_seconds: float, since: datetime, hyster
 
 
 def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, jitter: float) -> Pace:
-    """Decide the mode and the next poll. `jitter` in [0, 1) shortens the wait by up to a fiftieth, it never lengthens it."""
+    """Return the mode and the time of the next poll. `jitter` in [0, 1) shortens the wait by up to 2 %; it never lengthens it."""
     decided = _decide(before, fresh, now, policy)
     if before is not None and before.mode is decided.mode:
         decided = replace(decided, since=before.since)
@@ -128,7 +129,7 @@ def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, j
 
 def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     mode = Mode.STARTING if before is None else before.mode
-    if not fresh.covered:
+    if not fresh.has_baseline:
         return _mode(Mode.STARTING, 0.0, "the account is being read for the first time", now)
     proof = _proof(mode, fresh)
     if proof is not None:
@@ -145,8 +146,8 @@ def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
 
 
 def _proof(mode: Mode, fresh: Freshness) -> str | None:
-    """Say what proves that webhooks fail. Setting them up for the first time is not a failure that was put right."""
-    proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had told"] if fresh.missed else []
+    """Return what proves that webhooks fail, None for no proof. Creating them for the first time does not count as a repair."""
+    proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had reported"] if fresh.missed else []
     if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
         proofs.append(f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken)
     return "; ".join(proofs) or None
@@ -193,34 +194,34 @@ def _out_of_failover(before: Pace, fresh: Freshness, now: datetime, policy: Poli
 
 
 def _hold_seconds(past: Hysteresis, policy: Policy) -> float:
-    """Give how long failover asks for polls without proof after a stage webhook arrived again."""
+    """Return for how long failover requires polls without proof after a stage webhook arrived again."""
     judged = policy.missed_after_seconds if past.missed else 0.0
     if past.relapses == 0:
         return judged
-    # Past some ten doublings every policy has met its cap; the exponent must not grow for ever.
-    doubled = policy.failover_interval_seconds * _FIRST_RELAPSE_INTERVALS * 2.0 ** min(past.relapses - 1, 64)
-    return max(judged, min(doubled, policy.webhook_stale_after_seconds))
+    first_seconds = policy.failover_interval_seconds * _FIRST_RELAPSE_INTERVALS
+    doubled = backoff_seconds(past.relapses, first_seconds=first_seconds, longest_seconds=policy.webhook_stale_after_seconds)
+    return max(judged, doubled)
 
 
 def _out_of_recovering(before: Pace, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     if not is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
         return _without_proof(before, fresh, now, policy)
-    delay = before.delay_seconds * 2 if fresh.full_round else before.delay_seconds
+    delay = before.delay_seconds * 2 if fresh.waited_full_delay else before.delay_seconds
     if delay >= policy.poll_interval_seconds:
         return _without_proof(before, fresh, now, policy)
     return replace(before, delay_seconds=_bounded(delay, fresh, now, policy))
 
 
 def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
-    """Choose between steady and watch, by silence alone."""
+    """Return steady or watch, by silence alone."""
     if fresh.webhook_heard is None:
-        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, "no webhook has been heard yet; nothing proves that they fail", now)
+        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, "no webhook has arrived yet; nothing proves that they fail", now)
     elif is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
         reason = "webhooks arrive, and polling finds nothing that they missed"
         chosen = _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
     else:
         silence = format_duration(policy.webhook_stale_after_seconds)
-        reason = f"no webhook for more than {silence}; nothing proves that they fail, it may just be quiet"
+        reason = f"no webhook for more than {silence}; nothing proves that they fail, the account may be quiet"
         chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, reason, now)
     if before is None:
         return chosen
@@ -228,7 +229,7 @@ def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy:
 
 
 def _bounded(delay_seconds: float, fresh: Freshness, now: datetime, policy: Policy) -> float:
-    """Poll again by the time silence turns stale, but do not spin just before it does."""
+    """Return a delay that ends no later than silence turns stale, but is never so short that polls follow each other at once."""
     if fresh.webhook_heard is None:
         return delay_seconds
     until_stale = policy.webhook_stale_after_seconds - (now - fresh.webhook_heard).total_seconds()

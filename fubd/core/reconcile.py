@@ -1,54 +1,83 @@
-"""Which row belongs to which change: the difference between the history that the claims amount to and the rows that stand.
+"""Compare the history that the claims amount to with the rows that stand, and say what to write.
 
-A row keeps its id for ever: it belongs to the change that the claim which first made it belongs to. So a correction updates it; two rows
-become one only when what made them turns out to be one change.
+A row keeps its id as long as it exists: it belongs to the change of the claim that first made it. So a correction updates the row; two rows
+become one only when the claims that made them turn out to be one change.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from enum import StrEnum
 
 from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
 
-# Taken from the id of a foreign row it gives a seq before every claim's, and keeps the order of such rows among themselves.
+# Subtracted from the id of a foreign row, it gives a seq before that of every claim, and keeps the order of such rows among themselves.
 _FOREIGN = 2**63
 
 
-class Claim(NamedTuple):
-    """A claim as it is kept. `at`: eventCreated of an entry, `updated` of a state. `row_id`: the row that it makes or would make."""
+class ClaimKind(StrEnum):
+    """What a claim says: that a stage was entered, or that it held."""
 
-    seq: int
-    row_id: int
-    entry: bool
+    ENTRY = "entry"
+    STATE = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one source said about one person's stage.
+
+    `at`: eventCreated of an entry, `updated` of a state. `received_at` is our clock's, every other instant FUB's. `read_at`, `watermark`
+    and `created` are those of a state (see `timeline.State`). `ignored`: kept, but it makes no row. `seq` numbers claims in the order of
+    arrival, and `row_id` is the row that it makes or would make; both are 0 until it is stored.
+    """
+
+    seq: int = 0
+    row_id: int = 0
+    person_id: int
+    kind: str
     channel: str
     at: datetime
     stage: Stage
-    event_id: str
+    event_id: str = ""
     received_at: datetime
-    read_at: datetime | None
-    covered: datetime | None
-    created: datetime | None
+    read_at: datetime | None = None
+    watermark: datetime | None = None
+    created: datetime | None = None
+    ignored: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        """Return what tells it from every other claim: a second claim with the same key is the same claim."""
+        return (self.person_id, self.at, self.kind, self.channel, self.event_id, self.stage.name)
+
+    @property
+    def is_entry(self) -> bool:
+        """Return whether a stage was entered, rather than seen to hold."""
+        return self.kind == ClaimKind.ENTRY
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
     """A row of stage_changes.
 
-    `foreign`: no claim stands behind it, another writer made it; it is taken as it is and never touched. Where it tells no stage, the name
-    of its stage is empty.
+    `foreign`: no claim stands behind it, another writer made it; it is taken as it is and never changed. Where such a row names no usable
+    stage, `stage.name` is empty.
     """
 
     id: int
+    person_id: int
     stage_from: str | None
     stage: Stage
     changed_at: datetime
     changed_after: datetime | None
     source: str
     received_at: datetime
-    confirmed_by: str | None
-    confirmed_at: datetime | None
-    event_id: str | None
+    confirmed_by: str | None = None
+    confirmed_at: datetime | None = None
+    event_id: str | None = None
     foreign: bool = False
 
 
@@ -56,7 +85,7 @@ class Row(NamedTuple):
 class PersonHistory:
     """What stands near new claims of one person: the last settled row before them, the rows after it, and every claim after it.
 
-    `announced`: a webhook told that they were created.
+    `announced`: a webhook reported that the person was created.
     """
 
     person_id: int
@@ -80,162 +109,176 @@ class NewRow:
 
 @dataclass(frozen=True, slots=True)
 class RowUpdate:
-    """A row to be brought in line."""
+    """A row to be updated from `was` to `now`."""
 
     was: Row
     now: Row
     dated_by: Claim | None
 
     @property
-    def healed(self) -> bool:
-        """Tell whether the change itself was corrected, not only confirmed."""
-        return self.was[1:5] != self.now[1:5]
+    def is_correction(self) -> bool:
+        """Return whether the change itself was corrected, not only confirmed."""
+        return any(
+            (
+                self.was.stage_from != self.now.stage_from,
+                self.was.stage != self.now.stage,
+                self.was.changed_at != self.now.changed_at,
+                self.was.changed_after != self.now.changed_after,
+            )
+        )
 
     @property
-    def confirms(self) -> bool:
-        """Tell whether the other source has now seen it too."""
+    def is_confirmation(self) -> bool:
+        """Return whether the other source has now seen it too."""
         return self.was.confirmed_by is None and self.now.confirmed_by is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What to write for one person. `merged`: rows that turned out to be part of another. `repeats`: new claims that told a stage again."""
+    """What to write for one person.
 
-    recorded: tuple[NewRow, ...] = ()
-    corrected: tuple[RowUpdate, ...] = ()
+    `merged`: rows that turned out to be part of another. `repeats`: how many new claims reported a stage again, the step between unseen.
+    """
+
+    inserts: tuple[NewRow, ...] = ()
+    updates: tuple[RowUpdate, ...] = ()
     merged: tuple[Row, ...] = ()
     repeats: int = 0
 
 
-def reconcile(near: PersonHistory, new: frozenset[int] | set[int], *, window: timedelta, began: datetime | None) -> Difference:
-    """Fold the claims and compare with the rows. `new`: the seqs that are new in this transaction."""
-    claims = {claim.seq: claim for claim in near.claims}
-    history = derive(near, window=window, began=began)
-    recorded: list[NewRow] = []
-    corrected: list[RowUpdate] = []
-    taken: set[int] = set()
-    for change, row in paired(near, history):
+def reconcile(person: PersonHistory, new: AbstractSet[int], *, window: timedelta, began: datetime | None) -> Difference:
+    """Fold the claims and compare the history with the rows. `new`: the seqs of the claims that this transaction added."""
+    claims = {claim.seq: claim for claim in person.claims}
+    history = derive_history(person, window=window, began=began)
+    inserts: list[NewRow] = []
+    updates: list[RowUpdate] = []
+    matched: set[int] = set()
+    for change, row in pair_with_rows(person, history):
         if row is None:
-            recorded.append(_record(change, claims, new, announced=near.announced))
+            inserts.append(_new_row(person, change, claims, new))
             continue
-        taken.add(row.id)
+        matched.add(row.id)
         if row.foreign:
             continue
-        now = _corrected(row, change, claims)
+        now = _updated(row, change, claims)
         if now != row:
-            corrected.append(RowUpdate(row, now, claims.get(change.dated_by.seq)))
-    if near.start is not None and not near.start.foreign:
-        # What agreed with the start before has had its say; an older visit to the same stage must not confirm this one.
-        confirmed = _confirmed(near.start, tuple(seq for seq in history.at_start if seq in new), claims)
-        if confirmed != near.start:
-            corrected.append(RowUpdate(near.start, confirmed, None))
-    # A row is judged by the claims that made it: without them it stays.
-    judged = {claim.row_id for claim in near.claims}
-    merged = tuple(row for row in near.rows if row.id not in taken and not row.foreign and row.id in judged)
+            updates.append(RowUpdate(row, now, claims.get(change.dated_by.seq)))
+    if person.start is not None and not person.start.foreign:
+        # Only new claims may confirm the start: an older claim may be of an earlier visit to the same stage.
+        confirmed = _with_confirmation(person.start, tuple(seq for seq in history.at_start if seq in new), claims)
+        if confirmed != person.start:
+            updates.append(RowUpdate(person.start, confirmed, None))
+    # A row is judged by the claims that made it: where they are not loaded, it stays.
+    judged = {claim.row_id for claim in person.claims}
+    merged = tuple(row for row in person.rows if row.id not in matched and not row.foreign and row.id in judged)
     repeats = sum(seq in new for change in history.changes for seq in change.repeated_by)
     repeats += sum(seq in new for seq in history.repeated_at_start)
-    return Difference(tuple(recorded), tuple(corrected), merged, repeats)
+    return Difference(tuple(inserts), tuple(updates), merged, repeats)
 
 
-def derive(near: PersonHistory, *, window: timedelta, began: datetime | None) -> History:
-    """Fold what stands near into a history; rows of other writers take part as what happened. A negative seq in it is such a row's."""
-    foreign = sorted((row for row in near.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
-    entries = [Entry(claim.seq, claim.at, claim.stage) for claim in near.claims if claim.entry]
+def derive_history(person: PersonHistory, *, window: timedelta, began: datetime | None) -> History:
+    """Fold the claims of a person. Rows of other writers count as entries; a negative seq in the history is such a row's."""
+    foreign = sorted((row for row in person.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
+    entries = [Entry(claim.seq, claim.at, claim.stage) for claim in person.claims if claim.is_entry]
     entries += [Entry(row.id - _FOREIGN, row.changed_at, row.stage) for row in foreign if row.stage.name]
-    states = [_state(claim, foreign, window) for claim in near.claims if not claim.entry]
-    start = None if near.start is None else Start(near.start.stage, near.start.changed_at)
+    states = [_state(claim, foreign, window) for claim in person.claims if not claim.is_entry]
+    start = None if person.start is None else Start(person.start.stage, person.start.changed_at)
     return fold(entries, states, start, window=window, began=began)
 
 
-def paired(near: PersonHistory, history: History) -> list[tuple[Change, Row | None]]:
-    """Give each change with the row that stands for it, None where there is none yet."""
-    claims = {claim.seq: claim for claim in near.claims}
-    rows = {row.id: row for row in near.rows}
-    taken: set[int] = set()
-    pairs = []
+def pair_with_rows(person: PersonHistory, history: History) -> list[tuple[Change, Row | None]]:
+    """Return each change with the row that stands for it, None where there is none yet."""
+    claims = {claim.seq: claim for claim in person.claims}
+    rows = {row.id: row for row in person.rows}
+    pairs: list[tuple[Change, Row | None]] = []
     for change in history.changes:
-        row = _row_of(change, claims, rows, taken)
+        row = _find_row(change, claims, rows)
         if row is not None:
-            taken.add(row.id)
+            del rows[row.id]
         pairs.append((change, row))
     return pairs
 
 
 def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
-    """Give a read its place among foreign rows, whose instant is often that of their writer's learning, long after the change itself.
+    """Return the state that a read claims, placed among foreign rows.
 
-    The read saw what stood in FUB until `read_at`. So it speaks of the time after the last foreign row before that instant: at once when
-    it shows that row's stage, else only when it is later than the row by the window (a replica may lag).
+    Such a row is often dated by when its writer learned of the change, long after the change itself. The read saw what stood in FUB until
+    `read_at`, so it is about the time after the last foreign row before that instant: at once when it shows that row's stage, else only
+    when it is later than the row by the window (a replica may lag).
     """
     read_at = max(claim.at, claim.read_at or claim.at)
     before = [row for row in foreign if row.changed_at <= read_at]
-    if before and not before[-1].stage.same(claim.stage):
+    if before and not before[-1].stage.is_same(claim.stage):
         before = [row for row in before if row.changed_at <= read_at - window]
     updated = max(claim.at, before[-1].changed_at) if before else claim.at
-    return State(claim.seq, updated, read_at, claim.stage, claim.covered, claim.created)
+    return State(claim.seq, updated, read_at, claim.stage, claim.watermark, claim.created)
 
 
-def _row_of(change: Change, claims: dict[int, Claim], rows: dict[int, Row], taken: set[int]) -> Row | None:
+def _find_row(change: Change, claims: Mapping[int, Claim], rows: Mapping[int, Row]) -> Row | None:
     if not rows:
         return None
-    for seq in sorted((*change.claims, *change.repeated_by)):
-        row = rows.get(seq + _FOREIGN if seq < 0 else claims[seq].row_id)
-        if row is not None and row.id not in taken:
-            return row
-    return None
+    row_ids = (seq + _FOREIGN if seq < 0 else claims[seq].row_id for seq in sorted((*change.claims, *change.repeated_by)))
+    return next((rows[row_id] for row_id in row_ids if row_id in rows), None)
 
 
-def _record(change: Change, claims: dict[int, Claim], new: frozenset[int] | set[int], *, announced: bool) -> NewRow:
-    told = sorted(change.claims)
-    first = claims[told[0]]
-    fresh = min((seq for seq in (*told, *change.repeated_by) if seq in new), default=None)
-    dated_by = change.dated_by
+def _new_row(person: PersonHistory, change: Change, claims: Mapping[int, Claim], new: AbstractSet[int]) -> NewRow:
+    first = claims[min(change.claims)]
+    new_seq = min((seq for seq in (*change.claims, *change.repeated_by) if seq in new), default=None)
     row = Row(
-        id=fresh or 0,
+        id=new_seq or 0,
+        person_id=person.person_id,
         stage_from=change.stage_from,
         stage=change.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        source=_source_of(first, change, announced=announced),
+        source=_source_of(first, change, announced=person.announced),
         received_at=first.received_at,
-        confirmed_by=None,
-        confirmed_at=None,
-        event_id=claims[dated_by.seq].event_id if isinstance(dated_by, Entry) else None,
+        event_id=_event_id(change, claims),
     )
-    return NewRow(_confirmed(row, change.claims, claims), claims[dated_by.seq], None if fresh is not None else told[0])
+    row = _with_confirmation(row, change.claims, claims)
+    return NewRow(row, claims[change.dated_by.seq], None if new_seq is not None else first.seq)
 
 
-def _corrected(row: Row, change: Change, claims: dict[int, Claim]) -> Row:
-    # Who saw it first stays as it was written: later claims cannot have been earlier.
-    now = row._replace(
+def _updated(row: Row, change: Change, claims: Mapping[int, Claim]) -> Row:
+    """Return the row as the change has it. `source` and `received_at` stay: later claims cannot have been first."""
+    now = replace(
+        row,
         stage_from=change.stage_from,
         stage=change.stage if change.stage.name != row.stage.name else row.stage,
         changed_at=change.changed_at,
         changed_after=change.changed_after,
-        event_id=claims[change.dated_by.seq].event_id if isinstance(change.dated_by, Entry) else None,
+        event_id=_event_id(change, claims),
         confirmed_by=None,
         confirmed_at=None,
     )
-    return _confirmed(now, change.claims, claims)
+    return _with_confirmation(now, change.claims, claims)
 
 
-def _source_of(claim: Claim, change: Change, *, announced: bool) -> str:
-    """Say which source told of a change first, by its first claim.
+def _event_id(change: Change, claims: Mapping[int, Claim]) -> str | None:
+    return claims[change.dated_by.seq].event_id if isinstance(change.dated_by, Entry) else None
 
-    A webhook that names no stage tells of a newcomer all the same, even where a poll comes before the read that it prompts. Any other
-    change that such a read shows was told by no webhook: it was found by reading, as a poll finds it.
+
+def _source_of(first: Claim, change: Change, *, announced: bool) -> str:
+    """Return which source reported a change first, by its first claim.
+
+    A webhook that names no stage reports a newcomer all the same, even where a poll precedes the read that the webhook prompts. Any other
+    change that such a read shows was reported by no webhook: it was found by reading, as a poll finds it.
     """
-    if claim.entry:
-        return claim.channel
-    return "webhook" if change.stage_from is None and (announced or claim.channel == "webhook") else "polling"
+    if first.is_entry:
+        return first.channel
+    return "webhook" if change.stage_from is None and (announced or first.channel == "webhook") else "polling"
 
 
-def _confirmed(row: Row, told: tuple[int, ...], claims: dict[int, Claim]) -> Row:
+def _with_confirmation(row: Row, seqs: tuple[int, ...], claims: Mapping[int, Claim]) -> Row:
     if row.confirmed_by is not None:
         return row
-    for seq in sorted(told):
+    for seq in sorted(seqs):
         claim = claims.get(seq)
-        # A read that a webhook prompted is no second look of the other source, but at a newcomer, of whom the webhook told.
-        if claim is not None and claim.channel != row.source and (claim.entry or claim.channel == "polling" or row.stage_from is None):
-            return row._replace(confirmed_by=claim.channel, confirmed_at=claim.received_at)
+        if claim is not None and _confirms(claim, row):
+            return replace(row, confirmed_by=claim.channel, confirmed_at=claim.received_at)
     return row
+
+
+def _confirms(claim: Claim, row: Row) -> bool:
+    """Return whether the claim is the other source's. A read that a webhook prompted is none, except of a newcomer, whom it reported."""
+    return claim.channel != row.source and (claim.is_entry or claim.channel == "polling" or row.stage_from is None)

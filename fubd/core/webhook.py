@@ -1,16 +1,16 @@
-"""Whether a webhook request is genuine, and what it tells.
+"""Verify that a webhook request is genuine, and decode it.
 
-The rules, from FUB's webhook guide and from what its senders were seen to do:
+The rules, from docs.followupboss.com/reference/webhooks-guide and from what senders were observed to do:
 
-- Genuine means: `FUB-Signature` is the lowercase hex HMAC-SHA256 of the *base64* of the received bytes, under the system key. It is checked
-  before anything is parsed, and never over JSON written anew: FUB escapes slashes, and another writer would not.
-- An event of no interest needs nothing but its name; the ids of a note or of a relationship are not people.
-- An event about people needs a name, an instant and at least one usable id, and a stage event a stage, or it is quarantined whole.
-- Usable and unusable ids together: the usable ones are told and the delivery is quarantined as well.
-- `eventId` is only as good as its sender. Without one the event still counts, under an id derived from what it says.
+- A request is genuine when `FUB-Signature` is the lowercase hex HMAC-SHA256 of the *base64* of the received bytes, under the system key. It
+  is checked before anything is parsed, and never over re-serialized JSON: FUB escapes slashes, and another serializer would not.
+- An event of a kind that we do not use needs nothing but its name: the ids of a note or of a relationship are not people.
+- An event about people needs a name, an instant and at least one usable id, and a stage event a stage; otherwise it is quarantined whole.
+- Of usable and unusable ids together, the usable ones count and the delivery is quarantined as well.
+- `eventId` is only as reliable as its sender. Without one the event still counts, under an id derived from its content.
 
-Any bytes at all decode to a `Delivery`. A bulk edit may come split over several requests, perhaps under one `eventId`, so the key of a
-delivery covers the people in it.
+Any bytes decode to a `Delivery`. A bulk edit may be split over several requests, perhaps under one `eventId`, so the key of a delivery
+includes its people.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from hmac import compare_digest
 from hmac import digest as keyed_digest
 
 from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent
-from fubd.core.vocabulary import WEBHOOK_ROUTES
+from fubd.core.vocabulary import STAGE_UPDATED, WEBHOOK_ROUTES
 from fubd.errors import InvalidSignature, Malformed
 
-STAGE_UPDATED = "peopleStageUpdated"
 MAX_NAME_CHARS = 200
 MAX_STAGE_CHARS = 500
 MAX_PERSON_ID = 2**63 - 1
 MAX_AHEAD = timedelta(days=1)
 
-# Before this no instant can be meant, and arithmetic on the first days of year 1 would leave the calendar.
+# No real event is older, and arithmetic on the first days of year 1 would leave the calendar.
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ID_CHARS = 40
-_ABOUT_PEOPLE = "people"
-_ABOUT_RELATIONSHIPS = "peopleRelationship"
+_PEOPLE_EVENTS = "people"
+_RELATIONSHIP_EVENTS = "peopleRelationship"
 
 
 def is_webhook_route(path: str) -> bool:
@@ -47,11 +46,11 @@ def is_webhook_route(path: str) -> bool:
 
 
 def verify(body: bytes, signature: str | None, keys: Sequence[bytes]) -> None:
-    """Raise Forged unless `signature` (the header FUB-Signature) is that of `body` under one of the keys.
+    """Raise InvalidSignature unless `signature` (the header FUB-Signature) is that of `body` under one of the keys.
 
-    Takes the same time whichever key fits, and whatever the header holds.
+    It takes the same time whichever key fits, and whatever the header contains.
     """
-    # Compared as bytes: compare_digest raises TypeError for a str beyond ASCII, and a header may bear any.
+    # Compared as bytes: compare_digest raises TypeError for a str beyond ASCII, and a header may contain any character.
     given = b"" if signature is None else signature.encode("utf-8", "surrogatepass")
     message = b2a_base64(body, newline=False)
     genuine = False
@@ -62,7 +61,7 @@ def verify(body: bytes, signature: str | None, keys: Sequence[bytes]) -> None:
 
 
 def decode(body: bytes, *, fub_now: datetime) -> Delivery:
-    """Tell what a verified body says, as far as it can be used; never raises. `fub_now` is FUB's clock, to judge an event's instant."""
+    """Decode a verified body as far as it can be used; never raises. An instant far ahead of `fub_now` (FUB's clock) is not usable."""
     try:
         document = _document(body)
     except Malformed as fault:
@@ -72,36 +71,36 @@ def decode(body: bytes, *, fub_now: datetime) -> Delivery:
     if event is None:
         return Delivery(_digest(body), body, event_id, None, None, "there is no usable event name")
     try:
-        if event.startswith(_ABOUT_PEOPLE) and not event.startswith(_ABOUT_RELATIONSHIPS):
-            return _about_people(body, document, event_id, event, fub_now)
-        return _uninteresting(body, document, event_id, event, fub_now)
+        if event.startswith(_PEOPLE_EVENTS) and not event.startswith(_RELATIONSHIP_EVENTS):
+            return _people_event(body, document, event_id, event, fub_now)
+        return _ignored_event(body, document, event_id, event, fub_now)
     except Malformed as fault:
         return Delivery(_digest(body), body, event_id, event, None, str(fault))
 
 
-def _about_people(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
+def _people_event(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
     stage = _stage(document.get("data")) if event == STAGE_UPDATED else None
     at = _instant(document.get("eventCreated"), fub_now)
-    people, bad = _people(document.get("resourceIds"))
+    people, unusable = _person_ids(document.get("resourceIds"))
     if not people:
         raise Malformed("there is no usable id in resourceIds")
-    key = _meaning(event_id, event, at, stage, people)
+    key = _meaning_digest(event_id, event, at, stage, people)
     quarantine = None
     if event_id is None:
         event_id = f"content-{key.hex()}"
-    if bad:
-        # The bad part has no meaning to compare, so only the same bytes are the same delivery.
+    if unusable:
+        # Unusable ids have no meaning to compare, so only the same bytes are the same delivery.
         key = _digest(body)
-        quarantine = f"{bad} of {bad + len(people)} ids in resourceIds are unusable"
+        quarantine = f"{unusable} of {unusable + len(people)} ids in resourceIds are unusable"
     content = RefetchEvent(event_id, event, at, people) if stage is None else StageEvent(event_id, at, stage, people)
     return Delivery(key, body, event_id, event, content, quarantine)
 
 
-def _uninteresting(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
-    ids, bad = _people(document.get("resourceIds"))
+def _ignored_event(body: bytes, document: dict[str, object], event_id: str | None, event: str, fub_now: datetime) -> Delivery:
+    ids, unusable = _person_ids(document.get("resourceIds"))
     try:
         at = _instant(document.get("eventCreated"), fub_now)
-        key = _digest(body) if bad else _meaning(event_id, event, at, None, ids)
+        key = _digest(body) if unusable else _meaning_digest(event_id, event, at, None, ids)
     except Malformed:
         at = fub_now
         key = _digest(body)
@@ -111,11 +110,11 @@ def _uninteresting(body: bytes, document: dict[str, object], event_id: str | Non
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        # Which of the two was meant nobody can say, and another reader may take the other.
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        # It is unknown which of the two was meant, and another decoder may use the other.
         raise Malformed("a key occurs twice in the JSON")
-    return made
+    return members
 
 
 def _no_constant(_name: str) -> object:
@@ -143,7 +142,7 @@ def _document(body: bytes) -> dict[str, object]:
 
 
 def _text(value: object, max_chars: int) -> str | None:
-    """Give the value when it is text that Postgres can keep: no NUL, no half of a surrogate pair; else None."""
+    """Return the value when it is text that Postgres can store (no NUL, no half of a surrogate pair), else None."""
     if type(value) is not str or not value or len(value) > max_chars or "\0" in value:
         return None
     if not value.isascii():
@@ -184,36 +183,36 @@ def _instant(value: object, fub_now: datetime) -> datetime:
     return instant
 
 
-def _people(value: object) -> tuple[tuple[int, ...], int]:
-    """Give the usable ids, each once, in their order, and how many entries were not usable."""
+def _person_ids(value: object) -> tuple[tuple[int, ...], int]:
+    """Return the usable ids, each once, in their order, and the number of unusable elements."""
     if type(value) is not list:
         return (), 0 if value is None else 1
-    found: dict[int, None] = {}
-    bad = 0
-    for entry in value:
-        person_id = _person_id(entry)
+    usable: dict[int, None] = {}
+    unusable = 0
+    for element in value:
+        person_id = _person_id(element)
         if person_id:
-            found[person_id] = None
+            usable[person_id] = None
         else:
-            bad += 1
-    return tuple(found), bad
+            unusable += 1
+    return tuple(usable), unusable
 
 
-def _person_id(entry: object) -> int:
-    """Give the id, or 0 for what cannot be one. A bool is an int to Python, not to anyone else: hence the exact type."""
-    if type(entry) is int:
-        number = entry
-    elif type(entry) is str and len(entry) <= _MAX_ID_CHARS and entry.isascii() and entry.isdigit():
-        number = int(entry)
+def _person_id(element: object) -> int:
+    """Return the id, or 0 for what cannot be one. The type is exact because a bool is an int in Python, but not in JSON."""
+    if type(element) is int:
+        number = element
+    elif type(element) is str and len(element) <= _MAX_ID_CHARS and element.isascii() and element.isdigit():
+        number = int(element)
     else:
         return 0
     return number if 0 < number <= MAX_PERSON_ID else 0
 
 
-def _meaning(event_id: str | None, event: str, at: datetime, stage: str | None, ids: tuple[int, ...]) -> bytes:
-    """Digest what is said: the parts hold no NUL, so that joined by it no two meanings look alike."""
-    listed = str(ids[0]) if len(ids) == 1 else ",".join(map(str, sorted(ids)))
-    return _digest(f"{event_id or ''}\0{event}\0{at.isoformat()}\0{stage or ''}\0{listed}".encode())
+def _meaning_digest(event_id: str | None, event: str, at: datetime, stage: str | None, ids: tuple[int, ...]) -> bytes:
+    """Return a digest of what the event says. The parts contain no NUL, so no two different events join to the same text."""
+    people = str(ids[0]) if len(ids) == 1 else ",".join(map(str, sorted(ids)))
+    return _digest(f"{event_id or ''}\0{event}\0{at.isoformat()}\0{stage or ''}\0{people}".encode())
 
 
 def _digest(content: bytes) -> bytes:

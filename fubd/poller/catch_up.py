@@ -58,7 +58,7 @@ class CatchUp:
     async def catch_up(self, *, full: bool) -> datetime:
         """Cover everything up to now; give the coverage reached. Raises Unavailable, Refused and Malformed; what was read stays."""
         coverage = await self._state.coverage()
-        reached = None if full else coverage.reached
+        reached = None if full else coverage.watermark
         swept = reached is None
         if reached is None:
             reached = await self._sweep()
@@ -71,8 +71,8 @@ class CatchUp:
 
     async def scrub(self) -> Scrubbed:
         """Re-verify the people longest unverified. Raises as `catch_up` does."""
-        covered = (await self._state.coverage()).reached
-        async with self._open_run("scrub", covered) as run:
+        watermark = (await self._state.coverage()).watermark
+        async with self._open_run("scrub", watermark) as run:
             scrubbed = await self._scrub.run(run, batches=self._policy.scrub_batches)
         if scrubbed.stale:
             self._incremental.invalidate_probe()
@@ -95,7 +95,7 @@ class CatchUp:
     async def _sweep(self) -> datetime:
         coverage = await self._state.coverage()
         report = _Report("sweep", self._clock, self._policy, self._progress)
-        async with self._open_run("sweep", coverage.reached, report) as run:
+        async with self._open_run("sweep", coverage.watermark, report) as run:
             sweep = Sweep(run, self._state, workers=self._policy.sweep_workers)
             report.sweep = sweep
             if coverage.sweep_began is not None:
@@ -111,10 +111,12 @@ class CatchUp:
         return reached
 
     @asynccontextmanager
-    async def _open_run(self, kind: str, covered: datetime | None, report: _Report | None = None) -> AsyncIterator[PollRun]:
+    async def _open_run(self, kind: str, watermark: datetime | None, report: _Report | None = None) -> AsyncIterator[PollRun]:
         """Make an errand and note in the book and in the metrics how it went."""
         on_page = None if report is None else report.tell
-        run = PollRun(self._api, self._ingestor, covered=covered, should_continue=self._should_continue, on_page=on_page, trash=self._trash)
+        run = PollRun(
+            self._api, self._ingestor, watermark=watermark, should_continue=self._should_continue, on_page=on_page, trash=self._trash
+        )
         started = self._clock.monotonic()
         run_id = await self._state.start_run(kind, self._clock.now())
         try:

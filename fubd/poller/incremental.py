@@ -24,10 +24,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 
+from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
 from fubd.errors import FubRefused, Unavailable
 from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
-from fubd.ports import PeoplePage, PeopleQuery
+from fubd.ports import PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from fubd.core.api import PeoplePage
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
 from fubd.errors import Unavailable
 from fubd.poller.trash_visibility import TrashVisibility
-from fubd.ports import FubApi, PeoplePage, PeopleQuery, SnapshotResult, SnapshotSink
+from fubd.ports import FubApi, PeopleQuery, SnapshotResult, SnapshotSink
 
 PAGE_SIZE = 100
 _GATHER_SHARE = 1 / 30
@@ -74,7 +75,7 @@ class RunStats:
 class PollRun:
     """One reading of people. Pages are handed in before the next are asked for, so that memory does not grow with the account.
 
-    `covered`: what was covered before it (FUB's clock). `should_continue` is asked before each call; `on_page` is told after each page.
+    `watermark`: what was covered before it (FUB's clock). `should_continue` is asked before each call; `on_page` is told after each page.
     `incomplete_reason`: why an errand that had no trouble still counts for nothing. `trash`: what this process learnt of Trash on lists.
     """
 
@@ -83,7 +84,7 @@ class PollRun:
         api: FubApi,
         ingestor: SnapshotSink,
         *,
-        covered: datetime | None,
+        watermark: datetime | None,
         should_continue: Callable[[], bool],
         on_page: Callable[[RunStats], None] | None = None,
         trash: TrashVisibility | None = None,
@@ -93,7 +94,7 @@ class PollRun:
         self._should_continue = should_continue
         self._on_page = on_page
         self._trash = trash or TrashVisibility()
-        self.covered = covered
+        self.watermark = watermark
         self.tally = RunStats()
         self.incomplete_reason: str | None = None
 
@@ -119,7 +120,7 @@ class PollRun:
         """Record what was read; returns once it is committed. Raises Unavailable."""
         if not readings:
             return NOTHING
-        found = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.covered, channel))
+        found = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
         self.tally.people += len(readings)
         self.tally.changes += found.changes
         return found

@@ -164,7 +164,7 @@ class Poller:
         reached: datetime | None = None
         why: str | None = None
         try:
-            reached = (await self._state.coverage()).reached
+            reached = (await self._state.coverage()).watermark
             reached = await reader.catch_up(full=full)
         except FUB_ERRORS as error:
             why = str(error)
@@ -197,7 +197,7 @@ class Poller:
         """Show what another instance decides. What it decided last is taken up when the turn is ours."""
         self._pace = None
         with suppress(Unavailable):
-            record = await self._state.mode()
+            record = await self._state.last_mode()
             if record is not None:
                 self._show(record.mode, record.reason, record.delay_seconds)
 
@@ -226,9 +226,9 @@ class Poller:
         """Go on from the mode in the book; on a fresh database, announce the first."""
         if self._pace is not None:
             return
-        self._catch_up.show_coverage((await self._state.coverage()).reached)
-        self._blind_time.resume(await self._state.heard())
-        record = await self._state.mode()
+        self._catch_up.show_coverage((await self._state.coverage()).watermark)
+        self._blind_time.resume(await self._state.last_heard())
+        record = await self._state.last_mode()
         self._polls_in_mode = 0
         self._evidence = _Evidence()
         restored = None
@@ -341,19 +341,19 @@ class Poller:
             # What is counted now would be lost to the one who decides.
             raise Unavailable("another instance polls now")
         policy = self._policy.pacing
-        evidence, heard, coverage = self._evidence, await self._state.heard(), await self._state.coverage()
-        missed = await self._state.missed(fub_now=self._api.fub_now(), missed_after_seconds=policy.missed_after_seconds)
+        evidence, heard, coverage = self._evidence, await self._state.last_heard(), await self._state.coverage()
+        missed = await self._state.missed_changes(fub_now=self._api.fub_now(), missed_after_seconds=policy.missed_after_seconds)
         self._metrics.missed_by_webhook.inc(len(missed - evidence.missed))
         evidence.missed |= missed
         now = self._clock.now()
         fresh = Freshness(
-            covered=coverage.reached is not None and self._pace is not None,
+            has_baseline=coverage.watermark is not None and self._pace is not None,
             webhook_heard=heard.webhook_received,
             stage_webhook_heard=heard.stage_webhook_received,
             missed=len(evidence.missed),
             broken=evidence.found_broken or self._report.is_broken,
             repaired=self._report.is_broken is None,
-            full_round=evidence.waited_out and evidence.polled_from is not None,
+            waited_full_delay=evidence.waited_out and evidence.polled_from is not None,
         )
         before = self._pace
         decided = pace(before, fresh, now, policy, self._jitter())

@@ -237,7 +237,7 @@ class Refetcher:
         now = self._clock.monotonic()
         self._due = [due_at for due_at in self._due if due_at > now]
         heapify(self._due)
-        return PollRun(self._api, self._ingestor, covered=coverage.reached, should_continue=self._is_leader, trash=self._trash)
+        return PollRun(self._api, self._ingestor, watermark=coverage.watermark, should_continue=self._is_leader, trash=self._trash)
 
     async def _reschedule(self, absent: Sequence[PendingRefetch]) -> None:
         """Try again later, ever more seldom, and give up in the end."""

@@ -101,7 +101,7 @@ class Scrub:
         right = len(present) - len(wrong)
         scrubbed.matched += right
         scrubbed.mismatched += len(wrong)
-        scrubbed.stale |= any(run.covered is not None and reading.updated < run.covered for reading in wrong)
+        scrubbed.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in wrong)
         self._metrics.scrubbed_people.labels("match").inc(right)
         self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
         await self._state.note_scrub(matched=right, mismatched=len(wrong))

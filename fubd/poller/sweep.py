@@ -26,9 +26,10 @@ from itertools import pairwise
 from math import ceil
 from typing import NoReturn
 
+from fubd.core.api import PeoplePage
 from fubd.errors import FubRefused, Unavailable
 from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
-from fubd.ports import PeoplePage, PeopleQuery, StateStore
+from fubd.ports import PeopleQuery, StateStore
 
 # Small ranges keep the frontier close behind the workers, large ones waste fewer half-filled pages.
 _MOST_IN_RANGE = 1000

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
-from fubd.ports import PeoplePage
 
 _log = logging.getLogger("fubd.poller")
 

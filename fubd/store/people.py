@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.core.reconcile import PersonHistory, Row
+from fubd.core.reconcile import Claim, PersonHistory, Row
 from fubd.core.timeline import Stage
 from fubd.store import statements
 from fubd.store.pool import Pool
@@ -43,20 +43,6 @@ class KnownPerson:
     verified_at: datetime | None
     gone_at: datetime | None
     asked_for: bool
-
-
-@dataclass(frozen=True, slots=True)
-class IgnoredClaim:
-    """A claim that is kept and makes no row, because its stage is one of FUBD_IGNORE_STAGES."""
-
-    seq: int
-    kind: str
-    channel: str
-    at: datetime
-    stage: str
-    event_id: str
-    received_at: datetime
-    read_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +79,10 @@ class PeopleReader:
         rows = await self._fetch("reads/person", person_id=person_id)
         return KnownPerson(**dict(rows[0])) if rows else None
 
-    async def ignored_claims(self, person_id: int) -> list[IgnoredClaim]:
+    async def ignored_claims(self, person_id: int) -> list[Claim]:
         """Return a person's claims that make no row because of FUBD_IGNORE_STAGES."""
-        return [IgnoredClaim(**dict(row)) for row in await self._fetch("reads/person_ignored_claims", person_id=person_id, limit=_MAX_ROWS)]
+        rows = await self._fetch("reads/person_ignored_claims", person_id=person_id, limit=_MAX_ROWS)
+        return [Claim(**{**dict(row), "person_id": person_id, "stage": Stage(row["stage"]), "ignored": True}) for row in rows]
 
     async def corrections(self, person_id: int) -> list[Correction]:
         """Return what was corrected in a person's rows, oldest first."""
@@ -118,11 +105,21 @@ class PeopleReader:
             return None
         rows = tuple(
             Row(
-                row["id"], row["stage_from"], Stage(row["stage"], None), row["changed_at"], row["changed_after"], row["source"],
-                row["received_at"], row["confirmed_by"], row["confirmed_at"], row["event_id"], foreign=True,
+                id=row["id"],
+                person_id=person_id,
+                stage_from=row["stage_from"],
+                stage=Stage(row["stage"]),
+                changed_at=row["changed_at"],
+                changed_after=row["changed_after"],
+                source=row["source"],
+                received_at=row["received_at"],
+                confirmed_by=row["confirmed_by"],
+                confirmed_at=row["confirmed_at"],
+                event_id=row["event_id"],
+                foreign=True,
             )
             for row in found
-        )  # fmt: skip
+        )
         person = KnownPerson(person_id, found[-1]["first_name"], found[-1]["last_name"], None, None, None, None, None, asked_for=False)
         return person, PersonHistory(person_id, None, rows, ())
 

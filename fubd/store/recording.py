@@ -1,30 +1,30 @@
-"""The recording transaction, as SQL: take, load, facts, write (`fubd/sql/*.sql`)."""
+"""The recording transaction, as SQL (`fubd/sql/recording`): insert claims, load history, upsert people, apply changes."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
-from fubd.core.reconcile import Claim, PersonHistory, Row
+from fubd.core.batch import PersonFacts, ReceivedDelivery
+from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
 from fubd.core.timeline import Stage
 from fubd.errors import Unavailable
-from fubd.ports import ChangeSet, Facts, InsertedEvidence, KeptDelivery, NewClaim
+from fubd.ports import ChangeSet, InsertedEvidence
 from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import StageChangesTable
 
-_CLAIM_FIELDS = len(NewClaim._fields)
-
 
 class ChangeStore:
-    """Records through the pool. `instance` names this process among others; `columns` is FUBD_COLUMNS.
+    """Records through the pool. `instance` names this process; `columns` is FUBD_COLUMNS.
 
-    `alert_stages`: who enters one of these is told of through the outbox; none when nobody listens.
+    `alert_stages`: each row that enters one of these stages is put into the outbox; empty when no alerts are sent.
     """
 
     def __init__(self, pool: Pool, *, instance: str, columns: Mapping[str, str], alert_stages: Collection[str] = ()) -> None:
@@ -36,174 +36,226 @@ class ChangeStore:
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[RecordingTransaction]:
-        """Open the transaction; committed when left without an error."""
+        """Open the transaction; it is committed when left without an error."""
         try:
             async with self._pool.transaction() as connection:
                 self._table = self._table or await stage_changes.read(connection)
                 yield RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
         except BaseException:
-            # Whatever failed, somebody may have altered the table: it is looked at anew.
+            # The cause may be that the table was altered: the next transaction reads its columns again.
             self._table = None
             raise
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
-        """Tell which deliveries this process stored since `received_at`."""
+        """Return which deliveries this process stored since `received_at`."""
+        query = statements.query("recording/committed_deliveries")
         async with self._pool.reading() as connection:
-            rows = await connection.fetch(
-                "SELECT key FROM fubd.delivery WHERE key = ANY($1::bytea[]) AND instance = $2 AND received_at >= $3",
-                list(keys),
-                self._instance,
-                received_at,
-            )
-            return frozenset(row["key"] for row in rows)
+            rows = await query.fetch(connection, keys=list(keys), instance=self._instance, received_at=received_at)
+        return frozenset(row["key"] for row in rows)
 
 
 class RecordingTransaction:
-    """The steps of one transaction, which its owner began and ends. Satisfies `fubd.ports.RecordingTransaction`."""
+    """The steps of one transaction, which the caller begins and ends. Implements `fubd.ports.RecordingTransaction`."""
 
     def __init__(
-        self, connection: asyncpg.Connection, product: StageChangesTable, instance: str, columns: Mapping[str, str], alert_stages: list[str]
+        self, connection: asyncpg.Connection, table: StageChangesTable, instance: str, columns: Mapping[str, str], alert_stages: list[str]
     ) -> None:
         self._connection = connection
-        self._table = product
+        self._table = table
         self._instance = instance
         self._columns = columns
         self._alert_stages = alert_stages
-        # From where on rows of other writers have come among a person's, by person.
-        self._others: dict[int, datetime] = {}
+        # By person, the earliest instant at which a row of another writer was noticed.
+        self._foreign_since: dict[int, datetime] = {}
 
     async def insert_claims(
-        self, deliveries: Sequence[KeptDelivery], claims: Collection[NewClaim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
     ) -> InsertedEvidence:
-        """Keep deliveries, lock people, add claims."""
-        kept = [(d.key, d.event_id, d.event, received_at, d.quarantine, d.body) for d, received_at in deliveries]
-        row = await self._connection.fetchrow(
-            statements.text("recording/insert_claims"),
-            self._instance,
-            *_columns(kept, 6),
-            sorted(people),
-            *_columns(list(claims), _CLAIM_FIELDS),
-            self._table.sequence,
+        """Store deliveries, lock people, add claims. Raises Unavailable when another instance was adding one of the people."""
+        row = await statements.query("recording/insert_claims").fetchrow(
+            self._connection,
+            instance=self._instance,
+            sequence=self._table.sequence,
+            people=sorted(people),
+            delivery_key=[received.delivery.key for received in deliveries],
+            delivery_event_id=[received.delivery.event_id for received in deliveries],
+            delivery_event=[received.delivery.event for received in deliveries],
+            delivery_received_at=[received.received_at for received in deliveries],
+            delivery_quarantine=[received.delivery.quarantine for received in deliveries],
+            delivery_body=[received.delivery.body for received in deliveries],
+            claim_person_id=[claim.person_id for claim in claims],
+            claim_at=[claim.at for claim in claims],
+            claim_kind=[claim.kind for claim in claims],
+            claim_channel=[claim.channel for claim in claims],
+            claim_event_id=[claim.event_id for claim in claims],
+            claim_stage=[claim.stage.name for claim in claims],
+            claim_stage_id=[claim.stage.id for claim in claims],
+            claim_received_at=[claim.received_at for claim in claims],
+            claim_read_at=[claim.read_at for claim in claims],
+            claim_watermark=[claim.watermark for claim in claims],
+            claim_created=[claim.created for claim in claims],
+            claim_ignored=[claim.ignored for claim in claims],
         )
         if row["locked"] != len(people):
-            # Someone else has just made one of these people: our snapshot is older than their row, so it could not be locked.
+            # The other instance's row is newer than our snapshot, so the statement could not lock it.
             raise Unavailable("a person was being added by another instance")
-        for person_id, since in zip(row["others"] or (), row["since"] or (), strict=True):
-            self._others[person_id] = min(since, self._others.get(person_id, since))
+        for person_id, since in zip(row["foreign_row_people"] or (), row["foreign_row_since"] or (), strict=True):
+            self._foreign_since[person_id] = min(since, self._foreign_since.get(person_id, since))
         return InsertedEvidence(
-            frozenset(row["delivered"] or ()), frozenset(row["claimed"] or ()), frozenset(row["touched"] or ()), row["began"]
+            deliveries=frozenset(row["deliveries"] or ()),
+            claims=frozenset(row["claims"] or ()),
+            upserted=frozenset(row["upserted"] or ()),
+            began=row["began"],
         )
 
     async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Give what stands near the new claims, and near rows of other writers that were not seen by the last ones."""
-        from_when = [min(at, self._others.get(person_id, at)) for person_id, at in since.items()]
-        found = await self._connection.fetch(statements.text("recording/load_history"), list(since), from_when, self._table.stage_length)
+        """Return what stands near the new claims, and near rows of other writers that were noticed since the last claims."""
+        records = await statements.query("recording/load_history").fetch(
+            self._connection,
+            person_id=list(since),
+            since=[min(at, self._foreign_since.get(person_id, at)) for person_id, at in since.items()],
+            stage_length=self._table.stage_length,
+        )
         starts: dict[int, Row | None] = {}
-        rows: dict[int, list[Row]] = {}
-        claims: dict[int, list[Claim]] = {}
+        rows: defaultdict[int, list[Row]] = defaultdict(list)
+        claims: defaultdict[int, list[Claim]] = defaultdict(list)
         announced: set[int] = set()
-        for record in found:
-            what, person_id = record[0], record[1]
-            if what == "claim":
-                claims.setdefault(person_id, []).append(_claim(record))
-            elif what == "row":
-                rows.setdefault(person_id, []).append(_row(record))
-            else:
-                starts[person_id] = None if record[2] is None else _row(record)
-                if record["kind"] == "announced":
-                    announced.add(person_id)
+        for record in records:
+            person_id = record["person_id"]
+            match record["what"]:
+                case "claim":
+                    claims[person_id].append(_claim(record))
+                case "row":
+                    rows[person_id].append(_row(record))
+                case _:
+                    starts[person_id] = None if record["row_id"] is None else _row(record)
+                    if record["kind"] == "announced":
+                        announced.add(person_id)
         return [
-            PersonHistory(person_id, start, tuple(rows.get(person_id, ())), tuple(claims.get(person_id, ())), person_id in announced)
+            PersonHistory(person_id, start, tuple(rows[person_id]), tuple(claims[person_id]), person_id in announced)
             for person_id, start in starts.items()
         ]
 
-    async def upsert_people(self, facts: Sequence[Facts]) -> frozenset[int]:
-        """Keep people as read; gives who of them was read before."""
-        values = [
-            (
-                r.person_id, r.stage, r.stage_id, r.created, r.updated, read_at, r.first_name, r.last_name, r.assigned_user_id,
-                r.assigned_user_name, tag, json.dumps(dict(r.fields)),
-            )
-            for r, read_at, tag in sorted(facts, key=lambda fact: fact.reading.person_id)
-        ]  # fmt: skip
-        statement = self._table.query("recording/upsert_people", self._columns).text
-        return frozenset(record["id"] for record in await self._connection.fetch(statement, *_columns(values, 12)))
+    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
+        """Store people as read; return who had been read before."""
+        facts = sorted(facts, key=lambda fact: fact.reading.person_id)
+        readings = [fact.reading for fact in facts]
+        known = await self._table.query("recording/upsert_people", self._columns).fetch(
+            self._connection,
+            id=[reading.person_id for reading in readings],
+            stage=[reading.stage for reading in readings],
+            stage_id=[reading.stage_id for reading in readings],
+            created=[reading.created for reading in readings],
+            updated=[reading.updated for reading in readings],
+            read_at=[fact.read_at for fact in facts],
+            first_name=[reading.first_name for reading in readings],
+            last_name=[reading.last_name for reading in readings],
+            assigned_user_id=[reading.assigned_user_id for reading in readings],
+            assigned_user_name=[reading.assigned_user_name for reading in readings],
+            lead_source_tag=[fact.lead_source_tag for fact in facts],
+            fields=[json.dumps(dict(reading.fields)) for reading in readings],
+        )
+        return frozenset(record["id"] for record in known)
 
     async def apply_changes(self, change_set: ChangeSet) -> None:
         """Write the difference."""
-        recorded = await self._with_ids(change_set)
-        evidence = change_set.evidence
-        made = [
-            (
-                row.id, person_id, row.stage_from, row.stage.name, row.changed_at, row.changed_after, row.received_at, row.source,
-                row.confirmed_by, row.confirmed_at, row.event_id, evidence.get(seq),
-            )
-            for person_id, row, seq, _ in recorded
-        ]  # fmt: skip
-        corrected = [
-            (
-                c.now.id, person_id, c.now.stage_from, c.now.stage.name, c.now.changed_at, c.now.changed_after, c.now.confirmed_by,
-                c.now.confirmed_at, c.now.event_id, evidence.get(c.dated_by.seq) if c.dated_by is not None else None,
-            )
-            for person_id, c in change_set.corrected
-        ]  # fmt: skip
-        healed = [(person_id, c) for person_id, c in change_set.corrected if c.healed]
-        notes: list[tuple[object, ...]] = [(c.was.id, person_id, change_set.now, _json(c.was), _json(c.now)) for person_id, c in healed]
-        notes += [(row.id, person_id, change_set.now, _json(row), None) for person_id, row in change_set.merged]
-        forgotten = [c.was.id for _, c in change_set.corrected if c.now.confirmed_by == "webhook"]
-        merged = [row.id for _, row in change_set.merged]
-        relinked = [(person_id, claim_to_relink, row.id) for person_id, row, _, claim_to_relink in recorded if claim_to_relink is not None]
-        asked = _columns(sorted(change_set.refetches), 5)
-        await self._connection.execute(
-            self._table.query("recording/apply_changes", self._columns).text,
-            merged,
-            forgotten + merged,
-            *_columns(corrected, 10),
-            *_columns(notes, 5),
-            *_columns(made, 12),
-            *_columns(relinked, 3),
-            *asked[:3],
-            self._alert_stages,
-            *asked[3:],
+        inserts = await self._with_ids(change_set.inserts)
+        rows = [new.row for new in inserts]
+        updates = change_set.updates
+        updated = [update.now for update in updates]
+        relinked = [new for new in inserts if new.claim_to_relink is not None]
+        corrections: list[tuple[Row, Row | None]] = [(update.was, update.now) for update in updates if update.is_correction]
+        corrections += [(row, None) for row in change_set.merged]
+        merged = [row.id for row in change_set.merged]
+        refetches = sorted(change_set.refetches, key=lambda refetch: refetch.person_id)
+        await self._table.query("recording/apply_changes", self._columns).execute(
+            self._connection,
+            now=change_set.now,
+            alert_stages=self._alert_stages,
+            merged=merged,
+            confirmed=merged + [row.id for row in updated if row.confirmed_by == "webhook"],
+            update_id=[row.id for row in updated],
+            update_person_id=[row.person_id for row in updated],
+            update_stage_from=[row.stage_from for row in updated],
+            update_stage_to=[row.stage.name for row in updated],
+            update_changed_at=[row.changed_at for row in updated],
+            update_changed_after=[row.changed_after for row in updated],
+            update_confirmed_by=[row.confirmed_by for row in updated],
+            update_confirmed_at=[row.confirmed_at for row in updated],
+            update_event_id=[row.event_id for row in updated],
+            update_raw_payload=[None if update.dated_by is None else change_set.evidence.get(update.dated_by.seq) for update in updates],
+            correction_change_id=[was.id for was, _ in corrections],
+            correction_person_id=[was.person_id for was, _ in corrections],
+            correction_was=[_json(was) for was, _ in corrections],
+            correction_became=[None if became is None else _json(became) for _, became in corrections],
+            new_id=[row.id for row in rows],
+            new_person_id=[row.person_id for row in rows],
+            new_stage_from=[row.stage_from for row in rows],
+            new_stage_to=[row.stage.name for row in rows],
+            new_changed_at=[row.changed_at for row in rows],
+            new_changed_after=[row.changed_after for row in rows],
+            new_received_at=[row.received_at for row in rows],
+            new_source=[row.source for row in rows],
+            new_confirmed_by=[row.confirmed_by for row in rows],
+            new_confirmed_at=[row.confirmed_at for row in rows],
+            new_event_id=[row.event_id for row in rows],
+            new_raw_payload=[change_set.evidence.get(new.dated_by.seq) for new in inserts],
+            relinked_person_id=[new.row.person_id for new in relinked],
+            relinked_seq=[new.claim_to_relink for new in relinked],
+            relinked_row_id=[new.row.id for new in relinked],
+            refetch_person_id=[refetch.person_id for refetch in refetches],
+            refetch_since=[refetch.since for refetch in refetches],
+            refetch_asked_at=[refetch.asked_at for refetch in refetches],
+            refetch_deleted=[refetch.deleted for refetch in refetches],
+            refetch_created=[refetch.created for refetch in refetches],
         )
 
-    async def _with_ids(self, change_set: ChangeSet) -> list[tuple[int, Row, int, int | None]]:
-        """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see it."""
-        wanted = sum(made.claim_to_relink is not None for _, made in change_set.recorded)
-        drawn: list[int] = []
-        if wanted:
-            drawn = await self._connection.fetchval(
-                "SELECT array_agg(nextval($1::text::regclass)) FROM generate_series(1, $2)", self._table.sequence, wanted
-            )
-        return [
-            (
-                person_id,
-                made.row if made.claim_to_relink is None else made.row._replace(id=drawn.pop(0)),
-                made.dated_by.seq,
-                made.claim_to_relink,
-            )
-            for person_id, made in change_set.recorded
-        ]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    async def _with_ids(self, inserts: Sequence[NewRow]) -> list[NewRow]:
+        """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see the row."""
+        count = sum(new.claim_to_relink is not None for new in inserts)
+        if not count:
+            return list(inserts)
+        records = await statements.query("recording/draw_ids").fetch(self._connection, sequence=self._table.sequence, count=count)
+        drawn = iter(records)
+        return [new if new.claim_to_relink is None else replace(new, row=replace(new.row, id=next(drawn)["id"])) for new in inserts]
 
 
 def _claim(record: asyncpg.Record) -> Claim:
-    (_, _, seq, row_id, kind, channel, event_id, _, stage, stage_id, at, _, received_at, _, _, read_at, covered, created, _) = record
-    return Claim(seq, row_id, kind == "entry", channel, at, Stage(stage, stage_id), event_id, received_at, read_at, covered, created)
+    return Claim(
+        seq=record["seq"],
+        row_id=record["row_id"],
+        person_id=record["person_id"],
+        kind=record["kind"],
+        channel=record["channel"],
+        at=record["at"],
+        stage=Stage(record["stage"], record["stage_id"]),
+        event_id=record["event_id"],
+        received_at=record["received_at"],
+        read_at=record["read_at"],
+        watermark=record["covered"],
+        created=record["created"],
+    )
 
 
 def _row(record: asyncpg.Record) -> Row:
-    (_, _, row_id, _, _, source, event_id, stage_from, stage, stage_id, at, after, received_at, confirmed_by, confirmed_at, *_, foreign) = (
-        record
+    return Row(
+        id=record["row_id"],
+        person_id=record["person_id"],
+        stage_from=record["stage_from"],
+        stage=Stage(record["stage"], record["stage_id"]),
+        changed_at=record["at"],
+        changed_after=record["after"],
+        source=record["channel"],
+        received_at=record["received_at"],
+        confirmed_by=record["confirmed_by"],
+        confirmed_at=record["confirmed_at"],
+        event_id=record["event_id"],
+        foreign=record["is_foreign"],
     )
-    return Row(row_id, stage_from, Stage(stage, stage_id), at, after, source, received_at, confirmed_by, confirmed_at, event_id, foreign)
 
 
 def _json(row: Row) -> str:
-    shown = {
+    columns = {
         "stage_from": row.stage_from,
         "stage_to": row.stage.name,
         "changed_at": row.changed_at.isoformat(),
@@ -211,4 +263,4 @@ def _json(row: Row) -> str:
         "source": row.source,
         "confirmed_by": row.confirmed_by,
     }
-    return json.dumps(shown)
+    return json.dumps(columns)

@@ -51,10 +51,10 @@ class StateStore:
         async with self.fenced() as connection:
             await statements.query("state/begin_sweep").execute(connection, began=began, from_id=from_id)
 
-    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
+    async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards, and return it. The first complete sweep is the first complete scrub round too."""
         async with self._pool.transaction() as connection:
-            row = await statements.query("state/advance_coverage").fetchrow(connection, reached=reached, sweep=sweep)
+            row = await statements.query("state/advance_coverage").fetchrow(connection, watermark=watermark, sweep=sweep)
             if sweep:
                 await statements.query("state/complete_baseline").execute(connection)
         now: datetime = row["reached"]
@@ -84,12 +84,12 @@ class StateStore:
             note=note,
         )
 
-    async def heard(self) -> LastHeard:
+    async def last_heard(self) -> LastHeard:
         """Return when each source was last heard."""
         row = await self._fetchrow("state/last_heard")
         return LastHeard(row["webhook"], row["stage_webhook"], row["polling"])
 
-    async def mode(self) -> ModeRecord | None:
+    async def last_mode(self) -> ModeRecord | None:
         """Return the mode in force; None on a fresh database."""
         row = await self._fetchrow("state/current_mode")
         if row is None:
@@ -99,7 +99,7 @@ class StateStore:
             hysteresis = Hysteresis(row["proven_at"], row["missed"], row["heard_again_at"], row["relapses"])
         return ModeRecord(row["mode"], row["reason"], row["delay_seconds"], row["at"], hysteresis)
 
-    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+    async def missed_changes(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
         """Return the unconfirmed changes found by polling that are old enough and were not counted yet."""
         rows = await self._fetch("state/missed_changes", fub_now=fub_now, missed_after_seconds=missed_after_seconds)
         return frozenset(row["change_id"] for row in rows)

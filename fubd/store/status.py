@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fubd.core.delivery_attempts import Hour, Others, window_begins
+from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.errors import Unavailable
 from fubd.ports import ModeRecord
 from fubd.store import migrations, statements
@@ -103,7 +103,7 @@ class StatusReader:
             row = await statements.query("reads/blind_time").fetchrow(connection, since=since, until=until)
             return None if row is None else float(row["seconds"] or 0.0)
 
-    async def exchange_delivery_attempts(self, hours: Sequence[Hour], now: datetime) -> Others:
+    async def exchange_delivery_attempts(self, hours: Sequence[HourCount], now: datetime) -> OtherProcesses:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""
         async with self._pool.transaction() as connection:
             row = await statements.query("state/delivery_attempts").fetchrow(
@@ -112,7 +112,7 @@ class StatusReader:
                 now=now,
                 hours=[hour.hour for hour in hours],
                 failed=[hour.failed for hour in hours],
-                taken=[hour.taken for hour in hours],
-                window_begins=window_begins(now),
+                taken=[hour.accepted for hour in hours],
+                window_begins=window_start(now),
             )
-            return Others(row["failed"], row["taken"], row["until"])
+            return OtherProcesses(row["failed"], row["taken"], row["until"])

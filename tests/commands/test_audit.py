@@ -45,7 +45,7 @@ async def compare(
             components.pool,
             components.clock,
             ignored_stages=(),
-            covered=None,
+            watermark=None,
             fix=None,
             on_progress=on_progress,
             stop=asyncio.Event(),

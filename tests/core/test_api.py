@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.core.api import (
-    MOST_TAGS_KEPT,
-    MOST_TEXT,
-    ParsedPage,
+    MAX_TAGS_IN_EVIDENCE,
+    MAX_TEXT_CHARS,
+    PeoplePage,
     parse_error,
     parse_identity,
     parse_page,
@@ -28,6 +28,7 @@ from fubd.core.subscriptions import Subscription
 from fubd.errors import Malformed
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "page"
+NOW = datetime(2025, 2, 3, 4, 6, tzinfo=UTC)
 FIELDS = ("customCampaignID", "customBudget", "customAreas", "customMissing")
 
 
@@ -47,13 +48,13 @@ def page_of(*people: object, metadata: object = None) -> bytes:
 def one(**changes: object) -> Reading:
     """Read a page of one person, who is well but for the changes."""
     person: dict[str, object] = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
-    (reading,) = parse_page(page_of(person | changes), fields=FIELDS).readings
+    (reading,) = parse_page(page_of(person | changes), read_at=NOW, fields=FIELDS).readings
     return reading
 
 
 def test_a_documented_page() -> None:
     """A page gives its people, ids, total and token, and leaves out who has no stage."""
-    page = parse_page(sample("people"), fields=FIELDS)
+    page = parse_page(sample("people"), read_at=NOW, fields=FIELDS)
     assert page.ids == (40942, 40941, 40940)
     assert page.unreadable == (40940,)
     assert (page.total, page.next) == (3, "eyJzaW5jZUlkIjoxMDV9")
@@ -95,7 +96,7 @@ def test_a_documented_page() -> None:
 
 def test_a_sparse_page() -> None:
     """Another case of the key, a total as text and a token only in nextLink, on another host, are understood."""
-    page = parse_page(sample("sparse"), fields=())
+    page = parse_page(sample("sparse"), read_at=NOW, fields=())
     assert (page.ids, page.total, page.next) == ((5,), 4, "eyJzaW5jZUlkIjoxMjYzMn0=")
 
 
@@ -116,14 +117,14 @@ def test_a_sparse_page() -> None:
 )
 def test_tokens_of_the_next_page(metadata: object, token: str | None) -> None:
     """The token is taken where it is, and an absent one means the last page."""
-    assert parse_page(page_of(metadata=metadata), fields=()).next == token
+    assert parse_page(page_of(metadata=metadata), read_at=NOW, fields=()).next == token
 
 
 @pytest.mark.parametrize("token", [{"sinceId": 105}, ["t"], True, 1.5, "t" * 5000, "a\r\nb", "\ud800"])
 def test_a_token_that_cannot_be_used(token: object) -> None:
     """A next page that is announced and cannot be asked for is no last page: the answer is refused."""
     with pytest.raises(Malformed):
-        parse_page(page_of(metadata={"next": token}), fields=())
+        parse_page(page_of(metadata={"next": token}), read_at=NOW, fields=())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_token_that_cannot_be_used(token: object) -> None:
 )
 def test_totals(total: object, expected: int | None) -> None:
     """A total is a number, also as text; anything else is none."""
-    assert parse_page(page_of(metadata={"total": total}), fields=()).total == expected
+    assert parse_page(page_of(metadata={"total": total}), read_at=NOW, fields=()).total == expected
 
 
 @pytest.mark.parametrize(
@@ -164,14 +165,14 @@ def test_totals(total: object, expected: int | None) -> None:
 def test_what_is_no_page(body: bytes) -> None:
     """HTML, truncated or endless JSON, another shape, an element without an id: Malformed."""
     with pytest.raises(Malformed):
-        parse_page(body, fields=FIELDS)
+        parse_page(body, read_at=NOW, fields=FIELDS)
 
 
 def test_people_who_were_not_asked_for() -> None:
     """When ids were asked for, a page naming anyone else is refused; fewer than asked for is fine."""
-    assert parse_page(sample("sparse"), fields=(), asked={5, 6}).ids == (5,)
+    assert parse_page(sample("sparse"), read_at=NOW, fields=(), requested={5, 6}).ids == (5,)
     with pytest.raises(Malformed):
-        parse_page(sample("sparse"), fields=(), asked={6})
+        parse_page(sample("sparse"), read_at=NOW, fields=(), requested={6})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_people_who_were_not_asked_for() -> None:
 def test_one_unreadable_person(changes: dict[str, object]) -> None:
     """A person without a usable stage or time of update is told by id and spoils nobody else."""
     well = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
-    page = parse_page(page_of(well, {"id": 6, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"} | changes), fields=())
+    page = parse_page(page_of(well, {"id": 6, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"} | changes), read_at=NOW, fields=())
     assert (page.ids, page.unreadable) == ((5, 6), (6,))
     assert [reading.person_id for reading in page.readings] == [5]
 
@@ -227,7 +228,7 @@ def test_instants(told: str, expected: datetime) -> None:
         (True, "true"),
         (["a", "é"], '["a", "é"]'),
         ({"a": 1}, '{"a": 1}'),
-        ("x" * 3000, "x" * MOST_TEXT),
+        ("x" * 3000, "x" * MAX_TEXT_CHARS),
         ("a\x00b\ud800c", "ab\ufffdc"),
     ],
 )
@@ -253,12 +254,12 @@ def test_the_evidence_is_bounded() -> None:
         tags=[f"tag {number}" for number in range(500)], source="s" * 9000, background="private", stageId=10**30, name={"a": ["b"] * 900}
     )
     assert len(reading.tags) == 500
-    assert reading.payload["tags"] == [f"tag {number}" for number in range(MOST_TAGS_KEPT)]
-    assert reading.payload["source"] == "s" * MOST_TEXT
+    assert reading.payload["tags"] == [f"tag {number}" for number in range(MAX_TAGS_IN_EVIDENCE)]
+    assert reading.payload["source"] == "s" * MAX_TEXT_CHARS
     assert "background" not in reading.payload
     assert reading.stage_id is None
     assert reading.payload["stageId"] == str(10**30)
-    assert len(str(reading.payload["name"])) == MOST_TEXT
+    assert len(str(reading.payload["name"])) == MAX_TEXT_CHARS
 
 
 def test_odd_optional_values() -> None:
@@ -271,11 +272,11 @@ def test_odd_optional_values() -> None:
 def test_one_person() -> None:
     """One person comes bare; the list in their place, another person or an unusable one is Malformed."""
     bare = b'{"id":"5","stage":"Lead","updated":"2025-02-03T04:05:04Z"}'
-    assert parse_person(bare, fields=(), asked=5).person_id == 5
+    assert parse_person(bare, fields=(), requested=5).person_id == 5
     assert parse_person(bare, fields=()).stage == "Lead"
     for body, asked in ((sample("people"), 40942), (bare, 6), (b'{"id":5,"stage":"Lead"}', 5), (b"[]", 5), (b"{}", 5)):
         with pytest.raises(Malformed):
-            parse_person(body, fields=(), asked=asked)
+            parse_person(body, fields=(), requested=asked)
 
 
 def test_stages() -> None:
@@ -374,7 +375,7 @@ NEARLY_A_PAGE = st.fixed_dictionaries(
     optional={"_metadata": st.fixed_dictionaries({}, optional={"total": JSON, "next": JSON, "nextLink": JSON})},
 )
 PARSERS: tuple[Callable[[bytes], object], ...] = (
-    lambda body: parse_page(body, fields=FIELDS),
+    lambda body: parse_page(body, read_at=NOW, fields=FIELDS),
     lambda body: parse_person(body, fields=FIELDS),
     parse_stages,
     parse_subscriptions,
@@ -391,7 +392,7 @@ def parse_or_refuse(body: bytes) -> None:
             found = parser(body)
         except Malformed:
             continue
-        if isinstance(found, ParsedPage):
+        if isinstance(found, PeoplePage):
             assert len(found.ids) == len(found.readings) + len(found.unreadable)
             for reading in found.readings:
                 assert_storable(reading)

@@ -28,14 +28,14 @@ def fresh(
     webhook: datetime | None = None,
     stage: datetime | None = None,
     *,
-    covered: bool = True,
+    has_baseline: bool = True,
     missed: int = 0,
     broken: str | None = None,
     repaired: bool = False,
-    full_round: bool = True,
+    waited_full_delay: bool = True,
 ) -> Freshness:
     """Give what is known at noon, by default of an account that was read and of webhooks that nothing is known of."""
-    return Freshness(covered, webhook, stage, missed, broken, repaired, full_round)
+    return Freshness(has_baseline, webhook, stage, missed, broken, repaired, waited_full_delay)
 
 
 def was(mode: Mode, delay: float = 30.0, *, since: datetime | None = None, missed: bool = False, relapses: int = 0) -> Pace:
@@ -51,8 +51,8 @@ def decide(before: Pace | None, known: Freshness, now: datetime = NOON, policy: 
 
 
 TABLE = [
-    ("nothing known", None, fresh(covered=False), Mode.STARTING, 0.0),
-    ("heard, but not read yet", was(Mode.STARTING), fresh(ago(seconds=1), covered=False), Mode.STARTING, 0.0),
+    ("nothing known", None, fresh(has_baseline=False), Mode.STARTING, 0.0),
+    ("heard, but not read yet", was(Mode.STARTING), fresh(ago(seconds=1), has_baseline=False), Mode.STARTING, 0.0),
     ("first baseline, no webhook ever", was(Mode.STARTING), fresh(), Mode.WATCH, 300.0),
     ("first baseline, a webhook came meanwhile", was(Mode.STARTING), fresh(ago(seconds=5)), Mode.STEADY, 1800.0),
     ("first baseline, webhooks set up just now", was(Mode.STARTING), fresh(broken=BROKEN, repaired=True), Mode.WATCH, 300.0),
@@ -75,7 +75,7 @@ TABLE = [
     ("quiet for long after a repair", was(Mode.FAILOVER, since=ago(minutes=60)), fresh(ago(hours=3)), Mode.WATCH, 300.0),
     ("quiet for long after a miss", was(Mode.FAILOVER, missed=True), fresh(ago(hours=3)), Mode.FAILOVER, 30.0),
     ("recovering, nothing missed", was(Mode.RECOVERING, 30.0), fresh(ago(minutes=1), ago(minutes=1)), Mode.RECOVERING, 60.0),
-    ("recovering, polled early", was(Mode.RECOVERING, 60.0), fresh(ago(minutes=1), full_round=False), Mode.RECOVERING, 60.0),
+    ("recovering, polled early", was(Mode.RECOVERING, 60.0), fresh(ago(minutes=1), waited_full_delay=False), Mode.RECOVERING, 60.0),
     ("recovering, the last step", was(Mode.RECOVERING, 960.0), fresh(ago(minutes=1)), Mode.STEADY, 1800.0),
     ("recovering, a miss", was(Mode.RECOVERING, 480.0), fresh(ago(minutes=1), missed=1), Mode.FAILOVER, 30.0),
     ("recovering, then silence", was(Mode.RECOVERING, 480.0), fresh(ago(hours=2)), Mode.WATCH, 300.0),
@@ -154,13 +154,13 @@ policies = st.builds(Policy, spans, spans, spans, spans, spans, spans)
 instants = st.none() | st.floats(-1e5, 1e5).map(lambda offset: NOON + timedelta(seconds=offset))
 knowledge = st.builds(
     Freshness,
-    covered=st.booleans(),
+    has_baseline=st.booleans(),
     webhook_heard=instants,
     stage_webhook_heard=instants,
     missed=st.integers(0, 3),
     broken=st.none() | st.just(BROKEN),
     repaired=st.booleans(),
-    full_round=st.booleans(),
+    waited_full_delay=st.booleans(),
 )
 paces = st.none() | st.builds(
     Pace,
@@ -206,7 +206,7 @@ def test_only_proof_leads_to_failover_and_proof_always_does(before: Pace | None,
     decided = pace(before, known, NOON, policy, 0.0)
     starting = before is None or before.mode is Mode.STARTING
     proof = known.missed > 0 or (known.broken is not None and not (known.repaired and starting))
-    if known.covered and proof:
+    if known.has_baseline and proof:
         assert decided.mode is Mode.FAILOVER
     elif decided.mode is Mode.FAILOVER:
         assert before is not None

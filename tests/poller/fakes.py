@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
+from fubd.core.api import PeoplePage
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.subscriptions import Subscription
 from fubd.errors import FubRefused, Unavailable
-from fubd.ports import Clock, Coverage, DeliveryOutcome, LastHeard, ModeRecord, PendingRefetch, PeoplePage, PeopleQuery, SnapshotResult
+from fubd.ports import Clock, Coverage, DeliveryOutcome, LastHeard, ModeRecord, PendingRefetch, PeopleQuery, SnapshotResult
 from fubd.simulator.rng import Rng
 
 EPOCH = datetime(2031, 3, 3, 9, 0, tzinfo=UTC)
@@ -459,10 +460,10 @@ class Memory:
         self._reach_database()
         self.cover = replace(self.cover, began=self.cover.began or began, sweep_began=began, sweep_from_id=from_id)
 
-    async def advance_coverage(self, reached: datetime, *, sweep: bool) -> datetime:
+    async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         self._reach_database()
-        now = reached if self.cover.reached is None else max(reached, self.cover.reached)
-        self.cover = replace(self.cover, reached=now, began=self.cover.began or reached)
+        now = watermark if self.cover.watermark is None else max(watermark, self.cover.watermark)
+        self.cover = replace(self.cover, watermark=now, began=self.cover.began or watermark)
         if sweep:
             self.cover = replace(self.cover, sweep_began=None, sweep_from_id=None)
         return now
@@ -481,16 +482,16 @@ class Memory:
         if outcome == "ok" and self.runs[run_id].kind != "scrub":
             self.polling_received = finished_at
 
-    async def heard(self) -> LastHeard:
+    async def last_heard(self) -> LastHeard:
         self._reach_database()
         return LastHeard(self.webhook_received, self.stage_webhook_received, self.polling_received)
 
-    async def mode(self) -> ModeRecord | None:
+    async def last_mode(self) -> ModeRecord | None:
         self._reach_database()
         delay_seconds, hysteresis = self.kept
         return replace(self.modes[-1], delay_seconds=delay_seconds, hysteresis=hysteresis) if self.modes else None
 
-    async def missed(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
+    async def missed_changes(self, *, fub_now: datetime, missed_after_seconds: float) -> frozenset[int]:
         self._reach_database()
         return frozenset(who for who, at in self.unconfirmed.items() if (fub_now - at).total_seconds() >= missed_after_seconds)
 

@@ -92,7 +92,7 @@ async def hunt(seed: int) -> Hunted:
 
 def _missed(world: World, *, hidden: bool) -> list[int]:
     """Give who changed before coverage and was not read since; where lists hide Trash, nobody can see there who passed through it."""
-    if world.memory.cover.reached is None:
+    if world.memory.cover.watermark is None:
         return []
     unseen = {change.person_id for change in world.account.truth.changes if hidden and change.stage_to == _TRASH}
     return [person_id for person_id in world.unrecorded() if person_id not in unseen]

@@ -105,8 +105,8 @@ class House:
 
     @property
     def coverage(self) -> datetime:
-        assert self.memory.cover.reached is not None
-        return self.memory.cover.reached
+        assert self.memory.cover.watermark is not None
+        return self.memory.cover.watermark
 
     def uncovered(self) -> list[int]:
         """Give people whose stage before coverage is not what was recorded: there must be none."""

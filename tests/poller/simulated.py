@@ -34,7 +34,7 @@ class World:
 
     def unrecorded(self) -> list[int]:
         """Give people who changed before coverage, are still there, and whose reading is older than that change."""
-        reached = self.memory.cover.reached
+        reached = self.memory.cover.watermark
         assert reached is not None
         latest = {change.person_id: change.at for change in self.account.truth.changes if change.at < reached}
         return [person_id for person_id, at in latest.items() if self.account.has(person_id) and not self._seen(person_id, at)]

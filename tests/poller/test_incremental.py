@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
 from fubd.errors import Unavailable
 from fubd.poller.incremental import Filter, IncrementalRead
 from fubd.poller.poll_run import PollRun
-from fubd.ports import PeoplePage, PeopleQuery
+from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
 from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
 
@@ -22,7 +23,7 @@ _HOUR_AGO = EPOCH - timedelta(hours=1)
 
 
 def _errand(api: AccountFeed, memory: Memory) -> PollRun:
-    return PollRun(api, memory, covered=None, should_continue=lambda: True)
+    return PollRun(api, memory, watermark=None, should_continue=lambda: True)
 
 
 def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Account:

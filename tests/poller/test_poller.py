@@ -30,7 +30,7 @@ def _story(story: Callable[[House], Awaitable[None]], *, people: int = 500, poli
             await house.passes(1)
         await story(house)
         await house.end()
-        if house.memory.cover.reached is not None:
+        if house.memory.cover.watermark is not None:
             assert house.uncovered() == []
 
     live(run())

@@ -30,7 +30,7 @@ def _world(people: int) -> tuple[AccountFeed, Memory, Metrics]:
 async def _scrub(api: AccountFeed, memory: Memory, metrics: Metrics, *, batches: int = 4, rounds: int = 1) -> Scrubbed:
     scrub, last, trash = Scrub(memory, metrics), Scrubbed(), TrashVisibility()
     for _ in range(rounds):
-        run = PollRun(api, memory, covered=EPOCH, should_continue=lambda: True, trash=trash)
+        run = PollRun(api, memory, watermark=EPOCH, should_continue=lambda: True, trash=trash)
         last = await scrub.run(run, batches=batches)
     return last
 

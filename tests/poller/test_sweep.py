@@ -28,7 +28,7 @@ def _account(ids: range | list[int]) -> Account:
 
 async def _sweep(api: AccountFeed, memory: Memory) -> PollRun:
     """Sweep from where the memory says that the last one ended, and advance coverage as the reader does."""
-    run = PollRun(api, memory, covered=None, should_continue=lambda: True)
+    run = PollRun(api, memory, watermark=None, should_continue=lambda: True)
     coverage = await memory.coverage()
     began = await Sweep(run, memory, workers=16).run(coverage.sweep_began, coverage.sweep_from_id)
     await memory.advance_coverage(began, sweep=True)
@@ -53,7 +53,7 @@ def test_everybody_is_read(ids: range | list[int], *, ways: Ways) -> None:
         await _sweep(AccountFeed(_account(ids), ways), memory)
         assert set(memory.known) == set(ids)
         assert memory.cover.sweep_began is None
-        assert memory.cover.began == memory.cover.reached == EPOCH
+        assert memory.cover.began == memory.cover.watermark == EPOCH
 
     live(story())
 
@@ -101,12 +101,12 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_began_when_it_began() -> 
             await _sweep(api, memory)
         began = EPOCH - timedelta(seconds=0.25)
         assert memory.cover.sweep_began == began
-        assert memory.cover.reached is None
+        assert memory.cover.watermark is None
         api.outage = None
         again = await _sweep(api, memory)
         assert len(memory.known) == 40_000
         assert again.tally.people <= 20_000
-        assert memory.cover.reached == began
+        assert memory.cover.watermark == began
 
     live(story())
 
@@ -116,7 +116,7 @@ def test_a_sweep_that_is_told_to_stop_stops_before_the_next_call() -> None:
 
     async def story() -> None:
         api, memory = AccountFeed(_account(range(1, 20_001)), Ways(latency_seconds=0.25)), Memory(keep_snapshots=False)
-        run = PollRun(api, memory, covered=None, should_continue=lambda: api.calls_made() < 150)
+        run = PollRun(api, memory, watermark=None, should_continue=lambda: api.calls_made() < 150)
         with pytest.raises(Unavailable):
             await Sweep(run, memory, workers=16).run(None, None)
         assert api.calls_made() == 150
@@ -143,7 +143,7 @@ def test_a_sweep_that_read_fewer_than_are_counted_has_no_certificate() -> None:
         memory = Memory()
         with pytest.raises(Unavailable, match=r"read 4900 people of the 5000 .* counts"):
             await _sweep(_Forgetful(_account(range(1, 5001))), memory)
-        assert memory.cover.reached is None
+        assert memory.cover.watermark is None
         assert memory.cover.sweep_from_id == 0
 
     live(story())

@@ -166,7 +166,7 @@ async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empt
         await made.state.begin_sweep(at("10:00"), from_id=0)
         await made.record(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
         await made.record(read("B", "10:10", "10:30", "10:00", person=2))
-        assert len(await made.state.missed(fub_now=at("12:00"), missed_after_seconds=120)) == 1
+        assert len(await made.state.missed_changes(fub_now=at("12:00"), missed_after_seconds=120)) == 1
 
 
 async def test_a_late_webhook_of_a_change_that_stands_there_adds_nothing(empty_database: str) -> None:

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from fubd.core.observation import Delivery
+from fubd.core.reconcile import Claim, ClaimKind
+from fubd.core.timeline import Stage
 from fubd.errors import Unavailable
-from fubd.ports import NewClaim
 from fubd.store import ChangeReader, ChangeStore, Pool
 from fubd.store.dsn import parse
 from tests.recorder import at, recorder, webhook
@@ -21,8 +22,16 @@ async def _ids(reader: ChangeReader, after: int = 0, limit: int = 100) -> list[i
     return [row.id for row in await reader.page(after, limit)]
 
 
-def _claim(delivery: Delivery, person: int) -> NewClaim:
-    return NewClaim(person, at("9:00"), "entry", "webhook", str(delivery.event_id), "Lead", None, at("9:00"), None, None, None, False)
+def _claim(delivery: Delivery, person: int) -> Claim:
+    return Claim(
+        person_id=person,
+        kind=ClaimKind.ENTRY,
+        channel="webhook",
+        at=at("9:00"),
+        stage=Stage("Lead"),
+        event_id=str(delivery.event_id),
+        received_at=at("9:00"),
+    )
 
 
 async def test_a_row_is_shown_only_once_none_below_it_can_appear(database: str) -> None:

@@ -14,12 +14,12 @@ async def test_what_keeps_the_mode_from_flapping_is_found_again(database: str) -
     relapsed = Hysteresis(proven_at=at("10:05"), missed=True, heard_again_at=at("10:04"), relapses=3)
     failover = ModeRecord("failover", "polling found 1 change", 30.0, at("10:00"), Hysteresis(proven_at=at("10:00"), relapses=2))
     async with recorder(database) as made:
-        assert await made.state.mode() is None
+        assert await made.state.last_mode() is None
         await made.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis()), evidence={})
         await made.state.insert_mode(failover, evidence={"before": "steady"})
-        assert await made.state.mode() == failover
+        assert await made.state.last_mode() == failover
         await made.state.update_mode(60.0, relapsed)
-        assert await made.state.mode() == replace(failover, delay_seconds=60.0, hysteresis=relapsed)
+        assert await made.state.last_mode() == replace(failover, delay_seconds=60.0, hysteresis=relapsed)
         async with made.pool.connection() as connection:
             rows = await connection.fetch("SELECT mode, relapses FROM fubd.mode_change ORDER BY id")
         assert [tuple(row) for row in rows] == [("steady", 0), ("failover", 3)]
@@ -29,6 +29,6 @@ async def test_a_mode_of_an_older_version_tells_no_hysteresis(database: str) -> 
     """Where none was kept none is made up: the row says so, and whoever goes on from it is cautious."""
     async with recorder(database) as made:
         await made.state.insert_mode(ModeRecord("failover", "polling found 1 change", 30.0, at("10:00")), evidence={})
-        found = await made.state.mode()
+        found = await made.state.last_mode()
         assert found is not None
         assert found.hysteresis is None

@@ -1,13 +1,13 @@
--- What stands near new claims: for each person the last row before `since` (the start), then the rows and the claims after it, and the
--- reads of the start's own second that show its stage, for they tell until when it held. A row of another writer that tells no
--- stage is no start, and one without a usable instant is not there. $3: to how many characters the table cuts the name of a stage.
--- The kind of a start is `announced` where a webhook told that the person was created.
--- `IS TRUE` and the added 0 keep the planner from the index by time, so that each person is looked up by their own: where it knows the
--- tables only as they were when small, it would read the whole table for each.
+-- Load what stands near new claims. For each person: the last settled row before `since` (the start), the rows and the claims after it, and
+-- the reads of the start's own second that show its stage, because they show until when it held. A foreign row without a usable stage is no
+-- start; a foreign row without a usable instant is not loaded. :stage_length: to how many characters the table cuts the name of a stage.
+-- `kind` of a start is `announced` where a webhook reported that the person was created.
+-- `IS TRUE` and the added interval of 0 keep the planner from the index by time, so that each person is looked up by their own index. With
+-- statistics from when the tables were small it would read the whole table for each person.
 WITH start AS MATERIALIZED (
     SELECT n.person_id, s.id, s.stage_from, s.stage_to, s.changed_at, s.changed_after, s.source, s.received_at, s.confirmed_by,
         s.confirmed_at, s.event_id, p.announced
-    FROM unnest($1::bigint[], $2::timestamptz[]) AS n(person_id, since)
+    FROM unnest(:person_id::bigint[], :since::timestamptz[]) AS n(person_id, since)
     JOIN fubd.person p ON p.id = n.person_id
     LEFT JOIN LATERAL (
         SELECT c.id, c.stage_from, c.stage_to, c.changed_at::timestamptz AS changed_at, c.changed_after::timestamptz AS changed_after,
@@ -17,13 +17,13 @@ WITH start AS MATERIALIZED (
         FROM public.stage_changes c
         WHERE c.person_id = n.person_id::text AND (c.changed_at < n.since AND c.changed_at > '1900-01-01') IS TRUE
             AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
-            -- Not settled is a row that an earlier claim has dated back, while the claim that it belongs to lies ahead; and one of a second
-            -- in which other stages were told too, for a later read decides their order unless a move comes between.
+            -- A row is not settled when an earlier claim has dated it back while the claim that it belongs to lies ahead, or when other
+            -- stages were reported in its second too: a later read decides their order, unless another entry comes between.
             AND NOT EXISTS (
                 SELECT FROM fubd.claim k
                 WHERE k.person_id = n.person_id AND k.at >= date_trunc('second', c.changed_at)
                     AND ((coalesce(k.row_id, k.seq) = c.id AND k.at >= c.changed_at + interval '1 second')
-                        OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, $3::int) <> c.stage_to AND NOT k.ignored))
+                        OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, :stage_length::int) <> c.stage_to AND NOT k.ignored))
             )
         ORDER BY c.changed_at + interval '0' DESC, c.id DESC
         LIMIT 1
@@ -33,27 +33,27 @@ SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, CASE WHEN s.an
     s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after,
     s.received_at, s.confirmed_by, s.confirmed_at,
     NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
-    NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS foreign_made
+    NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS is_foreign
 FROM start s
 LEFT JOIN fubd.stage g ON g.name = s.stage_to
 UNION ALL
 SELECT 'row', s.person_id, c.id, c.id, NULL, fubd.source_of(c.source), c.event_id::text, c.stage_from,
-    CASE WHEN fubd.is_stage(c.stage_to) OR NOT f.foreign_made THEN c.stage_to ELSE '' END, g.id, c.changed_at::timestamptz,
+    CASE WHEN fubd.is_stage(c.stage_to) OR NOT f.is_foreign THEN c.stage_to ELSE '' END, g.id, c.changed_at::timestamptz,
     c.changed_after::timestamptz,
     (CASE WHEN c.received_at BETWEEN '1900-01-01' AND '9000-01-01' THEN c.received_at ELSE c.changed_at END)::timestamptz,
     c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
-    f.foreign_made
+    f.is_foreign
 FROM start s
 JOIN public.stage_changes c ON c.person_id = s.person_id::text
     AND (c.changed_at > coalesce(s.changed_at, '1900-01-01') AND c.changed_at < '9000-01-01') IS TRUE
 CROSS JOIN LATERAL (
-    SELECT NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = c.id) AS foreign_made
+    SELECT NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = c.id) AS is_foreign
 ) f
 LEFT JOIN fubd.stage g ON g.name = c.stage_to
 UNION ALL
-SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, $3::int),
+SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, :stage_length::int),
     coalesce(k.stage_id, g.id), k.at, NULL, k.received_at, NULL, NULL, k.read_at, k.covered, k.created, false
 FROM start s
 JOIN fubd.claim k ON k.person_id = s.person_id AND k.at >= coalesce(date_trunc('second', s.changed_at), '-infinity') AND NOT k.ignored
-    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, $3::int) = s.stage_to))
+    AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, :stage_length::int) = s.stage_to))
 LEFT JOIN fubd.stage g ON g.name = k.stage

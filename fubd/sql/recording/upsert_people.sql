@@ -1,15 +1,16 @@
--- Keep people as just read, learn the names of stages, and answer the hints: rows made since the person was asked for are filled.
--- Gives who of them had been read before. Braces are as in recording/apply_changes.sql.
+-- Store people as just read, learn the names of stages and answer the refetch requests: rows made since the person was asked for are filled.
+-- Returns the people who had been read before. Braces are as in recording/apply_changes.sql.
 WITH read AS (
     SELECT * FROM unnest(
-        $1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[], $9::text[],
-        $10::text[], $11::text[], $12::jsonb[]
+        :id::bigint[], :stage::text[], :stage_id::bigint[], :created::timestamptz[], :updated::timestamptz[], :read_at::timestamptz[],
+        :first_name::text[], :last_name::text[], :assigned_user_id::text[], :assigned_user_name::text[], :lead_source_tag::text[],
+        :fields::jsonb[]
     ) AS r(id, stage, stage_id, created, updated, read_at, first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag, fields)
-), learned AS (
+), stage_names AS (
     INSERT INTO fubd.stage AS g (name, id)
     SELECT DISTINCT ON (r.stage) r.stage, r.stage_id FROM read r WHERE r.stage_id IS NOT NULL ORDER BY r.stage, r.updated DESC
     ON CONFLICT (name) DO UPDATE SET id = excluded.id WHERE g.id <> excluded.id
-), kept AS (
+), updated_people AS (
     UPDATE fubd.person p
     SET stage = r.stage, stage_id = r.stage_id, created = coalesce(r.created, p.created), updated = r.updated, first_name = r.first_name,
         last_name = r.last_name, assigned_user_id = r.assigned_user_id, assigned_user_name = r.assigned_user_name,
@@ -17,23 +18,23 @@ WITH read AS (
         verified_at = greatest(p.verified_at, r.read_at), scrub_after = greatest(p.verified_at, r.read_at)
     FROM read r
     WHERE p.id = r.id AND (p.updated IS NULL OR (r.updated, r.read_at) >= (p.updated, coalesce(p.verified_at, '-infinity')))
-), older AS (
-    -- Older than what is known: a replica lags, or a clock was set back. It verifies nobody, but the next in the scrub's queue have their turn.
+), older_reads AS (
+    -- A read older than what is known (a replica lags, or a clock was set back) verifies nothing, but lets the scrub go on to the next people.
     UPDATE fubd.person p SET scrub_after = greatest(p.scrub_after, r.read_at)
     FROM read r
     WHERE p.id = r.id AND (r.updated, r.read_at) < (p.updated, coalesce(p.verified_at, '-infinity'))
-), answered AS (
+), answered_requests AS (
     DELETE FROM fubd.hint h USING read r WHERE h.person_id = r.id AND r.read_at >= h.since
     RETURNING h.person_id, h.asked_at
-), filled AS (
+), filled_rows AS (
     UPDATE public.stage_changes c
     SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
         assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
         assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
         lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
-    FROM answered a JOIN read r ON r.id = a.person_id
-    -- Rows of other writers are left as they are. `IS TRUE` keeps the planner to the person's index, as in recording/load_history.sql.
+    FROM answered_requests a JOIN read r ON r.id = a.person_id
+    -- Rows of other writers stay as they are. `IS TRUE` keeps the planner on the person's index, as in recording/load_history.sql.
     WHERE c.person_id = a.person_id::text AND (c.received_at >= a.asked_at) IS TRUE
         AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = a.person_id AND coalesce(k.row_id, k.seq) = c.id)
 )
-SELECT p.id FROM fubd.person p WHERE p.id = ANY($1::bigint[]) AND p.updated IS NOT NULL
+SELECT p.id FROM fubd.person p WHERE p.id = ANY(:id::bigint[]) AND p.updated IS NOT NULL

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from fubd.core.batch import PersonFacts
 from fubd.core.observation import Reading
-from fubd.core.reconcile import reconcile
-from fubd.ports import ChangeSet, Facts, NewClaim
+from fubd.core.reconcile import Claim, ClaimKind, reconcile
+from fubd.core.timeline import Stage
+from fubd.ports import ChangeSet
 from fubd.store import stage_changes, statements
 from fubd.store.recording import RecordingTransaction
 
@@ -59,7 +61,7 @@ def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
     ]
 
 
-async def _record(recording: RecordingTransaction, claim: NewClaim, facts: Facts | None) -> None:
+async def _record(recording: RecordingTransaction, claim: Claim, facts: PersonFacts | None) -> None:
     inserted = await recording.insert_claims([], [claim], [_PERSON])
     (history,) = await recording.load_history({_PERSON: claim.at - _WINDOW})
     if facts is not None:
@@ -67,9 +69,9 @@ async def _record(recording: RecordingTransaction, claim: NewClaim, facts: Facts
     difference = reconcile(history, inserted.claims, window=_WINDOW, began=None)
     await recording.apply_changes(
         ChangeSet(
-            recorded=[(_PERSON, row) for row in difference.recorded],
-            corrected=[(_PERSON, row) for row in difference.corrected],
-            merged=[(_PERSON, row) for row in difference.merged],
+            inserts=difference.inserts,
+            updates=difference.updates,
+            merged=difference.merged,
             refetches=[],
             evidence={known.seq: json.dumps({"stage": known.stage.name}) for known in history.claims},
             now=_DAY,
@@ -77,19 +79,19 @@ async def _record(recording: RecordingTransaction, claim: NewClaim, facts: Facts
     )
 
 
-def _entry(stage: str, hour: int) -> NewClaim:
+def _entry(stage: str, hour: int) -> Claim:
     at = _DAY + timedelta(hours=hour)
-    return NewClaim(_PERSON, at, "entry", "webhook", "e" * 100, stage, None, at, None, None, None, ignored=False)
+    return Claim(person_id=_PERSON, kind=ClaimKind.ENTRY, channel="webhook", at=at, stage=Stage(stage), event_id="e" * 100, received_at=at)
 
 
-def _state(stage: str, hour: int) -> NewClaim:
+def _state(stage: str, hour: int) -> Claim:
     at = _DAY + timedelta(hours=hour)
-    return NewClaim(_PERSON, at, "state", "polling", "", stage, None, at, at, None, None, ignored=False)
+    return Claim(person_id=_PERSON, kind=ClaimKind.STATE, channel="polling", at=at, stage=Stage(stage), received_at=at, read_at=at)
 
 
-def _facts(columns: Mapping[str, str]) -> Facts:
+def _facts(columns: Mapping[str, str]) -> PersonFacts:
     long = "x" * _LONG
     fields = dict.fromkeys(columns.values(), long)
     at = _DAY + timedelta(hours=3)
     reading = Reading(_PERSON, long, None, at, at, long, long, "9" * 19, long, fields=fields, payload={})
-    return Facts(reading, at, long)
+    return PersonFacts(reading, at, long)
