@@ -19,7 +19,7 @@ from fubd.demo.environment import demo_environment
 from fubd.demo.observer import DaemonObserver
 from fubd.demo.plan import DemoPlan, make_plan
 from fubd.demo.screen import DemoScreen, choose_screen
-from fubd.demo.story import Story
+from fubd.demo.story import DemoStory
 from fubd.demo.view import DemoView, Narrator
 from fubd.settings import SettingsError
 from fubd.simulator import Score, score
@@ -57,7 +57,7 @@ async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen) -> Score
     async with demo_environment(plan) as environment:
         narrator.say(f"status page while the demo runs: {environment.url}")
         observer = DaemonObserver(environment, plan, narrator, screen.draw)
-        story = asyncio.create_task(Story(environment, observer, plan, narrator).play())
+        story = asyncio.create_task(DemoStory(environment, observer, plan, narrator).play())
         # The daemon and the observer end early only by an error, which is raised here.
         tasks = {story, asyncio.create_task(observer.run()), environment.running}
         try:

@@ -68,7 +68,7 @@ class PeoplePool:
         return self._rng.choice([name for name in self._stages if name not in stages])
 
 
-class Story:
+class DemoStory:
     """Plays the story on the environment, narrates it, and waits for what `observer` sees."""
 
     def __init__(self, environment: DemoEnvironment, observer: DaemonObserver, plan: DemoPlan, narrator: Narrator) -> None:

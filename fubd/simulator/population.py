@@ -22,8 +22,6 @@ TRASHED_UNCLAIMED: Final = 4
 HIDDEN: Final = 5
 """Visibility: just created, and not yet readable."""
 
-ALL_VISIBLE: Final = (PLAIN, TRASHED, UNCLAIMED, TRASHED_UNCLAIMED)
-
 _YEARS_SECONDS: Final = 6 * 365 * 86400
 _SHIFT: Final = 32
 _LOW: Final = (1 << _SHIFT) - 1
@@ -114,7 +112,6 @@ class Population:
             self.visibility[slot] = GONE
         self.order = UpdatedOrder(self.updated, first_id)
         self.edited: dict[int, dict[str, object]] = {}
-        self.version = 0
 
     def __len__(self) -> int:
         return len(self.created)
@@ -133,12 +130,10 @@ class Population:
         self.user.append(user)
         self.visibility.append(visibility)
         self.order.touch(self.first_id + slot, now)
-        self.version += 1
         return slot
 
     def touch(self, slot: int, now: int) -> None:
         """Set `updated`; within the same second nothing changes."""
-        self.version += 1
         if self.updated[slot] != now:
             self.updated[slot] = now
             self.order.touch(self.first_id + slot, now)
@@ -146,7 +141,6 @@ class Population:
     def set_visibility(self, slot: int, visibility: int) -> None:
         """Set who may see the person."""
         self.visibility[slot] = visibility
-        self.version += 1
 
     def first_name(self, slot: int) -> str:
         """Return the first name, as edited."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -44,26 +43,26 @@ class HttpClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def get(self, path: str, **query: str | int) -> HttpReply:
         """Send a GET for a path below the base URL, or for an absolute link."""
-        return await self._ask("GET", path, query, None)
+        return await self._request("GET", path, query, None)
 
     async def post(self, path: str, body: object) -> HttpReply:
         """Send JSON by POST."""
-        return await self._ask("POST", path, {}, body)
+        return await self._request("POST", path, {}, body)
 
     async def put(self, path: str, body: object, **query: str | int) -> HttpReply:
         """Send JSON by PUT."""
-        return await self._ask("PUT", path, query, body)
+        return await self._request("PUT", path, query, body)
 
     async def delete(self, path: str, body: object = None) -> HttpReply:
         """Send a DELETE."""
-        return await self._ask("DELETE", path, {}, body)
+        return await self._request("DELETE", path, {}, body)
 
-    async def _ask(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> HttpReply:
+    async def _request(self, method: str, path: str, query: Mapping[str, str | int], body: object) -> HttpReply:
         target = path if path.startswith("http") else f"{self.url}/{path}"
         async with self._session.request(method, target, params=query or None, json=body) as response:
             raw = await response.read()
