@@ -13,9 +13,10 @@ The daemon imports nothing from here, and nothing here imports the daemon.
 """
 
 from fubd.simulator.account import Account, Lags
+from fubd.simulator.behaviour import Behaviour, Merge, UpdatedAfter
 from fubd.simulator.clock import SimClock, SkewedClock
 from fubd.simulator.events import encode, sign
-from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults, Merge, UpdatedAfter
+from fubd.simulator.faults import ApiFault, DeliveryFault, Faults
 from fubd.simulator.score import Score, score
 from fubd.simulator.service import Simulator
 from fubd.simulator.sightings import Sighting, Sightings

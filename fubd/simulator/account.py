@@ -15,6 +15,7 @@ from typing import Final
 
 from fubd.simulator import population as visibility
 from fubd.simulator.clock import SimClock
+from fubd.simulator.conditions import Conditions
 from fubd.simulator.population import Population
 from fubd.simulator.truth import TrueChange, Truth
 
@@ -144,6 +145,7 @@ class Account:
         self.seed = seed
         self.clock = clock
         self.lags = lags or Lags()
+        self.conditions = Conditions()
         self.stages = [
             StageDefinition(id=2 + 3 * index, name=name, order_weight=1000 + 10 * index, protected=name in ("Lead", TRASH))
             for index, name in enumerate(stages)

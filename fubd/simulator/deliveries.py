@@ -13,8 +13,9 @@ from typing import Final
 import aiohttp
 
 from fubd.simulator.clock import SimClock
+from fubd.simulator.conditions import Conditions
 from fubd.simulator.events import WebhookEvent, encode, sign
-from fubd.simulator.faults import Behaviour, DeliveryFault, Faults, Script
+from fubd.simulator.faults import DeliveryFault, Script
 from fubd.simulator.registry import ACTIVE, Registry, Webhook
 from fubd.simulator.rng import Rng
 from fubd.simulator.sightings import Sightings
@@ -66,8 +67,7 @@ class Deliveries:
     """The queue of deliveries. Nothing is sent before `start`."""
 
     registry: Registry
-    behaviour: Behaviour
-    faults: Faults
+    conditions: Conditions
     clock: SimClock
     rng: Rng
     sightings: Sightings
@@ -120,7 +120,7 @@ class Deliveries:
         webhooks = self.registry.active(event.name)
         if not webhooks:
             return
-        body = encode(event.payload(), php=self.behaviour.php_json)
+        body = encode(event.payload(), php=self.conditions.behaviour.php_json)
         for webhook in webhooks:
             self._enqueue(_Delivery(event, webhook, body, sign(body, webhook.system_key), genuine=True))
         self._update_signals()
@@ -131,7 +131,7 @@ class Deliveries:
             return
         scripted, fault = self.script.next()
         if not scripted:
-            fault = self.faults.draw_delivery(self.rng)
+            fault = self.conditions.faults.draw_delivery(self.rng)
         self._route(delivery, fault)
 
     def _route(self, delivery: _Delivery, fault: DeliveryFault | None) -> None:
@@ -146,7 +146,7 @@ class Deliveries:
                 self._outbox.extend((delivery, replace(delivery)))
             case DeliveryFault.LATE:
                 self._late += 1
-                self.clock.call_later(self.rng.uniform(*self.faults.late_seconds), lambda: self._on_late_due(delivery))
+                self.clock.call_later(self.rng.uniform(*self.conditions.faults.late_seconds), lambda: self._on_late_due(delivery))
             case DeliveryFault.OUT_OF_ORDER:
                 self._deferred.append(delivery)
             case DeliveryFault.STALLED:
@@ -169,11 +169,11 @@ class Deliveries:
     async def start(self) -> None:
         """Start sending."""
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self.behaviour.delivery_timeout_real_seconds),
-            connector=aiohttp.TCPConnector(limit=self.behaviour.delivery_concurrency, keepalive_timeout=5.0),
+            timeout=aiohttp.ClientTimeout(total=self.conditions.behaviour.delivery_timeout_real_seconds),
+            connector=aiohttp.TCPConnector(limit=self.conditions.behaviour.delivery_concurrency, keepalive_timeout=5.0),
             headers={"User-Agent": "FollowUpBoss-Webhooks (simulated)"},
         )
-        self._workers = [asyncio.create_task(self._run_worker()) for _ in range(self.behaviour.delivery_concurrency)]
+        self._workers = [asyncio.create_task(self._run_worker()) for _ in range(self.conditions.behaviour.delivery_concurrency)]
         self._update_signals()
 
     async def stop(self) -> None:
@@ -256,7 +256,7 @@ class Deliveries:
         if status in DELETING_STATUSES:
             self.registry.delete(webhook)
             return
-        delays = LONG_RETRY_SECONDS if self.behaviour.long_retries else RETRY_SECONDS
+        delays = LONG_RETRY_SECONDS if self.conditions.behaviour.long_retries else RETRY_SECONDS
         if delivery.attempts <= len(delays):
             self._retrying += 1
             self.clock.call_later(delays[delivery.attempts - 1], lambda: self._on_retry_due(delivery))

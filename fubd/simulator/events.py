@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Final
 
 from fubd.simulator.account import AccountEvent, AccountEventKind
-from fubd.simulator.faults import Behaviour, Merge
+from fubd.simulator.behaviour import Merge
+from fubd.simulator.conditions import Conditions
 from fubd.simulator.rng import Rng
 from fubd.simulator.truth import TrueChange
 
@@ -94,8 +95,8 @@ def sign(body: bytes, system_key: str) -> str:
 class EventFactory:
     """Makes webhook events of account events. `base` is the API's own URL for `uri`; `rng` makes the event ids."""
 
-    def __init__(self, behaviour: Behaviour, rng: Rng, base: str = "https://api.followupboss.com/v1") -> None:
-        self.behaviour = behaviour
+    def __init__(self, conditions: Conditions, rng: Rng, base: str = "https://api.followupboss.com/v1") -> None:
+        self._conditions = conditions
         self.base = base
         self._rng = rng
 
@@ -116,7 +117,7 @@ class EventFactory:
             case AccountEventKind.DELETED:
                 yield self._event("peopleDeleted", event.ids, event.at, None)
             case AccountEventKind.MERGED:
-                if self.behaviour.merge is Merge.DELETED:
+                if self._conditions.behaviour.merge is Merge.DELETED:
                     yield self._event("peopleDeleted", event.ids[:1], event.at, None)
                 yield self._event("peopleUpdated", event.ids[1:], event.at, self._people_uri(event.ids[1:]))
             case _:
@@ -127,20 +128,20 @@ class EventFactory:
         yield self._people("peopleCreated", event)
         if event.via == "lead_flow":
             yield self._people("peopleUpdated", event)
-        if self.behaviour.creation_sends_stage:
+        if self._conditions.behaviour.creation_sends_stage:
             yield self._people("peopleStageUpdated", event, {"stage": event.stage}, event.changes)
 
     def _moved(self, event: AccountEvent) -> Iterator[WebhookEvent]:
-        size = event.split or self.behaviour.ids_per_event or len(event.ids)
+        size = event.split or self._conditions.behaviour.ids_per_event or len(event.ids)
         names = ["peopleUpdated"]
-        if event.cause != "stage deleted" or self.behaviour.stage_deletion_sends_stage:
+        if event.cause != "stage deleted" or self._conditions.behaviour.stage_deletion_sends_stage:
             names.insert(0, "peopleStageUpdated")
         for name in names:
             shared = self._id()
             for start in range(0, len(event.ids), size):
                 ids, changes = event.ids[start : start + size], event.changes[start : start + size]
                 yield WebhookEvent(
-                    event_id=shared if self.behaviour.split_shares_event_id else self._id(),
+                    event_id=shared if self._conditions.behaviour.split_shares_event_id else self._id(),
                     name=name,
                     ids=ids,
                     created=event.at,

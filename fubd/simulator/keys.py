@@ -67,17 +67,17 @@ class Keys:
         system_key = headers.get("X-System-Key", "")
         return Caller(key, user, system_key if headers.get("X-System") and system_key in self._systems else None)
 
-    @staticmethod
-    def require_owner(caller: Caller) -> str:
-        """Return the system key of a caller who may use webhooks. Raises ApiError 403.
 
-        The account owner's key and a registered system are required (https://docs.followupboss.com/reference/webhooks-guide).
-        """
-        if caller.user.role != "owner":
-            raise ApiError(HTTPStatus.FORBIDDEN, NOT_OWNER)
-        if caller.system_key is None:
-            raise ApiError(HTTPStatus.FORBIDDEN, NO_SYSTEM)
-        return caller.system_key
+def require_owner(caller: Caller) -> str:
+    """Return the system key of a caller who may use webhooks. Raises ApiError 403.
+
+    The account owner's key and a registered system are required (https://docs.followupboss.com/reference/webhooks-guide).
+    """
+    if caller.user.role != "owner":
+        raise ApiError(HTTPStatus.FORBIDDEN, NOT_OWNER)
+    if caller.system_key is None:
+        raise ApiError(HTTPStatus.FORBIDDEN, NO_SYSTEM)
+    return caller.system_key
 
 
 def _api_key_of(header: str) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 from fubd.simulator import population as visibility
 from fubd.simulator.account import Account
-from fubd.simulator.faults import Behaviour, UpdatedAfter
+from fubd.simulator.behaviour import Behaviour, UpdatedAfter
 from fubd.simulator.population import Population
 
 DEFAULT_LIMIT: Final = 10

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
+from fubd.simulator.conditions import Conditions
 from fubd.simulator.events import EVENTS
-from fubd.simulator.faults import Behaviour
 
 ACTIVE: Final = "Active"
 DISABLED: Final = "Disabled"
@@ -61,8 +61,8 @@ class Webhook:
 class Registry:
     """All webhooks of the account. `now` returns seconds since 1970 on the simulator's clock."""
 
-    def __init__(self, behaviour: Behaviour, now: Callable[[], float]) -> None:
-        self.behaviour = behaviour
+    def __init__(self, conditions: Conditions, now: Callable[[], float]) -> None:
+        self._conditions = conditions
         self._now = now
         self._webhooks: dict[int, Webhook] = {}
         self._next_id = 1
@@ -153,14 +153,15 @@ class Registry:
             raise ApiError(HTTPStatus.BAD_REQUEST, "Missing required field: url.")
         parts = urlsplit(url)
         loopback = parts.hostname == "localhost" or _is_loopback(parts.hostname or "")
-        if parts.scheme == "https" or (parts.scheme == "http" and loopback and self.behaviour.loopback_http):
+        if parts.scheme == "https" or (parts.scheme == "http" and loopback and self._conditions.behaviour.loopback_http):
             return url
         raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: url. Only https is supported.")
 
     def _require_free_slot(self, event: str, system_key: str) -> None:
         if sum(webhook.event == event for webhook in self.of_system(system_key)) >= PER_EVENT:
             raise ApiError(
-                self.behaviour.third_webhook_status, f"A maximum of {PER_EVENT} webhooks per event already exists for this system."
+                self._conditions.behaviour.third_webhook_status,
+                f"A maximum of {PER_EVENT} webhooks per event already exists for this system.",
             )
 
 

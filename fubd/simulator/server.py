@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -14,9 +14,10 @@ from typing import Final
 
 from aiohttp import web
 
-from fubd.simulator.api import NOT_FOUND, Api, ApiRequest, ApiResponse, Route, read_json
+from fubd.simulator.api import GLOBAL, NOT_FOUND, ApiRequest, ApiResponse, Route, read_json
 from fubd.simulator.clock import SimClock
-from fubd.simulator.faults import ApiFault, Behaviour, Faults, Script
+from fubd.simulator.conditions import Conditions
+from fubd.simulator.faults import ApiFault, Script
 from fubd.simulator.keys import UNAUTHORIZED, Keys
 from fubd.simulator.rate_limits import RateLimitDecision, RateLimits
 from fubd.simulator.registry import ApiError
@@ -54,29 +55,27 @@ class LoggedRequest:
 
 
 class SimulatorServer:
-    """Serves the API over HTTP. `faults` may be replaced at any time."""
+    """Serves the API over HTTP."""
 
     def __init__(
         self,
-        api: Api,
+        routes: Iterable[Route],
         *,
         keys: Keys,
         limits: RateLimits,
         sightings: Sightings,
         clock: SimClock,
-        behaviour: Behaviour,
-        faults: Faults,
+        conditions: Conditions,
         rng: Rng,
     ) -> None:
-        self.faults = faults
         self.requests: deque[LoggedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self.calls: Counter[tuple[str, str, int]] = Counter()
-        self._api = api
+        self._routes = tuple(routes)
         self._keys = keys
         self._limits = limits
         self._sightings = sightings
         self._clock = clock
-        self._behaviour = behaviour
+        self._conditions = conditions
         self._rng = rng
         self._scripts: dict[str, Script[ApiFault]] = {}
         self._stopping = asyncio.Event()
@@ -90,9 +89,9 @@ class SimulatorServer:
         """Listen, and return the base URL. Raises OSError when the address is taken."""
         self._stopping.clear()
         app = web.Application(client_max_size=_BODY_LIMIT)
-        for route in self._api.routes():
+        for route in self._routes:
             app.router.add_route(route.method, f"/v1{route.path}", self._serve(route))
-        unknown = Route("*", "/v1/{path:.*}", "unknown", "global", _unknown)
+        unknown = Route("*", "/v1/{path:.*}", "unknown", GLOBAL, _unknown)
         app.router.add_route(unknown.method, unknown.path, self._serve(unknown))
         if control is not None:
             app.add_subapp("/control", control)
@@ -135,7 +134,7 @@ class SimulatorServer:
         try:
             caller = self._keys.authenticate(request.headers)
             if route.context is not None:
-                bucket = caller.key if self._behaviour.limit_per_key else ""
+                bucket = caller.key if self._conditions.behaviour.limit_per_key else ""
                 decision = self._limits.acquire(
                     route.context, self._clock.monotonic(), registered=caller.system_key is not None, bucket=bucket
                 )
@@ -144,8 +143,8 @@ class SimulatorServer:
             base = f"{request.scheme}://{request.host}/v1"
             api_request = ApiRequest(caller, request.query, dict(request.match_info), base, read_json(raw))
             answer = route.handler(api_request)
-            if self._behaviour.answer_seconds:
-                await self._clock.sleep(self._behaviour.answer_seconds)
+            if self._conditions.behaviour.answer_seconds:
+                await self._clock.sleep(self._conditions.behaviour.answer_seconds)
         except ApiError as error:
             headers |= error.headers
             answer = ApiResponse({"errorMessage": str(error)}, status=error.status)
@@ -184,7 +183,7 @@ class SimulatorServer:
                 scripted, fault = self._scripts[name].next()
                 if scripted:
                     return fault
-        return self.faults.draw_api(self._rng)
+        return self._conditions.faults.draw_api(self._rng)
 
     def _response(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None) -> web.Response:
         """Return a response whose Date is the simulator's time."""

@@ -11,16 +11,19 @@ from typing import Final
 from aiohttp import web
 
 from fubd.simulator.account import Account, AccountEvent
-from fubd.simulator.api import Api
+from fubd.simulator.account_api import AccountApi
+from fubd.simulator.behaviour import Behaviour
 from fubd.simulator.deliveries import Deliveries
 from fubd.simulator.events import EventFactory
-from fubd.simulator.faults import ApiFault, Behaviour, DeliveryFault, Faults
+from fubd.simulator.faults import ApiFault, DeliveryFault, Faults
 from fubd.simulator.keys import Keys
+from fubd.simulator.people_api import PeopleApi
 from fubd.simulator.rate_limits import RateLimits
 from fubd.simulator.registry import Registry, Webhook
 from fubd.simulator.rng import Rng
 from fubd.simulator.server import LoggedRequest, SimulatorServer
 from fubd.simulator.sightings import Sightings
+from fubd.simulator.webhooks_api import WebhooksApi
 
 _CHANGES_LOGGED: Final = 3
 
@@ -31,7 +34,7 @@ class Simulator:
     """Serves one account over HTTP.
 
     `api_key` is the owner's; `keys` takes more keys and systems. `system_key` is the X-System-Key of the system named `system` and
-    signs its webhooks. `faults` may be replaced at any time, `behaviour` may not.
+    signs its webhooks. `behaviour` and `faults` may be replaced at any time.
     """
 
     def __init__(
@@ -47,46 +50,58 @@ class Simulator:
         self.account = account
         self.clock = account.clock
         self.truth = account.truth
+        self.conditions = account.conditions
         self.behaviour = behaviour or Behaviour()
+        self.faults = faults or Faults()
         self.sightings = Sightings(account.truth)
         self.limits = RateLimits()
         self.keys = Keys(account)
         self.keys.add(api_key, "owner")
         self.keys.register(system, system_key)
         self.system_key = system_key
-        self.registry = Registry(self.behaviour, account.clock.timestamp)
+        self.registry = Registry(self.conditions, account.clock.timestamp)
         self.deliveries = Deliveries(
             registry=self.registry,
-            behaviour=self.behaviour,
-            faults=faults or Faults(),
+            conditions=self.conditions,
             clock=account.clock,
             rng=Rng(account.seed + 1),
             sightings=self.sightings,
         )
-        api = Api(account, behaviour=self.behaviour, registry=self.registry, deliveries=self.deliveries, limits=self.limits, keys=self.keys)
         self._server = SimulatorServer(
-            api,
+            [
+                *PeopleApi(account, self.conditions).routes(),
+                *AccountApi(account, self.conditions, self.limits).routes(),
+                *WebhooksApi(self.registry, self.deliveries, self.conditions).routes(),
+            ],
             keys=self.keys,
             limits=self.limits,
             sightings=self.sightings,
             clock=account.clock,
-            behaviour=self.behaviour,
-            faults=self.deliveries.faults,
+            conditions=self.conditions,
             rng=Rng(account.seed + 2),
         )
-        self._event_factory = EventFactory(self.behaviour, Rng(account.seed + 3))
+        self._event_factory = EventFactory(self.conditions, Rng(account.seed + 3))
         account.listeners.append(self._on_account_event)
 
-    # --- faults -------------------------------------------------------------------------------------------------------
+    # --- behaviour and faults -----------------------------------------------------------------------------------------
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """The behaviour from now on."""
+        return self.conditions.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self.conditions.behaviour = behaviour
 
     @property
     def faults(self) -> Faults:
         """The faults from now on."""
-        return self.deliveries.faults
+        return self.conditions.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self.deliveries.faults = self._server.faults = faults
+        self.conditions.faults = faults
 
     def script(self, endpoint: str, *steps: ApiFault | str | None) -> None:
         """Set the faults of the next requests of an endpoint, in order; None lets one pass without faults.
