@@ -13,10 +13,11 @@ The daemon imports nothing from here, and nothing here imports the daemon.
 """
 
 from fubd.simulator.account import Account, Lags
-from fubd.simulator.behaviour import Behaviour, Merge, UpdatedAfter
+from fubd.simulator.behaviour import Arrays, Behaviour, Merge, Spelling, UpdatedAfter
 from fubd.simulator.clock import SimClock, SkewedClock
 from fubd.simulator.events import encode, sign
 from fubd.simulator.faults import ApiFault, DeliveryFault, Faults
+from fubd.simulator.oddities import Oddity
 from fubd.simulator.score import Score, score
 from fubd.simulator.service import Simulator
 from fubd.simulator.sightings import Sighting, Sightings
@@ -25,17 +26,20 @@ from fubd.simulator.truth import TrueChange, Truth
 __all__ = [
     "Account",
     "ApiFault",
+    "Arrays",
     "Behaviour",
     "DeliveryFault",
     "Faults",
     "Lags",
     "Merge",
+    "Oddity",
     "Score",
     "Sighting",
     "Sightings",
     "SimClock",
     "Simulator",
     "SkewedClock",
+    "Spelling",
     "TrueChange",
     "Truth",
     "UpdatedAfter",

@@ -7,19 +7,24 @@ and make webhooks of it. The account does not know about HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from fubd.simulator import population as visibility
+from fubd.simulator.account_events import MERGED, STAGE_DELETED, AccountEvent, AccountEventKind
+from fubd.simulator.behaviour import Merge
 from fubd.simulator.clock import SimClock
 from fubd.simulator.conditions import Conditions
+from fubd.simulator.people_history import PeopleHistory
 from fubd.simulator.population import Population
 from fubd.simulator.truth import TrueChange, Truth
 
 TRASH: Final = "Trash"
+MERGED_AT_ONCE: Final = 10
+"""The most people in one merge, the winner included (help centre, article 360015171394)."""
 _STAGES_LIMIT: Final = 255
 
 STAGES: Final[Mapping[str, int]] = MappingProxyType(
@@ -48,41 +53,6 @@ STAGES: Final[Mapping[str, int]] = MappingProxyType(
 
 USERS: Final = ("Olive Ownerby", "Adam Deskwell", "Bea Calloway-Low", "Carl Dialstone", "Dora Fieldmouse", "Emil Hartnell")
 """Invented users: the first owns the account, the second is an admin, the others are agents."""
-
-
-class AccountEventKind(StrEnum):
-    """What happened in the account."""
-
-    MOVED = "moved"
-    CREATED = "created"
-    EDITED = "edited"
-    TAGGED = "tagged"
-    DELETED = "deleted"
-    MERGED = "merged"
-    NOTED = "noted"
-    STAGE_RENAMED = "stage renamed"
-    STAGE_CREATED = "stage created"
-    STAGE_DELETED = "stage deleted"
-
-
-@dataclass(frozen=True, slots=True)
-class AccountEvent:
-    """Something that happened at `at` to all of `ids` at once.
-
-    `ids` are people; note ids for NOTED, stage ids for the stage kinds. `changes` are the true changes that belong to it, in the order of
-    `ids`. `split` is how many ids one webhook may carry, None for no limit. `via` is how a person was created, `cause` the reason for a
-    mass move.
-    """
-
-    kind: AccountEventKind
-    ids: tuple[int, ...]
-    at: datetime
-    stage: str | None = None
-    tags: tuple[str, ...] = ()
-    changes: tuple[TrueChange, ...] = ()
-    split: int | None = None
-    via: str = ""
-    cause: str = ""
 
 
 @dataclass(slots=True)
@@ -170,6 +140,7 @@ class Account:
         for stage in self.stages:
             self.truth.names.setdefault(stage.name, set()).add(stage.id)
         self.listeners: list[Callable[[AccountEvent], None]] = []
+        self._history = PeopleHistory(self.people, clock)
         self._notes = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -213,6 +184,10 @@ class Account:
         stage, user = self.stages[self.people.stage[slot]], self.users[self.people.user[slot]]
         return self.people.record(slot, stage=stage.name, stage_id=stage.id, assigned=(user.id, user.name), full=full)
 
+    def as_of(self, seconds_ago: float) -> AbstractContextManager[None]:
+        """Show the people as they were some seconds ago while inside, as a lagging replica or index does."""
+        return self._history.as_of(seconds_ago)
+
     # --- stages -------------------------------------------------------------------------------------------------------
 
     def move(self, person_id: int, stage: str, *, actor: str | None = None) -> bool:
@@ -231,7 +206,8 @@ class Account:
             if self.people.stage[slot] == index:
                 continue
             who = actor if actor is not None else self.users[self.people.user[slot]].name
-            changes.append(self._enter_stage(slot, index, at, who))
+            touches = cause != STAGE_DELETED or self.conditions.behaviour.stage_deletion_moves_updated
+            changes.append(self._enter_stage(slot, index, at, who, touches=touches))
             moved.append(person_id)
         if moved:
             self._publish(
@@ -275,7 +251,7 @@ class Account:
             for slot, where in enumerate(self.people.stage)
             if where == index and self.people.visibility[slot] != visibility.GONE
         ]
-        moved = self.bulk_move(people, assign_to, actor="server", cause="stage deleted")
+        moved = self.bulk_move(people, assign_to, actor="server", cause=STAGE_DELETED)
         self.stages[index].deleted = True
         self._publish(AccountEvent(AccountEventKind.STAGE_DELETED, (self.stages[index].id,), self.clock.now()))
         return moved
@@ -292,6 +268,7 @@ class Account:
         user = len(self.people) % len(self.users)
         slot = self.people.add(now=int(at.timestamp()), stage=index, user=user, visibility=how)
         self.people.edited[slot] = {"createdVia": "API" if via == "api" else "Lead Flow", **(fields or {})}
+        self._history.remember_absent(slot)
         person_id = self.people.first_id + slot
         if how == visibility.HIDDEN:
             self.clock.call_later(self.lags.readable, lambda: self._reveal(slot, claimed=claimed))
@@ -303,6 +280,7 @@ class Account:
     def edit(self, person_id: int, **fields: object) -> None:
         """Change fields other than the stage, by their API names; moves `updated`. `tags` replaces the tags; `assignedUserId` reassigns."""
         slot, at = self._slot(person_id), self.clock.now()
+        self._history.remember(slot)
         before = self.record(slot, full=True).get("tags")
         user = fields.pop("assignedUserId", None)
         if user is not None:
@@ -336,14 +314,28 @@ class Account:
         self._remove(slot)
         self._publish(AccountEvent(AccountEventKind.DELETED, (person_id,), at))
 
-    def merge(self, loser: int, winner: int) -> None:
-        """Merge one person into another: the loser's id no longer exists afterwards, the winner is edited."""
-        slot, kept, at = self._slot(loser), self._slot(winner), self.clock.now()
-        self.truth.gone[loser] = at
-        self.truth.merged[loser] = winner
-        self._remove(slot)
+    def merge(self, losers: Iterable[int], winner: int) -> None:
+        """Merge people into the winner, which keeps its stage; `Behaviour.merge` decides what becomes of the losers.
+
+        Raises ValueError for no losers, too many, or the winner among them.
+        """
+        losing, kept, at = list(losers), self._slot(winner), self.clock.now()
+        if not losing or winner in losing or len(losing) >= MERGED_AT_ONCE:
+            raise ValueError(f"a merge takes 1 to {MERGED_AT_ONCE - 1} people into another one")
+        slots = [self._slot(person_id) for person_id in losing]
+        self.truth.merged |= dict.fromkeys(losing, winner)
+        if self.conditions.behaviour.merge is Merge.TRASHED:
+            self.bulk_move(losing, TRASH, actor="server", cause=MERGED)
+            self.note(winner)
+        else:
+            for person_id, slot in zip(losing, slots, strict=True):
+                self.truth.gone[person_id] = at
+                self._remove(slot)
+            if self.conditions.behaviour.merge is Merge.DELETED:
+                self._publish(AccountEvent(AccountEventKind.DELETED, tuple(losing), at))
+        self._history.remember(kept)
         self.people.touch(kept, int(at.timestamp()))
-        self._publish(AccountEvent(AccountEventKind.MERGED, (loser, winner), at))
+        self._publish(AccountEvent(AccountEventKind.MERGED, (winner,), at))
 
     # --- internals ----------------------------------------------------------------------------------------------------
 
@@ -363,14 +355,16 @@ class Account:
                 return index
         raise LookupError(f"there is no stage {name!r}")
 
-    def _enter_stage(self, slot: int, index: int, at: datetime, actor: str) -> TrueChange:
+    def _enter_stage(self, slot: int, index: int, at: datetime, actor: str, *, touches: bool) -> TrueChange:
+        self._history.remember(slot)
         before = self.people.stage[slot]
         trash = self._stage_index(TRASH)
         self.people.stage[slot] = index
         how = self.people.visibility[slot]
         if how != visibility.HIDDEN and (index == trash) != (before == trash):
             self.people.set_visibility(slot, how + (1 if index == trash else -1))
-        self.people.touch(slot, int(at.timestamp()))
+        if touches:
+            self.people.touch(slot, int(at.timestamp()))
         return self._record_change(slot, before, index, at, actor)
 
     def _record_change(self, slot: int, before: int | None, index: int, at: datetime, actor: str) -> TrueChange:
@@ -389,15 +383,19 @@ class Account:
 
     def _remove(self, slot: int) -> None:
         if self.lags.deleted > 0:
-            self.clock.call_later(self.lags.deleted, lambda: self.people.set_visibility(slot, visibility.GONE))
+            self.clock.call_later(self.lags.deleted, lambda: self._set_visibility(slot, visibility.GONE))
         else:
-            self.people.set_visibility(slot, visibility.GONE)
+            self._set_visibility(slot, visibility.GONE)
+
+    def _set_visibility(self, slot: int, how: int) -> None:
+        self._history.remember(slot)
+        self.people.set_visibility(slot, how)
 
     def _reveal(self, slot: int, *, claimed: bool) -> None:
         if self.people.visibility[slot] == visibility.HIDDEN:
             trashed = self.stages[self.people.stage[slot]].name == TRASH
             plain = visibility.TRASHED if trashed else visibility.PLAIN
-            self.people.set_visibility(slot, plain + (0 if claimed else visibility.UNCLAIMED - visibility.PLAIN))
+            self._set_visibility(slot, plain + (0 if claimed else visibility.UNCLAIMED - visibility.PLAIN))
 
     def _untrash(self, person_id: int) -> None:
         slot = self.people.slot(person_id)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
+from fubd.simulator.behaviour import Arrays
 from fubd.simulator.keys import Caller
+from fubd.simulator.oddities import Oddity, write_arrays
 from fubd.simulator.query import parse_paging
 from fubd.simulator.registry import ApiError
 
@@ -20,27 +23,30 @@ GLOBAL: Final = "global"
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """The answer of a handler. `shown_people` are those whose stage it shows; a `payload` of None is an empty body."""
+    """The answer of a handler. `shown_people` are those whose stage it shows, at the instant `as_of` if it lags."""
 
-    payload: Mapping[str, object] | None
+    payload: object
     status: int = HTTPStatus.OK
     shown_people: tuple[int, ...] = ()
+    as_of: datetime | None = None
 
-    @property
-    def body(self) -> bytes:
-        """The JSON as sent."""
-        return b"" if self.payload is None else json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False).encode()
+    def body(self, arrays: Arrays) -> bytes:
+        """Return the JSON as sent; nothing for 204."""
+        if self.status == HTTPStatus.NO_CONTENT:
+            return b""
+        return json.dumps(write_arrays(self.payload, arrays), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A parsed request: the caller, parameters and JSON body, and the simulator's own URL."""
+    """A parsed request: the caller, parameters and JSON body, and the simulator's own URL. `oddity` malforms one person of the answer."""
 
     caller: Caller
     query: Mapping[str, str]
     path: Mapping[str, str]
     base: str
     body: Mapping[str, object] = field(default_factory=dict)
+    oddity: Oddity | None = None
 
 
 Handler = Callable[[ApiRequest], ApiResponse]

@@ -18,12 +18,36 @@ class UpdatedAfter(StrEnum):
 
 
 class Merge(StrEnum):
-    """The webhooks about the losing id of a merge; undocumented."""
+    """What becomes of the losers of a merge."""
 
-    SILENT = "silent"
-    """The id vanishes, and only the winner's peopleUpdated is sent."""
+    TRASHED = "trashed"
+    """They move to stage Trash (help centre, articles 360015171394 and 4402372112791)."""
+    VANISHED = "vanished"
+    """Their ids no longer exist (404), without a webhook about them."""
     DELETED = "deleted"
-    """The same, with a peopleDeleted for the loser."""
+    """Their ids no longer exist (404), with a peopleDeleted."""
+
+
+class Arrays(StrEnum):
+    """How the API writes arrays."""
+
+    LISTS = "lists"
+    NULL_WHEN_EMPTY = "null"
+    OBJECTS = "objects"
+    """As objects with numeric keys, as PHP's json_encode writes arrays with gaps; empty ones as lists."""
+
+
+class Spelling(StrEnum):
+    """How webhooks spell the name of a stage."""
+
+    SAME = "same"
+    ENTITIES = "entities"
+    """With HTML entities."""
+    BLANKS = "blanks"
+    """With blanks around it."""
+    DECOMPOSED = "decomposed"
+    """In Unicode normal form D."""
+    UPPER_CASE = "upper case"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +68,41 @@ class Behaviour:
     """The first offset that is refused (observed)."""
     creation_sends_stage: bool = False
     """A creation also sends peopleStageUpdated."""
-    merge: Merge = Merge.SILENT
+    merge: Merge = Merge.TRASHED
+    merge_sends_stage: bool = True
+    """A merge that trashes the losers sends peopleStageUpdated for them; undocumented."""
     ids_per_event: int = 0
     """The most people in one webhook of a bulk change; 0 for no limit."""
     split_shares_event_id: bool = False
     """Whether the parts of a split bulk event share one eventId."""
     stage_deletion_sends_stage: bool = True
     """Deleting a stage sends peopleStageUpdated for the people it moved."""
+    stage_deletion_moves_updated: bool = True
+    """Deleting a stage moves `updated` of the people it moved."""
+    stage_spelling: Spelling = Spelling.SAME
+    event_ids_as_object: bool = False
+    """Webhooks write `resourceIds` as an object with numeric keys."""
+    event_lag_seconds: float = 0.0
+    """By how much `eventCreated` may trail `updated`; drawn for each event, in order."""
+    replica_lag_seconds: float = 0.0
+    """By how much a read may trail; drawn for each request."""
+    list_lag_seconds: float = 0.0
+    """By how much the index behind the lists may trail, except lists by id; it never goes back."""
+    registry_lag_seconds: float = 0.0
+    """By how much the list of webhooks trails."""
+    instants_without_zone: bool = False
+    """People are written with instants that lack the `Z`."""
+    arrays: Arrays = Arrays.LISTS
+    total_counts_page: bool = False
+    """`total` counts the people on the page only."""
+    page_limit: int = 100
+    """The most people on a page, whatever is asked for."""
+    next_refused: bool = False
+    """`next` is answered 400."""
+    refused_field: str = ""
+    """Asking for this field is answered 400; empty for none."""
+    account_expired: bool = False
+    """Every request is answered 403, as documented for expired accounts (https://docs.followupboss.com/reference/error-responses)."""
     third_webhook_status: int = 400
     php_json: bool = True
     """Webhook bodies escape slashes and non-ASCII letters, as PHP does."""

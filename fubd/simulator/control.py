@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from fubd.simulator.account import Account
+from fubd.simulator.behaviour import Behaviour
 from fubd.simulator.faults import Faults
+from fubd.simulator.oddities import Oddity
 from fubd.simulator.registry import ApiError
 from fubd.simulator.service import Simulator
 
@@ -25,8 +29,15 @@ _HELP: Final = {
     "POST /control/edit": '{"id": 1001, "fields": {"firstName": "Ada"}}',
     "POST /control/delete": '{"id": 1001}',
     "POST /control/trash": '{"id": 1001}',
-    "POST /control/merge": '{"loser": 1001, "winner": 1002}',
+    "POST /control/merge": '{"losers": [1001, 1003], "winner": 1002}',
     "POST /control/rename": '{"old": "Nurture", "new": "Long Nurture"}',
+    "POST /control/stages/create": '{"name": "Nurture"}; also a name that a stage had before',
+    "POST /control/stages/delete": '{"name": "Nurture", "assign_to": "Lead"}',
+    "GET, POST /control/behaviour": '{"event_lag_seconds": 3, "arrays": "objects"}; switches left out stay as they are',
+    "POST /control/oddity": '{"id": 1001, "kind": "null stage"}; in every answer, until "kind" is null',
+    "POST /control/account": '{"seed": 8}: another account behind the owner\'s key; {} for the right one again',
+    "POST /control/key": '{"key": "agent-key", "role": "agent"}; without a role the key is revoked',
+    "POST /control/rival": '{"url": "https://example.com/webhook/fub", "every_seconds": 60, "rounds": 5}: a second deployment',
     "GET, POST /control/faults": '{"server_error": 0.1, "lost": 0.5}; faults left out are off',
     "POST /control/script": '{"endpoint": "people", "steps": ["server_error", null, "hang"]}; endpoint "deliveries" scripts webhooks',
     "GET /control/webhooks": "all webhooks and the last delivery attempts",
@@ -62,6 +73,13 @@ class Control:
             "trash": self._trash,
             "merge": self._merge,
             "rename": self._rename,
+            "stages/create": self._create_stage,
+            "stages/delete": self._delete_stage,
+            "behaviour": self._set_behaviour,
+            "oddity": self._set_oddity,
+            "account": self._set_account,
+            "key": self._set_key,
+            "rival": self._start_rival,
             "faults": self._set_faults,
             "script": self._script,
             "clock": self._set_clock,
@@ -74,6 +92,7 @@ class Control:
         reads: dict[str, Callable[[Command], object]] = {
             "": lambda _: _HELP,
             "/": lambda _: _HELP,
+            "/behaviour": lambda _: asdict(self._simulator.behaviour),
             "/faults": lambda _: asdict(self._simulator.faults),
             "/webhooks": lambda _: self._webhooks(),
             "/truth": self._truth,
@@ -110,12 +129,52 @@ class Control:
         return {"moved": self._account.trash(_int(command, "id"))}
 
     def _merge(self, command: Command) -> None:
-        self._account.merge(_int(command, "loser"), _int(command, "winner"))
+        losers = command.get("losers")
+        people = [int(str(one)) for one in losers] if isinstance(losers, list) else [_int(command, "loser")]
+        self._account.merge(people, _int(command, "winner"))
 
     def _rename(self, command: Command) -> None:
         self._account.rename_stage(_text(command, "old"), _text(command, "new"))
 
+    def _create_stage(self, command: Command) -> object:
+        return {"id": self._account.create_stage(_text(command, "name"))}
+
+    def _delete_stage(self, command: Command) -> object:
+        return {"moved": self._account.delete_stage(_text(command, "name"), _text(command, "assign_to"))}
+
     # --- faults, webhooks, clock --------------------------------------------------------------------------------------
+
+    def _set_behaviour(self, command: Command) -> object:
+        self._simulator.behaviour = replace(self._simulator.behaviour, **_switches(command))
+        return asdict(self._simulator.behaviour)
+
+    def _set_oddity(self, command: Command) -> None:
+        person_id, kind = _int(command, "id"), command.get("kind")
+        if kind is None:
+            self._simulator.conditions.oddities.pop(person_id, None)
+        else:
+            self._simulator.conditions.oddities[person_id] = Oddity(str(kind))
+
+    def _set_account(self, command: Command) -> None:
+        """Put another account with the same ids behind the owner's key, or the right one again."""
+        if command.get("seed") is None:
+            self._simulator.put_behind_key(None)
+        else:
+            people = self._account.people
+            other = Account(seed=_int(command, "seed"), people=len(people), clock=self._simulator.clock, first_id=people.first_id)
+            self._simulator.put_behind_key(other)
+
+    def _set_key(self, command: Command) -> None:
+        role = command.get("role")
+        if role is None:
+            self._simulator.keys.revoke(_text(command, "key"))
+        else:
+            self._simulator.keys.add(_text(command, "key"), str(role))
+
+    def _start_rival(self, command: Command) -> object:
+        every_seconds = _float(command, "every_seconds") if "every_seconds" in command else 60.0
+        rounds = _int(command, "rounds") if "rounds" in command else 1
+        return {"corrected": self._simulator.start_rival(_text(command, "url"), every_seconds=every_seconds, rounds=rounds).corrections}
 
     def _set_faults(self, command: Command) -> object:
         known = {one.name for one in fields(Faults)}
@@ -235,3 +294,19 @@ def _fields(command: Command) -> dict[str, object]:
     if not isinstance(values, dict):
         raise BadCommand("fields must be an object")
     return {str(key): value for key, value in values.items()}
+
+
+def _switches(command: Command) -> dict[str, Any]:
+    """Return the values for the switches of `Behaviour`, in the type of their defaults. Raises BadCommand."""
+    defaults: dict[str, Any] = asdict(Behaviour())
+    unknown = sorted(command.keys() - defaults)
+    if unknown:
+        raise BadCommand(f"unknown switch: {', '.join(unknown)}; known: {', '.join(sorted(defaults))}")
+    values: dict[str, Any] = {}
+    for name, value in command.items():
+        kind = type(defaults[name])
+        accepted = (int, float) if kind is float else str if issubclass(kind, StrEnum) else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise BadCommand(f"{name} must be a value like {defaults[name]!r}")
+        values[name] = kind(value)
+    return values

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 import aiohttp
 
+from fubd.simulator.behaviour import Arrays
 from fubd.simulator.clock import SimClock
 from fubd.simulator.conditions import Conditions
 from fubd.simulator.events import WebhookEvent, encode, sign
 from fubd.simulator.faults import DeliveryFault, Script
+from fubd.simulator.oddities import write_arrays
 from fubd.simulator.registry import ACTIVE, Registry, Webhook
 from fubd.simulator.rng import Rng
 from fubd.simulator.sightings import Sightings
@@ -24,6 +28,8 @@ RETRY_SECONDS: Final = (60.0, 300.0, 300.0, 600.0, 1800.0)
 """The documented wait before each of five retries (https://docs.followupboss.com/reference/webhooks-guide)."""
 LONG_RETRY_SECONDS: Final = (*RETRY_SECONDS, *(3600.0,) * 7)
 """The same, then hourly for the documented eight hours."""
+REDATED_SECONDS: Final = (1.0, 120.0)
+"""By how much the eventCreated of a repeated event is later."""
 DELETING_STATUSES: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.GONE})
 
 _OUTBOX_LIMIT: Final = 1_000_000
@@ -120,10 +126,33 @@ class Deliveries:
         webhooks = self.registry.active(event.name)
         if not webhooks:
             return
-        body = encode(event.payload(), php=self.conditions.behaviour.php_json)
+        wait_seconds = (event.created - self.clock.now()).total_seconds()
         for webhook in webhooks:
-            self._enqueue(_Delivery(event, webhook, body, sign(body, webhook.system_key), genuine=True))
+            delivery = self._delivery(event, webhook)
+            if wait_seconds > 0:
+                self._delay(wait_seconds, partial(self._enqueue, delivery))
+            else:
+                self._enqueue(delivery)
         self._update_signals()
+
+    def _delivery(self, event: WebhookEvent, webhook: Webhook) -> _Delivery:
+        behaviour = self.conditions.behaviour
+        payload = event.payload()
+        if behaviour.event_ids_as_object:
+            payload["resourceIds"] = write_arrays(payload["resourceIds"], Arrays.OBJECTS)
+        body = encode(payload, php=behaviour.php_json)
+        return _Delivery(event, webhook, body, sign(body, webhook.system_key), genuine=True)
+
+    def _delay(self, seconds: float, act: Callable[[], None]) -> None:
+        """Act after these simulated seconds; until then the delivery counts as late."""
+
+        def on_due() -> None:
+            self._late -= 1
+            act()
+            self._update_signals()
+
+        self._late += 1
+        self.clock.call_later(seconds, on_due)
 
     def _enqueue(self, delivery: _Delivery) -> None:
         if not self.alive or len(self._outbox) >= _OUTBOX_LIMIT:
@@ -145,19 +174,16 @@ class Deliveries:
             case DeliveryFault.DUPLICATE:
                 self._outbox.extend((delivery, replace(delivery)))
             case DeliveryFault.LATE:
-                self._late += 1
-                self.clock.call_later(self.rng.uniform(*self.conditions.faults.late_seconds), lambda: self._on_late_due(delivery))
+                self._delay(self.rng.uniform(*self.conditions.faults.late_seconds), partial(self._outbox.append, delivery))
+            case DeliveryFault.REDATED:
+                later = delivery.event.created + timedelta(seconds=self.rng.uniform(*REDATED_SECONDS))
+                self._outbox.extend((delivery, self._delivery(replace(delivery.event, created=later), delivery.webhook)))
             case DeliveryFault.OUT_OF_ORDER:
                 self._deferred.append(delivery)
             case DeliveryFault.STALLED:
                 self._stalled.append(delivery)
             case _:
                 (self._stalled if self._holding else self._outbox).append(delivery)
-
-    def _on_late_due(self, delivery: _Delivery) -> None:
-        self._late -= 1
-        self._outbox.append(delivery)
-        self._update_signals()
 
     def _on_retry_due(self, delivery: _Delivery) -> None:
         self._retrying -= 1
@@ -248,7 +274,8 @@ class Deliveries:
         status = await self._request(delivery)
         acknowledged = status is not None and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
         if status is not None and delivery.genuine:
-            self.sightings.record_delivery(delivery.event.changes, self.clock.now(), acknowledged=acknowledged)
+            event = delivery.event
+            self.sightings.record_delivery(event.changes, self.clock.now(), acknowledged=acknowledged, created=event.created)
         self._log_attempt(delivery, status, "acknowledged" if acknowledged else "failed")
         self.registry.record_attempt(webhook, failed=not acknowledged)
         if acknowledged:

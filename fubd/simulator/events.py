@@ -8,13 +8,13 @@ import hmac
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
-from fubd.simulator.account import AccountEvent, AccountEventKind
-from fubd.simulator.behaviour import Merge
+from fubd.simulator.account_events import MERGED, STAGE_DELETED, AccountEvent, AccountEventKind
 from fubd.simulator.conditions import Conditions
+from fubd.simulator.oddities import spell
 from fubd.simulator.rng import Rng
 from fubd.simulator.truth import TrueChange
 
@@ -93,16 +93,26 @@ def sign(body: bytes, system_key: str) -> str:
 
 
 class EventFactory:
-    """Makes webhook events of account events. `base` is the API's own URL for `uri`; `rng` makes the event ids."""
+    """Makes webhook events of account events. `base` is the API's own URL for `uri`; `rng` makes the event ids and the lags."""
 
     def __init__(self, conditions: Conditions, rng: Rng, base: str = "https://api.followupboss.com/v1") -> None:
         self._conditions = conditions
         self.base = base
         self._rng = rng
+        self._last_created: datetime | None = None
 
     def events(self, event: AccountEvent) -> list[WebhookEvent]:
         """Return the webhook events of an account event, in the order they are sent."""
-        return list(self._events(event))
+        return list(self._events(replace(event, at=self._created_at(event.at))))
+
+    def _created_at(self, at: datetime) -> datetime:
+        """Return `eventCreated`. A queue that lags keeps its order."""
+        limit = self._conditions.behaviour.event_lag_seconds
+        if limit <= 0:
+            return at
+        created = at + timedelta(seconds=self._rng.uniform(0, limit))
+        self._last_created = created if self._last_created is None else max(created, self._last_created)
+        return self._last_created
 
     def _events(self, event: AccountEvent) -> Iterator[WebhookEvent]:
         match event.kind:
@@ -110,53 +120,53 @@ class EventFactory:
                 yield from self._moved(event)
             case AccountEventKind.CREATED:
                 yield from self._created(event)
-            case AccountEventKind.EDITED:
+            case AccountEventKind.EDITED | AccountEventKind.MERGED:
                 yield self._people("peopleUpdated", event)
             case AccountEventKind.TAGGED:
                 yield self._people("peopleTagsCreated", event, {"tags": list(event.tags)})
             case AccountEventKind.DELETED:
-                yield self._event("peopleDeleted", event.ids, event.at, None)
-            case AccountEventKind.MERGED:
-                if self._conditions.behaviour.merge is Merge.DELETED:
-                    yield self._event("peopleDeleted", event.ids[:1], event.at, None)
-                yield self._event("peopleUpdated", event.ids[1:], event.at, self._people_uri(event.ids[1:]))
+                yield self._event("peopleDeleted", event, None)
             case _:
                 name, resource = _OTHER_EVENTS[event.kind]
-                yield self._event(name, event.ids, event.at, f"{self.base}/{resource}/{event.ids[0]}" if resource else None)
+                yield self._event(name, event, f"{self.base}/{resource}/{event.ids[0]}" if resource else None)
 
     def _created(self, event: AccountEvent) -> Iterator[WebhookEvent]:
         yield self._people("peopleCreated", event)
         if event.via == "lead_flow":
             yield self._people("peopleUpdated", event)
         if self._conditions.behaviour.creation_sends_stage:
-            yield self._people("peopleStageUpdated", event, {"stage": event.stage}, event.changes)
+            yield self._people("peopleStageUpdated", event, self._stage_data(event), event.changes)
 
     def _moved(self, event: AccountEvent) -> Iterator[WebhookEvent]:
-        size = event.split or self._conditions.behaviour.ids_per_event or len(event.ids)
-        names = ["peopleUpdated"]
-        if event.cause != "stage deleted" or self._conditions.behaviour.stage_deletion_sends_stage:
-            names.insert(0, "peopleStageUpdated")
+        behaviour = self._conditions.behaviour
+        size = event.split or behaviour.ids_per_event or len(event.ids)
+        silent_causes = {STAGE_DELETED: not behaviour.stage_deletion_sends_stage, MERGED: not behaviour.merge_sends_stage}
+        names = ["peopleUpdated"] if silent_causes.get(event.cause) else ["peopleStageUpdated", "peopleUpdated"]
         for name in names:
+            about_stage = name == "peopleStageUpdated"
             shared = self._id()
             for start in range(0, len(event.ids), size):
-                ids, changes = event.ids[start : start + size], event.changes[start : start + size]
+                ids = event.ids[start : start + size]
                 yield WebhookEvent(
-                    event_id=shared if self._conditions.behaviour.split_shares_event_id else self._id(),
+                    event_id=shared if behaviour.split_shares_event_id else self._id(),
                     name=name,
                     ids=ids,
                     created=event.at,
                     uri=self._people_uri(ids),
-                    data={"stage": event.stage} if name == "peopleStageUpdated" else None,
-                    changes=changes if name == "peopleStageUpdated" else (),
+                    data=self._stage_data(event) if about_stage else None,
+                    changes=event.changes[start : start + size] if about_stage else (),
                 )
+
+    def _stage_data(self, event: AccountEvent) -> dict[str, object]:
+        return {"stage": spell(str(event.stage), self._conditions.behaviour.stage_spelling)}
 
     def _people(
         self, name: str, event: AccountEvent, data: Mapping[str, object] | None = None, changes: tuple[TrueChange, ...] = ()
     ) -> WebhookEvent:
         return WebhookEvent(self._id(), name, event.ids, event.at, self._people_uri(event.ids), data, changes)
 
-    def _event(self, name: str, ids: tuple[int, ...], at: datetime, uri: str | None) -> WebhookEvent:
-        return WebhookEvent(self._id(), name, ids, at, uri)
+    def _event(self, name: str, event: AccountEvent, uri: str | None) -> WebhookEvent:
+        return WebhookEvent(self._id(), name, event.ids, event.at, uri)
 
     def _people_uri(self, ids: tuple[int, ...]) -> str:
         return f"{self.base}/people?id={','.join(map(str, ids))}"

@@ -35,6 +35,24 @@ class ApiFault(StrEnum):
     """403 with FUB's words for an endpoint without access (observed)."""
     UNAUTHORIZED = "unauthorized"
     """401, as for a revoked key."""
+    BAD_REQUEST = "bad_request"
+    """400 with an errorMessage."""
+    EXPIRED = "expired"
+    """403, as for an expired account."""
+    WAF = "waf"
+    """403 with the HTML page of a web application firewall."""
+    GATEWAY_NOT_FOUND = "gateway_not_found"
+    """404 with the JSON of a gateway instead of FUB's."""
+    ERROR_IN_200 = "error_in_200"
+    """200 with an errorMessage."""
+    NO_CONTENT = "no_content"
+    """204 without a body."""
+    DATE_AHEAD = "date_ahead"
+    """The right answer with a Date an hour ahead."""
+    DATE_OLD = "date_old"
+    """The right answer with a Date three days old."""
+    ODD_PERSON = "odd_person"
+    """The right answer, but one person in it is malformed in a random way."""
 
 
 class DeliveryFault(StrEnum):
@@ -54,6 +72,8 @@ class DeliveryFault(StrEnum):
     """It has no signature."""
     STALLED = "stalled"
     """It waits until `Deliveries.release`."""
+    REDATED = "redated"
+    """It is sent again with the same eventId and a later eventCreated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,15 @@ class Faults:
     html: float = 0.0
     forbidden: float = 0.0
     unauthorized: float = 0.0
+    bad_request: float = 0.0
+    expired: float = 0.0
+    waf: float = 0.0
+    gateway_not_found: float = 0.0
+    error_in_200: float = 0.0
+    no_content: float = 0.0
+    date_ahead: float = 0.0
+    date_old: float = 0.0
+    odd_person: float = 0.0
     lost: float = 0.0
     duplicate: float = 0.0
     late: float = 0.0
@@ -78,6 +107,7 @@ class Faults:
     forged: float = 0.0
     unsigned: float = 0.0
     stalled: float = 0.0
+    redated: float = 0.0
     late_seconds: tuple[float, float] = (60.0, 3060.0)
     """The range, in simulated seconds, by which a late delivery is late."""
 

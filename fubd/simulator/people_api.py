@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
@@ -12,21 +13,27 @@ from fubd.simulator import query as people_query
 from fubd.simulator.account import Account
 from fubd.simulator.api import GLOBAL, NOT_FOUND, ApiRequest, ApiResponse, Route, list_response
 from fubd.simulator.conditions import Conditions
+from fubd.simulator.oddities import distort
 from fubd.simulator.population import GONE, HIDDEN
 from fubd.simulator.registry import ApiError
+from fubd.simulator.rng import Rng
 
 DEEP: Final = "Deep pagination disabled, use 'nextLink' url"
 
 _EMAIL = re.compile(r"person(\d+)@example\.com", re.IGNORECASE)
+_INSTANTS: Final = ("created", "updated", "lastActivity")
+_SHOWING_STAGE: Final = frozenset({"stage", "stageId", "allFields"})
 _PERSON_FIELDS: Final = frozenset({"firstName", "lastName", "price", "contacted", "background", "type", "emails", "phones", "addresses"})
 
 
 class PeopleApi:
     """The endpoints of people, lead events and notes. Handlers are synchronous, so each answer shows one instant."""
 
-    def __init__(self, account: Account, conditions: Conditions) -> None:
+    def __init__(self, account: Account, conditions: Conditions, rng: Rng) -> None:
         self._account = account
         self._conditions = conditions
+        self._rng = rng
+        self._indexed_at = float("-inf")
 
     def routes(self) -> list[Route]:
         """Return the routes of these endpoints."""
@@ -42,35 +49,58 @@ class PeopleApi:
         ]
 
     def _people(self, request: ApiRequest) -> ApiResponse:
-        page = people_query.parse_paging(request.query)
-        if page.since is None and page.offset >= self._conditions.behaviour.deep_offset:
+        behaviour = self._conditions.behaviour
+        page = people_query.parse_paging(request.query, max_limit=behaviour.page_limit)
+        if page.since is None and page.offset >= behaviour.deep_offset:
             raise ApiError(HTTPStatus.BAD_REQUEST, DEEP)
-        who = people_query.parse_filter(request.query, self._account, self._conditions.behaviour, viewer=request.caller.viewer)
-        found = people_query.find_people(self._account, who, page)
-        metadata: dict[str, object] = {
-            "collection": "people",
-            "offset": page.offset,
-            "limit": page.limit,
-            "total": str(found.total) if self._conditions.behaviour.total_as_text else found.total,
-        }
-        keyset = page.sort == "id"
-        if found.more and found.slots:
-            following = people_query.encode_next(self._account.people.first_id + found.slots[-1]) if keyset else None
-            step = {"next": following} if following else {"offset": str(page.offset + page.limit)}
-            kept = {key: value for key, value in request.query.items() if key not in ("limit", "next", "offset")}
-            ampersand = "&&" if self._conditions.behaviour.double_ampersand else "&"
-            link = urlencode({"limit": str(page.limit), **kept}) + ampersand + urlencode(step)
-            metadata |= {"next": following, "nextLink": f"{request.base}/people?{link}"}
-        elif not self._conditions.behaviour.next_absent_at_end:
-            metadata |= {"next": None, "nextLink": None}
-        people, shown = self._records(found.slots, request.query.get("fields"))
-        return ApiResponse({"_metadata": metadata, "people": people}, shown_people=shown)
+        if behaviour.next_refused and "next" in request.query:
+            raise ApiError(HTTPStatus.BAD_REQUEST, "Invalid value for field: next.")
+        who = people_query.parse_filter(request.query, self._account, behaviour, viewer=request.caller.viewer)
+        age_seconds = self._replica_age() + (self._index_age() if who.ids is None else 0.0)
+        with self._account.as_of(age_seconds):
+            found = people_query.find_people(self._account, who, page)
+            people, shown = self._records(found.slots, request)
+        metadata = {"collection": "people", "offset": page.offset, "limit": page.limit, "total": self._total(found)}
+        payload = {"_metadata": metadata | self._next(found, page, request), "people": people}
+        return ApiResponse(payload, shown_people=shown, as_of=self._instant(age_seconds))
+
+    def _total(self, found: people_query.PeopleResult) -> int | str:
+        total = len(found.slots) if self._conditions.behaviour.total_counts_page else found.total
+        return str(total) if self._conditions.behaviour.total_as_text else total
+
+    def _next(self, found: people_query.PeopleResult, page: people_query.Paging, request: ApiRequest) -> dict[str, str | None]:
+        """Return `next` and `nextLink`."""
+        behaviour = self._conditions.behaviour
+        if not found.more or not found.slots:
+            return {} if behaviour.next_absent_at_end else {"next": None, "nextLink": None}
+        token = people_query.encode_next(self._account.people.first_id + found.slots[-1]) if page.sort == "id" else None
+        step = {"next": token} if token else {"offset": str(page.offset + page.limit)}
+        kept = {key: value for key, value in request.query.items() if key not in ("limit", "next", "offset")}
+        link = urlencode({"limit": str(page.limit), **kept}) + ("&&" if behaviour.double_ampersand else "&") + urlencode(step)
+        return {"next": token, "nextLink": f"{request.base}/people?{link}"}
 
     def _person(self, request: ApiRequest) -> ApiResponse:
         if people_query.parse_int(request.path["id"]) is None:
             return self._people(request)  # observed: /people/undefined returns the unfiltered list
-        records, shown = self._records([self._slot(request)], request.query.get("fields"))
-        return ApiResponse(records[0], shown_people=shown)
+        age_seconds = self._replica_age()
+        with self._account.as_of(age_seconds):
+            records, shown = self._records([self._slot(request)], request)
+        return ApiResponse(records[0], shown_people=shown, as_of=self._instant(age_seconds))
+
+    def _replica_age(self) -> float:
+        limit = self._conditions.behaviour.replica_lag_seconds
+        return self._rng.uniform(0, limit) if limit > 0 else 0.0
+
+    def _index_age(self) -> float:
+        """Return by how much the index behind the lists trails now; its own instant never goes back."""
+        limit, now = self._conditions.behaviour.list_lag_seconds, self._account.clock.monotonic()
+        if limit <= 0:
+            return 0.0
+        self._indexed_at = max(self._indexed_at, now - self._rng.uniform(0, limit))
+        return now - self._indexed_at
+
+    def _instant(self, age_seconds: float) -> datetime | None:
+        return self._account.clock.now() - timedelta(seconds=age_seconds) if age_seconds else None
 
     def _create_person(self, request: ApiRequest) -> ApiResponse:
         known = self._by_email(request.body) if request.query.get("deduplicate", "").lower() == "true" else None
@@ -138,21 +168,28 @@ class PeopleApi:
             raise ApiError(HTTPStatus.NOT_FOUND, NOT_FOUND)
         return slot
 
-    def _records(self, slots: Sequence[int], fields: str | None) -> tuple[list[dict[str, object]], tuple[int, ...]]:
-        """Return the people with the requested fields, and the ids of those whose stage is among them."""
-        first = self._account.people.first_id
-        ids = tuple(first + slot for slot in slots)
-        if not fields:
-            return [self._account.record(slot, full=False) for slot in slots], ids
-        names = {name.strip() for name in fields.split(",")} | {"id"}
-        records = [self._account.record(slot, full=True) for slot in slots]
-        if "allFields" in names:
-            return records, ids
-        custom = "allCustom" in names
-        kept = [
-            {key: value for key, value in record.items() if key in names or (custom and key.startswith("custom"))} for record in records
-        ]
-        return kept, ids if names & {"stage", "stageId"} else ()
+    def _records(self, slots: Sequence[int], request: ApiRequest) -> tuple[list[object], tuple[int, ...]]:
+        """Return the people with the requested fields, and the ids of those whose stage is shown."""
+        fields = {name.strip() for name in request.query.get("fields", "").split(",") if name.strip()}
+        refused = self._conditions.behaviour.refused_field
+        if refused and refused in fields:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"Invalid fields: {refused}.")
+        records = [self._chosen(self._account.record(slot, full=bool(fields)), fields) for slot in slots]
+        oddities = dict(self._conditions.oddities)
+        if request.oddity is not None and slots:
+            oddities[self._account.people.first_id + slots[len(slots) // 2]] = request.oddity
+        ids = [self._account.people.first_id + slot for slot in slots]
+        shown = tuple(one for one in ids if one not in oddities) if not fields or fields & _SHOWING_STAGE else ()
+        return [distort(record, oddities[one]) if one in oddities else record for one, record in zip(ids, records, strict=True)], shown
+
+    def _chosen(self, record: dict[str, object], fields: set[str]) -> dict[str, object]:
+        """Return the requested fields of a person; all the usual ones if none is requested."""
+        if self._conditions.behaviour.instants_without_zone:
+            record |= {key: str(record[key]).removesuffix("Z") for key in _INSTANTS}
+        if not fields or "allFields" in fields:
+            return record
+        custom = "allCustom" in fields
+        return {key: value for key, value in record.items() if key in fields or key == "id" or (custom and key.startswith("custom"))}
 
     def _by_email(self, body: Mapping[str, object]) -> int | None:
         """Find a person by the first email of a body; the original people have their id in theirs."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from fubd.simulator.rng import Rng, hash64
@@ -43,6 +44,17 @@ STATES: Final = ("AZ", "CO", "FL", "GA", "NC", "OH", "TN", "TX")
 def stamp(seconds: float) -> str:
     """Return an instant as the people endpoint writes it: UTC, whole seconds, `Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class PersonState:
+    """Everything about one person that can change."""
+
+    stage: int
+    updated: int
+    user: int
+    visibility: int
+    edited: Mapping[str, object]
 
 
 class UpdatedOrder:
@@ -141,6 +153,18 @@ class Population:
     def set_visibility(self, slot: int, visibility: int) -> None:
         """Set who may see the person."""
         self.visibility[slot] = visibility
+
+    def state(self, slot: int) -> PersonState:
+        """Return the present state of a person."""
+        edited = dict(self.edited.get(slot, {}))
+        return PersonState(self.stage[slot], self.updated[slot], self.user[slot], self.visibility[slot], edited)
+
+    def restore(self, slot: int, state: PersonState) -> None:
+        """Put a person into another state."""
+        self.stage[slot], self.user[slot], self.visibility[slot] = state.stage, state.user, state.visibility
+        self.touch(slot, state.updated)
+        if state.edited or slot in self.edited:
+            self.edited[slot] = dict(state.edited)
 
     def first_name(self, slot: int) -> str:
         """Return the first name, as edited."""

@@ -94,14 +94,14 @@ def parse_instant(text: str | None) -> int | None:
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
-def parse_paging(query: Mapping[str, str]) -> Paging:
+def parse_paging(query: Mapping[str, str], *, max_limit: int = MAX_LIMIT) -> Paging:
     """Parse limit, offset, next and sort; unreadable values are ignored."""
     limit = parse_int(query.get("limit"))
     requested = query.get("sort", "")
     sort = requested.lstrip("-")
     known = sort in SORTS
     return Paging(
-        limit=min(MAX_LIMIT, limit if limit is not None and limit > 0 else DEFAULT_LIMIT),
+        limit=min(max_limit, limit if limit is not None and limit > 0 else DEFAULT_LIMIT),
         offset=max(0, parse_int(query.get("offset")) or 0),
         since=decode_next(query["next"]) if query.get("next") else None,
         sort=sort if known else "id",

@@ -19,6 +19,10 @@ PER_EVENT: Final = 2
 FAILURE_WINDOW_SECONDS: Final = 48 * 3600
 RECOVERY_SECONDS: Final = 7 * 86400
 _BUCKET_SECONDS: Final = 3600
+_SNAPSHOTS_KEPT: Final = 100
+
+_Snapshot = tuple[float, tuple[tuple[str, dict[str, object]], ...]]
+"""When the registry changed, and all webhooks since then, each with the key of its system."""
 
 
 class ApiError(Exception):
@@ -66,6 +70,7 @@ class Registry:
         self._now = now
         self._webhooks: dict[int, Webhook] = {}
         self._next_id = 1
+        self._history: deque[_Snapshot] = deque(maxlen=_SNAPSHOTS_KEPT)
 
     def active(self, event: str) -> list[Webhook]:
         """Return the webhooks that receive an event."""
@@ -74,6 +79,14 @@ class Registry:
     def of_system(self, system_key: str) -> list[Webhook]:
         """Return a system's webhooks, oldest first."""
         return [webhook for webhook in self._webhooks.values() if webhook.system_key == system_key]
+
+    def listed(self, system_key: str) -> list[dict[str, object]]:
+        """Return a system's webhooks as its list shows them, which may lag behind."""
+        lag = self._conditions.behaviour.registry_lag_seconds
+        if lag <= 0:
+            return [webhook.to_json() for webhook in self.of_system(system_key)]
+        past = [webhooks for at, webhooks in self._history if at <= self._now() - lag]
+        return [webhook for key, webhook in (past[-1] if past else ()) if key == system_key]
 
     def all(self) -> list[Webhook]:
         """Return every webhook, oldest first."""
@@ -94,6 +107,7 @@ class Registry:
         webhook = Webhook(id=self._next_id, event=name, url=target, system_key=system_key, created=now, updated=now)
         self._webhooks[webhook.id] = webhook
         self._next_id += 1
+        self._remember()
         return webhook
 
     def update(self, webhook: Webhook, *, event: object = None, url: object = None, status: object = None) -> None:
@@ -110,16 +124,19 @@ class Registry:
                 webhook.buckets.clear()
                 webhook.first_attempt = webhook.failing_since = None
             webhook.status = status
+        self._remember()
 
     def delete(self, webhook: Webhook) -> None:
         """Delete a webhook; pending deliveries to it are lost."""
         webhook.deleted = True
         self._webhooks.pop(webhook.id, None)
+        self._remember()
 
     def disable(self, webhook: Webhook) -> None:
         """Disable a webhook, as an administrator can, or as failing for too long does."""
         webhook.status = DISABLED
         webhook.updated = self._now()
+        self._remember()
 
     def record_attempt(self, webhook: Webhook, *, failed: bool) -> None:
         """Count one delivery attempt, and disable the webhook if it has failed too often for too long.
@@ -142,6 +159,9 @@ class Registry:
             webhook.failing_since = now
         elif now - webhook.failing_since >= RECOVERY_SECONDS:
             self.disable(webhook)
+
+    def _remember(self) -> None:
+        self._history.append((self._now(), tuple((one.system_key, one.to_json()) for one in self._webhooks.values())))
 
     def _event(self, event: object) -> str:
         if not isinstance(event, str) or event not in EVENTS:

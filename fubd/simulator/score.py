@@ -17,6 +17,7 @@ from fubd.simulator.sightings import Sighting, Sightings
 from fubd.simulator.truth import TrueChange, Truth
 
 _WINDOW_SECONDS: Final = 300.0
+_MAX_LAG: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def score(
     every change counts as shown. `since` and `until` limit the true changes that are expected; rows of others are neither required nor
     wrong. `window_seconds`: the first known stage of a created person may be dated at `created` if they entered it within this time.
     """
-    scorer = _Scorer(truth, sightings, since=since, until=until, window=timedelta(seconds=window_seconds))
+    scorer = _Scorer(truth, sightings, since=since, until=until, window=timedelta(seconds=window_seconds), lag=_event_lag(truth, sightings))
     rows_of: dict[int, list[ScoredRow]] = {}
     for row in map(ScoredRow.of, rows):
         rows_of.setdefault(row.person_id, []).append(row)
@@ -147,6 +148,7 @@ class _Scorer:
     since: datetime | None
     until: datetime | None
     window: timedelta
+    lag: timedelta
     counts: dict[str, int] = field(default_factory=dict)
     delays: dict[str, list[float]] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
@@ -201,7 +203,7 @@ class _Scorer:
         else:
             earliest = _second(row.changed_at)
             latest += self.window if row.stage_from is None else timedelta(0)
-        low = bisect_left(changes, earliest, key=lambda change: change.at)
+        low = bisect_left(changes, earliest - _MAX_LAG, key=lambda change: change.at)
         high = bisect_left(changes, latest, key=lambda change: change.at)
         candidates = [
             number for number in range(low, high) if self._is_same_stage(changes[number], row) and self._is_time_right(changes[number], row)
@@ -229,11 +231,11 @@ class _Scorer:
     def _is_time_right(self, change: TrueChange, row: ScoredRow) -> bool:
         at, changed_at = _second(change.at), _second(row.changed_at)
         if row.changed_after is not None:
-            return _second(row.changed_after) <= at <= changed_at
+            return _second(row.changed_after) - self.lag <= at <= changed_at
         created = self.truth.created.get(change.person_id)
         if row.stage_from is None and created is not None and changed_at == _second(created):
             return at - changed_at <= self.window
-        return at == changed_at
+        return changed_at in {at, *map(_second, self._sighting(change).reported)}
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -267,7 +269,7 @@ class _Scorer:
         if row.stage_from is None:
             return person_id in self.truth.created or self.sightings is None or not self._sighting(changes[0]).previous_shown
         start = self.truth.start_stage(person_id)
-        return start is not None and bool(self.truth.names.get(row.stage_from, set()) & self.truth.names[start])
+        return start is not None and any(self.truth.same_stage(start, stage_id, row.stage_from) for stage_id in self.truth.names[start])
 
     def _check_lost(self, changes: Sequence[TrueChange], match: Mapping[int, int]) -> None:
         for number, change in enumerate(changes):
@@ -350,6 +352,14 @@ class _Scorer:
             delays={source: _delays(seconds) for source, seconds in sorted(self.delays.items())},
             discrepancies=tuple(self.discrepancies),
         )
+
+
+def _event_lag(truth: Truth, sightings: Sightings | None) -> timedelta:
+    """Return by how much the events trailed the changes at most: an entry dated late also bounds the row after it late."""
+    if sightings is None:
+        return timedelta(0)
+    dated = ((change, sightings.of(change).reported) for change in truth.changes)
+    return max((min(reported) - change.at for change, reported in dated if reported), default=timedelta(0))
 
 
 def _delays(seconds: Sequence[float]) -> Delays:

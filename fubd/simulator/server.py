@@ -6,19 +6,21 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
-from fubd.simulator.api import GLOBAL, NOT_FOUND, ApiRequest, ApiResponse, Route, read_json
+from fubd.simulator.api import GLOBAL, NOT_FOUND, ApiRequest, ApiResponse, Handler, Route, read_json
+from fubd.simulator.canned import CANNED_ANSWERS, EXPIRED
 from fubd.simulator.clock import SimClock
 from fubd.simulator.conditions import Conditions
 from fubd.simulator.faults import ApiFault, Script
-from fubd.simulator.keys import UNAUTHORIZED, Keys
+from fubd.simulator.keys import Keys
+from fubd.simulator.oddities import Oddity
 from fubd.simulator.rate_limits import RateLimitDecision, RateLimits
 from fubd.simulator.registry import ApiError
 from fubd.simulator.rng import Rng
@@ -30,14 +32,8 @@ ANY: Final = "*"
 _BODY_LIMIT: Final = 10 * 1024 * 1024
 _REQUESTS_KEPT: Final = 10_000
 _FAULT_RETRY_AFTER_SECONDS: Final = 8
-_HTML: Final = b"<!DOCTYPE html><html><head><title>Follow Up Boss</title></head><body><h1>We'll be right back</h1></body></html>"
 _JSON: Final = "application/json"
-_PAGES: Final = {ApiFault.BAD_GATEWAY: HTTPStatus.BAD_GATEWAY, ApiFault.HTML: HTTPStatus.OK}
-_ERRORS: Final = {
-    ApiFault.SERVER_ERROR: (HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected error occurred."),
-    ApiFault.FORBIDDEN: (HTTPStatus.FORBIDDEN, "You do not have access to this API endpoint"),
-    ApiFault.UNAUTHORIZED: (HTTPStatus.UNAUTHORIZED, UNAUTHORIZED),
-}
+_DATE_SHIFTS: Final = {ApiFault.DATE_AHEAD: timedelta(hours=1), ApiFault.DATE_OLD: timedelta(days=-3)}
 
 log = logging.getLogger("fubd.simulator")
 
@@ -77,9 +73,17 @@ class SimulatorServer:
         self._clock = clock
         self._conditions = conditions
         self._rng = rng
+        self._foreign_handlers: dict[str, dict[tuple[str, str], Handler]] = {}
         self._scripts: dict[str, Script[ApiFault]] = {}
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
+
+    def serve_behind_key(self, key: str, routes: Iterable[Route] | None) -> None:
+        """Let a key read another account by these routes; None for its own again."""
+        if routes is None:
+            self._foreign_handlers.pop(key, None)
+        else:
+            self._foreign_handlers[key] = {(route.method, route.path): route.handler for route in routes}
 
     def script(self, endpoint: str, *steps: ApiFault | None) -> None:
         """Set the faults of the next requests of an endpoint (or of any, `*`)."""
@@ -127,55 +131,54 @@ class SimulatorServer:
         return serve
 
     async def _respond(self, request: web.Request, route: Route, raw: bytes, fault: ApiFault | None) -> tuple[web.StreamResponse, int]:
-        early = await self._fault_response(request, fault)
-        if early is not None:
-            return early
+        if fault is ApiFault.HANG:
+            await self._stopping.wait()
+        if fault in (ApiFault.HANG, ApiFault.RESET):
+            return self._abort(request), 0
+        canned = None if fault is None else CANNED_ANSWERS.get(fault)
+        if canned is not None:
+            return self._response(canned.status, canned.body, dict(canned.headers), canned.content_type, fault), canned.status
         headers: dict[str, str] = {}
         try:
-            caller = self._keys.authenticate(request.headers)
-            if route.context is not None:
-                bucket = caller.key if self._conditions.behaviour.limit_per_key else ""
-                decision = self._limits.acquire(
-                    route.context, self._clock.monotonic(), registered=caller.system_key is not None, bucket=bucket
-                )
-                headers |= decision.headers
-                _raise_if_limited(decision, throttled=fault is ApiFault.THROTTLED)
-            base = f"{request.scheme}://{request.host}/v1"
-            api_request = ApiRequest(caller, request.query, dict(request.match_info), base, read_json(raw))
-            answer = route.handler(api_request)
-            if self._conditions.behaviour.answer_seconds:
-                await self._clock.sleep(self._conditions.behaviour.answer_seconds)
+            answer = await self._answer(request, route, raw, fault, headers)
         except ApiError as error:
             headers |= error.headers
             answer = ApiResponse({"errorMessage": str(error)}, status=error.status)
         return await self._send(request, answer, headers, fault)
 
+    async def _answer(self, request: web.Request, route: Route, raw: bytes, fault: ApiFault | None, headers: dict[str, str]) -> ApiResponse:
+        """Return the handler's answer, and add the rate limit to the headers. Raises ApiError."""
+        behaviour = self._conditions.behaviour
+        caller = self._keys.authenticate(request.headers)
+        if behaviour.account_expired:
+            raise ApiError(HTTPStatus.FORBIDDEN, EXPIRED)
+        if route.context is not None:
+            bucket = caller.key if behaviour.limit_per_key else ""
+            registered = caller.system_key is not None
+            decision = self._limits.acquire(route.context, self._clock.monotonic(), registered=registered, bucket=bucket)
+            headers |= decision.headers
+            _raise_if_limited(decision, throttled=fault is ApiFault.THROTTLED)
+        oddity = self._rng.choice(list(Oddity)) if fault is ApiFault.ODD_PERSON else None
+        base = f"{request.scheme}://{request.host}/v1"
+        api_request = ApiRequest(caller, request.query, dict(request.match_info), base, read_json(raw), oddity)
+        foreign = self._foreign_handlers.get(caller.key)
+        answer = foreign[route.method, route.path](api_request) if foreign else route.handler(api_request)
+        if behaviour.answer_seconds:
+            await self._clock.sleep(behaviour.answer_seconds)
+        return replace(answer, shown_people=()) if foreign else answer
+
     async def _send(
         self, request: web.Request, answer: ApiResponse, headers: Mapping[str, str], fault: ApiFault | None
     ) -> tuple[web.StreamResponse, int]:
-        body = answer.body
+        body = answer.body(self._conditions.behaviour.arrays)
         if fault is ApiFault.CUT:
             return await self._send_half(request, answer.status, body, headers), answer.status
         if fault is ApiFault.TRUNCATED:
             body = body[: len(body) // 2]
         elif fault is not ApiFault.WRONG_TYPE:
-            self._sightings.record_read(answer.shown_people, self._clock.now())
+            self._sightings.record_read(answer.shown_people, self._clock.now(), as_of=answer.as_of)
         content_type = "text/plain" if fault is ApiFault.WRONG_TYPE else _JSON
-        response = self._response(answer.status, body, headers, content_type if body else None)
-        return response, answer.status
-
-    async def _fault_response(self, request: web.Request, fault: ApiFault | None) -> tuple[web.StreamResponse, int] | None:
-        """Return the answer of a fault that replaces the handler; None when the request goes on."""
-        if fault is ApiFault.HANG:
-            await self._stopping.wait()
-        if fault in (ApiFault.HANG, ApiFault.RESET):
-            return self._abort(request), 0
-        if fault in _PAGES:
-            return self._response(_PAGES[fault], _HTML, {}, "text/html"), _PAGES[fault]
-        if fault in _ERRORS:
-            status, message = _ERRORS[fault]
-            return self._error(status, message), status
-        return None
+        return self._response(answer.status, body, headers, content_type if body else None, fault), answer.status
 
     def _fault(self, endpoint: str) -> ApiFault | None:
         for name in (endpoint, ANY):
@@ -185,14 +188,16 @@ class SimulatorServer:
                     return fault
         return self._conditions.faults.draw_api(self._rng)
 
-    def _response(self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None) -> web.Response:
-        """Return a response whose Date is the simulator's time."""
-        all_headers = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True)}
-        return web.Response(status=status, body=body, headers=all_headers, content_type=content_type)
+    def _response(
+        self, status: int, body: bytes, headers: Mapping[str, str], content_type: str | None, fault: ApiFault | None
+    ) -> web.Response:
+        shown_headers = {**headers, "Date": self._date(fault)}
+        return web.Response(status=status, body=body, headers=shown_headers, content_type=content_type)
 
-    def _error(self, status: int, message: str) -> web.Response:
-        headers = {"WWW-Authenticate": 'Basic realm="Follow Up Boss API"'} if status == HTTPStatus.UNAUTHORIZED else {}
-        return self._response(status, ApiResponse({"errorMessage": message}).body, headers, _JSON)
+    def _date(self, fault: ApiFault | None) -> str:
+        """Return the simulator's time as a Date header, which some faults shift."""
+        shift = _DATE_SHIFTS.get(fault, timedelta(0)) if fault else timedelta(0)
+        return format_datetime(self._clock.now() + shift, usegmt=True)
 
     def _abort(self, request: web.Request) -> web.Response:
         """Abort the connection; the returned response is never sent."""
@@ -202,8 +207,7 @@ class SimulatorServer:
 
     async def _send_half(self, request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
         """Announce the whole body, send half of it, and close."""
-        all_headers = {**headers, "Date": format_datetime(self._clock.now(), usegmt=True), "Content-Type": _JSON}
-        response = web.StreamResponse(status=status, headers=all_headers)
+        response = web.StreamResponse(status=status, headers={**headers, "Date": self._date(None), "Content-Type": _JSON})
         response.content_length = len(body)
         await response.prepare(request)
         await response.write(body[: len(body) // 2])

@@ -10,8 +10,10 @@ from typing import Final
 
 from aiohttp import web
 
-from fubd.simulator.account import Account, AccountEvent
+from fubd.simulator.account import Account
 from fubd.simulator.account_api import AccountApi
+from fubd.simulator.account_events import AccountEvent
+from fubd.simulator.api import Route
 from fubd.simulator.behaviour import Behaviour
 from fubd.simulator.deliveries import Deliveries
 from fubd.simulator.events import EventFactory
@@ -20,6 +22,7 @@ from fubd.simulator.keys import Keys
 from fubd.simulator.people_api import PeopleApi
 from fubd.simulator.rate_limits import RateLimits
 from fubd.simulator.registry import Registry, Webhook
+from fubd.simulator.rival import RivalDeployment
 from fubd.simulator.rng import Rng
 from fubd.simulator.server import LoggedRequest, SimulatorServer
 from fubd.simulator.sightings import Sightings
@@ -56,6 +59,7 @@ class Simulator:
         self.sightings = Sightings(account.truth)
         self.limits = RateLimits()
         self.keys = Keys(account)
+        self.api_key = api_key
         self.keys.add(api_key, "owner")
         self.keys.register(system, system_key)
         self.system_key = system_key
@@ -68,11 +72,7 @@ class Simulator:
             sightings=self.sightings,
         )
         self._server = SimulatorServer(
-            [
-                *PeopleApi(account, self.conditions).routes(),
-                *AccountApi(account, self.conditions, self.limits).routes(),
-                *WebhooksApi(self.registry, self.deliveries, self.conditions).routes(),
-            ],
+            self._routes(account),
             keys=self.keys,
             limits=self.limits,
             sightings=self.sightings,
@@ -113,6 +113,16 @@ class Simulator:
     def script_deliveries(self, *steps: DeliveryFault | str | None) -> None:
         """Set the faults of the next deliveries, in order, one per event and webhook; None lets one pass without faults."""
         self.deliveries.script.add(*(None if step is None else DeliveryFault(step) for step in steps))
+
+    def put_behind_key(self, account: Account | None) -> None:
+        """Let the owner's key read another account from now on, under the same conditions; None for the right one again."""
+        self._server.serve_behind_key(self.api_key, None if account is None else self._routes(account))
+
+    def start_rival(self, url: str, *, every_seconds: float = 60.0, rounds: int = 1) -> RivalDeployment:
+        """Start a second deployment of the same system, which claims the webhooks for this URL."""
+        rival = RivalDeployment(self.registry, self.clock, system_key=self.system_key, url=url)
+        rival.start(every_seconds=every_seconds, rounds=rounds)
+        return rival
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -155,6 +165,13 @@ class Simulator:
             yield base
         finally:
             await self.stop()
+
+    def _routes(self, account: Account) -> list[Route]:
+        return [
+            *PeopleApi(account, self.conditions, Rng(account.seed + 4)).routes(),
+            *AccountApi(account, self.conditions, self.limits).routes(),
+            *WebhooksApi(self.registry, self.deliveries, self.conditions).routes(),
+        ]
 
     def _on_account_event(self, event: AccountEvent) -> None:
         for change in event.changes[:_CHANGES_LOGGED]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from fubd.simulator.oddities import canonical
+
 
 @dataclass(frozen=True, slots=True)
 class TrueChange:
@@ -61,6 +63,8 @@ class Truth:
 
     def same_stage(self, name: str | None, stage_id: int | None, other: str | None) -> bool:
         """Return whether `other` names the stage that was called `name` then and has `stage_id`, also by an older or newer name."""
-        if other == name:
+        if other is None or name is None:
+            return other == name
+        if canonical(other) == canonical(name):
             return True
-        return other is not None and stage_id is not None and stage_id in self.names.get(other, ())
+        return stage_id is not None and stage_id in self.names.get(other, ())

@@ -34,7 +34,7 @@ class WebhooksApi:
     def _webhooks(self, request: ApiRequest) -> ApiResponse:
         system_key = require_owner(request.caller)
         wanted = {name: request.query[name] for name in ("event", "status") if name in request.query}
-        webhooks = [webhook.to_json() for webhook in self._registry.of_system(system_key)]
+        webhooks = self._registry.listed(system_key)
         chosen = [webhook for webhook in webhooks if all(webhook[name] == value for name, value in wanted.items())]
         return list_response(request, "webhooks", chosen, sorts=("id", "status", "event"))
 

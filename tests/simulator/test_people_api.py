@@ -232,15 +232,6 @@ async def test_inbound_event_takes_out_of_trash(client: HttpClient, account: Acc
     assert list(account.truth.of(person_id))[-1].actor == "server"
 
 
-async def test_merge(client: HttpClient, account: Account) -> None:
-    """After a merge the losing id is 404 and the truth names the winner."""
-    loser, winner = account.ids[:2]
-    account.merge(loser, winner)
-    assert (await client.get(f"people/{loser}")).status == 404
-    assert (await client.get(f"people/{winner}")).status == 200
-    assert account.truth.merged == {loser: winner}
-
-
 async def test_text_switches(account: Account) -> None:
     """With the switches the total is a string, links hold a doubled ampersand, and the last page has no `next`."""
     behaviour = Behaviour(total_as_text=True, double_ampersand=True, next_absent_at_end=True)

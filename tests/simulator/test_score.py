@@ -27,7 +27,7 @@ class History:
         self.clock.advance(after)
         assert self.account.move(person_id, stage)
         if delivered:
-            self.sightings.record_delivery(self.account.truth.changes[-1:], self.clock.now(), acknowledged=True)
+            self.sightings.record_delivery(self.account.truth.changes[-1:], self.clock.now(), acknowledged=True, created=self.clock.now())
         if read:
             self.sightings.record_read([person_id], self.clock.now())
 

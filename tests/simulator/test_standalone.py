@@ -80,7 +80,8 @@ async def test_everything_can_be_changed_by_the_control_api(receiver: WebhookRec
         assert (await simulator.control.post("bulk", {"count": 20, "stage": "Past Client", "split": 5})).json["moved"] > 10
         assert (await simulator.control.post("bulk", {"ids": [made], "stage": "Nurture"})).json == {"moved": 1}
         assert (await simulator.control.post("trash", {"id": made})).json == {"moved": True}
-        await simulator.control.post("merge", {"loser": made, "winner": 1001})
+        assert (await simulator.control.post("behaviour", {"merge": "vanished"})).json["merge"] == "vanished"
+        await simulator.control.post("merge", {"losers": [made], "winner": 1001})
         await simulator.control.post("delete", {"id": 1002})
         assert [(await simulator.api.get(f"people/{one}")).status for one in (made, 1001, 1002)] == [404, 200, 404]
         await simulator.control.post("rename", {"old": "Nurture", "new": "Long Nurture"})
