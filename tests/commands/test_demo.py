@@ -76,7 +76,7 @@ async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, tempor
         postgres = postmaster(temporary)
         os.kill(postgres, 0)
         demo.signal(signal.SIGINT)
-        assert await demo.ended(within_seconds=15) == 130
+        assert await demo.ended(within_seconds=60) == 130
     assert demo.errors == []
     assert is_empty(temporary)
     with pytest.raises(ProcessLookupError):
@@ -88,7 +88,7 @@ async def test_sigterm_ends_the_story(tmp_path: Path) -> None:
     async with fubd("demo", folder=tmp_path) as demo:
         await demo.line("starting")
         demo.terminate()
-        assert await demo.ended(within_seconds=15) == 143
+        assert await demo.ended(within_seconds=60) == 143
     assert demo.errors == []
 
 
