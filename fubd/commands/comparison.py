@@ -1,4 +1,4 @@
-"""Compares the account with the database, person by person; whoever seems to differ is read again before it is reported.
+"""Compares the account with the database, person by person; people who seem to differ are read again first.
 
 People change while they are read, and their webhooks may still be on the way. So a mismatch counts only when a second read shows it and
 Follow Up Boss dates the person's last change before the comparison began; people who changed since are read a few times more, and then left

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
-from fubd.errors import Unavailable
+from fubd.errors import UserError
 from fubd.ports import ModeRecord
 from fubd.store import migrations, statements
 from fubd.store.pool import Pool
@@ -45,7 +45,7 @@ class StatusSettings:
     polled_until: datetime | None
 
 
-class EmptyDatabase(Unavailable):
+class EmptyDatabase(UserError):
     """There is no schema of fubd's and no older table either."""
 
 
@@ -58,13 +58,13 @@ class StatusReader:
         self._first_delivery = 0
 
     async def require_schema(self) -> None:
-        """Raise Unavailable, saying what to do, unless the schema is this version's; EmptyDatabase where there is none."""
+        """Raise UserError unless the schema is this version's, EmptyDatabase where there is none."""
         async with self._pool.reading() as connection:
             reason = await migrations.not_ready_reason(connection)
             if reason is None:
                 return
             if await migrations.has_migration_table(connection) or await migrations.has_product_table(connection):
-                raise Unavailable(reason)
+                raise UserError(reason)
             raise EmptyDatabase(reason)
 
     async def mark_start(self) -> None:

@@ -190,7 +190,7 @@ async def test_the_daemon_on_an_adopted_table_next_to_a_running_script(empty_dat
         for person in ids:
             stage = "ACQ - Price Motivated" if person in moved else stack.account.stage_of(person)
             await script(connection, person, "Contact Upload", stage, ago="1 hour")
-        environ = {"FUBD_COLUMNS": COLUMNS, "FUBD_LEAD_SOURCE_TAGS": '["Nobody has this", "Zillow"]'}
+        environ = {"FUBD_COLUMNS": COLUMNS, "FUBD_LEAD_SOURCE_TAGS": '["Unused tag", "Zillow"]'}
         stack.environ.update(environ)
         assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
         old = await connection.fetch("SELECT * FROM stage_changes ORDER BY id")

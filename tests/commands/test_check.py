@@ -104,17 +104,17 @@ async def test_all_is_good_next_to_a_running_daemon(database: str, tmp_path: Pat
 
 async def test_problems_are_printed_with_their_fix(healthy: Environment) -> None:
     """Exit 1 with the fix on the line; 2 for a bad configuration; no secret anywhere."""
-    ended = await healthy.run("check", FUB_API_KEY="a-key-nobody-knows", DATABASE_URL="postgresql://me:pass-word-123@127.0.0.1:1/x")
+    ended = await healthy.run("check", FUB_API_KEY="an-unknown-key", DATABASE_URL="postgresql://me:pass-word-123@127.0.0.1:1/x")
     assert ended.code == 1
     assert any(line.startswith("fix     api key") and " -> set FUB_API_KEY" in line for line in ended.lines)
     assert ended.lines[-1] == "2 things to fix, 7 not checked."
-    ended_json = await healthy.run("check", "--json", FUB_API_KEY="a-key-nobody-knows")
+    ended_json = await healthy.run("check", "--json", FUB_API_KEY="an-unknown-key")
     assert (ended_json.code, ended_json.json["good"]) == (1, False)
     unusable = await healthy.run("check", FUB_API_KEY="", FUBD_API_SHARE="7")
     assert (unusable.code, unusable.lines) == (2, [])
     assert [line.split(":")[1].strip() for line in unusable.errors] == ["FUBD_API_SHARE", "FUB_API_KEY"]
     printed = "\n".join((*ended.lines, *ended.errors, *ended_json.lines, *unusable.errors))
-    for secret in ("a-key-nobody-knows", "pass-word-123", "test-api-key", "test-system-key"):
+    for secret in ("an-unknown-key", "pass-word-123", "test-api-key", "test-system-key"):
         assert secret not in printed
 
 

@@ -62,8 +62,8 @@ async def test_the_reason_of_a_failure_is_one_line(database: str, tmp_path: Path
         assert (refused.code, refused.json["caught_up"]) == (1, False)
         assert [line for line in refused.errors if line.startswith("fubd: ")] == refused.errors
         assert "401" in refused.errors[0]
-        away = await here.run("--poll-only", DATABASE_URL="postgresql://somebody@127.0.0.1:9/nothing")
-        assert (away.code, away.lines, len(away.errors)) == (1, [], 1)
+        unreachable = await here.run("--poll-only", DATABASE_URL="postgresql://user@127.0.0.1:9/nothing")
+        assert (unreachable.code, unreachable.lines, len(unreachable.errors)) == (1, [], 1)
         bad = await here.run("--poll-only", FUB_API_KEY="")
         assert (bad.code, bad.errors[0].split(":")[1].strip()) == (2, "FUB_API_KEY")
 

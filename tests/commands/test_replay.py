@@ -109,5 +109,5 @@ async def test_a_replayed_event_takes_its_place_in_the_history(database: str, tm
 
 async def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
     """Without its database it exits 1 and prints why in one line."""
-    done = await replay("postgresql://somebody@127.0.0.1:9/nothing", tmp_path)
+    done = await replay("postgresql://user@127.0.0.1:9/nothing", tmp_path)
     assert (done.code, done.lines, len(done.errors)) == (1, [], 1)

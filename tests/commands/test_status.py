@@ -124,7 +124,7 @@ async def test_an_empty_database_has_a_status(empty_database: str, tmp_path: Pat
 
 async def test_another_schema_is_refused_in_one_line(empty_database: str, tmp_path: Path) -> None:
     """Unreachable, of another version, or with the table of an older script: one line says what to do."""
-    unreachable = await status("postgresql://somebody@127.0.0.1:9/nothing", tmp_path)
+    unreachable = await status("postgresql://user@127.0.0.1:9/nothing", tmp_path)
     assert (unreachable.code, unreachable.lines, len(unreachable.errors)) == (1, [], 1)
     pool = Pool(parse(empty_database))
     async with pool.connection() as connection:
