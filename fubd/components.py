@@ -23,7 +23,7 @@ from fubd.lease import Lease
 from fubd.metrics import Metrics
 from fubd.monitor import Monitor
 from fubd.notifier import Notifier
-from fubd.poller import Poller, PollPolicy
+from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
 from fubd.ports import Clock
 from fubd.retention import Retention
 from fubd.server import EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
@@ -122,6 +122,7 @@ class DaemonComponents:
     ingest: Ingest
     lease: Lease
     poller: Poller
+    refetcher: Refetcher
     notifier: Notifier | None
     retention: Retention
     monitor: Monitor
@@ -157,18 +158,19 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
     subscriptions = SubscriptionManager(
         shared.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, lease=lease
     )
-    poller = Poller(
+    poll_context = PollContext(
         api=shared.client,
         ingestor=ingest,
         state=shared.state,
         clock=clock,
         metrics=metrics,
         policy=poll_policy or PollPolicy(pacing=pacing, scrub_batches=settings.scrub_batches),
+    )
+    poller = Poller(
+        poll_context,
+        lease=lease,
         subscriptions=subscriptions,
         jitter=random.SystemRandom().random,
-        is_leader=lambda: lease.held,
-        refetch_requested=shared.refetch_requested,
-        poll_now=lease.gained,
         on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
     )
     read_routes = ReadRoutes(
@@ -194,6 +196,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         ingest=ingest,
         lease=lease,
         poller=poller,
+        refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
         retention=retention,
         monitor=monitor,

@@ -118,7 +118,7 @@ class Daemon:
         loops: dict[str, Loop] = {
             "lease": parts.lease.run,
             "poller": parts.poller.run,
-            "refetches": parts.poller.run_refetches,
+            "refetcher": parts.refetcher.run,
             "monitor": parts.monitor.run,
             "retention": parts.retention.run,
             "stream": parts.stream.run,

@@ -49,7 +49,7 @@ class DaemonStatus:
     def health(self) -> Health:
         """Return the health document, from memory."""
         summary = self._monitor.summary
-        mode, reason, interval = self._poller.shown()
+        mode, reason, interval = self._poller.current_mode()
         return Health(
             mode=mode,
             reason=reason,

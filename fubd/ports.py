@@ -312,8 +312,11 @@ class StateStore(Protocol):
     async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance the watermark (never backwards) and return what it is now; `sweep` also clears the state of the sweep."""
 
-    async def start_run(self, kind: str, started_at: datetime) -> int:
-        """Store that a poll run started (kind incremental, scrub or sweep; our clock); return its id."""
+    async def start_run(self, kind: str, started_at: datetime, *, next_within_seconds: float | None = None) -> int:
+        """Store that a poll run started (kind incremental, scrub or sweep; our clock); return its id.
+
+        `next_within_seconds`: within what time another run follows, 0 for none; None where the delay of the mode says it.
+        """
 
     async def finish_run(
         self,

@@ -15,7 +15,8 @@ from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fakes import Account, AccountFeed, live
+from tests.poller.fakes import FakeAccount, FakeFubApi
+from tests.support.virtual_time import run_virtual
 
 PUBLIC = "https://fubd.example.net"
 OURS = f"{PUBLIC}/webhook/fub"
@@ -23,35 +24,35 @@ OLDER = f"{PUBLIC}/webhook/fub/stage-change"
 STAGE = "peopleStageUpdated"
 
 
-def _account(*hooks: tuple[str, str, str]) -> AccountFeed:
+def _account(*hooks: tuple[str, str, str]) -> FakeFubApi:
     """Return an account with these webhooks: event, url, status; ids from 1."""
-    feed = AccountFeed(Account())
-    feed.registry = {number: Subscription(number, *hook) for number, hook in enumerate(hooks, start=1)}
-    return feed
+    api = FakeFubApi(FakeAccount())
+    api.registry = {number: Subscription(number, *hook) for number, hook in enumerate(hooks, start=1)}
+    return api
 
 
 def _all_ours(url: str = OURS, status: str = "Active") -> list[tuple[str, str, str]]:
     return [(event, url, status) for event in SUBSCRIBED_EVENTS]
 
 
-def _manager(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
+def _manager(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
     metrics = Metrics(CollectorRegistry())
-    return SubscriptionManager(feed, metrics, public_url=public_url, manage=manage, lease=LocalLease()), metrics
+    return SubscriptionManager(api, metrics, public_url=public_url, manage=manage, lease=LocalLease()), metrics
 
 
-def _check(feed: AccountFeed, *, public_url: str | None = PUBLIC, manage: bool = True) -> SubscriptionsReport:
-    return live(_manager(feed, public_url=public_url, manage=manage)[0].check())
+def _check(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = True) -> SubscriptionsReport:
+    return run_virtual(_manager(api, public_url=public_url, manage=manage)[0].check())
 
 
-def _registered(feed: AccountFeed, event: str = STAGE) -> list[tuple[str, str]]:
-    return [(hook.url, hook.status) for hook in feed.registry.values() if hook.event == event]
+def _registered(api: FakeFubApi, event: str = STAGE) -> list[tuple[str, str]]:
+    return [(hook.url, hook.status) for hook in api.registry.values() if hook.event == event]
 
 
 def test_missing_subscriptions_are_created_by_the_first_check() -> None:
     """All three are created at the public address, and reported as found missing and now active."""
-    feed = _account()
-    report = _check(feed)
-    assert {hook.event: (hook.url, hook.status) for hook in feed.registry.values()} == dict.fromkeys(SUBSCRIBED_EVENTS, (OURS, "Active"))
+    api = _account()
+    report = _check(api)
+    assert {hook.event: (hook.url, hook.status) for hook in api.registry.values()} == dict.fromkeys(SUBSCRIBED_EVENTS, (OURS, "Active"))
     assert report.was_broken is not None
     assert report.is_broken is None
     assert report.statuses() == dict.fromkeys(SUBSCRIBED_EVENTS, "active")
@@ -59,10 +60,10 @@ def test_missing_subscriptions_are_created_by_the_first_check() -> None:
 
 def test_without_the_lease_nothing_is_changed() -> None:
     """A process suspended between listing and repair creates no second subscription after another instance made the repair."""
-    feed = _account()
-    manager = SubscriptionManager(feed, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, lease=LocalLease(held=False))
-    report = live(manager.check())
-    assert (feed.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
+    api = _account()
+    manager = SubscriptionManager(api, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, lease=LocalLease(held=False))
+    report = run_virtual(manager.check())
+    assert (api.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_without_the_lease_nothing_is_changed() -> None:
 )
 def test_an_active_correct_subscription_is_left_alone(url: str) -> None:
     """An active subscription to either of our routes at the public address needs no repair, however its URL is spelled."""
-    feed = _account(*_all_ours(url))
-    report = _check(feed)
-    assert (feed.writes, report.was_broken) == (0, None)
+    api = _account(*_all_ours(url))
+    report = _check(api)
+    assert (api.writes, report.was_broken) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -90,29 +91,29 @@ def test_an_active_correct_subscription_is_left_alone(url: str) -> None:
 )
 def test_a_wrong_subscription_of_ours_is_repaired(url: str, status: str, found: str) -> None:
     """A disabled one is activated, one that points elsewhere is corrected; no second one is created."""
-    feed = _account((STAGE, url, status))
-    report = _check(feed)
+    api = _account((STAGE, url, status))
+    report = _check(api)
     assert [event.found.value for event in report.events if event.event == STAGE] == [found]
     assert [event.now.value for event in report.events if event.event == STAGE] == ["active"]
-    assert len(_registered(feed)) == 1
-    corrected, now = _registered(feed)[0]
+    assert len(_registered(api)) == 1
+    corrected, now = _registered(api)[0]
     assert now == "Active"
     assert corrected in (OURS, OLDER)
 
 
 def test_without_permission_problems_are_only_reported() -> None:
     """With FUBD_MANAGE_WEBHOOKS=false nothing is changed, and a broken subscription is reported as broken."""
-    feed = _account((STAGE, OURS, "Disabled"))
-    report = _check(feed, manage=False)
-    assert feed.writes == 0
+    api = _account((STAGE, OURS, "Disabled"))
+    report = _check(api, manage=False)
+    assert api.writes == 0
     assert report.was_broken == report.is_broken == f"the webhook for {STAGE} is disabled in Follow Up Boss"
 
 
 def test_without_a_public_url_nothing_is_changed_or_proven() -> None:
     """Without PUBLIC_URL nothing is changed, nothing counts as broken, and the advice names the variable."""
-    feed = _account((STAGE, "https://older.example.org/webhook/fub", "Disabled"))
-    report = _check(feed, public_url=None)
-    assert (feed.writes, report.was_broken) == (0, None)
+    api = _account((STAGE, "https://older.example.org/webhook/fub", "Disabled"))
+    report = _check(api, public_url=None)
+    assert (api.writes, report.was_broken) == (0, None)
     assert {event.now.value for event in report.events} == {"unmanaged"}
     assert all("PUBLIC_URL" in (event.advice or "") for event in report.events)
 
@@ -120,20 +121,20 @@ def test_without_a_public_url_nothing_is_changed_or_proven() -> None:
 def test_slots_taken_by_other_programs_are_reported() -> None:
     """With both places taken by other programs nothing is changed, and the advice says what the owner can do."""
     foreign = [(STAGE, "https://crm.example.org/in", "Active"), (STAGE, "https://zap.example.org/hook", "Disabled")]
-    feed = _account(*foreign)
-    report = _check(feed)
+    api = _account(*foreign)
+    report = _check(api)
     stage = next(event for event in report.events if event.event == STAGE)
     assert stage.now.value == "slots_taken"
     assert "remove one" in (stage.advice or "")
-    assert _registered(feed) == [(url, status) for _, url, status in foreign]
+    assert _registered(api) == [(url, status) for _, url, status in foreign]
     assert report.is_broken is not None
 
 
 def test_of_two_of_ours_the_correct_one_counts() -> None:
     """With an active subscription at the public address, an older one of ours at another address is left alone."""
-    feed = _account((STAGE, "https://older.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
-    report = _check(feed)
-    assert _registered(feed) == [("https://older.example.org/webhook/fub", "Active"), (OURS, "Active")]
+    api = _account((STAGE, "https://older.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
+    report = _check(api)
+    assert _registered(api) == [("https://older.example.org/webhook/fub", "Active"), (OURS, "Active")]
     assert report.statuses()[STAGE] == "active"
 
 
@@ -153,32 +154,32 @@ def test_of_two_of_ours_the_correct_one_counts() -> None:
 def test_a_duplicate_is_reported_and_left_alone(second: tuple[str, str, str], advice: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """The event is active and neither is changed; one warning says which to remove, and one line when it was removed."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
-    feed = _account(*_all_ours(), second)
-    manager, metrics = _manager(feed)
+    api = _account(*_all_ours(), second)
+    manager, metrics = _manager(api)
 
     async def story() -> None:
         for _ in range(5):
             report = await manager.check()
             assert (report.was_broken, report.statuses()) == (None, dict.fromkeys(SUBSCRIBED_EVENTS, "active"))
         assert manager.advice() == ({} if advice is None else {STAGE: advice})
-        assert feed.writes == 0
+        assert api.writes == 0
         assert metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": STAGE}) == 1
         assert [record.levelname for record in caplog.records] == ([] if advice is None else ["WARNING"])
-        del feed.registry[4]
+        del api.registry[4]
         await manager.check()
         await manager.check()
         assert manager.advice() == {}
         assert len(caplog.records) == (0 if advice is None else 2)
 
-    live(story())
+    run_virtual(story())
 
 
 def test_of_two_at_another_address_one_is_corrected_and_the_other_reported() -> None:
     """Both point to an older deployment: the first is corrected, the other is left alone and named in the advice."""
     older = "https://older.example.org/webhook/fub"
-    feed = _account((STAGE, older, "Active"), (STAGE, older, "Active"))
-    report = _check(feed)
-    assert _registered(feed) == [(OURS, "Active"), (older, "Active")]
+    api = _account((STAGE, older, "Active"), (STAGE, older, "Active"))
+    report = _check(api)
+    assert _registered(api) == [(OURS, "Active"), (older, "Active")]
     advice = next(event.advice for event in report.events if event.event == STAGE)
     assert advice is not None
     assert "webhook 2 of this system points to older.example.org" in advice
@@ -186,9 +187,9 @@ def test_of_two_at_another_address_one_is_corrected_and_the_other_reported() -> 
 
 def test_a_key_without_access_proves_nothing() -> None:
     """A 403 is reported as a problem of the key, not of the webhooks."""
-    feed = _account()
-    feed.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
-    report = _check(feed)
+    api = _account()
+    api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
+    report = _check(api)
     assert {event.now.value for event in report.events} == {"not_owner"}
     assert report.was_broken is None
     assert all("owner" in (event.advice or "") for event in report.events)
@@ -196,18 +197,18 @@ def test_a_key_without_access_proves_nothing() -> None:
 
 def test_an_outage_of_fub_proves_nothing() -> None:
     """When FUB does not answer, every status is unknown and nothing is raised."""
-    feed = _account()
-    feed.outage = Unavailable("FUB answered 503 to every try")
-    report = _check(feed)
+    api = _account()
+    api.outage = Unavailable("FUB answered 503 to every try")
+    report = _check(api)
     assert {event.now.value for event in report.events} == {"unknown"}
     assert report.was_broken is None
 
 
 def test_a_refused_repair_is_reported_with_the_text_of_fub() -> None:
     """When FUB refuses to create a webhook, the report keeps the status found and contains what FUB said."""
-    feed = _account()
-    feed.refusals["subscribe"] = FubRefused("The url is not reachable.", status=400)
-    report = _check(feed)
+    api = _account()
+    api.refusals["subscribe"] = FubRefused("The url is not reachable.", status=400)
+    report = _check(api)
     assert report.is_broken is not None
     assert all("not reachable" in (event.advice or "") for event in report.events)
 
@@ -215,9 +216,9 @@ def test_a_refused_repair_is_reported_with_the_text_of_fub() -> None:
 def test_the_gauge_is_1_for_an_active_correct_subscription() -> None:
     """1 also after a repair; 0 for a subscription that is disabled, points elsewhere or is missing."""
 
-    def gauges(feed: AccountFeed, *, manage: bool) -> set[float | None]:
-        manager, metrics = _manager(feed, manage=manage)
-        live(manager.check())
+    def gauges(api: FakeFubApi, *, manage: bool) -> set[float | None]:
+        manager, metrics = _manager(api, manage=manage)
+        run_virtual(manager.check())
         return {metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": event}) for event in SUBSCRIBED_EVENTS}
 
     assert gauges(_account(*_all_ours()), manage=False) == {1.0}
@@ -230,24 +231,24 @@ def test_the_gauge_is_1_for_an_active_correct_subscription() -> None:
 def test_a_problem_is_logged_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     """Ten checks with the same problem for all events log one line; its end logs another, and its return a third."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
-    feed = _account(*_all_ours(status="Disabled"))
-    manager, _ = _manager(feed, manage=False)
+    api = _account(*_all_ours(status="Disabled"))
+    manager, _ = _manager(api, manage=False)
 
     async def story() -> None:
         for _ in range(10):
             await manager.check()
         assert len(caplog.records) == 1
-        for hook in list(feed.registry.values()):
-            await feed.update_subscription(hook.id, status="Active")
+        for hook in list(api.registry.values()):
+            await api.update_subscription(hook.id, status="Active")
         for _ in range(10):
             await manager.check()
         assert len(caplog.records) == 2
-        for hook in list(feed.registry.values()):
-            await feed.update_subscription(hook.id, status="Disabled")
+        for hook in list(api.registry.values()):
+            await api.update_subscription(hook.id, status="Disabled")
         await manager.check()
         assert len(caplog.records) == 3
 
-    live(story())
+    run_virtual(story())
 
 
 @pytest.mark.parametrize(
@@ -258,23 +259,23 @@ def test_what_only_the_owner_can_fix_is_one_warning(problem: str, words: str, ca
     """Both places taken, a key that is not the owner's, no public URL: one warning with the remedy, which `/health` shows too."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
     foreign = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
-    feed = _account(*(foreign if problem == "slots" else ()))
+    api = _account(*(foreign if problem == "slots" else ()))
     if problem == "owner":
-        feed.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
-    manager, metrics = _manager(feed, public_url=None if problem == "public" else PUBLIC)
+        api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
+    manager, metrics = _manager(api, public_url=None if problem == "public" else PUBLIC)
 
     async def story() -> None:
         for _ in range(20):
             await manager.check()
 
-    live(story())
+    run_virtual(story())
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert words in caplog.records[0].message
     assert all(event in caplog.records[0].message for event in SUBSCRIBED_EVENTS)
     assert set(manager.advice()) == set(SUBSCRIBED_EVENTS)
     assert all(words in advice for advice in manager.advice().values())
     assert metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": STAGE}) == 0
-    assert feed.writes == 0
+    assert api.writes == 0
 
 
 urls = st.sampled_from(
@@ -296,16 +297,16 @@ _FOREIGN_URLS = ("/in", "/other", "[broken/webhook/fub", "", ":port/webhook/fub"
 @given(st.lists(hooks, max_size=8), st.booleans(), st.sampled_from([PUBLIC, f"{PUBLIC}/", None]))
 def test_foreign_subscriptions_are_never_changed(registered: list[tuple[str, str, str]], manage: bool, public_url: str | None) -> None:
     """Whatever is registered: foreign subscriptions stay as they are, none is removed, and a second check changes nothing."""
-    feed = _account(*registered)
-    before = dict(feed.registry)
-    manager, _ = _manager(feed, public_url=public_url, manage=manage)
-    live(manager.check())
+    api = _account(*registered)
+    before = dict(api.registry)
+    manager, _ = _manager(api, public_url=public_url, manage=manage)
+    run_virtual(manager.check())
     for number, hook in before.items():
         if hook.event == "notesCreated" or any(hook.url.endswith(foreign) for foreign in _FOREIGN_URLS if foreign) or not hook.url:
-            assert feed.registry[number] == hook
-    assert before.keys() <= feed.registry.keys()
+            assert api.registry[number] == hook
+    assert before.keys() <= api.registry.keys()
     if not manage or public_url is None:
-        assert feed.registry == before
-    after, writes = dict(feed.registry), feed.writes
-    live(manager.check())
-    assert (feed.registry, feed.writes) == (after, writes)
+        assert api.registry == before
+    after, writes = dict(api.registry), api.writes
+    run_virtual(manager.check())
+    assert (api.registry, api.writes) == (after, writes)

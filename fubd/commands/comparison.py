@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from typing_extensions import override
-
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.timeline import Stage
 from fubd.errors import FubRefused, Malformed
@@ -107,7 +105,7 @@ class Comparison:
     ) -> None:
         self._clock = clock
         self._people = PeopleReader(pool)
-        self._state = _StateWithoutSweep(pool)
+        self._state = StateStore(pool)
         self._ignored = frozenset(ignored_stages)
         self._watermark = watermark
         self._fix = fix
@@ -125,7 +123,7 @@ class Comparison:
 
     async def compare_all(self) -> ComparisonResult:
         """Compare the whole account. Raises Unavailable, also when stopped, and FubRefused."""
-        sweep = Sweep(self._run, self._state, workers=_WORKERS)
+        sweep = Sweep(self._run, None, workers=_WORKERS)
         self._total = lambda: sweep.total
         await sweep.run(None, None)
         known = await self._people.list_ids(0, _IDS_PER_QUERY)
@@ -180,7 +178,7 @@ class Comparison:
 
     async def _settle(self) -> ComparisonResult:
         """Read the suspects again, until each is judged or is known to have changed since the comparison began."""
-        self.result.unreadable = self._run.tally.unreadable
+        self.result.unreadable = self._run.stats.unreadable
         suspects = sorted(self._suspects)
         for number in range(_READS):
             if number and suspects:
@@ -257,14 +255,6 @@ class _FirstReadSink:
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         await self._comparison.compare_page(snapshot)
         return NOTHING
-
-
-class _StateWithoutSweep(StateStore):
-    """Saves no progress of a sweep: this one earns no coverage."""
-
-    @override
-    async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
-        return
 
 
 def _is_same(here: Stage, there: Stage) -> bool:

@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from typing_extensions import override
-
 from fubd.commands.console import Console
 from fubd.commands.eta import with_seconds_left
 from fubd.commands.session import TimeLimitedIngest, load_settings, open_components, run_ingest
@@ -25,11 +23,10 @@ from fubd.components import Components, build_notifier, pacing_policy
 from fubd.core.text import format_count, format_duration, format_instant, format_name, format_short_instant
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
-from fubd.poller import Poller, PollPolicy, Progress, RecoveryResult
+from fubd.poller import PollContext, PollPolicy, Progress, RecoveryResult, Refetcher, recover
+from fubd.poller.scrub import ScrubSchedule
 from fubd.ports import Committed
 from fubd.settings import FOR_FUB, Settings
-from fubd.store import StateStore
-from fubd.subscriptions import SubscriptionManager
 
 _LISTED = 20
 
@@ -65,27 +62,13 @@ async def _recover(settings: Settings, args: argparse.Namespace, console: Consol
 async def _stand_in(recovery: _Recovery, components: Components, stop: asyncio.Event) -> None:
     """Do the daemon's work without its listener until stopped; modes and subscriptions are left to it."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(recovery.poller.run_refetches(stop))
+        group.create_task(recovery.refetcher.run(stop))
         if (notifier := build_notifier(components)) is not None:
             group.create_task(notifier.run(stop))
         try:
             await recovery.keep_polling()
         finally:
             stop.set()
-
-
-class _OwnRuns(StateStore):
-    """Notes for each run when this command polls next: `next_within_seconds`, 0 for a single run."""
-
-    def __init__(self, components: Components, next_within_seconds: float) -> None:
-        super().__init__(components.pool, alerting=components.settings.alert_url is not None)
-        self._next_within_seconds = next_within_seconds
-
-    @override
-    async def start_run(self, kind: str, started_at: datetime) -> int:
-        run_id = await super().start_run(kind, started_at)
-        await self.set_next_run(run_id, next_within_seconds=self._next_within_seconds)
-        return run_id
 
 
 class _Recovery:
@@ -109,21 +92,19 @@ class _Recovery:
         self._as_json = as_json
         self._latest: dict[str, Progress] = {}
         self._recorded = recorded
-        # Whether no daemon runs: then this command also refetches and verifies people.
-        self._is_alone = True
-        self.poller = Poller(
+        # Held while no daemon runs: then this command also refetches and verifies people.
+        self._lease = LocalLease()
+        self._context = PollContext(
             api=components.client,
             ingestor=ingest,
-            state=_OwnRuns(components, settings.poll_interval_failover_seconds if forever else 0.0),
+            state=components.state,
             clock=components.clock,
             metrics=components.metrics,
             policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
-            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False, lease=LocalLease()),
-            jitter=lambda: 0.0,
-            is_leader=lambda: self._is_alone,
-            refetch_requested=components.refetch_requested,
-            poll_now=asyncio.Event(),
+            next_run_within_seconds=settings.poll_interval_failover_seconds if forever else 0.0,
         )
+        self._scrub = ScrubSchedule(self._context, should_continue=lambda: self._lease.held and not stop.is_set())
+        self.refetcher = Refetcher(self._context, lease=self._lease, refetch_requested=components.refetch_requested)
 
     async def catch_up(self, *, full: bool = False, repeated: bool = False) -> RecoveryResult:
         """Read until everything is covered or until stopped. A `repeated` round shows no progress."""
@@ -150,17 +131,17 @@ class _Recovery:
         )
 
     async def _read(self, on_progress: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
-        self._is_alone = not await self._components.status.is_polled()
-        result = await self.poller.catch_up(full=full, progress=on_progress, stop=self._stop)
-        if not result.caught_up or not self._is_alone:
+        self._lease.held = not await self._components.status.is_polled()
+        result = await recover(self._context, full=full, on_progress=on_progress, stop=self._stop)
+        if not result.caught_up or not self._lease.held:
             return result
         try:
             if verify:
-                await self.poller.scrub_some()
+                await self._scrub.run_if_due()
             else:
-                await self.poller.drain_due()
+                await self.refetcher.drain_due()
         except (Unavailable, FubRefused, Malformed) as error:
-            return replace(result, caught_up=False, why=str(error))
+            return replace(result, caught_up=False, reason=str(error))
         return result
 
     async def print(self, result: RecoveryResult) -> None:
@@ -196,7 +177,7 @@ class _Recovery:
 
     async def _print_reason(self, result: RecoveryResult) -> None:
         if not self._stop.is_set():
-            self._console.print_notice(f"fubd: not caught up: {result.why}")
+            self._console.print_notice(f"fubd: not caught up: {result.reason}")
             return
         covered = "nothing is covered yet" if result.coverage is None else f"everything until {format_instant(result.coverage)} is covered"
         swept = ""
@@ -238,14 +219,14 @@ class _Recovery:
         interval, reason = shortest, None
         self._console.print_notice(f"polling every {format_duration(shortest)} until stopped (Ctrl-C)")
         while not await self._components.clock.pause(interval, self._stop):
-            was_alone = self._is_alone
+            was_alone = self._lease.held
             try:
                 result = await self.catch_up(repeated=True)
             except Unavailable as error:
                 result = RecoveryResult(False, 0, 0, 0, None, 0.0, str(error))
-            if not self._stop.is_set() and (result.recovered or result.why != reason):
+            if not self._stop.is_set() and (result.recovered or result.reason != reason):
                 await self.print(result)
-            reason = result.why
+            reason = result.reason
             interval = shortest if result.caught_up else min(2 * interval, longest)
-            if was_alone and not self._is_alone:
+            if was_alone and not self._lease.held:
                 self._console.print_notice("a daemon is running: this command goes on polling, and leaves the rest to it")

@@ -82,7 +82,7 @@ class DaemonObserver:
 
     def view(self) -> DemoView:
         """Return the current view."""
-        _, _, poll_every = self._environment.poller.shown()
+        poll_every = self._environment.poller.current_mode().delay_seconds
         return DemoView(
             seconds=self._narrator.seconds,
             story_seconds=self._plan.story_seconds,

@@ -58,7 +58,7 @@ class DemoPlan:
             pacing=pacing,
             scrub_batches=1,
             overlap_seconds=self.overlap_seconds,
-            refetch_gather_seconds=2 * self.pace,
+            refetch_batch_seconds=2 * self.pace,
             refetch_settle_seconds=0.3 * self.pace,
             refetch_retry_seconds=0.5 * self.pace,
         )

@@ -1,18 +1,22 @@
-"""Reads Follow Up Boss: what changed since the last poll, who was not verified for long, the whole account, and who a webhook spoke of.
+"""Reads Follow Up Boss: people who changed, people unverified for longest, the whole account, and people named by webhooks.
 
-The rules, in the order in which they matter:
+The rules, most important first:
 
-- Nothing that changed before a poll began is missed by it. A poll that cannot show this is not complete.
-- Coverage is the instant (FUB's clock) at which a complete poll began, less a safety overlap; it never goes back.
-- Nobody is gone because a list does not show them. They are asked for by id, one by one, and only a 404 counts.
-- Calls are scarce: usually one a poll.
+- A poll misses nothing that changed before it began. A poll that cannot prove this is incomplete.
+- Coverage is the instant (FUB's clock) at which a complete poll began, minus a safety overlap; it never moves back.
+- Absence from a list never means deleted: the person is read by id, and only a 404 counts.
+- API calls are scarce: usually one per poll.
 
-One noun a file: `walk` (the changed), `sweep` (everybody), `scrub` (the longest unverified), `hints` (those a webhook spoke of), `run`
-(what all four share), `trash` (whether lists show it), `reader`, which runs errands until all is covered, `poller`, which decides when, and
-`blindness`, its account of the time in which nobody watched.
+One subject per file: `incremental` (people who changed), `sweep` (the whole account), `scrub` (people unverified for longest), `refetch`
+(people named by webhooks), `poll_run` (what these four share), `context` (what they work with, and how a run is recorded), `catch_up`
+(read until everything is covered), `mode` (which mode), `poller` (when to do what), `recovery` (one run without a daemon),
+`trash_visibility` (whether lists show people in Trash), `blind_time` (the time in which neither source was alive).
 """
 
+from fubd.poller.context import PollContext
 from fubd.poller.poll_run import PollPolicy, Progress
-from fubd.poller.poller import Poller, RecoveryResult
+from fubd.poller.poller import Poller
+from fubd.poller.recovery import RecoveryResult, recover
+from fubd.poller.refetch import Refetcher
 
-__all__ = ["PollPolicy", "Poller", "Progress", "RecoveryResult"]
+__all__ = ["PollContext", "PollPolicy", "Poller", "Progress", "RecoveryResult", "Refetcher", "recover"]

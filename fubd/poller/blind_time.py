@@ -1,4 +1,4 @@
-"""Keeps the account of blind time: the time in which neither source watched, so that a change could come and go unseen."""
+"""Count blind time: the time in which neither source was alive, so that a change could come and go unseen."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from fubd.ports import LastHeard
 
 
 class BlindTimeCounter:
-    """The account. It begins with what was heard before this process, so that time spent dead counts."""
+    """Adds blind time to the metric. It starts from what was heard before this process, so the time while no process ran counts."""
 
     def __init__(self, metrics: Metrics, policy: Policy) -> None:
         self._metrics = metrics
         self._policy = policy
         self._heard = LastHeard(None, None, None)
-        self._until: datetime | None = None
+        self._counted_until: datetime | None = None
 
     def resume(self, heard: LastHeard) -> None:
-        """Begin where the database says that a source was last heard. Never heard: the account begins with the first poll."""
+        """Start where a source was last heard, by the database. When nothing was ever heard, start with the first poll."""
         self._heard = heard
-        self._until = max((at for at in (heard.webhook_received, heard.polling_received) if at is not None), default=None)
+        self._counted_until = max((at for at in (heard.webhook_received, heard.polling_received) if at is not None), default=None)
 
-    def account(self, heard: LastHeard, now: datetime, *, pace: Pace | None, polled_from: datetime | None) -> None:
-        """Add the blind time from the last account to the first sign of life since: a delivery, or the begin of a complete poll."""
-        if self._until is not None:
+    def update(self, heard: LastHeard, now: datetime, *, pace: Pace | None, polled_from: datetime | None) -> None:
+        """Add the blind time up to the first sign of life since the last update: a delivery, or the beginning of a complete poll."""
+        if self._counted_until is not None:
             webhook = heard.webhook_received
-            signs = [polled_from, webhook if webhook is not None and webhook > self._until else None]
+            signs = [polled_from, webhook if webhook is not None and webhook > self._counted_until else None]
             until = min((sign for sign in signs if sign is not None), default=now)
-            self._metrics.blind_seconds.inc(blind_seconds(self._until, min(until, now), self._watched_until(pace)))
+            self._metrics.blind_seconds.inc(blind_seconds(self._counted_until, min(until, now), self._watched_until(pace)))
         if heard.polling_received is not None:
-            self._until = now
+            self._counted_until = now
         self._heard = heard
 
     def _watched_until(self, pace: Pace | None) -> datetime | None:

@@ -1,19 +1,20 @@
-"""The incremental walk: everybody who changed since a watermark, in as few calls as the account allows.
+"""The incremental read: everyone who changed since a watermark, in as few calls as the account allows.
 
-Two ways, and a probe at start-up that tells which:
+There are two ways, and a probe at start-up decides between them:
 
-- `updatedAfter` with the default order and the `next` cursor. The cursor is keyed by id, and nobody's id or membership changes by being
-  edited, so a page never hides another. The documentation promises the filter; live accounts were seen to answer it with nothing, and any
-  parameter may be ignored without a word. So it is trusted only after it returned people known to be newer than the instant asked for, and
-  nobody for an instant to come. And each walk proves it anew, at no cost: it asks from a little before the newest person ever seen, who
-  must be in the answer.
-- `sort=-updated` by offset. People who change while we walk move to the front and push rows right: they repeat, nothing is lost. A
-  deletion shifts rows left, past us. So each page must *begin* with someone changed later than the last row of the page before: then
-  whatever lies between was on one of the two pages. People of one second come in no order at all and must therefore fit on one page.
-  Someone below us who is edited goes to the front unread, with what had changed before; so another pass follows, down to the instant at
-  which this one began, until a pass is a single page, which is one moment.
+- `updatedAfter` with the default order and the `next` cursor. The cursor is keyed by id, and an edit changes neither a person's id nor
+  whether they belong to the list, so one page never hides another. The documentation promises the filter
+  (https://docs.followupboss.com/reference/common-filters); on live accounts it was seen to return nothing, and any parameter may be
+  silently ignored (observed). It is therefore trusted only after it returned people known to be newer than the requested instant, and
+  nobody for an instant in the future. Each read proves it again, at no cost: it starts slightly before the newest person ever seen (the
+  canary), who must be in the answer.
+- `sort=-updated` by offset. People who change during the read move to the front and push rows right: they repeat, nothing is lost. A
+  deletion shifts rows left, past the read. So each page must *begin* with a person who changed later than the last row of the page
+  before: then everything between them was on one of the two pages. People of one second have no order and must therefore fit on one page.
+  A person below the current page who is edited moves to the front unread, together with the earlier change; so another pass follows, down
+  to the instant at which this one began, until a pass is a single page, which is one moment.
 
-When neither shows that it saw everything, `changed_since` gives None and the account is swept.
+When neither way proves that it saw everyone, `changed_since` returns None and the account is swept.
 """
 
 from __future__ import annotations
@@ -34,204 +35,196 @@ _log = logging.getLogger("fubd.poller")
 
 _SECOND = timedelta(seconds=1)
 _FUTURE = timedelta(days=1)
-# FUB refuses offsets from here on ("Deep pagination disabled").
-_DEEPEST_OFFSET = 2000
+# FUB refuses offsets from here on, with "Deep pagination disabled, use 'nextLink' url" (observed).
+_MAX_OFFSET = 2000
 # Rows read again on the next page, so that a few deletions do not cost a step back.
-_SPARE_ROWS = 10
-_STEPS_BACK = 3
-_PASSES = 5
+_OVERLAP_ROWS = 10
+_MAX_STEPS_BACK = 3
+_MAX_PASSES = 5
 _PROBED_ROW = 10
-_EMPTY_PAGES = 3
+_MAX_EMPTY_PAGES = 3
 
 
-class Filter(StrEnum):
-    """What the probe showed of `updatedAfter`."""
+class UpdatedAfterSupport(StrEnum):
+    """What the probe showed of the `updatedAfter` filter."""
 
-    UNPROVEN = "unproven"
+    UNPROVEN = "could not be proven yet"
     WORKS = "works"
-    UNRELIABLE = "lies"
-    IGNORED = "ignored"
+    UNRELIABLE = "hides people who changed, so it is not used"
+    IGNORED = "is ignored, so it is not used"
 
 
 @dataclass(frozen=True, slots=True)
 class _Canary:
-    """Somebody whom every walk from `updated` on must show."""
+    """A person whom every read from `updated` on must return."""
 
     person_id: int
     updated: datetime
 
 
 class IncrementalRead:
-    """Knows, once it has probed, how this account lists the people who changed."""
+    """Reads the people who changed. It remembers what the probe showed of the account."""
 
     def __init__(self) -> None:
-        self.filter = Filter.UNPROVEN
-        self._witness: _Canary | None = None
+        self.updated_after = UpdatedAfterSupport.UNPROVEN
+        self._canary: _Canary | None = None
 
     def invalidate_probe(self) -> None:
-        """Probe again before the next walk: something was found that the last one should have shown."""
-        self.filter = Filter.UNPROVEN
+        """Probe again before the next read: a change was found that the last read should have returned."""
+        self.updated_after = UpdatedAfterSupport.UNPROVEN
 
     async def changed_since(self, run: PollRun, watermark: datetime) -> datetime | None:
-        """Hand in everybody whose `updated` is at or after `watermark` (FUB's clock); give the instant at which the walk began.
+        """Record everyone whose `updated` is at or after `watermark` (FUB's clock); return the instant at which the read began.
 
-        None when it could not be shown that everybody was seen. Raises Unavailable and Refused.
+        Returns None when it cannot prove that it saw everyone. Raises Unavailable and FubRefused.
         """
-        # FUB dates by whole seconds, and "after" may or may not mean the second itself.
+        # FUB dates by whole seconds, and "after" may or may not include the second itself.
         watermark = watermark.replace(microsecond=0) - _SECOND
-        if self.filter is Filter.UNPROVEN:
+        if self.updated_after is UpdatedAfterSupport.UNPROVEN:
             await self._probe(run)
-        if self.filter is Filter.WORKS:
-            began = await self._by_cursor(run, watermark)
+        if self.updated_after is UpdatedAfterSupport.WORKS:
+            began = await self._read_by_cursor(run, watermark)
             if began is not None:
                 return began
-            _log.warning("The updatedAfter filter no longer shows everybody: walking by the order of change instead.")
-            self.filter = Filter.UNRELIABLE
-        return await _OffsetWalk(run, watermark).run()
+            _log.warning("The updatedAfter filter of Follow Up Boss no longer returns everyone; reading by sort=-updated instead")
+            self.updated_after = UpdatedAfterSupport.UNRELIABLE
+        return await _OffsetRead(run, watermark).run()
 
     async def _probe(self, run: PollRun) -> None:
-        before, newest = self.filter, None
+        before, newest = self.updated_after, None
         for _ in range(2):
-            # Twice, because the person asked for may be deleted between two calls.
-            self.filter, newest = await _probe(run)
-            if self.filter in (Filter.WORKS, Filter.UNPROVEN):
+            # Twice, because the person requested may be deleted between two calls.
+            self.updated_after, newest = await _probe(run)
+            if self.updated_after in (UpdatedAfterSupport.WORKS, UpdatedAfterSupport.UNPROVEN):
                 break
-        self._witness = newest
-        if self.filter is not before:
-            _log.info("Probed how this account lists changed people: the updatedAfter filter %s.", _SAID[self.filter])
+        self._canary = newest
+        if self.updated_after is not before:
+            _log.info("Probed the updatedAfter filter of Follow Up Boss: it %s", self.updated_after.value)
 
-    async def _by_cursor(self, run: PollRun, watermark: datetime) -> datetime | None:
-        witness = self._witness
-        after = watermark if witness is None else min(watermark, witness.updated - _SECOND)
-        walked = _CursorWalk(run, after, witness)
-        if not await walked.run():
+    async def _read_by_cursor(self, run: PollRun, watermark: datetime) -> datetime | None:
+        canary = self._canary
+        after = watermark if canary is None else min(watermark, canary.updated - _SECOND)
+        read = _CursorRead(run, after, canary)
+        if not await read.run():
             return None
-        if witness is not None and not walked.witnessed:
-            # Deleted, or hidden by a filter that has begun to lie.
+        if canary is not None and not read.canary_seen:
+            # The canary was deleted, or the filter has begun to hide people.
             await self._probe(run)
-            if self.filter is not Filter.WORKS:
+            if self.updated_after is not UpdatedAfterSupport.WORKS:
                 return None
-        elif walked.newest is not None:
-            self._witness = walked.newest
-        return walked.began
+        elif read.newest is not None:
+            self._canary = read.newest
+        return read.began
 
 
-class _CursorWalk:
-    """One walk by `updatedAfter` and `next`. `witnessed`: the witness was seen; `newest`: who may bear witness next."""
+class _CursorRead:
+    """One read by `updatedAfter` and `next`. `canary_seen`: the canary was returned; `newest`: the next canary."""
 
-    def __init__(self, run: PollRun, after: datetime, witness: _Canary | None) -> None:
+    def __init__(self, run: PollRun, after: datetime, canary: _Canary | None) -> None:
         self._run = run
         self._after = after
-        self._witness = witness
-        self._order = MonotonicIds()
+        self._canary = canary
+        self._ids = MonotonicIds()
         self.began: datetime | None = None
-        self.witnessed = False
+        self.canary_seen = False
         self.newest: _Canary | None = None
 
     async def run(self) -> bool:
-        """Hand in page after page; tell whether they kept what the filter and the cursor promise. Raises Unavailable and Refused."""
+        """Record page after page; return whether filter and cursor behaved as documented. Raises Unavailable and FubRefused."""
         page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after))
         self.began = page.read_at
         if page.next is None and page.total is not None and len(page.ids) < page.total:
-            # One answer, which counts more people than it shows.
+            # A single page whose total exceeds the people on it.
             return False
         empty = 0
-        while self._keeps_promises(page):
+        while self._is_valid(page):
             await self._run.record_page(page)
-            self._remember(page)
+            self._observe(page)
             if page.next is None:
                 return True
             empty = 0 if page.ids else empty + 1
-            if empty == _EMPTY_PAGES:
-                raise Unavailable("the pages of changed people do not end")
+            if empty == _MAX_EMPTY_PAGES:
+                raise Unavailable("Follow Up Boss's pages of changed people do not end")
             page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
         return False
 
-    def _keeps_promises(self, page: PeoplePage) -> bool:
-        return all(reading.updated >= self._after for reading in page.readings) and self._order.goes_on(page.ids)
+    def _is_valid(self, page: PeoplePage) -> bool:
+        return all(reading.updated >= self._after for reading in page.readings) and self._ids.accept(page.ids)
 
-    def _remember(self, page: PeoplePage) -> None:
-        self.witnessed |= self._witness is not None and self._witness.person_id in page.ids
-        newest = _newest(page.readings)
+    def _observe(self, page: PeoplePage) -> None:
+        self.canary_seen |= self._canary is not None and self._canary.person_id in page.ids
+        newest = _choose_canary(page.readings)
         if newest is not None and (self.newest is None or newest.updated > self.newest.updated):
             self.newest = newest
 
 
-def _newest(readings: tuple[Reading, ...]) -> _Canary | None:
-    """Choose the witness; none where a bulk edit left so many of that second that each walk would have to read them all again."""
+def _choose_canary(readings: tuple[Reading, ...]) -> _Canary | None:
+    """Return the newest person, or None when a bulk edit left so many of that second that each read would have to repeat them all."""
     if not readings:
         return None
-    chosen = max(readings, key=lambda reading: reading.updated)
-    crowd = sum(reading.updated >= chosen.updated - _SECOND for reading in readings)
-    return _Canary(chosen.person_id, chosen.updated) if crowd <= PAGE_SIZE // 2 else None
+    newest = max(readings, key=lambda reading: reading.updated)
+    same_second = sum(reading.updated >= newest.updated - _SECOND for reading in readings)
+    return _Canary(newest.person_id, newest.updated) if same_second <= PAGE_SIZE // 2 else None
 
 
-_SAID = {
-    Filter.WORKS: "works",
-    Filter.UNRELIABLE: "hides people who changed, so it is not used",
-    Filter.IGNORED: "is ignored, so it is not used",
-    Filter.UNPROVEN: "could not be proven yet",
-}
-
-
-async def _probe(run: PollRun) -> tuple[Filter, _Canary | None]:
+async def _probe(run: PollRun) -> tuple[UpdatedAfterSupport, _Canary | None]:
     newest = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
-    if not newest.readings or not _descends(newest.readings):
-        return Filter.UNPROVEN, None
+    if not newest.readings or not _is_newest_first(newest.readings):
+        return UpdatedAfterSupport.UNPROVEN, None
     probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]
     after = probed.updated - _SECOND
-    known = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
+    expected = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
     page = await run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
     if any(reading.updated < after for reading in page.readings):
-        return Filter.IGNORED, None
-    if not page.ids or (page.next is None and not known <= set(page.ids)):
-        return Filter.UNRELIABLE, None
+        return UpdatedAfterSupport.IGNORED, None
+    if not page.ids or (page.next is None and not expected <= set(page.ids)):
+        return UpdatedAfterSupport.UNRELIABLE, None
     future = await run.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
-    return (Filter.IGNORED, None) if future.ids else (Filter.WORKS, _newest(newest.readings))
+    return (UpdatedAfterSupport.IGNORED, None) if future.ids else (UpdatedAfterSupport.WORKS, _choose_canary(newest.readings))
 
 
-def _descends(rows: tuple[Reading, ...]) -> bool:
-    return all(newer.updated >= older.updated for newer, older in pairwise(rows))
+def _is_newest_first(readings: tuple[Reading, ...]) -> bool:
+    return all(newer.updated >= older.updated for newer, older in pairwise(readings))
 
 
-class _OffsetWalk:
-    """One walk by `sort=-updated`, in passes. `bound`: everybody who changed later than this was on a page of the pass under way."""
+class _OffsetRead:
+    """One read by `sort=-updated`, in passes. `_bound`: everyone who changed later than this was on a page of the current pass."""
 
     def __init__(self, run: PollRun, watermark: datetime) -> None:
         self._run = run
         self._watermark = watermark
         self._bound: datetime | None = None
-        self._handed_in: set[tuple[int, datetime, str]] = set()
+        self._recorded: set[tuple[int, datetime, str]] = set()
         self._steps_back = 0
 
     async def run(self) -> datetime | None:
-        """Give the instant of the first page; None when not everybody can be shown to have been seen."""
+        """Return the instant of the first page; None when it cannot be proven that everyone was seen."""
         began: datetime | None = None
-        for _ in range(_PASSES):
-            passed = await self._pass()
-            if passed is None:
+        for _ in range(_MAX_PASSES):
+            result = await self._pass()
+            if result is None:
                 return None
-            passed_from, pages = passed
-            began = began or passed_from
+            pass_began, pages = result
+            began = began or pass_began
             if pages == 1:
                 return began
-            self._watermark = passed_from - _SECOND
+            self._watermark = pass_began - _SECOND
         return None
 
     async def _pass(self) -> tuple[datetime, int] | None:
-        """Go down to the watermark once; give the instant of the first page and the number of pages."""
+        """Read down to the watermark once; return the instant of the first page and the number of pages."""
         offset: int | None = 0
         began: datetime | None = None
         pages = 0
         self._bound = None
         while offset is not None:
             page = await self._page(offset)
-            if page is None or not _descends(page.readings):
+            if page is None or not _is_newest_first(page.readings):
                 return None
             pages += 1
             began = began or page.read_at
             if self._adjoins(page):
-                await self._hand_in_new(page)
+                await self._record_new(page)
                 if self._is_last(page, offset):
                     return began, pages
                 offset = self._next_offset(page, offset)
@@ -251,18 +244,18 @@ class _OffsetWalk:
         return self._bound is None or (bool(page.readings) and page.readings[0].updated > self._bound)
 
     def _step_back(self, offset: int) -> int | None:
-        """Rows moved left past us: read further up, a bounded number of times."""
+        """Return an offset further up, because rows moved left past the read; None after too many steps."""
         self._steps_back += 1
-        return max(0, offset - PAGE_SIZE // 2) if offset > 0 and self._steps_back <= _STEPS_BACK else None
+        return max(0, offset - PAGE_SIZE // 2) if offset > 0 and self._steps_back <= _MAX_STEPS_BACK else None
 
-    async def _hand_in_new(self, page: PeoplePage) -> None:
+    async def _record_new(self, page: PeoplePage) -> None:
         keys = {reading.person_id: (reading.person_id, reading.updated, reading.stage) for reading in page.readings}
-        fresh = tuple(reading for reading in page.readings if keys[reading.person_id] not in self._handed_in)
-        self._handed_in.update(keys.values())
+        new = tuple(reading for reading in page.readings if keys[reading.person_id] not in self._recorded)
+        self._recorded.update(keys.values())
         if page.readings:
             oldest = page.readings[-1].updated
             self._bound = oldest if self._bound is None else min(self._bound, oldest)
-        await self._run.record_page(PeoplePage(fresh, page.ids, page.unreadable, page.total, page.next, page.read_at))
+        await self._run.record_page(PeoplePage(new, page.ids, page.unreadable, page.total, page.next, page.read_at))
 
     def _is_last(self, page: PeoplePage, offset: int) -> bool:
         if page.readings and page.readings[-1].updated < self._watermark:
@@ -274,12 +267,12 @@ class _OffsetWalk:
         return offset + len(page.ids) >= page.total
 
     def _next_offset(self, page: PeoplePage, offset: int) -> int | None:
-        """Begin the next page at a row that is newer than all we have not seen; None when there is none, or it lies too deep."""
+        """Return an offset whose row is newer than everyone not yet seen; None when there is none, or when it is too deep."""
         bound = self._bound
         newer = [position for position, row in enumerate(page.readings) if bound is not None and row.updated > bound]
         if not newer:
             return None
-        # Unreadable people take a row too, so the row's place is that of its id.
-        place = page.ids.index(page.readings[newer[-1]].person_id)
-        following = offset + (place - _SPARE_ROWS if place > _SPARE_ROWS else place)
-        return following if offset < following <= _DEEPEST_OFFSET - PAGE_SIZE else None
+        # Unreadable people occupy a row too, so the position is that of the id.
+        position = page.ids.index(page.readings[newer[-1]].person_id)
+        following = offset + (position - _OVERLAP_ROWS if position > _OVERLAP_ROWS else position)
+        return following if offset < following <= _MAX_OFFSET - PAGE_SIZE else None

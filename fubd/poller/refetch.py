@@ -1,265 +1,262 @@
-"""Reads the people a webhook spoke of without telling their stage, or whose names are still to be filled.
+"""Read the people named by webhooks that carry no stage, and those whose row still lacks a name.
 
-Gathered: the first hint after a quiet minute waits only a moment for others; those that follow wait until a minute has passed or a hundred
-are waiting, and go in one call. The junction itself drops a hint once a reading that began after it is committed.
+Requests are batched. The first one after a quiet minute waits only a moment for others; the following ones wait until a minute has passed
+or a hundred are pending, and go in one call. Ingest itself deletes a request once a reading that began after it is committed.
 
-Someone who is not there may have been created a moment ago (FUB shows them late), be out of the key's sight, in Trash where lists leave
-it out, or be deleted. They are read again within seconds, then ever more seldom; after some attempts, or at once when FUB said that they
-were deleted, they are asked for by id, and only a 404 makes them gone.
+A person who is absent may have been created a moment ago (FUB shows new people late, observed), be invisible to the key, be in Trash where
+lists leave it out, or be deleted. They are read again within seconds, then at growing intervals. After some attempts, or at once when FUB
+reported the deletion, they are read by id, and only a 404 marks them deleted.
 
-What it costs: a call that does not read a hundred people for the first time draws on an allowance of one call a minute, of which some are
-saved up for retries and questions. So there are never more calls than one for each minute and one for each hundred people, whatever the
-webhooks say and whatever FUB hides. Where both wait, lists and questions by id take turns.
+The cost is bounded by a token bucket: a call that does not read a hundred people for the first time takes a token, and one token is added
+per minute, up to a few. So there is never more than one call per minute plus one per hundred people, whatever webhooks say and whatever
+FUB hides. Where both are pending, list calls and reads by id take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 
+from fubd.backoff import backoff_seconds
 from fubd.core.observation import Channel
 from fubd.errors import FubRefused, Malformed, Unavailable
-from fubd.poller.poll_run import PAGE_SIZE, PollPolicy, PollRun
-from fubd.poller.trash_visibility import TrashVisibility
-from fubd.ports import Clock, FubApi, PendingRefetch, PeopleQuery, SnapshotSink, StateStore
+from fubd.log_once import LogOnce
+from fubd.poller.context import FUB_ERRORS, PollContext
+from fubd.poller.poll_run import PAGE_SIZE, PollRun
+from fubd.ports import Clock, Lease, PendingRefetch, PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
 
 _PROMPT_ATTEMPTS = 3
-_CONFIRMED_FROM = 5
-_GIVEN_UP_AT = 10
-_LONGEST_RETRY_SECONDS = 600.0
-_MOST_SAVED_CALLS = 20
+_READ_BY_ID_FROM = 5
+_MAX_ATTEMPTS = 10
+_MAX_RETRY_SECONDS = 600.0
+_MAX_TOKENS = 20
 _ANSWERABLE_AFTER_SECONDS = 2.0
-# Accrued in parts, the last call of a minute must not wait for a rounding error.
+# Tokens accrue in fractions; a rounding error must not delay the last call of a minute.
 _EPSILON = 1e-6
 
 
 class TokenBucket:
-    """One call for each `per_seconds`, saved up to a few."""
+    """One token per `seconds_per_token`, up to a few."""
 
-    def __init__(self, clock: Clock, *, per_seconds: float) -> None:
+    def __init__(self, clock: Clock, *, seconds_per_token: float) -> None:
         self._clock = clock
-        self._per_seconds = per_seconds
-        self._saved = float(_MOST_SAVED_CALLS)
-        self._at = clock.monotonic()
+        self._seconds_per_token = seconds_per_token
+        self._tokens = float(_MAX_TOKENS)
+        self._updated_at = clock.monotonic()
 
     def seconds_until_next(self) -> float:
-        """Give the seconds until a call may be spent; 0 when one may be now."""
+        """Return the seconds until a token is available; 0 when one is."""
         now = self._clock.monotonic()
-        self._saved = min(float(_MOST_SAVED_CALLS), self._saved + (now - self._at) / self._per_seconds)
-        self._at = now
-        return 0.0 if self._saved >= 1 - _EPSILON else (1 - self._saved) * self._per_seconds
+        self._tokens = min(float(_MAX_TOKENS), self._tokens + (now - self._updated_at) / self._seconds_per_token)
+        self._updated_at = now
+        return 0.0 if self._tokens >= 1 - _EPSILON else (1 - self._tokens) * self._seconds_per_token
 
-    def spend(self) -> None:
-        """Take note of a call."""
-        self._saved -= 1
+    def take(self) -> None:
+        """Take a token."""
+        self._tokens -= 1
 
 
 class Refetcher:
-    """Reads the people that webhooks without a stage name.
+    """Reads the people with a pending refetch request, while this instance holds the lease.
 
-    `is_leader` says whether this instance may read; `refetch_requested` is set when new refetch requests were committed.
+    `refetch_requested` is set when new requests were committed.
     """
 
-    def __init__(
-        self,
-        *,
-        api: FubApi,
-        ingestor: SnapshotSink,
-        state: StateStore,
-        clock: Clock,
-        policy: PollPolicy,
-        is_leader: Callable[[], bool],
-        refetch_requested: asyncio.Event,
-        trash: TrashVisibility | None = None,
-    ) -> None:
-        self._api = api
-        self._ingestor = ingestor
-        self._state = state
-        self._clock = clock
-        self._policy = policy
-        self._is_leader = is_leader
+    def __init__(self, context: PollContext, *, lease: Lease, refetch_requested: asyncio.Event) -> None:
+        self._context = context
+        self._state = context.state
+        self._clock = context.clock
+        self._policy = context.policy
+        self._lease = lease
         self._refetch_requested = refetch_requested
-        self._trash = trash or TrashVisibility()
-        self._allowance = TokenBucket(clock, per_seconds=policy.gather_seconds)
-        self._called_at: float | None = None
-        self._listed_last = False
+        self._tokens = TokenBucket(context.clock, seconds_per_token=context.policy.batch_seconds)
+        self._listed_at: float | None = None
+        self._was_list = False
         self._just_read: dict[int, datetime] = {}
-        self._due: list[float] = []
+        self._postponed: list[float] = []
         self._failures = 0
-        self._said: str | None = None
+        self._log_once = LogOnce(_log)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read hints until `stop`; outages of either side are waited out."""
+        """Answer refetch requests until `stop`; wait out outages of FUB and of the database."""
         while not stop.is_set():
             self._refetch_requested.clear()
             try:
-                wait = await self._turn(stop)
-            except (Unavailable, FubRefused, Malformed) as error:
-                # New hints do not cut this short: they would meet the same outage.
-                await self._clock.pause(self._after_failure(error), stop)
+                wait_seconds = await self._step(stop)
+            except FUB_ERRORS as error:
+                # New requests do not shorten this wait: they would meet the same outage.
+                await self._clock.pause(self._retry_delay_seconds(error), stop)
             else:
-                self._failures, self._said = 0, None
-                await self._clock.pause(wait, stop, self._refetch_requested)
+                self._failures = 0
+                self._log_once.resolved("Reading the people named by webhooks works again")
+                await self._clock.pause(wait_seconds, stop, self._refetch_requested)
 
     async def drain_due(self) -> None:
-        """Read those who are due now, without waiting for others, and return; of those to be asked for alone a hundred at most.
+        """Read everyone who is due now, without waiting for others, and at most a hundred of them by id.
 
-        Whoever is not there yet is put off. Raises Unavailable, Refused, Malformed.
+        People who are absent are postponed. Raises Unavailable, FubRefused, Malformed.
         """
-        asked: set[PendingRefetch] = set()
-        alone = 0
-        while waiting := [hint for hint in await self._state.due_refetches(PAGE_SIZE) if hint not in asked]:
-            together = [hint for hint in waiting if not self._is_asked_for_alone(hint)]
-            if together:
-                asked.update(together)
-                await self._list(together)
-            elif alone < PAGE_SIZE:
-                asked.add(waiting[0])
-                alone += 1
-                await self._ask(waiting[0])
+        done: set[PendingRefetch] = set()
+        read_by_id = 0
+        while due := [request for request in await self._state.due_refetches(PAGE_SIZE) if request not in done]:
+            for_list = [request for request in due if not self._needs_read_by_id(request)]
+            if for_list:
+                done.update(for_list)
+                await self._read_list(for_list)
+            elif read_by_id < PAGE_SIZE:
+                done.add(due[0])
+                read_by_id += 1
+                await self._fetch_by_id(due[0])
             else:
                 return
 
-    async def _turn(self, stop: asyncio.Event) -> float:
-        """Make the one call that is due; give the seconds until the next look."""
-        if not self._is_leader():
-            return self._policy.idle_seconds
-        waiting = await self._state.due_refetches(PAGE_SIZE)
-        if not waiting:
-            return self._until_due()
-        alone = [hint for hint in waiting if self._is_asked_for_alone(hint)]
-        together = [hint for hint in waiting if not self._is_asked_for_alone(hint)]
-        until_listed = self._wait_before_list(together)
-        until_asked = self._allowance.seconds_until_next() if alone else self._policy.gather_seconds
-        if alone and until_asked == 0 and (until_listed > 0 or self._listed_last):
-            await self._ask(alone[0])
+    async def _step(self, stop: asyncio.Event) -> float:
+        """Make the one call that is due; return the seconds until the next step."""
+        if not self._lease.held:
+            return self._policy.follower_seconds
+        due = await self._state.due_refetches(PAGE_SIZE)
+        if not due:
+            return self._seconds_until_due()
+        by_id = [request for request in due if self._needs_read_by_id(request)]
+        for_list = [request for request in due if not self._needs_read_by_id(request)]
+        until_list = self._seconds_until_list(for_list)
+        until_by_id = self._tokens.seconds_until_next() if by_id else self._policy.batch_seconds
+        if by_id and until_by_id == 0 and (until_list > 0 or self._was_list):
+            await self._fetch_by_id(by_id[0])
             return 0.0
-        if until_listed == 0:
-            return await self._read(stop, together)
-        return min(until_listed, until_asked)
+        if until_list == 0:
+            return await self._settle_and_read_list(stop, for_list)
+        return min(until_list, until_by_id)
 
-    def _is_asked_for_alone(self, hint: PendingRefetch) -> bool:
-        """Tell whether a list will not show them: asked for by id, they may be settled."""
-        hidden = hint.attempts > 0 and (hint.deleted or self._trash.listed is False)
-        return hidden or hint.attempts >= _CONFIRMED_FROM
+    def _needs_read_by_id(self, request: PendingRefetch) -> bool:
+        """Return whether a list will not show the person, while a read by id can."""
+        is_hidden = request.attempts > 0 and (request.deleted or self._context.trash.listed is False)
+        return is_hidden or request.attempts >= _READ_BY_ID_FROM
 
-    def _until_due(self) -> float:
-        """Hints that were put off become due without a word; those put off before a restart are found by an idle look."""
-        now, late = self._clock.monotonic(), False
-        while self._due and self._due[0] <= now:
-            heappop(self._due)
-            late = True
-        if late:
-            # Due by our clock and not yet by the database's.
+    def _seconds_until_due(self) -> float:
+        """Return the wait until a postponed request is due. Those postponed before a restart are found by the regular look."""
+        now, is_late = self._clock.monotonic(), False
+        while self._postponed and self._postponed[0] <= now:
+            heappop(self._postponed)
+            is_late = True
+        if is_late:
+            # Due by our clock, and not yet by the clock of the database.
             return self._policy.refetch_retry_seconds
-        return min(self._due[0] - now if self._due else self._policy.gather_seconds, self._policy.gather_seconds)
+        return min(self._postponed[0] - now if self._postponed else self._policy.batch_seconds, self._policy.batch_seconds)
 
-    def _wait_before_list(self, waiting: Sequence[PendingRefetch]) -> float:
-        """Give the seconds until these may be read: 0 for a full call, for prompt retries, and when the last call is long enough ago."""
-        if not waiting:
-            return self._policy.gather_seconds
-        if self._fills_a_call(waiting):
+    def _seconds_until_list(self, requests: Sequence[PendingRefetch]) -> float:
+        """Return the wait for a list call: 0 for a full page, for early retries, and when the last list call is long enough ago."""
+        if not requests:
+            return self._policy.batch_seconds
+        if self._fills_page(requests):
             return 0.0
-        unread = [hint for hint in waiting if self._just_read.get(hint.person_id) != hint.since]
-        rested = 0.0 if self._called_at is None else self._called_at + self._policy.gather_seconds - self._clock.monotonic()
-        if any(0 < hint.attempts <= _PROMPT_ATTEMPTS for hint in unread):
-            rested = 0.0
-        return max(0.0, rested, self._allowance.seconds_until_next())
+        unread = [request for request in requests if self._just_read.get(request.person_id) != request.since]
+        until_batch = 0.0 if self._listed_at is None else self._listed_at + self._policy.batch_seconds - self._clock.monotonic()
+        if any(0 < request.attempts <= _PROMPT_ATTEMPTS for request in unread):
+            until_batch = 0.0
+        return max(0.0, until_batch, self._tokens.seconds_until_next())
 
-    def _fills_a_call(self, waiting: Sequence[PendingRefetch]) -> bool:
-        """Tell whether a hundred wait who were never asked for."""
-        return sum(not hint.attempts and self._just_read.get(hint.person_id) != hint.since for hint in waiting) >= PAGE_SIZE
+    def _fills_page(self, requests: Sequence[PendingRefetch]) -> bool:
+        """Return whether a hundred people are pending who were never read for their request."""
+        return sum(not request.attempts and self._just_read.get(request.person_id) != request.since for request in requests) >= PAGE_SIZE
 
-    def _unanswerable_seconds(self, waiting: Sequence[PendingRefetch]) -> float:
-        """Give how long a read would still be too early.
+    def _seconds_until_answerable(self, requests: Sequence[PendingRefetch]) -> float:
+        """Return how long a read would still be too early.
 
-        FUB dates by whole seconds, and its clock is known no better: what it answers in the second of the event may be from before it.
+        FUB dates by whole seconds, and its clock is known no better: what it returns in the second of the event may precede the event.
         """
-        newest = max(hint.since for hint in waiting)
-        age_seconds = (self._api.fub_now() - newest).total_seconds()
+        newest = max(request.since for request in requests)
+        age_seconds = (self._context.api.fub_now() - newest).total_seconds()
         return max(0.0, min(_ANSWERABLE_AFTER_SECONDS, _ANSWERABLE_AFTER_SECONDS - age_seconds))
 
-    def _is_first(self, waiting: Sequence[PendingRefetch]) -> bool:
-        return len(waiting) < PAGE_SIZE and not any(hint.attempts for hint in waiting)
-
-    async def _read(self, stop: asyncio.Event, waiting: Sequence[PendingRefetch]) -> float:
-        """Read them in one call; those who hint first wait a moment for others, and all until a read can answer them."""
-        settle_seconds = max(self._policy.settle_seconds if self._is_first(waiting) else 0.0, self._unanswerable_seconds(waiting))
+    async def _settle_and_read_list(self, stop: asyncio.Event, requests: Sequence[PendingRefetch]) -> float:
+        """Wait a moment for further requests, and until a read can answer all of them; then read the list."""
+        is_first_batch = len(requests) < PAGE_SIZE and not any(request.attempts for request in requests)
+        settle_seconds = max(self._policy.settle_seconds if is_first_batch else 0.0, self._seconds_until_answerable(requests))
         if settle_seconds > 0:
             await self._clock.pause(settle_seconds, stop)
             if stop.is_set():
                 return 0.0
-            waiting = [hint for hint in await self._state.due_refetches(PAGE_SIZE) if not self._is_asked_for_alone(hint)]
-        if waiting:
-            await self._list(waiting)
+            requests = [request for request in await self._state.due_refetches(PAGE_SIZE) if not self._needs_read_by_id(request)]
+        if requests:
+            await self._read_list(requests)
         return 0.0
 
-    async def _list(self, waiting: Sequence[PendingRefetch]) -> None:
-        run = await self._run(full=self._fills_a_call(waiting))
-        self._called_at = self._clock.monotonic()
-        self._listed_last = True
-        asked = {hint.person_id: hint for hint in waiting}
-        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
-        present = [reading for reading in page.readings if reading.person_id in asked]
+    async def _read_list(self, requests: Sequence[PendingRefetch]) -> None:
+        run = await self._start_run(is_free=self._fills_page(requests))
+        self._listed_at = self._clock.monotonic()
+        self._was_list = True
+        pending = {request.person_id: request for request in requests}
+        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(pending)))
+        present = [reading for reading in page.readings if reading.person_id in pending]
         await run.record(present, page.read_at, Channel.WEBHOOK)
         seen = {reading.person_id for reading in present}
-        self._just_read = {person_id: asked[person_id].since for person_id in seen}
-        await self._reschedule([hint for hint in waiting if hint.person_id not in seen])
+        self._just_read = {person_id: pending[person_id].since for person_id in seen}
+        await self._reschedule([request for request in requests if request.person_id not in seen])
 
-    async def _ask(self, hint: PendingRefetch) -> None:
-        """Ask for one person by id, and settle where they are."""
-        run = await self._run(full=False)
-        self._listed_last = False
+    async def _fetch_by_id(self, request: PendingRefetch) -> None:
+        """Read one person by id: recorded, marked deleted or rescheduled."""
+        run = await self._start_run(is_free=False)
+        self._was_list = False
         try:
-            reading, read_at = await run.person(hint.person_id)
+            reading, read_at = await run.person(request.person_id)
         except (FubRefused, Malformed):
-            await self._reschedule([hint])
+            await self._reschedule([request])
             return
         if reading is not None:
             await run.record([reading], read_at, Channel.WEBHOOK)
-            self._just_read[hint.person_id] = hint.since
-        elif hint.deleted or hint.attempts >= _CONFIRMED_FROM:
-            await self._state.mark_deleted(hint.person_id, read_at)
+            self._just_read[request.person_id] = request.since
+        elif request.deleted or request.attempts >= _READ_BY_ID_FROM:
+            await self._state.mark_deleted(request.person_id, read_at)
         else:
-            # Created a moment ago, perhaps.
-            await self._reschedule([hint])
+            # The person may have been created a moment ago.
+            await self._reschedule([request])
 
-    async def _run(self, *, full: bool) -> PollRun:
-        """Make an errand of one call; one for a hundred people is not drawn from the allowance."""
+    async def _start_run(self, *, is_free: bool) -> PollRun:
+        """Return a run for one call; a call for a hundred people is free, any other takes a token."""
         coverage = await self._state.coverage()
-        if not full:
-            self._allowance.spend()
+        if not is_free:
+            self._tokens.take()
         now = self._clock.monotonic()
-        self._due = [due_at for due_at in self._due if due_at > now]
-        heapify(self._due)
-        return PollRun(self._api, self._ingestor, watermark=coverage.watermark, should_continue=self._is_leader, trash=self._trash)
+        self._postponed = [due_at for due_at in self._postponed if due_at > now]
+        heapify(self._postponed)
+        return PollRun(
+            self._context.api,
+            self._context.ingestor,
+            watermark=coverage.watermark,
+            should_continue=lambda: self._lease.held,
+            trash=self._context.trash,
+        )
 
     async def _reschedule(self, absent: Sequence[PendingRefetch]) -> None:
-        """Try again later, ever more seldom, and give up in the end."""
-        given_up = [hint.person_id for hint in absent if hint.attempts >= _GIVEN_UP_AT]
-        later: dict[float, list[int]] = {}
-        for hint in absent:
-            if hint.attempts < _GIVEN_UP_AT:
-                at_once = hint.deleted and hint.attempts == 0
-                delay = 0.0 if at_once else min(self._policy.refetch_retry_seconds * 2.0**hint.attempts, _LONGEST_RETRY_SECONDS)
-                later.setdefault(delay, []).append(hint.person_id)
-        for delay, people in later.items():
-            await self._state.postpone_refetches(people, delay_seconds=delay)
-            heappush(self._due, self._clock.monotonic() + delay)
+        """Postpone the requests by growing delays; drop them after the last attempt."""
+        given_up = [request.person_id for request in absent if request.attempts >= _MAX_ATTEMPTS]
+        by_delay: dict[float, list[int]] = {}
+        for request in absent:
+            if request.attempts < _MAX_ATTEMPTS:
+                by_delay.setdefault(self._postpone_seconds(request), []).append(request.person_id)
+        for delay_seconds, people in by_delay.items():
+            await self._state.postpone_refetches(people, delay_seconds=delay_seconds)
+            heappush(self._postponed, self._clock.monotonic() + delay_seconds)
         if given_up:
             await self._state.drop_refetches(given_up)
-            _log.warning("Gave up reading %d people a webhook spoke of: Follow Up Boss does not show them.", len(given_up))
+            _log.warning("Gave up reading %d people named by webhooks: Follow Up Boss does not return them", len(given_up))
 
-    def _after_failure(self, error: Exception) -> float:
-        if str(error) != self._said:
-            self._said = str(error)
-            _log.warning("Could not read the people webhooks spoke of, trying again: %s", error)
+    def _postpone_seconds(self, request: PendingRefetch) -> float:
+        if request.deleted and request.attempts == 0:
+            return 0.0
+        retry_seconds = self._policy.refetch_retry_seconds
+        return backoff_seconds(request.attempts + 1, first_seconds=retry_seconds, longest_seconds=_MAX_RETRY_SECONDS)
+
+    def _retry_delay_seconds(self, error: Exception) -> float:
+        self._log_once.warning("Reading the people named by webhooks failed and is retried: %s", error)
         self._failures += 1
-        backoff = self._policy.refetch_retry_seconds * 2.0 ** min(self._failures - 1, 10)
-        wanted = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
-        return max(min(backoff, self._policy.gather_seconds), wanted)
+        retry_seconds, batch_seconds = self._policy.refetch_retry_seconds, self._policy.batch_seconds
+        delay_seconds = backoff_seconds(self._failures, first_seconds=retry_seconds, longest_seconds=batch_seconds)
+        requested = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
+        return max(delay_seconds, requested)

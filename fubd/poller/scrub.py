@@ -1,147 +1,183 @@
-"""The scrub: the people verified longest ago are read again, by id, so that in time everybody is.
+"""The scrub: read the people verified longest ago again, by id, so that in time everyone is verified.
 
-It finds what both sources missed. People who do not come back are asked for one by one, and only those for whom FUB answers 404 are gone.
-When a great part of those asked for is absent, it is far likelier that the key lost sight of them than that they were all deleted: nobody
-is marked, and they go to the end of the queue. So does, and is not asked for again, who is there by id and yet on no list (in Trash, where
-lists leave it out) and for whom FUB refuses to answer: should they come back, `updated` moves and the walk meets them.
+It finds what both sources missed. People who are absent from the answer are read by id one by one, and only a 404 marks them deleted.
+When a large part of those requested is absent, it is far likelier that the key lost sight of them than that all were deleted: none is
+marked, and they go to the end of the queue. The same holds, without another read by id, for a person who is readable by id and yet on no
+list (in Trash, where lists leave it out), and for one whom FUB refuses to return: should such a person come back, `updated` moves and the
+incremental read finds them.
 
-A scrub makes no more calls than the owner allows it batches, whatever it meets: questions by id come out of the same number, and those for
-which nothing was left come first the next time, up to half of the calls.
+A scrub makes no more calls than it is allowed batches. Reads by id count towards that number. Those for which no call was left come first
+in the next scrub, up to half of its calls.
 
-Now and then it also looks at the newest people. FUB may show someone only long after they were created, and `updated` then lies before
-what is covered: neither the walk nor a scrub of the known would ever meet them.
+Every few scrubs also read the newest people. FUB may show a person only long after the creation, with an `updated` before coverage:
+neither the incremental read nor a scrub of the known people would ever find them.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fubd.core.observation import Reading
 from fubd.errors import FubRefused, Malformed
 from fubd.metrics import Metrics
+from fubd.poller.context import PollContext
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
 from fubd.ports import PeopleQuery, StateStore
 
 _log = logging.getLogger("fubd.poller")
 
-# More absent people than this, and more than one in ten, are a key that lost sight of them. Not marking the deleted costs little;
-# marking the hidden would take them out of the scrub.
-_PLAUSIBLY_DELETED = 5
-_ONE_IN = 10
-_MOST_REMEMBERED = 100_000
-# One call in twelve scrubs is four a day.
-_SCRUBS_PER_LOOK = 12
-_MOST_LOOKS = 20
+# More absent people than this, and more than one in ten, mean that the key lost sight of them. Leaving a deleted person unmarked costs
+# little; marking a hidden one would take them out of the scrub.
+_PLAUSIBLE_DELETIONS = 5
+_PLAUSIBLE_ONE_IN = 10
+_MAX_REMEMBERED = 100_000
+# One call every twelve scrubs is four calls a day.
+_SCRUBS_PER_NEWEST = 12
+_MAX_NEWEST_PAGES = 20
+# Jitter and the duration of a poll make a round slightly shorter or longer than its interval.
+_NEARLY = 0.9
 
 
 @dataclass(slots=True)
-class Scrubbed:
-    """What a scrub found. `stale`: one of the mismatches had changed before what is covered, so a walk should have shown it."""
+class ScrubResult:
+    """What a scrub found. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it."""
 
     matched: int = 0
     mismatched: int = 0
-    gone: int = 0
+    deleted: int = 0
     stale: bool = False
 
 
+class ScrubSchedule:
+    """Runs a scrub when one is due: with every steady poll, and no more often in any other mode."""
+
+    def __init__(self, context: PollContext, *, should_continue: Callable[[], bool]) -> None:
+        self._context = context
+        self._should_continue = should_continue
+        self._scrub = Scrub(context.state, context.metrics)
+        self._scrubbed_at: float | None = None
+
+    async def run_if_due(self) -> ScrubResult:
+        """Verify some people, or none when no scrub is due. Raises Unavailable, FubRefused, Malformed."""
+        policy, now = self._context.policy, self._context.clock.monotonic()
+        spacing_seconds = policy.pacing.poll_interval_seconds * _NEARLY
+        if policy.scrub_batches < 1 or (self._scrubbed_at is not None and now - self._scrubbed_at < spacing_seconds):
+            return ScrubResult()
+        self._scrubbed_at = now
+        watermark = (await self._context.state.coverage()).watermark
+        async with self._context.open_run("scrub", watermark, should_continue=self._should_continue) as run:
+            result = await self._scrub.run(run, batches=policy.scrub_batches)
+        if result.stale:
+            self._context.incremental.invalidate_probe()
+        if result.mismatched:
+            verified = result.matched + result.mismatched
+            _log.info("Scrub: %d of %d people verified had a change that both sources missed", result.mismatched, verified)
+        return result
+
+
 class Scrub:
-    """Re-verifies people. It remembers whom no list shows, who is still to be asked for by id, and how often it ran."""
+    """Verifies people. It remembers whom no list shows, whom to read by id, and how many scrubs it ran."""
 
     def __init__(self, state: StateStore, metrics: Metrics) -> None:
         self._state = state
         self._metrics = metrics
-        self._out_of_sight: set[int] = set()
+        self._invisible: set[int] = set()
         self._doubtful: dict[int, None] = {}
         self._scrubs = 0
 
-    async def run(self, run: PollRun, *, batches: int) -> Scrubbed:
-        """Read up to `batches` times 100 people again, in as many calls. Raises Unavailable and Refused."""
-        scrubbed = Scrubbed()
-        # Half of them, and of one batch every other time.
-        asked = await self._confirm_doubtful(run, (batches + self._scrubs % 2) // 2, scrubbed)
-        people = await self._state.oldest_verified(PAGE_SIZE * (batches - asked))
+    async def run(self, run: PollRun, *, batches: int) -> ScrubResult:
+        """Read up to `batches` times 100 people again, in as many calls. Raises Unavailable and FubRefused."""
+        result = ScrubResult()
+        # Half of the calls; of a single batch, every other scrub.
+        calls = await self._confirm_doubtful(run, (batches + self._scrubs % 2) // 2, result)
+        people = await self._state.oldest_verified(PAGE_SIZE * (batches - calls))
         absent: list[int] = []
         for first in range(0, len(people), PAGE_SIZE):
-            absent += await self._read(run, people[first : first + PAGE_SIZE], scrubbed)
-            asked += 1
+            absent += await self._verify_batch(run, people[first : first + PAGE_SIZE], result)
+            calls += 1
         if absent:
-            self._doubt(absent, len(people))
-            # Whoever is found by id or gone leaves the queue by that.
+            self._note_absent(absent, len(people))
+            # A person confirmed as present or deleted below leaves the end of the queue by that.
             await self._state.requeue(absent)
-        await self._confirm_doubtful(run, batches - asked, scrubbed)
-        if self._scrubs % _SCRUBS_PER_LOOK == 0:
-            await self._look_at_newest(run)
+        await self._confirm_doubtful(run, batches - calls, result)
+        if self._scrubs % _SCRUBS_PER_NEWEST == 0:
+            await self._read_newest(run)
         self._scrubs += 1
-        return scrubbed
+        return result
 
-    async def _look_at_newest(self, run: PollRun) -> None:
-        """Read the people with the highest ids, further down for as long as all of them are new to us."""
+    async def _read_newest(self, run: PollRun) -> None:
+        """Read the people with the highest ids, further down as long as a whole page is new to us."""
         below: int | None = None
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_NEWEST_PAGES):
             page = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-id", id_less_than=below))
-            findings = await run.record_page(page)
-            if not page.ids or findings.first_seen < len(page.ids):
+            recorded = await run.record_page(page)
+            if not page.ids or recorded.first_seen < len(page.ids):
                 return
             below = min(page.ids)
 
-    async def _read(self, run: PollRun, asked: list[int], scrubbed: Scrubbed) -> list[int]:
-        """Read one batch; give those of it who were not there, or could not be read."""
-        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(asked)))
-        wanted = set(asked)
+    async def _verify_batch(self, run: PollRun, requested: list[int], result: ScrubResult) -> list[int]:
+        """Read one batch; return the people who were absent or unreadable."""
+        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(requested)))
+        wanted = set(requested)
         present = [reading for reading in page.readings if reading.person_id in wanted]
-        findings = await run.record(present, page.read_at)
-        await self._note(run, present, findings.mismatched, scrubbed)
+        recorded = await run.record(present, page.read_at)
+        await self._count(run, present, recorded.mismatched, result)
         seen = {reading.person_id for reading in present}
-        self._out_of_sight -= seen
+        self._invisible -= seen
         return sorted(wanted - seen)
 
-    async def _note(self, run: PollRun, present: list[Reading], mismatched: frozenset[int], scrubbed: Scrubbed) -> None:
+    async def _count(self, run: PollRun, present: list[Reading], mismatched: frozenset[int], result: ScrubResult) -> None:
         wrong = [reading for reading in present if reading.person_id in mismatched]
         right = len(present) - len(wrong)
-        scrubbed.matched += right
-        scrubbed.mismatched += len(wrong)
-        scrubbed.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in wrong)
+        result.matched += right
+        result.mismatched += len(wrong)
+        result.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in wrong)
         self._metrics.scrubbed_people.labels("match").inc(right)
         self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
         await self._state.note_scrub(matched=right, mismatched=len(wrong))
 
-    def _doubt(self, absent: list[int], asked: int) -> None:
-        # Those in doubt come round together, at the end of the queue, and are no new crowd.
+    def _note_absent(self, absent: list[int], requested: int) -> None:
+        # Doubtful people come round together, at the end of the queue, and are not a new crowd.
         newly = [person_id for person_id in absent if person_id not in self._doubtful]
-        crowd = len(newly) > _PLAUSIBLY_DELETED and _ONE_IN * len(newly) > asked
-        if crowd and not self._out_of_sight:
-            _log.warning("%d of %d people re-read are out of the key's sight; none of them is taken for deleted.", len(newly), asked)
-        if crowd:
-            self._lose_sight(*newly)
-        room = _MOST_REMEMBERED - len(self._doubtful)
-        self._doubtful.update(dict.fromkeys([person_id for person_id in newly if person_id not in self._out_of_sight][:room]))
+        is_crowd = len(newly) > _PLAUSIBLE_DELETIONS and _PLAUSIBLE_ONE_IN * len(newly) > requested
+        if is_crowd and not self._invisible:
+            _log.warning(
+                "Scrub: Follow Up Boss did not return %d of %d people; the API key has probably lost access to them; none is deleted",
+                len(newly),
+                requested,
+            )
+        if is_crowd:
+            self._mark_invisible(*newly)
+        room = _MAX_REMEMBERED - len(self._doubtful)
+        self._doubtful.update(dict.fromkeys([person_id for person_id in newly if person_id not in self._invisible][:room]))
 
-    def _lose_sight(self, *person_ids: int) -> None:
+    def _mark_invisible(self, *person_ids: int) -> None:
         for person_id in person_ids:
             self._doubtful.pop(person_id, None)
-        if len(self._out_of_sight) < _MOST_REMEMBERED:
-            self._out_of_sight.update(person_ids)
+        if len(self._invisible) < _MAX_REMEMBERED:
+            self._invisible.update(person_ids)
 
-    async def _confirm_doubtful(self, run: PollRun, at_most: int, scrubbed: Scrubbed) -> int:
-        """Ask for some by id; give how many."""
-        people = list(self._doubtful)[: max(0, at_most)]
+    async def _confirm_doubtful(self, run: PollRun, limit: int, result: ScrubResult) -> int:
+        """Read up to `limit` doubtful people by id; return how many."""
+        people = list(self._doubtful)[: max(0, limit)]
         for person_id in people:
-            await self._confirm(run, person_id, scrubbed)
+            await self._confirm(run, person_id, result)
             self._doubtful.pop(person_id, None)
         return len(people)
 
-    async def _confirm(self, run: PollRun, person_id: int, scrubbed: Scrubbed) -> None:
-        """Ask for one person by id, and settle where they are."""
+    async def _confirm(self, run: PollRun, person_id: int, result: ScrubResult) -> None:
+        """Read one person by id: verified, deleted or invisible."""
         try:
             reading, read_at = await run.person(person_id)
         except (FubRefused, Malformed):
-            self._lose_sight(person_id)
+            self._mark_invisible(person_id)
             return
         if reading is None:
             await self._state.mark_deleted(person_id, read_at)
-            scrubbed.gone += 1
+            result.deleted += 1
             return
-        findings = await run.record([reading], read_at)
-        await self._note(run, [reading], findings.mismatched, scrubbed)
-        self._lose_sight(person_id)
+        recorded = await run.record([reading], read_at)
+        await self._count(run, [reading], recorded.mismatched, result)
+        self._mark_invisible(person_id)

@@ -1,7 +1,7 @@
-"""Learns whether lists show people in Trash, as every list is asked to: Follow Up Boss ignores a parameter without a word.
+"""Learn whether lists show people in Trash, as every list request asks for: FUB silently ignores unknown parameters (observed).
 
-Somebody in Trash on a list is the proof, and costs nothing. Somebody whom only a read by id shows in Trash is asked for once more on a
-list, by id; when they are not there, lists leave Trash out. Until anybody in Trash is met, nothing is asked.
+A person in Trash on a list is the proof, and costs nothing. A person whom only a read by id shows in Trash is requested once more on a
+list, by id; when absent there, lists leave Trash out. While no person in Trash was found, nothing is requested.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from fubd.core.observation import Reading
 
 _log = logging.getLogger("fubd.poller")
 
-# FUB's own stage: it can be neither renamed nor deleted.
+# FUB's own stage: it cannot be renamed or deleted.
 _TRASH = "Trash"
 
 
 class TrashVisibility:
-    """What was learnt, for a whole process. `listed`: None while it is not known."""
+    """What this process has learned. `listed`: whether lists show people in Trash, None while unknown."""
 
     def __init__(self) -> None:
         self.listed: bool | None = None
-        self._asked = False
+        self._probed = False
 
-    def is_worth_asking(self, reading: Reading) -> bool:
-        """Tell, once, that this person, read by id, should be asked for on a list too."""
-        worth = self.listed is None and not self._asked and reading.stage == _TRASH
-        self._asked |= worth
-        return worth
+    def needs_probe(self, reading: Reading) -> bool:
+        """Return True, once, for the first person in Trash who was read by id: request this person on a list as well."""
+        needed = self.listed is None and not self._probed and reading.stage == _TRASH
+        self._probed |= needed
+        return needed
 
     def observe_page(self, page: PeoplePage) -> None:
-        """Take a page of any list."""
+        """Learn from a page of any list."""
         if self.listed is not True and any(reading.stage == _TRASH for reading in page.readings):
             self.listed = True
-            _log.info("Lists show people in Trash, as they are asked to.")
+            _log.info("Follow Up Boss lists show people in Trash, as fubd requests")
 
     def observe_absence(self, person_id: int, page: PeoplePage) -> None:
-        """Take the page on which someone known to be in Trash was asked for by id."""
+        """Learn from the page on which a person known to be in Trash was requested by id."""
         if self.listed is None and person_id not in page.ids:
             self.listed = False
             _log.warning(
-                "Lists leave out people in Trash although they are asked to show them: polls do not see moves to Trash, only webhooks tell"
-                " of them in time. Nobody is taken for deleted for it."
+                "Follow Up Boss lists leave out people in Trash although fubd requests them: polls cannot see moves to Trash, only webhooks"
+                " report them in time; no person is marked deleted because of this"
             )

@@ -60,14 +60,10 @@ class StateStore:
         now: datetime = row["reached"]
         return now
 
-    async def start_run(self, kind: str, started_at: datetime) -> int:
+    async def start_run(self, kind: str, started_at: datetime, *, next_within_seconds: float | None = None) -> int:
         """Insert a poll run and return its id."""
-        row = await self._fetchrow("state/insert_run", kind=kind, started_at=started_at)
+        row = await self._fetchrow("state/insert_run", kind=kind, started_at=started_at, next_within_seconds=next_within_seconds)
         return int(row["id"])
-
-    async def set_next_run(self, run_id: int, *, next_within_seconds: float) -> None:
-        """Save within how many seconds another run follows this one, 0 for none; without it the delay of the mode applies."""
-        await self._execute("state/set_next_run", run_id=run_id, seconds=next_within_seconds)
 
     async def finish_run(
         self, run_id: int, *, outcome: str, finished_at: datetime, people: int, calls: int, changes: int, note: str | None

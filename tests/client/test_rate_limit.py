@@ -16,7 +16,7 @@ from fubd.errors import Unavailable
 from fubd.metrics import Metrics
 from fubd.simulator.rate_limits import RateLimits
 from fubd.simulator.rng import Rng
-from tests.client.virtual import VirtualClock, run_virtually
+from tests.support.virtual_time import VirtualClock, run_virtual
 
 ENDPOINT = "GET people"
 
@@ -77,7 +77,7 @@ class Road:
 def test_a_sweep_reaches_the_allowed_rate(share: float) -> None:
     """2,000 calls of 250 ms keep within 5 % of our share of the limit, never pass it, and earn no 429."""
     road = Road(share=share)
-    seconds = run_virtually(road.sweep(2_000))
+    seconds = run_virtual(road.sweep(2_000))
     assert road.fub.refused == 0
     assert road.fub.peak() <= 250 * share
     assert 2_000 / seconds >= 0.95 * 25 * share
@@ -88,7 +88,7 @@ def test_a_sweep_reaches_the_allowed_rate(share: float) -> None:
 def test_uneven_journeys(seed: int, share: float) -> None:
     """However long requests travel, FUB never counts more than our share in any of its windows."""
     road, dice = Road(share=share), Rng(seed)
-    run_virtually(road.sweep(600, journey=lambda: dice.choice((0.001, 0.05, 0.4, 2.0, 9.0))))
+    run_virtual(road.sweep(600, journey=lambda: dice.choice((0.001, 0.05, 0.4, 2.0, 9.0))))
     assert road.fub.refused == 0
     assert road.fub.peak() <= 250 * share
 
@@ -96,7 +96,7 @@ def test_uneven_journeys(seed: int, share: float) -> None:
 def test_before_any_answer() -> None:
     """The first answers are awaited under the limit of an unregistered system, and that is kept when FUB says so."""
     road = Road(share=0.8, registered=False)
-    run_virtually(road.sweep(400))
+    run_virtual(road.sweep(400))
     assert road.fub.refused == 0
     assert road.fub.peak() <= 100
 
@@ -119,7 +119,7 @@ def test_answers_without_rate_headers() -> None:
             await call()
         return sent
 
-    sent = run_virtually(main())
+    sent = run_virtual(main())
     assert [sum(1 for at in sent if at == start) for start in (0.0, 10.0, 20.0)] == [100, 100, 50]
 
 
@@ -136,7 +136,7 @@ def test_others_use_the_limit_too(others_per_second: float, ours_per_window: int
             await others
             ours.cancel()
 
-    run_virtually(main())
+    run_virtual(main())
     steady = [at for at in road.arrivals if at >= 60]
     assert road.fub.refused == 0
     assert len(steady) / 8 == pytest.approx(ours_per_window, rel=0.15, abs=1)
@@ -151,7 +151,7 @@ def test_others_stop() -> None:
         await road.other_tools(24.0, 30)
         await road.sweep(900)
 
-    run_virtually(main())
+    run_virtual(main())
     began = road.arrivals[0]
     assert sum(1 for at in road.arrivals if began + 20 <= at < began + 30) >= 190
 
@@ -170,7 +170,7 @@ def test_a_429_closes_the_context() -> None:
         road.limiter.window(ENDPOINT).close(8.0)
         await asyncio.gather(*(caller(number) for number in range(16)))
 
-    run_virtually(main())
+    run_virtual(main())
     assert order == [(number, 8.0) for number in range(16)]
     assert road.throttled_seconds() == pytest.approx(8.0)
 
@@ -188,7 +188,7 @@ def test_a_429_while_waiting() -> None:
         window.close(1.0)
         return await waiting
 
-    assert run_virtually(main()) == 12.0
+    assert run_virtual(main()) == 12.0
 
 
 def test_a_wish_beyond_the_patience() -> None:
@@ -203,7 +203,7 @@ def test_a_wish_beyond_the_patience() -> None:
         wishes = [error.retry_after for error in refused if isinstance(error, Unavailable)]
         return wishes, await window.acquire()
 
-    assert run_virtually(main()) == ([300.0, 300.0, 300.0], 300.0)
+    assert run_virtual(main()) == ([300.0, 300.0, 300.0], 300.0)
 
 
 def test_contexts_do_not_share() -> None:
@@ -222,7 +222,7 @@ def test_contexts_do_not_share() -> None:
         notes.close(30.0)
         return await road.limiter.window(ENDPOINT).acquire(), await road.limiter.window("POST notes").acquire()
 
-    assert run_virtually(main()) == (0.0, 30.0)
+    assert run_virtual(main()) == (0.0, 30.0)
     assert road.metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "notes"}) == 9
 
 
@@ -236,7 +236,7 @@ def test_contexts_are_bounded() -> None:
             road.limiter.update(name, sent_at, {"X-RateLimit-Context": name, "X-RateLimit-Remaining": "100"})
             road.limiter.window(name).release()
 
-    run_virtually(main())
+    run_virtual(main())
     told = [sample for family in road.metrics.registry.collect() for sample in family.samples if "context" in sample.labels]
     assert len(told) <= 17
 
@@ -259,7 +259,7 @@ def test_callers_are_served_in_their_order() -> None:
             tasks[number].cancel()
         await asyncio.wait(tasks)
 
-    run_virtually(main())
+    run_virtual(main())
     assert order == [number for number in range(300) if number not in {100, 150, 299}]
 
 
@@ -279,6 +279,6 @@ def test_requests_under_way_are_bounded() -> None:
     async def main() -> None:
         await asyncio.gather(*(caller() for _ in range(80)))
 
-    run_virtually(main())
+    run_virtual(main())
     assert max(under_way) == MAX_IN_FLIGHT
     assert all(abs(after - before) == 1 for before, after in pairwise(under_way))

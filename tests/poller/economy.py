@@ -1,4 +1,4 @@
-"""What a day costs in calls: the real poller and subscriptions over 202,000 people, in virtual time, beside the older poller's figure."""
+"""What a day costs in API calls: the real poller and subscriptions over 202,000 people, in virtual time, compared with the older poller."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.poller.fakes import live
-from tests.poller.harness import House
+from tests.poller.harness import PollerHarness
+from tests.support.virtual_time import run_virtual
 
 OLDER_POLLER_CALLS = 97_000
 PEOPLE = 202_000
 _DAY = 86_400.0
-_SUBSCRIPTION_CALLS = frozenset({"webhooks", "subscribe", "resubscribe"})
+_SUBSCRIPTION_CALLS = frozenset({"webhooks", "subscribe", "update_subscription"})
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What was asked of Follow Up Boss in a day. `changed`: reads of people who changed, beside the rest; `changes`: moves that day."""
+    """The API calls of a day. `changed`: reads of people who changed; `changes`: moves of that day."""
 
     situation: str
     mode: str
@@ -30,30 +30,30 @@ class Day:
 
     @property
     def running(self) -> int:
-        """All but the reads of people who changed."""
+        """All calls except the reads of people who changed."""
         return self.polls + self.subscriptions + self.scrub
 
 
-async def _steady(house: House) -> int:
-    house.move()
-    await house.passes(301)
+async def _steady(harness: PollerHarness) -> int:
+    harness.move()
+    await harness.wait(301)
     return 240
 
 
-async def _failover(house: House) -> int:
-    house.delivering = False
-    house.move()
-    await house.passes(700)
+async def _failover(harness: PollerHarness) -> int:
+    harness.webhooks_arrive = False
+    harness.move()
+    await harness.wait(700)
     return 240
 
 
-async def _quiet(house: House) -> int:
-    house.move()
-    await house.passes(301 + 2 * 3600)
+async def _quiet(harness: PollerHarness) -> int:
+    harness.move()
+    await harness.wait(301 + 2 * 3600)
     return 0
 
 
-_SITUATIONS: dict[str, Callable[[House], Awaitable[int]]] = {
+_SITUATIONS: dict[str, Callable[[PollerHarness], Awaitable[int]]] = {
     "steady": _steady,
     "failover at 30 s": _failover,
     "quiet weekend": _quiet,
@@ -61,33 +61,33 @@ _SITUATIONS: dict[str, Callable[[House], Awaitable[int]]] = {
 
 
 def measure(*, people: int) -> list[Day]:
-    """Live a day of each situation, the baseline and the way into the situation left out."""
-    return [live(_day(situation, people)) for situation in _SITUATIONS]
+    """Simulate a day of each situation, without the baseline and the way into the situation."""
+    return [run_virtual(_day(situation, people)) for situation in _SITUATIONS]
 
 
 async def _day(situation: str, people: int) -> Day:
-    house = House(people=people, asking=True)
-    house.run()
-    await house.passes(1)
-    seconds_per_move = await _SITUATIONS[situation](house)
-    calls, runs, moves = len(house.api.calls), len(house.memory.runs), len(house.account.moves)
+    harness = PollerHarness(people=people, refetches=True)
+    harness.start()
+    await harness.wait(1)
+    seconds_per_move = await _SITUATIONS[situation](harness)
+    calls, runs, moves = len(harness.api.calls), len(harness.database.runs), len(harness.account.moves)
     if seconds_per_move:
-        await house.lives(_DAY, every=seconds_per_move)
+        await harness.move_people(_DAY, every_seconds=seconds_per_move)
     else:
-        await house.passes(_DAY)
-    asked = Counter(kind in _SUBSCRIPTION_CALLS for kind, _ in house.api.calls[calls:])
-    spent: Counter[str] = Counter()
-    for run in house.memory.runs[runs:]:
-        spent[run.kind] += run.calls
-    await house.end()
+        await harness.wait(_DAY)
+    by_subscriptions = Counter(endpoint in _SUBSCRIPTION_CALLS for endpoint, _ in harness.api.calls[calls:])
+    by_kind: Counter[str] = Counter()
+    for run in harness.database.runs[runs:]:
+        by_kind[run.kind] += run.calls
+    await harness.end()
     return Day(
         situation,
-        mode=house.modes[-1],
-        polls=spent["incremental"] + spent["sweep"],
-        subscriptions=asked[True],
-        scrub=spent["scrub"],
-        changed=asked[False] - spent.total(),
-        changes=len(house.account.moves) - moves,
+        mode=harness.modes[-1],
+        polls=by_kind["incremental"] + by_kind["sweep"],
+        subscriptions=by_subscriptions[True],
+        scrub=by_kind["scrub"],
+        changed=by_subscriptions[False] - by_kind.total(),
+        changes=len(harness.account.moves) - moves,
     )
 
 
@@ -95,7 +95,7 @@ _ROW = "{:<20}{:>8}{:>15}{:>8}{:>10}{:>12}{:>22}"
 
 
 def table(days: list[Day]) -> str:
-    """Lay the days out, calls a day, with the older poller's in the last line."""
+    """Return the days as a table of calls a day, with the older poller in the last line."""
     heading = _ROW.format("calls a day", "polls", "subscriptions", "scrub", "all", "of 97,000", "people who changed")
     lines = [
         _ROW.format(

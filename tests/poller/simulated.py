@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,34 +12,40 @@ from prometheus_client import CollectorRegistry
 from fubd.client import Credentials, FubClient, Timeouts
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
-from fubd.poller import Poller, PollPolicy
+from fubd.poller import PollContext, Poller, RecoveryResult, recover
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fakes import Memory
+from tests.poller.fakes import FakeDatabase
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
-PUBLIC = "https://fubd.example.net"
+PUBLIC_URL = "https://fubd.example.net"
 
 
 @dataclass
-class World:
+class SimulatorHarness:
+    """A simulated account, and the parts that read it."""
+
     account: Account
     simulator: Simulator
-    memory: Memory
+    database: FakeDatabase
+    context: PollContext
     poller: Poller
     subscriptions: SubscriptionManager
-    client: FubClient
+
+    async def recover(self, *, full: bool = False) -> RecoveryResult:
+        """Do one recovery run."""
+        return await recover(self.context, full=full)
 
     def unrecorded(self) -> list[int]:
-        """Give people who changed before coverage, are still there, and whose reading is older than that change."""
-        reached = self.memory.cover.watermark
-        assert reached is not None
-        latest = {change.person_id: change.at for change in self.account.truth.changes if change.at < reached}
-        return [person_id for person_id, at in latest.items() if self.account.has(person_id) and not self._seen(person_id, at)]
+        """Return people who changed before coverage, still exist, and were not read since."""
+        watermark = self.database.stored_coverage.watermark
+        assert watermark is not None
+        latest = {change.person_id: change.at for change in self.account.truth.changes if change.at < watermark}
+        return [person_id for person_id, at in latest.items() if self.account.has(person_id) and not self._is_read(person_id, at)]
 
-    def _seen(self, person_id: int, at: datetime) -> bool:
-        known = self.memory.known.get(person_id)
+    def _is_read(self, person_id: int, at: datetime) -> bool:
+        known = self.database.known.get(person_id)
         return known is not None and known.updated >= at.replace(microsecond=0)
 
 
@@ -54,14 +59,14 @@ async def simulated(
     api_key: str = "test-api-key",
     seed: int = 11,
     ahead_seconds: float = 0.0,
-) -> AsyncIterator[World]:
-    """Serve an account in whose time a second takes 1/`speed`, and a poller that reads it; its own clock is `ahead_seconds`."""
+) -> AsyncIterator[SimulatorHarness]:
+    """Serve an account whose time runs `speed` times as fast as ours, and a poller whose clock is `ahead_seconds` ahead of it."""
     clock = SimClock(NINE, speed=speed)
     ours = clock.skewed(ahead_seconds)
     account = Account(seed=seed, people=people, clock=clock, gaps=0.3, lags=lags)
     simulator = Simulator(account, behaviour=behaviour)
     simulator.keys.add("agent-api-key", "agent")
-    memory, metrics = Memory(clock=ours), Metrics(CollectorRegistry())
+    database, metrics = FakeDatabase(clock=ours), Metrics(CollectorRegistry())
     async with simulator.running() as url:
         client = FubClient(
             base_url=url,
@@ -74,28 +79,18 @@ async def simulated(
             timeouts=Timeouts(attempt_seconds=3600.0, total_seconds=36000.0),
         )
         async with client:
-            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC, manage=True, lease=LocalLease())
-            poller = Poller(
-                api=client,
-                ingestor=memory,
-                state=memory,
-                clock=ours,
-                metrics=metrics,
-                policy=PollPolicy(),
-                subscriptions=subscriptions,
-                jitter=Rng(seed + 5).random,
-                is_leader=lambda: True,
-                refetch_requested=memory.refetch_requested,
-                poll_now=asyncio.Event(),
-            )
-            yield World(account, simulator, memory, poller, subscriptions, client)
+            lease = LocalLease()
+            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC_URL, manage=True, lease=lease)
+            context = PollContext(client, database, database, ours, metrics)
+            poller = Poller(context, lease=lease, subscriptions=subscriptions, jitter=Rng(seed + 5).random)
+            yield SimulatorHarness(account, simulator, database, context, poller, subscriptions)
 
 
-async def stir(account: Account, dice: Rng, *, times: int, every_seconds: float) -> None:
-    """Let people move, be edited, trashed, deleted and created."""
+async def change_people(account: Account, rng: Rng, *, times: int, every_seconds: float) -> None:
+    """Move, edit, trash, delete and create people, one each `every_seconds`."""
     for _ in range(times):
-        person_id = dice.choice(account.ids) if account.ids else account.create()
-        match dice.randrange(6):
+        person_id = rng.choice(account.ids) if account.ids else account.create()
+        match rng.randrange(6):
             case 0:
                 account.delete(person_id)
             case 1:
@@ -103,7 +98,7 @@ async def stir(account: Account, dice: Rng, *, times: int, every_seconds: float)
             case 2:
                 account.trash(person_id)
             case 3:
-                account.edit(person_id, price=dice.randrange(1000))
+                account.edit(person_id, price=rng.randrange(1000))
             case _:
-                account.move(person_id, dice.choice([stage.name for stage in account.stages]))
+                account.move(person_id, rng.choice([stage.name for stage in account.stages]))
         await account.clock.pause(every_seconds)

@@ -1,4 +1,4 @@
-"""The economy promised, by the same measurement that prints the table."""
+"""The promised number of API calls, by the same measurement that prints the table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.poller.economy import PEOPLE, measure, table
 
 
 def test_a_day_costs_what_was_promised() -> None:
-    """With 202,000 people a steady day takes at most 300 calls, one of failover at 30 s at most 4,000, a quiet one at most 800."""
+    """With 202,000 people a steady day takes at most 300 calls, a day of failover at 30 s at most 4,000, a quiet day at most 800."""
     steady, failover, quiet = measure(people=PEOPLE)
     assert [day.mode for day in (steady, failover, quiet)] == ["steady", "failover", "watch"]
     assert steady.running <= 300

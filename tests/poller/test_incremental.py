@@ -1,4 +1,4 @@
-"""The incremental walk, against accounts that change while they are read."""
+"""The incremental read, against accounts that change while they are read."""
 
 from __future__ import annotations
 
@@ -13,236 +13,248 @@ from typing_extensions import override
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
 from fubd.errors import Unavailable
-from fubd.poller.incremental import Filter, IncrementalRead
+from fubd.poller.incremental import IncrementalRead, UpdatedAfterSupport
 from fubd.poller.poll_run import PollRun
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
-from tests.poller.fakes import EPOCH, Account, AccountFeed, Memory, Ways, change_something, live, true_time
+from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi, FubBehaviour, change_something
+from tests.support.virtual_time import EPOCH, run_virtual, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)
 
 
-def _errand(api: AccountFeed, memory: Memory) -> PollRun:
-    return PollRun(api, memory, watermark=None, should_continue=lambda: True)
+def _run(api: FakeFubApi, database: FakeDatabase) -> PollRun:
+    return PollRun(api, database, watermark=None, should_continue=lambda: True)
 
 
-def _peopled(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Account:
-    """Make an account of people untouched for a day and of others changed within the hour, ids mixed."""
-    account = Account()
-    dice = Rng(changed)
-    ids = dice.sample(range(1, 10 * (untouched + changed) + 10), untouched + changed)
+def _account(*, untouched: int, changed: int, spread_seconds: int = 1800) -> FakeAccount:
+    """Return an account of people untouched for a day and of others changed within the hour, ids mixed."""
+    account = FakeAccount()
+    rng = Rng(changed)
+    ids = rng.sample(range(1, 10 * (untouched + changed) + 10), untouched + changed)
     for person_id in ids[:untouched]:
-        account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=dice.randrange(86400)))
+        account.add(person_id, updated=EPOCH - timedelta(days=1, seconds=rng.randrange(86400)))
     for person_id in ids[untouched:]:
-        account.add(person_id, updated=EPOCH - timedelta(seconds=dice.randrange(spread_seconds)))
+        account.add(person_id, updated=EPOCH - timedelta(seconds=rng.randrange(spread_seconds)))
     return account
 
 
 @pytest.mark.parametrize(
-    ("way", "shown"),
-    [("works", Filter.WORKS), ("lies", Filter.UNRELIABLE), ("ignored", Filter.IGNORED)],
+    ("behaviour", "shown"),
+    [("works", UpdatedAfterSupport.WORKS), ("hides", UpdatedAfterSupport.UNRELIABLE), ("ignored", UpdatedAfterSupport.IGNORED)],
 )
-def test_the_probe_tells_what_the_filter_is_worth(way: str, shown: Filter) -> None:
-    """A filter that works is used; one that answers with nobody or is ignored is not, and the changed are found all the same."""
+def test_the_probe_shows_whether_the_filter_works(behaviour: str, shown: UpdatedAfterSupport) -> None:
+    """A working filter is used; one that returns nobody or is ignored is not, and the changed people are found all the same."""
 
-    async def story() -> None:
-        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), IncrementalRead()
-        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
-        assert walk.filter is shown
+    async def scenario() -> None:
+        api, database, read = (
+            FakeFubApi(_account(untouched=400, changed=30), FubBehaviour(updated_after=behaviour)),
+            FakeDatabase(),
+            IncrementalRead(),
+        )
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        assert read.updated_after is shown
         changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
-        assert changed <= set(memory.known)
+        assert changed <= set(database.known)
 
-    live(story())
+    run_virtual(scenario())
 
 
-@pytest.mark.parametrize("way", ["works", "lies"])
-def test_a_quiet_poll_is_one_call(way: str) -> None:
-    """Once probed, a poll of an account with few changes asks for one page, whichever way it walks."""
+@pytest.mark.parametrize("behaviour", ["works", "hides"])
+def test_a_quiet_poll_is_one_call(behaviour: str) -> None:
+    """After the probe, a poll of an account with few changes requests one page, with and without the filter."""
 
-    async def story() -> None:
-        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=30), Ways(filter=way)), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+    async def scenario() -> None:
+        api, database, read = (
+            FakeFubApi(_account(untouched=400, changed=30), FubBehaviour(updated_after=behaviour)),
+            FakeDatabase(),
+            IncrementalRead(),
+        )
+        await read.changed_since(_run(api, database), _HOUR_AGO)
         before = api.calls_made()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        await read.changed_since(_run(api, database), _HOUR_AGO)
         assert api.calls_made() - before == 1
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_an_empty_account_is_walked() -> None:
-    """With nobody to prove the filter by, the walk still ends and tells when it began."""
+def test_an_empty_account_is_read() -> None:
+    """With nobody to prove the filter by, the read still ends and returns when it began."""
 
-    async def story() -> None:
-        walk = IncrementalRead()
-        assert await walk.changed_since(_errand(AccountFeed(Account()), Memory()), _HOUR_AGO) is not None
-        assert walk.filter is Filter.UNPROVEN
+    async def scenario() -> None:
+        read = IncrementalRead()
+        assert await read.changed_since(_run(FakeFubApi(FakeAccount()), FakeDatabase()), _HOUR_AGO) is not None
+        assert read.updated_after is UpdatedAfterSupport.UNPROVEN
 
-    live(story())
+    run_virtual(scenario())
 
 
 @given(
     seed=st.integers(0, 2**32),
-    way=st.sampled_from(["works", "lies", "ignored"]),
+    behaviour=st.sampled_from(["works", "hides", "ignored"]),
     changed=st.sampled_from([0, 5, 99, 100, 101, 250, 600]),
     spread_seconds=st.sampled_from([60, 1800, 3500]),
-    liveliness=st.integers(0, 30),
+    max_changes=st.integers(0, 30),
     unordered=st.booleans(),
 )
 @settings(max_examples=80)
-def test_nothing_that_changed_before_the_walk_began_is_missed(
-    *, seed: int, way: str, changed: int, spread_seconds: int, liveliness: int, unordered: bool
+def test_nothing_that_changed_before_the_read_began_is_missed(
+    *, seed: int, behaviour: str, changed: int, spread_seconds: int, max_changes: int, unordered: bool
 ) -> None:
-    """While people change, are trashed, deleted and created between two pages, all who had changed before are handed in."""
+    """While people are changed, trashed, deleted and created between two pages, everyone who had changed before is recorded."""
 
-    async def story() -> None:
-        dice = Rng(seed)
-        ways = Ways(filter=way, latency_seconds=0.3, unordered_ties=dice if unordered else None)
-        api = AccountFeed(_peopled(untouched=300, changed=changed, spread_seconds=spread_seconds), ways)
-        memory, walk = Memory(), IncrementalRead()
+    async def scenario() -> None:
+        rng = Rng(seed)
+        api_behaviour = FubBehaviour(updated_after=behaviour, latency_seconds=0.3, unordered_ties=rng if unordered else None)
+        api = FakeFubApi(_account(untouched=300, changed=changed, spread_seconds=spread_seconds), api_behaviour)
+        database, read = FakeDatabase(), IncrementalRead()
         history: list[tuple[datetime, dict[int, Reading]]] = []
 
-        def meanwhile() -> None:
+        def before_response() -> None:
             history.append((true_time(), {person.id: person.reading() for person in api.account.people.values()}))
-            for _ in range(dice.randrange(liveliness + 1)):
-                change_something(api.account, dice)
+            for _ in range(rng.randrange(max_changes + 1)):
+                change_something(api.account, rng)
 
-        api.meanwhile = meanwhile
-        began = await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+        api.before_response = before_response
+        began = await read.changed_since(_run(api, database), _HOUR_AGO)
         if began is None:
             return
         as_it_began = next(people for at, people in history if at >= began)
         for person_id, then in as_it_began.items():
             if then.updated >= _HOUR_AGO and person_id not in api.account.deleted:
-                assert memory.known[person_id].updated >= then.updated
+                assert database.known[person_id].updated >= then.updated
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_deletions_between_pages_cost_a_step_back_and_nobody() -> None:
-    """When forty people are deleted ahead of the next page, the walk reads further up again and misses nobody."""
+def test_deletions_between_pages_cost_a_step_back_and_lose_nobody() -> None:
+    """When forty people are deleted ahead of the next page, the read steps back up and misses nobody."""
 
-    async def story() -> None:
-        api, memory, walk = AccountFeed(_peopled(untouched=300, changed=250), Ways(filter="lies")), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
-        memory.known.clear()
+    async def scenario() -> None:
+        api, database, read = (
+            FakeFubApi(_account(untouched=300, changed=250), FubBehaviour(updated_after="hides")),
+            FakeDatabase(),
+            IncrementalRead(),
+        )
+        await read.changed_since(_run(api, database), _HOUR_AGO)
+        database.known.clear()
         newest = sorted(api.account.people.values(), key=lambda person: person.updated, reverse=True)
-        doomed = [person.id for person in newest[10:50]]
+        to_delete = [person.id for person in newest[10:50]]
         calls = api.calls_made()
 
-        def meanwhile() -> None:
+        def before_response() -> None:
             if api.calls_made() == calls + 2:
-                for person_id in doomed:
+                for person_id in to_delete:
                     api.account.delete(person_id)
 
-        api.meanwhile = meanwhile
-        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
-        assert {person.id for person in newest[:250]} - set(doomed) <= set(memory.known)
+        api.before_response = before_response
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        assert {person.id for person in newest[:250]} - set(to_delete) <= set(database.known)
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_more_people_of_one_second_than_a_page_holds_ask_for_a_sweep() -> None:
-    """A bulk edit leaves more people with one `updated` than fit on a page: their order proves nothing, so the walk gives up."""
+def test_more_people_of_one_second_than_fit_on_a_page_need_a_sweep() -> None:
+    """A bulk edit leaves more people with one `updated` than fit on a page: their order proves nothing, so the read gives up."""
 
-    async def story() -> None:
-        account = _peopled(untouched=300, changed=0)
+    async def scenario() -> None:
+        account = _account(untouched=300, changed=0)
         for person_id in account.ids[:150]:
             account.touch(person_id)
-        api = AccountFeed(account, Ways(filter="lies"))
-        assert await IncrementalRead().changed_since(_errand(api, Memory()), _HOUR_AGO) is None
+        api = FakeFubApi(account, FubBehaviour(updated_after="hides"))
+        assert await IncrementalRead().changed_since(_run(api, FakeDatabase()), _HOUR_AGO) is None
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_the_walk_gives_up_before_the_deepest_offset() -> None:
-    """With more changed people than offsets reach, the walk gives up without ever asking for a refused page."""
+def test_the_read_gives_up_before_the_maximum_offset() -> None:
+    """With more changed people than offsets reach, the read gives up without requesting a page that FUB refuses."""
 
-    async def story() -> None:
-        api = AccountFeed(_peopled(untouched=0, changed=3000, spread_seconds=3500), Ways(filter="lies"))
-        assert await IncrementalRead().changed_since(_errand(api, Memory()), _HOUR_AGO) is None
-        assert max(asked.offset or 0 for _, asked in api.calls if asked is not None and not isinstance(asked, int)) < 2000
+    async def scenario() -> None:
+        api = FakeFubApi(_account(untouched=0, changed=3000, spread_seconds=3500), FubBehaviour(updated_after="hides"))
+        assert await IncrementalRead().changed_since(_run(api, FakeDatabase()), _HOUR_AGO) is None
+        assert max(query.offset or 0 for _, query in api.calls if isinstance(query, PeopleQuery)) < 2000
 
-    live(story())
+    run_virtual(scenario())
 
 
 def test_a_filter_that_stops_working_is_noticed_within_the_poll() -> None:
-    """When the filter is ignored from one day on, the very poll that meets it walks the other way and misses nobody."""
+    """When FUB begins to ignore the filter, the first poll that meets it reads by sort=-updated and misses nobody."""
 
-    async def story() -> None:
-        api, memory, walk = AccountFeed(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
-        api.ways.filter = "ignored"
-        memory.known.clear()
-        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
+    async def scenario() -> None:
+        api, database, read = FakeFubApi(_account(untouched=400, changed=150)), FakeDatabase(), IncrementalRead()
+        await read.changed_since(_run(api, database), _HOUR_AGO)
+        api.behaviour.updated_after = "ignored"
+        database.known.clear()
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
         changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
-        assert changed <= set(memory.known)
+        assert changed <= set(database.known)
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_an_aborted_walk_raises() -> None:
-    """An outage in the middle is not an end: what was read stays, and the walk does not claim to be complete."""
+def test_an_interrupted_read_raises() -> None:
+    """An outage in the middle is not the end: the read does not claim to be complete."""
 
-    async def story() -> None:
-        api, memory, walk = AccountFeed(_peopled(untouched=10, changed=400)), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+    async def scenario() -> None:
+        api, database, read = FakeFubApi(_account(untouched=10, changed=400)), FakeDatabase(), IncrementalRead()
+        await read.changed_since(_run(api, database), _HOUR_AGO)
         calls = api.calls_made()
 
-        def meanwhile() -> None:
+        def before_response() -> None:
             if api.calls_made() == calls + 3:
-                api.outage = Unavailable("FUB answered 503 to every try")
+                api.outage = Unavailable("FUB answered 503 to every attempt")
 
-        api.meanwhile = meanwhile
+        api.before_response = before_response
         with pytest.raises(Unavailable):
-            await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+            await read.changed_since(_run(api, database), _HOUR_AGO)
 
-    live(story())
+    run_virtual(scenario())
 
 
-class _Endless(AccountFeed):
-    """A Follow Up Boss whose lists by `updatedAfter` never end: after the last page they go on in one of three ways."""
+class _EndlessApi(FakeFubApi):
+    """An API whose lists by `updatedAfter` never end: after the last page they continue in one of three ways."""
 
-    way = "never"
+    after_last = "nothing"
 
     @override
     async def people(self, query: PeopleQuery) -> PeoplePage:
         page = await super().people(query)
-        if query.updated_after is None or self.way == "never" or page.next is not None:
+        if query.updated_after is None or self.after_last == "nothing" or page.next is not None:
             return page
-        if self.way == "again":
-            # The first page once more.
+        if self.after_last == "first page":
             return replace(page, next=str(max(self.account.ids) + 1))
-        return replace(page, next=query.next or "1") if self.way == "same" else replace(page, readings=(), ids=(), next="1")
+        return replace(page, next=query.next or "1") if self.after_last == "same page" else replace(page, readings=(), ids=(), next="1")
 
 
-@pytest.mark.parametrize("way", ["again", "same"])
-def test_pages_that_repeat_without_an_end_are_left(way: str) -> None:
-    """Pages that begin anew or repeat: within few calls the walk goes the other way, and misses nobody."""
+@pytest.mark.parametrize("after_last", ["first page", "same page"])
+def test_pages_that_repeat_without_end_are_abandoned(after_last: str) -> None:
+    """When pages start over or repeat, the read changes to sort=-updated within few calls and misses nobody."""
 
-    async def story() -> None:
-        api, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
-        memory.known.clear()
-        api.way = way
+    async def scenario() -> None:
+        api, database, read = _EndlessApi(_account(untouched=400, changed=150)), FakeDatabase(), IncrementalRead()
+        await read.changed_since(_run(api, database), _HOUR_AGO)
+        database.known.clear()
+        api.after_last = after_last
         calls = api.calls_made()
-        assert await walk.changed_since(_errand(api, memory), _HOUR_AGO) is not None
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
         assert api.calls_made() - calls <= 12
         changed = {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO}
-        assert changed <= set(memory.known)
+        assert changed <= set(database.known)
 
-    live(story())
+    run_virtual(scenario())
 
 
-def test_empty_pages_without_an_end_are_no_end() -> None:
-    """Pages of nobody, each with a next one, end the poll within few calls, as one that is not complete."""
+def test_endless_empty_pages_fail_the_poll() -> None:
+    """Empty pages, each with a next one, end the poll as incomplete within few calls."""
 
-    async def story() -> None:
-        api, memory, walk = _Endless(_peopled(untouched=400, changed=150)), Memory(), IncrementalRead()
-        await walk.changed_since(_errand(api, memory), _HOUR_AGO)
-        api.way = "empty"
+    async def scenario() -> None:
+        api, database, read = _EndlessApi(_account(untouched=400, changed=150)), FakeDatabase(), IncrementalRead()
+        await read.changed_since(_run(api, database), _HOUR_AGO)
+        api.after_last = "empty pages"
         calls = api.calls_made()
         with pytest.raises(Unavailable, match="do not end"):
-            await walk.changed_since(_errand(api, memory), _HOUR_AGO)
+            await read.changed_since(_run(api, database), _HOUR_AGO)
         assert api.calls_made() - calls <= 12
 
-    live(story())
+    run_virtual(scenario())

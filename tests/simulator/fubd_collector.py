@@ -13,12 +13,10 @@ from fubd.components import Components, build, build_ingest, pacing_policy
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
 from fubd.ingest import Ingest
-from fubd.lease import LocalLease
-from fubd.poller import Poller, PollPolicy
+from fubd.poller import PollContext, PollPolicy, recover
 from fubd.settings import load
 from fubd.simulator import SimClock
 from fubd.store.dsn import parse
-from fubd.subscriptions import SubscriptionManager
 from tests.simulator.receiver import ReceivedWebhook
 
 _ROWS_A_PAGE = 1_000
@@ -32,18 +30,13 @@ class FubdCollector:
     def __init__(self, components: Components, ingest: Ingest) -> None:
         self._parts = components
         self._ingest = ingest
-        self._poller = Poller(
+        self._context = PollContext(
             api=components.client,
             ingestor=ingest,
             state=components.state,
             clock=components.clock,
             metrics=components.metrics,
             policy=PollPolicy(pacing=pacing_policy(components.settings)),
-            subscriptions=SubscriptionManager(components.client, components.metrics, public_url=None, manage=False, lease=LocalLease()),
-            jitter=lambda: 0.0,
-            is_leader=lambda: True,
-            refetch_requested=asyncio.Event(),
-            poll_now=asyncio.Event(),
         )
 
     async def take(self, got: Sequence[ReceivedWebhook]) -> None:
@@ -56,8 +49,8 @@ class FubdCollector:
 
     async def poll(self) -> None:
         """Read the people changed since the last poll; the first time, everyone."""
-        caught = await self._poller.catch_up()
-        assert caught.caught_up, caught.why
+        caught = await recover(self._context)
+        assert caught.caught_up, caught.reason
 
     async def rows(self) -> list[dict[str, Any]]:
         """Return the table."""

@@ -1,2 +1,2 @@
 -- Begin a poll run.
-INSERT INTO fubd.poll_run (kind, started_at) VALUES (:kind, :started_at) RETURNING id
+INSERT INTO fubd.poll_run (kind, started_at, next_within_seconds) VALUES (:kind, :started_at, :next_within_seconds) RETURNING id

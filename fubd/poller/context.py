@@ -1,0 +1,83 @@
+"""What every kind of reading works with, and how a run is recorded in the database and the metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from fubd.errors import FubRefused, Malformed, Unavailable
+from fubd.metrics import Metrics
+from fubd.poller.incremental import IncrementalRead
+from fubd.poller.poll_run import PollPolicy, PollRun, RunStats
+from fubd.poller.trash_visibility import TrashVisibility
+from fubd.ports import Clock, FubApi, SnapshotSink, StateStore
+
+_log = logging.getLogger("fubd.poller")
+
+FUB_ERRORS = (Unavailable, FubRefused, Malformed)
+"""What ends a run without being a bug: it is tried again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollContext:
+    """The parts around the poller. `incremental` and `trash` hold what this process has learned about the account.
+
+    `next_run_within_seconds`: for runs outside the modes, within what time the next one follows, 0 for none.
+    """
+
+    api: FubApi
+    ingestor: SnapshotSink
+    state: StateStore
+    clock: Clock
+    metrics: Metrics
+    policy: PollPolicy = field(default_factory=PollPolicy)
+    next_run_within_seconds: float | None = None
+    incremental: IncrementalRead = field(default_factory=IncrementalRead)
+    trash: TrashVisibility = field(default_factory=TrashVisibility)
+
+    @asynccontextmanager
+    async def open_run(
+        self,
+        kind: str,
+        watermark: datetime | None,
+        *,
+        should_continue: Callable[[], bool],
+        on_page: Callable[[RunStats], None] | None = None,
+    ) -> AsyncIterator[PollRun]:
+        """Open a run of this kind (incremental, sweep or scrub) and record how it ended. Raises FUB_ERRORS."""
+        run = PollRun(self.api, self.ingestor, watermark=watermark, should_continue=should_continue, on_page=on_page, trash=self.trash)
+        began = self.clock.monotonic()
+        run_id = await self.state.start_run(kind, self.clock.now(), next_within_seconds=self.next_run_within_seconds)
+        try:
+            yield run
+        except FUB_ERRORS as error:
+            self.metrics.poll_runs.labels(kind, "failed").inc()
+            with suppress(Unavailable):
+                await self._finish_run(run_id, run.stats, "failed", str(error))
+            raise
+        finally:
+            self.metrics.poll_seconds.labels(kind).observe(self.clock.monotonic() - began)
+        if run.incomplete_reason is not None:
+            await self._finish_run(run_id, run.stats, "failed", run.incomplete_reason)
+            return
+        self.metrics.poll_runs.labels(kind, "ok").inc()
+        unreadable = run.stats.unreadable
+        if unreadable:
+            _log.warning(
+                "Follow Up Boss returned %d people without a usable stage or date in a %s poll; they are skipped", unreadable, kind
+            )
+        await self._finish_run(run_id, run.stats, "ok", f"{unreadable} unreadable" if unreadable else None)
+
+    async def _finish_run(self, run_id: int, stats: RunStats, outcome: str, note: str | None) -> None:
+        await self.state.finish_run(
+            run_id,
+            outcome=outcome,
+            finished_at=self.clock.now(),
+            people=stats.people,
+            calls=stats.calls,
+            changes=stats.changes,
+            note=note,
+        )
