@@ -8,11 +8,12 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,8 @@ from tests.support.process import Process, fubd
 from tests.support.waiting import eventually
 
 KEY = "invented-system-key"
+
+STAGES = ("Lead", "ACQ - Qualified", "ACQ - Offers Made", "Nurture", "ACQ - Contract Sent")
 
 # Seconds instead of minutes, in the same proportions as the defaults.
 QUICK = {
@@ -115,6 +118,21 @@ class Stack:
         ):
             return answer.status, dict(answer.headers)
 
+    async def is_balanced(self) -> bool:
+        """Return whether the daemon is up and its invariants hold: the ledger and the chain gauges are 0."""
+        metrics = await self.metrics()
+        return (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"], metrics["fubd_db_up"]) == (0, 0, 1)
+
+    async def has_mode(self, mode: str) -> bool:
+        """Return whether the daemon is in this mode."""
+        return bool((await self.get("/health"))["mode"] == mode)
+
+    def move_randomly(self, rng: Random, count: int = 1, *, people: Sequence[int] | None = None) -> None:
+        """Move people of the account to random other stages; with a high `count` several of them back and forth."""
+        for _ in range(count):
+            person = rng.choice(people or list(self.account.ids))
+            self.account.move(person, rng.choice([stage for stage in STAGES if stage != self.account.stage_of(person)]))
+
     async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         """Run a statement on the database itself."""
         connection = await asyncpg.connect(**parse(self.database).connect_arguments())
@@ -163,6 +181,11 @@ async def running_stack(
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
         }
         yield Stack(account, simulator, port, environ, database, folder)
+
+
+def assert_perfect(found: Score) -> None:
+    """Nothing is lost, doubled, invented, out of order, or dated wrongly."""
+    assert found.is_perfect, found.discrepancies[:5]
 
 
 def sign(body: bytes, key: str = KEY) -> str:

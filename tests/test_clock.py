@@ -8,10 +8,9 @@ from random import Random
 
 import pytest
 
-from tests.stack import Stack, running_stack
+from tests.stack import Stack, assert_perfect, running_stack
 from tests.support.programs import library
 from tests.support.waiting import eventually
-from tests.test_daemon import assert_clean, move_some
 
 _OVERLAP = timedelta(minutes=2)
 
@@ -40,10 +39,10 @@ async def test_a_clock_that_is_wrong_by_hours_moves_nothing(database: str, tmp_p
         assert abs(await _skew(stack) - hours * 3600) < 5
         people = Random(hours).sample(list(stack.account.ids), 30)
         _move_each(stack, people[:20])
-        assert_clean(await stack.final_score())
+        assert_perfect(await stack.final_score())
         stack.simulator.deliveries.kill()
         _move_each(stack, people[20:])
-        assert_clean(await stack.final_score())
+        assert_perfect(await stack.final_score())
         await _is_covered(stack)
         (row,) = await stack.fetch("SELECT avg(extract(epoch FROM received_at - changed_at))::float8 AS late FROM public.stage_changes")
         assert abs(row["late"] - hours * 3600) < 120
@@ -58,10 +57,10 @@ async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -
         for number, jump in enumerate(("+5h", "-3h", "+0s")):
             offset.write_text(f"{jump}\n")
             _move_each(stack, people[15 * number : 15 * number + 10])
-            assert_clean(await stack.final_score())
+            assert_perfect(await stack.final_score())
             stack.simulator.deliveries.kill()
             _move_each(stack, people[15 * number + 10 : 15 * number + 15])
-            assert_clean(await stack.final_score())
+            assert_perfect(await stack.final_score())
             await _is_covered(stack)
             stack.simulator.deliveries.revive()
         assert (await stack.metrics())["fubd_lease_held"] == 1
@@ -72,7 +71,7 @@ async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -
 def _move_each(stack: Stack, people: list[int]) -> None:
     """Move each of them once: what happens to one person within a second, several deliveries side by side may tell in any order."""
     for person in people:
-        move_some(stack, Random(person), 1, people=[person])
+        stack.move_randomly(Random(person), people=[person])
 
 
 async def _is_covered(stack: Stack) -> None:

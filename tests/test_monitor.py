@@ -1,4 +1,4 @@
-"""What is known right now, by the real daemon and the real database: a restart forgets nothing, and the books show what is wrong."""
+"""Gauges and invariants of the real daemon on a real database: a restart loses nothing, and the invariants show errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.programs import needs
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
-REMEMBERED = (
+SURVIVING_GAUGES = (
     "fubd_source_last_heard_timestamp_seconds{source=webhook}",
     "fubd_source_last_heard_timestamp_seconds{source=polling}",
     "fubd_source_last_change_timestamp_seconds{source=webhook}",
@@ -32,32 +32,32 @@ REMEMBERED = (
 )
 
 
-def told(number: int, stack: Stack, *, ago_seconds: float = 0.0) -> bytes:
-    """Write the webhook of a move that long ago."""
+def delivery(number: int, stack: Stack, *, ago_seconds: float = 0.0) -> bytes:
+    """Return the delivery of a stage change that long ago."""
     at = datetime.now(UTC) - timedelta(seconds=ago_seconds)
     return event(f"00000000-0000-4000-8000-{number:012}", "Nurture", at, [stack.account.ids[number]])
 
 
-async def shows(stack: Stack, name: str, wanted: float) -> bool:
-    """Tell whether a metric has this value now."""
+async def has_value(stack: Stack, name: str, wanted: float) -> bool:
+    """Assert that a metric has this value now."""
     found = (await stack.metrics())[name]
     assert found == pytest.approx(wanted), f"{name} is {found}, not {wanted}"
     return True
 
 
-async def test_a_restart_forgets_nothing(database: str, tmp_path: Path) -> None:
-    """As soon as it is ready again, every timestamp and the completeness are the database's, and one mode is shown, from the very first."""
+async def test_a_restart_loses_no_gauge(database: str, tmp_path: Path) -> None:
+    """As soon as it is ready, every timestamp and the completeness are those of the database; exactly one mode is shown at any time."""
     async with running_stack(database, tmp_path) as stack:
         async with stack.ready_daemon():
             person = stack.account.ids[0]
             stack.account.move(person, "Nurture")
             stack.simulator.deliveries.kill()
             stack.account.move(stack.account.ids[1], "Nurture")
-            await eventually(lambda: shows(stack, "fubd_stage_changes_total{source=polling}", 1), 30.0)
+            await eventually(lambda: has_value(stack, "fubd_stage_changes_total{source=polling}", 1), 30.0)
             stack.simulator.deliveries.revive()
-        # Polling goes no further while FUB refuses the key, so nothing moves on from what the database says.
+        # While FUB refuses the key nothing is polled, so the gauges stay at what the database has.
         async with stack.daemon(FUB_API_KEY="another-invented-key") as process:
-            first = await first_answer(stack)
+            first = await first_metrics(stack)
             await process.answers(f"{stack.url}/readyz")
             found = await stack.metrics()
         for metrics in (first, found):
@@ -71,68 +71,68 @@ async def test_a_restart_forgets_nothing(database: str, tmp_path: Path) -> None:
             " (SELECT min(verified_at) FROM fubd.person WHERE gone_at IS NULL) AS oldest, 1.0 AS completeness"
         )
         kept = [value.timestamp() if isinstance(value, datetime) else float(value) for value in row]
-        assert [found[name] for name in REMEMBERED] == pytest.approx(kept, abs=0.001)
+        assert [found[name] for name in SURVIVING_GAUGES] == pytest.approx(kept, abs=0.001)
 
 
-async def first_answer(stack: Stack) -> dict[str, float]:
-    """Give the metrics as soon as anything answers."""
+async def first_metrics(stack: Stack) -> dict[str, float]:
+    """Return the metrics as soon as the daemon listens."""
 
-    async def answered() -> dict[str, float] | None:
+    async def metrics() -> dict[str, float] | None:
         try:
             return await stack.metrics()
         except OSError:
             return None
 
-    return await eventually(answered, 30.0)
+    return await eventually(metrics, 30.0)
 
 
 async def test_failures_survive_a_restart(database: str, tmp_path: Path) -> None:
-    """What was refused counts after a restart as before it, and the ratio grows on from there."""
+    """A refused delivery still counts after a restart, and the ratio continues from there."""
     async with Proxy(database) as proxy, running_stack(database, tmp_path, daemon_dsn=proxy.dsn) as stack:
         async with stack.ready_daemon():
             for number in range(3):
-                assert (await stack.post(told(number, stack)))[0] == 200
+                assert (await stack.post(delivery(number, stack)))[0] == 200
             await proxy.refuse()
             await proxy.cut()
-            refused = told(3, stack)
+            refused = delivery(3, stack)
             assert (await stack.post(refused))[0] == 503
             await proxy.accept()
-            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 4), 30.0)
+            await eventually(lambda: has_value(stack, "fubd_webhook_failure_ratio", 1 / 4), 30.0)
 
-            async def kept() -> bool:
+            async def is_saved() -> bool:
                 return bool(await stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(failed) = 1 AND sum(taken) = 3"))
 
-            await eventually(kept, 30.0)
+            await eventually(is_saved, 30.0)
         async with stack.daemon() as process:
             await process.answers(f"{stack.url}/readyz")
-            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 4))
-            # FUB's own retry is taken, as a duplicate.
+            await eventually(lambda: has_value(stack, "fubd_webhook_failure_ratio", 1 / 4))
+            # FUB's retry is accepted, as a duplicate.
             assert (await stack.post(refused))[0] == 200
-            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 1 / 5), 30.0)
+            await eventually(lambda: has_value(stack, "fubd_webhook_failure_ratio", 1 / 5), 30.0)
 
 
-async def test_attempts_while_nobody_was_there_count_as_failed(database: str, tmp_path: Path) -> None:
-    """A delivery whose first attempts fell into a time without any fubd tells of them when a retry arrives; one that was taken does not."""
+async def test_attempts_while_no_process_ran_count_as_failed(database: str, tmp_path: Path) -> None:
+    """When a retry arrives for the first time, the attempts before it that no process answered count as failed."""
     async with running_stack(database, tmp_path) as stack:
         async with stack.ready_daemon():
-            taken = told(1, stack, ago_seconds=100)
-            assert (await stack.post(taken))[0] == 200
+            accepted = delivery(1, stack, ago_seconds=100)
+            assert (await stack.post(accepted))[0] == 200
             await eventually(lambda: stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 15.0)
             assert (await stack.metrics())["fubd_webhook_failure_ratio"] == 0
-        # As if it had been away for ten minutes.
+        # As if no process had run for ten minutes.
         await stack.fetch("UPDATE fubd.door_hour SET kept_at = kept_at - interval '10 minutes'")
         async with stack.daemon() as process:
             await process.answers(f"{stack.url}/readyz")
-            # Taken before, whenever that was: a duplicate, and no failure.
-            assert (await stack.post(taken))[0] == 200
-            # First tried 100 s ago and again 40 s ago, both while nobody was there; the third try, this one, arrives.
-            assert (await stack.post(told(2, stack, ago_seconds=100)))[0] == 200
-            await eventually(lambda: shows(stack, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
+            # Accepted by the process before: a duplicate, not a failure.
+            assert (await stack.post(accepted))[0] == 200
+            # FUB tried 100 s ago and 40 s ago, both while no process ran; this is the third attempt.
+            assert (await stack.post(delivery(2, stack, ago_seconds=100)))[0] == 200
+            await eventually(lambda: has_value(stack, "fubd_webhook_failure_ratio", 2 / 5), 30.0)
 
 
 @pytest.mark.parametrize(("stale_after", "word"), [("900", "HEALTHY"), ("0.001", "STALE")])
-async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, stale_after: str, word: str) -> None:
-    """The view `source_health`, /health and the gauge agree, by the same settings; rows of older scripts count for their source."""
+async def test_the_view_health_and_the_gauge_agree(database: str, tmp_path: Path, stale_after: str, word: str) -> None:
+    """All three use the same settings and give the same status; rows of older scripts count for their source."""
     settings = {"FUBD_WEBHOOK_STALE_AFTER": stale_after, "FUBD_POLL_STALE_AFTER": stale_after}
     async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**settings):
         stack.account.move(stack.account.ids[0], "Nurture")
@@ -163,8 +163,8 @@ async def test_everybody_calls_a_source_the_same(database: str, tmp_path: Path, 
         assert await eventually(agree, 15.0)
 
 
-async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(database: str, tmp_path: Path) -> None:
-    """Both read 0 while all is well; a delivery that vanishes unbalances the one, a row changed by hand the other."""
+async def test_the_ledger_shows_a_lost_delivery_and_the_chain_an_edited_row(database: str, tmp_path: Path) -> None:
+    """Both gauges are 0 in normal operation; a deleted delivery changes the one, a row edited by hand the other."""
     async with running_stack(database, tmp_path) as stack:
         async with stack.ready_daemon():
             person = stack.account.ids[0]
@@ -176,24 +176,24 @@ async def test_the_ledger_shows_a_lost_delivery_and_the_chain_a_changed_row(data
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
             stack.tampered = True
             await stack.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
-            await eventually(lambda: shows(stack, "fubd_ledger_imbalance", 1), 15.0)
+            await eventually(lambda: has_value(stack, "fubd_ledger_imbalance", 1), 15.0)
         await stack.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
-        # The chain is looked at every minute, and first of all at the start.
+        # The chain is checked every minute, the first time at the start.
         async with stack.daemon() as process:
             await process.answers(f"{stack.url}/readyz")
-            await eventually(lambda: shows(stack, "fubd_chain_violations", 1), 30.0)
+            await eventually(lambda: has_value(stack, "fubd_chain_violations", 1), 30.0)
 
 
 @asynccontextmanager
 async def pooled(url: str) -> AsyncIterator[Pool]:
-    """Open a pool of the test's own."""
+    """Return a pool of the test's own."""
     pool = Pool(parse(url))
     yield pool
     await pool.close()
 
 
-async def test_the_books_of_two_instances_are_each_its_own(database: str) -> None:
-    """However their deliveries are mixed, and whichever looks when, each counts its own."""
+async def test_each_instance_counts_its_own_deliveries(database: str) -> None:
+    """However the deliveries of two instances are interleaved, each counts only its own."""
     async with (
         recorder(database, instance="one") as one,
         recorder(database, instance="two") as two,
@@ -208,8 +208,8 @@ async def test_the_books_of_two_instances_are_each_its_own(database: str) -> Non
         assert ((await of_one.summary()).own_deliveries, (await of_two.summary()).own_deliveries) == (2, 1)
 
 
-async def test_nobody_removes_what_another_counts_on(database: str) -> None:
-    """Old deliveries are removed by whoever stored them, and a day later by anybody: till then the books of the other still need them."""
+async def test_pruning_leaves_the_deliveries_of_another_instance_a_day_longer(database: str) -> None:
+    """Old deliveries are pruned by the instance that stored them, and a day later by any: until then its ledger needs them."""
     async with recorder(database, instance="one") as one, pooled(database) as pool:
         of_one, of_two = Maintenance(pool, instance="one"), Maintenance(pool, instance="two")
         await one.record(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
@@ -223,8 +223,8 @@ async def test_nobody_removes_what_another_counts_on(database: str) -> None:
         assert (await StatusReader(pool, instance="one").summary()).own_deliveries == 1
 
 
-async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> None:
-    """After a day's work promtool finds nothing to say; every series is of a kind that is known, and there are fewer than 500."""
+async def test_promtool_accepts_the_metrics(database: str, tmp_path: Path) -> None:
+    """After many different events promtool finds no problem, every series is a known one, and there are fewer than 500."""
     async with running_stack(database, tmp_path) as stack, stack.ready_daemon():
         for number, person in enumerate(stack.account.ids):
             stack.account.move(person, "Nurture" if number % 2 else "ACQ - Qualified")
@@ -234,8 +234,8 @@ async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> No
         stack.simulator.script("people", "server_error", "reset", "wrong_type", "truncated")
         await stack.simulator.deliveries.drain()
         await stack.final_score()
-        found, page = await stack.metrics(), await exposed(stack)
-        ended = await run(needs("promtool"), "check", "metrics", stdin=page.encode())
+        found, text = await stack.metrics(), await metrics_text(stack)
+        ended = await run(needs("promtool"), "check", "metrics", stdin=text.encode())
         assert (ended.code, ended.out + ended.error) == (0, "")
         assert len(found) < 500
         outcomes = {name.partition("=")[2].rstrip("}"): number for name, number in found.items() if "_deliveries_total" in name}
@@ -243,16 +243,16 @@ async def test_prometheus_likes_the_metrics(database: str, tmp_path: Path) -> No
         assert outcomes["accepted"] == (await stack.score()).changes
         assert found["fubd_webhook_ack_seconds_count"] == sum(outcomes.values())
         fresh = generate_latest(Metrics(CollectorRegistry()).registry).decode()
-        assert names(page) == names(fresh) | {"fubd_build_info"}
+        assert names(text) == names(fresh) | {"fubd_build_info"}
         assert not any(name.endswith("_created") for name in found)
 
 
-async def exposed(stack: Stack) -> str:
-    """Give the metrics as they are served."""
+async def metrics_text(stack: Stack) -> str:
+    """Return the metrics as they are served."""
     async with aiohttp.ClientSession() as session, session.get(f"{stack.url}/metrics") as answer:
         return await answer.text()
 
 
-def names(page: str) -> set[str]:
-    """Give the names of all series of a page."""
-    return {line.partition("{")[0].partition(" ")[0] for line in page.splitlines() if line and not line.startswith("#")}
+def names(text: str) -> set[str]:
+    """Return the names of all series."""
+    return {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}

@@ -1,4 +1,4 @@
-"""Alerts on a real database and over real sockets: once each while all is well, at least once whatever breaks, in order per person."""
+"""Alerts, on a real database and real sockets: sent once normally, at least once whatever fails, in order per person."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ from tests.support.waiting import eventually
 
 @dataclass
 class Receiver:
-    """A chat tool. `answers`: what it answers to the next posts, 200 afterwards; `posts`: what it was told, refused or not."""
+    """A chat tool. `answers`: the status of the next posts, 200 afterwards; `posts`: every post; `accepted`: those answered 200."""
 
     url: str = ""
     answers: deque[int] = field(default_factory=deque)
     posts: list[dict[str, Any]] = field(default_factory=list)
-    taken: list[dict[str, Any]] = field(default_factory=list)
-    elsewhere: int = 0
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+    redirects_followed: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def post(self, request: web.Request) -> web.Response:
-        told = await request.json()
-        self.posts.append(told)
+        alert = await request.json()
+        self.posts.append(alert)
         await self.open.wait()
         status = self.answers.popleft() if self.answers else 200
         if status == 200:
-            self.taken.append(told)
+            self.accepted.append(alert)
         return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else {})
 
     async def redirected(self, _request: web.Request) -> web.Response:
-        self.elsewhere += 1
+        self.redirects_followed += 1
         return web.Response()
 
 
 @asynccontextmanager
 async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
-    """Serve a receiver until the block ends."""
+    """Run a receiver until the block ends."""
     receiver = Receiver()
     receiver.open.set()
     app = web.Application()
@@ -76,7 +76,7 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
 
 @dataclass
 class AlertRecorder:
-    """A recorder whose stages B and C are watched, and a book whose modes are."""
+    """An ingest that writes alerts for watched stages, and a state store that writes them for modes."""
 
     pool: Pool
     ingest: Ingest
@@ -87,12 +87,12 @@ class AlertRecorder:
         for item in evidence:
             await (self.ingest.deliver(item) if isinstance(item, Delivery) else self.ingest.observe(item))
 
-    async def waiting(self) -> int:
+    async def count_waiting(self) -> int:
         async with self.pool.connection() as connection:
             return int(await connection.fetchval("SELECT count(*) FROM fubd.alert"))
 
     async def is_empty(self) -> bool:
-        return await self.waiting() == 0
+        return await self.count_waiting() == 0
 
     async def age(self, *, days: float) -> None:
         async with self.pool.connection() as connection:
@@ -101,7 +101,7 @@ class AlertRecorder:
 
 @asynccontextmanager
 async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIterator[AlertRecorder]:
-    """Record until the block ends, telling of the stages `watched` and, with any of them, of modes."""
+    """Record until the block ends, with alerts for the stages `watched` and, if there are any, for modes."""
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
     ingest = Ingest(store, SystemClock(), Metrics(CollectorRegistry()), window=timedelta(seconds=300))
@@ -117,7 +117,7 @@ async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> 
 
 @asynccontextmanager
 async def notifying(dsn: str, url: str) -> AsyncIterator[Metrics]:
-    """Run a notifier of its own pool, as another instance would."""
+    """Run a notifier with a pool of its own, like another instance."""
     pool, metrics, stop = Pool(parse(dsn)), Metrics(CollectorRegistry()), asyncio.Event()
     notifier = Notifier(Outbox(pool), SystemClock(), metrics, url=url)
     async with asyncio.TaskGroup() as group:
@@ -130,86 +130,86 @@ async def notifying(dsn: str, url: str) -> AsyncIterator[Metrics]:
 
 
 def count(metrics: Metrics, outcome: str) -> float:
-    """Give how many alerts ended so."""
+    """Return the number of alerts with this outcome."""
     return metrics.registry.get_sample_value("fubd_alerts_total", {"outcome": outcome}) or 0.0
 
 
 def stages(posts: list[dict[str, Any]], person: str = "1") -> list[str]:
-    """Give the stages that one person's alerts tell of, in order."""
+    """Return the stages in the alerts of one person, in order."""
     return [post["stage_to"] for post in posts if post.get("person_id") == person]
 
 
 async def all_sent(metrics: Metrics, number: int) -> None:
-    """Wait until so many alerts went out."""
+    """Wait until so many alerts were sent."""
     await eventually(lambda: count(metrics, "sent") == number)
 
 
-# --- What is told ---------------------------------------------------------------------------------------------------
+# --- The content of alerts ------------------------------------------------------------------------------------------
 
 
-async def test_tells_of_a_watched_stage(database: str) -> None:
-    """Who enters a watched stage is told of within two seconds, in words and in keys, with their name; other stages are not."""
+async def test_a_watched_stage_is_an_alert(database: str) -> None:
+    """It is sent within two seconds, as text and as keys, with the name; other stages are no alerts."""
     async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
-        await eventually(lambda: receiver.taken, within_seconds=2.0)
+        await eventually(lambda: receiver.accepted, within_seconds=2.0)
         await all_sent(metrics, 1)
-        told = receiver.taken[0]
-        assert told["text"] == "Ada Example (1) entered B, from A, on 2026-01-05 at 10:00:00 UTC (seen by webhook)."
-        assert (told["kind"], told["person_id"], told["stage_from"], told["stage_to"]) == ("stage", "1", "A", "B")
-        assert (told["source"], told["changed_after"], told["severity"]) == ("webhook", None, "info")
-        assert told["changed_at"] == "2026-01-05T10:00:00+00:00"
+        alert = receiver.accepted[0]
+        assert alert["text"] == "Ada Example (1) entered B, from A, on 2026-01-05 at 10:00:00 UTC (seen by webhook)."
+        assert (alert["kind"], alert["person_id"], alert["stage_from"], alert["stage_to"]) == ("stage", "1", "A", "B")
+        assert (alert["source"], alert["changed_after"], alert["severity"]) == ("webhook", None, "info")
+        assert alert["changed_at"] == "2026-01-05T10:00:00+00:00"
         await eventually(recorder.is_empty)
 
 
-async def test_tells_of_a_change_of_mode(database: str) -> None:
-    """A change of mode is told of with its reason; failover is critical, the others are not."""
+async def test_a_change_of_mode_is_an_alert(database: str) -> None:
+    """It has its reason; failover is critical, the other modes are not."""
     async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         at_ten = at("10:00")
         await recorder.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at_ten), evidence={"before": "starting"})
         await recorder.state.insert_mode(ModeRecord("failover", "polling found 2 changes", 30.0, at_ten), evidence={"before": "steady"})
         await all_sent(metrics, 2)
-        assert [post["text"] for post in receiver.taken] == [
+        assert [post["text"] for post in receiver.accepted] == [
             "fubd: steady (was starting). Webhooks arrive. Polling every 30 min.",
             "fubd: failover (was steady). Polling found 2 changes. Polling every 30 s.",
         ]
-        assert [post["severity"] for post in receiver.taken] == ["info", "critical"]
-        assert (receiver.taken[1]["mode"], receiver.taken[1]["before"], receiver.taken[1]["at"]) == (
+        assert [post["severity"] for post in receiver.accepted] == ["info", "critical"]
+        assert (receiver.accepted[1]["mode"], receiver.accepted[1]["before"], receiver.accepted[1]["at"]) == (
             "failover",
             "steady",
             "2026-01-05T10:00:00+00:00",
         )
 
 
-async def test_keeps_nothing_when_nobody_listens(database: str) -> None:
-    """Without a receiver the outbox stays empty, whatever is recorded."""
+async def test_without_a_receiver_no_alert_is_stored(database: str) -> None:
+    """The outbox stays empty, whatever is recorded."""
     async with alert_recorder(database, watched=()) as recorder:
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
         await recorder.state.insert_mode(ModeRecord("failover", "proof", 30.0, at("10:00")), evidence={})
-        assert await recorder.waiting() == 0
+        assert await recorder.count_waiting() == 0
 
 
-async def test_tells_only_what_was_committed(database: str) -> None:
-    """An alert enters with the row it tells of: where the transaction fails there is neither."""
+async def test_an_alert_is_committed_with_its_cause(database: str) -> None:
+    """Where the transaction fails, there is neither the row nor the alert."""
     async with alert_recorder(database) as recorder:
         await recorder.record(read("A", "08:00", "09:00"))
         async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE fubd.hint ADD CONSTRAINT never CHECK (person_id <> 1)")
             await recorder.record(webhook("e1", "B", "10:00"))
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 0
-            assert await recorder.waiting() == 0
+            assert await recorder.count_waiting() == 0
 
 
-async def test_tells_nothing_of_a_row_that_is_no_more(database: str) -> None:
-    """What turns out not to have happened is withdrawn while it waits; the row that stays is told of."""
+async def test_the_alert_of_a_removed_row_is_withdrawn(database: str) -> None:
+    """Later evidence removes a row while its alert waits: only the alert of the remaining row is sent."""
     async with alert_recorder(database) as recorder, receiving() as receiver:
         await recorder.record(read("C", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:00"))
-        assert await recorder.waiting() == 2
-        # A read settles the order within that second: B came last, and C was where they stood before.
+        assert await recorder.count_waiting() == 2
+        # A read settles the order within that second: B came last, and C was the stage before.
         await recorder.record(read("B", "10:00", "10:01"))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 1)
             await eventually(recorder.is_empty)
-        assert stages(receiver.taken) == ["B"]
+        assert stages(receiver.accepted) == ["B"]
 
 
 STAGE = Alert(
@@ -229,8 +229,8 @@ STAGE = Alert(
 )
 
 
-def test_says_what_is_not_known() -> None:
-    """Without a name, a stage before or an exact instant the text says so, and bears the id of the alert."""
+def test_unknown_values_are_left_out_of_the_text() -> None:
+    """Without a name, a previous stage or an exact instant the text is still complete, with the id of the alert."""
     assert alert_document(STAGE)["id"] == 7
     assert alert_document(STAGE)["text"] == (
         "Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling)."
@@ -250,45 +250,45 @@ def test_says_what_is_not_known() -> None:
         ("x" * 200, "x" * 80 + "\u2026"),
     ],
 )
-def test_a_name_orders_nothing(name: str, shown: str) -> None:
-    """What a lead typed as their name neither pings a channel, nor paints, nor fills the screen."""
-    told = alert_document(replace(STAGE, first_name=name))
-    assert str(told["text"]).startswith(f"{shown} (1) entered")
-    assert told["first_name"] == name
+def test_a_name_is_harmless_in_a_chat(name: str, shown: str) -> None:
+    """A name that a lead typed mentions no channel, makes no link, has no control character and limited length."""
+    document = alert_document(replace(STAGE, first_name=name))
+    assert str(document["text"]).startswith(f"{shown} (1) entered")
+    assert document["first_name"] == name
 
 
-# --- When things break ----------------------------------------------------------------------------------------------
+# --- Failures -------------------------------------------------------------------------------------------------------
 
 
-async def test_keeps_the_order_of_each_person(database: str) -> None:
-    """While an alert of a person is not through, the next of theirs waits, and other people's do not."""
+async def test_the_alerts_of_a_person_keep_their_order(database: str) -> None:
+    """While an alert of a person is not sent, their next one waits, and those of other people do not."""
     async with alert_recorder(database) as recorder, receiving() as receiver:
         await recorder.record(read("A", "08:00", "09:00"), read("A", "08:00", "09:00", person=2))
         await recorder.record(webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"), webhook("e3", "B", "10:02", people=(2,)))
         receiver.answers.extend((500, 200))
         async with notifying(database, receiver.url) as metrics:
             await all_sent(metrics, 3)
-        assert stages(receiver.taken) == ["B", "C"]
-        assert stages(receiver.taken, "2") == ["B"]
+        assert stages(receiver.accepted) == ["B", "C"]
+        assert stages(receiver.accepted, "2") == ["B"]
         assert count(metrics, "failed") == 1
 
 
-async def test_keeps_alerts_while_the_receiver_is_down(database: str) -> None:
-    """A receiver that is away gets everything once it is back, also from another process than the one that recorded it."""
-    async with receiving() as gone:
-        url = gone.url
+async def test_alerts_are_kept_while_the_receiver_is_down(database: str) -> None:
+    """The receiver gets every alert once it is back, also from another process than the one that recorded it."""
+    async with receiving() as stopped:
+        url = stopped.url
     async with alert_recorder(database) as recorder:
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "10:01"))
         async with notifying(database, url) as metrics:
             await eventually(lambda: count(metrics, "failed") >= 1)
-        assert await recorder.waiting() == 2
-        async with receiving(port=int(url.rsplit(":", 1)[1].split("/")[0])) as back, notifying(database, url) as metrics:
+        assert await recorder.count_waiting() == 2
+        async with receiving(port=int(url.rsplit(":", 1)[1].split("/")[0])) as restarted, notifying(database, url) as metrics:
             await all_sent(metrics, 2)
-            assert stages(back.taken) == ["B", "C"]
+            assert stages(restarted.accepted) == ["B", "C"]
 
 
-async def test_one_at_a_time_while_it_is_down(database: str) -> None:
-    """A receiver that is down meets one try at a time, however many wait."""
+async def test_a_receiver_that_is_down_is_tried_with_one_alert_at_a_time(database: str) -> None:
+    """After the first failed batch, however many alerts wait."""
     people = tuple(range(1, 31))
     async with alert_recorder(database) as recorder, receiving() as receiver:
         await recorder.record(webhook("e1", "B", "10:00", people=people))
@@ -296,57 +296,57 @@ async def test_one_at_a_time_while_it_is_down(database: str) -> None:
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "failed") == 30)
             await eventually(lambda: len(receiver.posts) == 31)
-            assert await recorder.waiting() == 30
+            assert await recorder.count_waiting() == 30
         assert count(metrics, "failed") in (31, 32)
 
 
-async def test_what_is_not_wanted_holds_up_nobody_else(database: str) -> None:
-    """An alert that is refused for good is tried again by itself while others go out."""
+async def test_a_rejected_alert_delays_no_other_person(database: str) -> None:
+    """An alert that is answered 400 is retried on its own while others are sent."""
     async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(400)
         await recorder.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: count(metrics, "failed") == 1)
         await recorder.record(webhook("e2", "B", "10:00", people=(2,)))
-        await eventually(lambda: stages(receiver.taken, "2"), within_seconds=2.0)
+        await eventually(lambda: stages(receiver.accepted, "2"), within_seconds=2.0)
         await all_sent(metrics, 2)
-        assert stages(receiver.taken) == ["B"]
+        assert stages(receiver.accepted) == ["B"]
 
 
-async def test_gives_up_after_days(database: str) -> None:
-    """What nobody has taken for days is given up, counted, and gone."""
+async def test_an_alert_is_given_up_after_days(database: str) -> None:
+    """An alert that was not accepted for days is removed and counted."""
     async with alert_recorder(database) as recorder, receiving() as receiver:
         await recorder.record(webhook("e1", "B", "10:00"))
         await recorder.age(days=3.5)
         receiver.answers.append(500)
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "given_up") == 1)
-        assert await recorder.waiting() == 0
-        assert receiver.taken == []
+        assert await recorder.count_waiting() == 0
+        assert receiver.accepted == []
 
 
-async def test_follows_no_redirect(database: str) -> None:
-    """A redirect counts as a failure and is not followed."""
+async def test_redirects_are_not_followed(database: str) -> None:
+    """A redirect counts as a failure."""
     async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         receiver.answers.append(302)
         await recorder.record(webhook("e1", "B", "10:00"))
         await all_sent(metrics, 1)
-        assert (count(metrics, "failed"), receiver.elsewhere) == (1, 0)
+        assert (count(metrics, "failed"), receiver.redirects_followed) == (1, 0)
 
 
-async def test_two_instances_send_each_once(database: str) -> None:
-    """Two notifiers on one database share the alerts; none goes out twice."""
+async def test_two_instances_send_each_alert_once(database: str) -> None:
+    """Two notifiers on one database share the alerts; none is sent twice."""
     people = tuple(range(1, 201))
     async with alert_recorder(database) as recorder, receiving() as receiver:
         await recorder.record(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
         async with notifying(database, receiver.url) as one, notifying(database, receiver.url) as other:
             await eventually(lambda: count(one, "sent") + count(other, "sent") == 400)
         assert len(receiver.posts) == len({post["id"] for post in receiver.posts}) == 400
-        assert all(stages(receiver.taken, str(person)) == ["B", "C"] for person in people)
-        assert await recorder.waiting() == 0
+        assert all(stages(receiver.accepted, str(person)) == ["B", "C"] for person in people)
+        assert await recorder.count_waiting() == 0
 
 
-async def test_a_lost_database_repeats_nothing(database: str) -> None:
-    """When the database goes away between the sending and its note, the note is made later and nothing is sent again."""
+async def test_a_database_outage_repeats_no_alert(database: str) -> None:
+    """When the database goes away after an alert was sent and before it is settled, it is settled later and not sent again."""
     async with alert_recorder(database) as recorder, receiving() as receiver, Proxy(database) as proxy:
         await recorder.record(webhook("e1", "B", "10:00"))
         receiver.open.clear()
@@ -356,14 +356,14 @@ async def test_a_lost_database_repeats_nothing(database: str) -> None:
             await proxy.cut()
             receiver.open.set()
             await all_sent(metrics, 1)
-            assert await recorder.waiting() == 1
+            assert await recorder.count_waiting() == 1
             await proxy.accept()
             await eventually(recorder.is_empty)
         assert len(receiver.posts) == 1
 
 
-async def test_a_full_outbox_does_not_hold_up_the_door(database: str) -> None:
-    """While the receiver hangs, deliveries are recorded as ever."""
+async def test_a_hanging_receiver_does_not_delay_recording(database: str) -> None:
+    """While the receiver does not answer, deliveries are recorded as usual."""
     async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url):
         receiver.open.clear()
         await recorder.record(webhook("e1", "B", "10:00"))
@@ -373,8 +373,8 @@ async def test_a_full_outbox_does_not_hold_up_the_door(database: str) -> None:
         receiver.open.set()
 
 
-async def test_the_log_never_names_the_address(database: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The address of a chat tool is a secret: no failure repeats it."""
+async def test_the_log_never_contains_the_url(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The URL of a chat tool is a secret: no failure repeats it."""
     async with alert_recorder(database) as recorder:
         await recorder.record(webhook("e1", "B", "10:00"))
         async with notifying(database, "http://127.0.0.1:9/hidden-token") as metrics:
@@ -386,15 +386,15 @@ async def test_the_log_never_names_the_address(database: str, caplog: pytest.Log
     assert "localhost" not in caplog.text
 
 
-async def test_a_sender_that_was_killed_is_followed_by_another(database: str, tmp_path: Path) -> None:
-    """Killed between the sending and its note, the next process tells it again, under the same id and before what comes after it."""
+async def test_the_next_process_repeats_the_alert_of_a_killed_one(database: str, tmp_path: Path) -> None:
+    """After a kill between sending and settling, the alert is sent again with the same id, before the next one of that person."""
     async with receiving() as receiver, running_stack(database, tmp_path) as stack:
-        told = {"FUBD_ALERT_URL": receiver.url, "FUBD_ALERT_STAGES": '["Nurture", "Lead"]'}
+        alerting = {"FUBD_ALERT_URL": receiver.url, "FUBD_ALERT_STAGES": '["Nurture", "Lead"]'}
         person, other = stack.account.ids[:2]
-        async with stack.ready_daemon(**told) as process:
-            # Steady, and told so: nothing else is on its way.
+        async with stack.ready_daemon(**alerting) as process:
+            # After the alert of mode steady, no other alert is waiting.
             stack.account.move(other, "ACQ - Qualified")
-            await eventually(lambda: any(post.get("mode") == "steady" for post in receiver.taken), 60.0)
+            await eventually(lambda: any(post.get("mode") == "steady" for post in receiver.accepted), 60.0)
             receiver.open.clear()
             stack.account.move(person, "Nurture")
             await eventually(lambda: stages(receiver.posts, str(person)))
@@ -402,11 +402,11 @@ async def test_a_sender_that_was_killed_is_followed_by_another(database: str, tm
             await process.ended()
         stack.account.move(person, "Lead")
         receiver.open.set()
-        # What was claimed by the dead is free again after a minute; here that minute is over.
+        # A claim of a killed process expires after a minute; this ends it at once.
         await stack.fetch("UPDATE fubd.alert SET due_at = now()")
-        async with stack.ready_daemon(**told):
-            await eventually(lambda: "Lead" in stages(receiver.taken, str(person)), 90.0)
-        told_again = [post for post in receiver.posts if post.get("stage_to") == "Nurture"]
-        assert len({post["id"] for post in told_again}) == 1 < len(told_again)
-        # The first was taken by the receiver although its sender was dead.
-        assert stages(receiver.taken, str(person)) == ["Nurture", "Nurture", "Lead"]
+        async with stack.ready_daemon(**alerting):
+            await eventually(lambda: "Lead" in stages(receiver.accepted, str(person)), 90.0)
+        repeated = [post for post in receiver.posts if post.get("stage_to") == "Nurture"]
+        assert len({post["id"] for post in repeated}) == 1 < len(repeated)
+        # The receiver accepted the first one although its sender was already dead.
+        assert stages(receiver.accepted, str(person)) == ["Nurture", "Nurture", "Lead"]

@@ -1,4 +1,4 @@
-"""Through a pooler: which kind it is is found out, and every promise is kept there too."""
+"""Through a connection pooler: its mode is detected, and every promise holds there too."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 from fubd.errors import Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
-from tests.stack import running_stack
+from tests.stack import assert_perfect, running_stack
 from tests.support.pooler import pooled
 from tests.support.waiting import eventually
-from tests.test_daemon import assert_clean, move_some
 
 _CLIENTS = 12
 
@@ -23,85 +22,81 @@ _CLIENTS = 12
 @pytest.mark.parametrize("in_turn", [True, False], ids=["each server in turn", "the last server first"])
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: Path, mode: str, in_turn: bool) -> None:
-    """Quick moves, a bulk edit, a failover and a return: each change once, the books in balance, nothing said of trouble."""
+    """Quick moves, a bulk edit, a failover and a recovery: each change once, the invariants hold, and no warning is logged."""
     async with (
         pooled(database, mode=mode, in_turn=in_turn) as pooler,
         running_stack(database, tmp_path, daemon_dsn=pooler.url) as stack,
         stack.ready_daemon() as process,
     ):
-        chance = Random(9)
-        people = chance.sample(list(stack.account.ids), 110)
+        rng = Random(9)
+        people = rng.sample(list(stack.account.ids), 110)
         for person in people[:40]:
-            move_some(stack, chance, 1, people=[person])
+            stack.move_randomly(rng, people=[person])
         stack.account.bulk_move(people[40:80], "Nurture")
-        assert_clean(await stack.final_score())
+        assert_perfect(await stack.final_score())
         stack.simulator.deliveries.kill()
         for person in people[80:90]:
-            move_some(stack, chance, 1, people=[person])
-        assert_clean(await stack.final_score())
+            stack.move_randomly(rng, people=[person])
+        assert_perfect(await stack.final_score())
         stack.simulator.deliveries.revive()
         for person in people[90:]:
-            move_some(stack, chance, 1, people=[person])
-        assert_clean(await stack.final_score())
+            stack.move_randomly(rng, people=[person])
+        assert_perfect(await stack.final_score())
 
-        async def balanced() -> bool:
-            metrics = await stack.metrics()
-            return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"] and metrics["fubd_lease_held"] == 1
-
-        await eventually(balanced, 15.0)
+        await eventually(stack.is_balanced, 15.0)
         assert [line for line in process.lines if '"level": "warn"' in line or '"level": "error"' in line] == []
         process.terminate()
         assert await process.ended() == os.EX_OK
 
 
 @pytest.mark.parametrize("in_turn", [True, False], ids=["each server in turn", "the last server first"])
-async def test_clients_beside_each_other_get_their_own_answers(database: str, in_turn: bool) -> None:
-    """What one client prepares no other runs, though the pooler lends them the same few servers by the transaction."""
+async def test_concurrent_clients_get_their_own_answers(database: str, in_turn: bool) -> None:
+    """No client runs a statement that another one prepared, although the pooler gives them the same few servers in turn."""
     async with pooled(database, in_turn=in_turn) as pooler:
         pools = [Pool(parse(pooler.url)) for _ in range(_CLIENTS)]
         try:
-            answers = await asyncio.gather(*(_ask(pool, number) for number, pool in enumerate(pools) for _ in range(4)))
+            answers = await asyncio.gather(*(_is_answered(pool, number) for number, pool in enumerate(pools) for _ in range(4)))
         finally:
             await asyncio.gather(*(pool.close() for pool in pools))
     assert all(answers)
 
 
-async def _ask(pool: Pool, number: int) -> bool:
-    """Ask statements of different kinds, each prepared under a name that other clients use for theirs."""
-    right = True
+async def _is_answered(pool: Pool, number: int) -> bool:
+    """Run different statements under names that other clients use too. Return whether each result is right."""
+    all_right = True
     for turn in range(25):
         async with pool.reading() as connection:
             found = await connection.fetchval(f"SELECT $1::bigint + {number}", turn)
-        right = right and found == turn + number
-    return right
+        all_right = all_right and found == turn + number
+    return all_right
 
 
-async def test_a_pooler_that_goes_over_to_transactions_is_noticed(database: str) -> None:
-    """What was prepared before is another's then: some statements fail as an outage does, and soon none does any more."""
+async def test_a_change_to_transaction_mode_is_noticed(database: str) -> None:
+    """Prepared statements are lost then: some statements fail as in an outage, and soon none does any more."""
     async with pooled(database, mode="session") as pooler:
         pools = [Pool(parse(pooler.url)) for _ in range(2)]
-        await asyncio.gather(*(_ask(pool, number) for number, pool in enumerate(pools)))
+        await asyncio.gather(*(_is_answered(pool, number) for number, pool in enumerate(pools)))
         pooler.change("transaction")
 
-        async def right(pool: Pool, number: int) -> bool:
+        async def is_right(pool: Pool, number: int) -> bool:
             try:
-                return await _ask(pool, number)
+                return await _is_answered(pool, number)
             except Unavailable:
                 return False
 
-        async def all_right() -> bool:
-            return all(await asyncio.gather(*(right(pool, number) for number, pool in enumerate(pools) for _ in range(4))))
+        async def all_are_right() -> bool:
+            return all(await asyncio.gather(*(is_right(pool, number) for number, pool in enumerate(pools) for _ in range(4))))
 
-        await eventually(all_right, 30.0)
+        await eventually(all_are_right, 30.0)
         await asyncio.gather(*(pool.close() for pool in pools))
 
 
-# They make a transaction of their own on it.
-_WITH_A_BARE_CONNECTION = {"fubd/daemon.py", "fubd/commands/recording.py", "fubd/store/adoption/adopt.py", "fubd/store/pool.py"}
+# These open a transaction of their own.
+_FILES_WITH_BARE_CONNECTIONS = {"fubd/daemon.py", "fubd/commands/session.py", "fubd/store/adoption/adopt.py", "fubd/store/pool.py"}
 
 
 def test_no_statement_runs_outside_a_transaction() -> None:
-    """Who only wants to ask or write something uses `reading` or `transaction`: a bare connection is safe through no transaction pooler."""
+    """Everything else uses `reading` or `transaction`: a bare connection is not safe through a transaction pooler."""
     checkout = Path(__file__).parents[1]
     files = (path for path in (checkout / "fubd").rglob("*.py") if "pool.connection()" in path.read_text() or path.name == "pool.py")
-    assert {str(path.relative_to(checkout)) for path in files} == _WITH_A_BARE_CONNECTION
+    assert {str(path.relative_to(checkout)) for path in files} == _FILES_WITH_BARE_CONNECTIONS
