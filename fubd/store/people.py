@@ -62,7 +62,7 @@ class PeopleReader:
         self._pool = pool
 
     async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
-        """Return the stage each of these people is in; people of whom nothing is known are left out."""
+        """Return the stage each of these people is in; people without a known stage are left out."""
         rows = await self._fetch("reads/current_stages", person_ids=sorted(person_ids))
         return {row["id"]: CurrentStage(Stage(row["stage"], row["stage_id"]), row["gone"]) for row in rows}
 

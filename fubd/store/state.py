@@ -22,8 +22,8 @@ class StateStore:
     """Works through the pool; satisfies `fubd.ports.StateStore`. `alerting`: a change of mode also inserts an alert.
 
     A store that once held the lease is fenced: while another instance holds it, every write that decides something (the mode, the sweep,
-    the scrub's counts) raises Unavailable. All other writes are true whoever makes them. A store that never held the lease belongs to a
-    recovery run, which may run next to the holder.
+    the scrub's counts) raises Unavailable. All other writes are right whichever instance makes them. A store that never held the lease
+    belongs to a recovery run, which may run next to the holder.
     """
 
     def __init__(self, pool: Pool, *, alerting: bool = False) -> None:

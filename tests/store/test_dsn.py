@@ -1,4 +1,4 @@
-"""DATABASE_URL: every way it is written in the wild, and what is made of it."""
+"""DATABASE_URL: every way in which people write it, and how it is parsed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _RAW = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_s
 _LIKE_A_URL = st.text(st.sampled_from("ab1@#/:?%&=[]., "), min_size=1, max_size=20)
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 
-# What is written after the scheme; user, password, host, port, database that are meant.
-_MEANT = [
+# The text after the scheme; the user, password, host, port and database meant.
+_ACCEPTED = [
     ("app:s3cret@db.example:6543/prod", ("app", "s3cret", "db.example", 6543, "prod")),
     ("app:s3cret@db.example/prod", ("app", "s3cret", "db.example", 5432, "prod")),
     ("app:s3cret@db.example:/prod", ("app", "s3cret", "db.example", 5432, "prod")),
@@ -74,55 +74,55 @@ _REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("written", "meant"), _MEANT)
+@pytest.mark.parametrize(("written", "meant"), _ACCEPTED)
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "POSTGRESQL"])
-def test_means(scheme: str, written: str, meant: tuple[str, str, str, int, str]) -> None:
-    """Each way of writing is read as it was meant, whatever the scheme is called."""
+def test_each_way_of_writing_is_parsed_as_meant(scheme: str, written: str, meant: tuple[str, str, str, int, str]) -> None:
+    """With every name of the scheme."""
     dsn = parse(f" {scheme}://{written}\n")
     assert (dsn.user, dsn.password, dsn.host, dsn.port, dsn.database) == meant
 
 
-@pytest.mark.parametrize(("url", "said"), _REFUSED)
-def test_refuses(url: str, said: str) -> None:
-    """What cannot be used is refused in one line that says why and repeats nothing of the URL."""
+@pytest.mark.parametrize(("url", "reason"), _REFUSED)
+def test_an_unusable_url_is_refused_with_the_reason(url: str, reason: str) -> None:
+    """In one line that repeats no part of the URL."""
     with pytest.raises(SettingsError) as refused:
         parse(url)
-    told = str(refused.value)
-    assert said in told
-    assert len(told.splitlines()) == 1
-    assert "hunter2" not in told
-    assert "example" not in told
+    message = str(refused.value)
+    assert reason in message
+    assert len(message.splitlines()) == 1
+    assert "hunter2" not in message
+    assert "example" not in message
     assert refused.value.__context__ is None or refused.value.__suppress_context__
 
 
 @given(_RAW | _LIKE_A_URL, st.sampled_from(["", "?sslmode=require", "?pgbouncer=true&connection_limit=1"]))
 @example("@", "")
 @example("a@b:5/c", "")
-def test_any_password_as_it_is(password: str, parameters: str) -> None:
-    """A password may be pasted as it is, unless a part of it happens to be a valid escape."""
+def test_any_password_is_accepted_unescaped(password: str, parameters: str) -> None:
+    """Unless a part of it happens to be a valid escape."""
     assume(not _ESCAPE.search(password))
     dsn = parse(f"postgresql://app:{password}@db.example:5432/prod{parameters}")
     assert (dsn.user, dsn.password, dsn.host, dsn.database) == ("app", password, "db.example", "prod")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40), st.booleans())
-def test_any_password_escaped(password: str, with_database: bool) -> None:
-    """Percent-encoded, every password comes out as it was."""
+def test_any_password_is_accepted_percent_encoded(password: str, with_database: bool) -> None:
+    """It is decoded to what it was."""
     assume(password != "[YOUR-PASSWORD]")
     dsn = parse(f"postgresql://app:{quote(password, safe='')}@db.example:5432{'/prod' if with_database else ''}")
     assert (dsn.password, dsn.host) == (password, "db.example")
 
 
 @given(_RAW | _LIKE_A_URL)
-def test_any_text(text: str) -> None:
-    """Whatever stands in the variable is read, or refused without repeating it."""
-    told = ""
+def test_any_text_is_parsed_or_refused_without_repeating_it(text: str) -> None:
+    """In at most one line."""
+    message = ""
     try:
         parse(f"postgresql://{text}")
     except SettingsError as error:
-        told = str(error)
-    assert len(told.splitlines()) <= 1
-    assert len(text) < 6 or text not in told
+        message = str(error)
+    assert len(message.splitlines()) <= 1
+    assert len(text) < 6 or text not in message
 
 
 @given(
@@ -136,17 +136,17 @@ def test_any_text(text: str) -> None:
         tls=st.just(Tls.REQUIRE),
     )
 )
-def test_reads_what_the_tests_write(dsn: Dsn) -> None:
-    """The URLs that tests hand to processes say what they are made of."""
+def test_the_urls_that_the_tests_build_are_parsed_back(dsn: Dsn) -> None:
+    """User, password, host, port and database are the same."""
     read = parse(url_of(dsn))
     assert (read.host, read.port, read.user, read.password, read.database) == (dsn.host, dsn.port, dsn.user, dsn.password, dsn.database)
 
 
-@pytest.mark.parametrize("asked", ["", "?sslmode=disable", "?sslmode=allow", "?sslmode=prefer", "?sslmode=require", "?ssl=false"])
+@pytest.mark.parametrize("requested", ["", "?sslmode=disable", "?sslmode=allow", "?sslmode=prefer", "?sslmode=require", "?ssl=false"])
 @pytest.mark.parametrize("host", ["db.example", "10.0.0.7", "postgres.internal", "[2001:db8::7]", "localhost.example"])
-def test_another_machine_means_tls(host: str, asked: str) -> None:
-    """To another machine there is always TLS, whatever was asked for, and no way back to plaintext."""
-    dsn = parse(f"postgresql://app:pw@{host}/prod{asked}")
+def test_tls_is_required_to_another_machine(host: str, requested: str) -> None:
+    """Whatever the URL requests, and without a fallback to plaintext."""
+    dsn = parse(f"postgresql://app:pw@{host}/prod{requested}")
     context = dsn.connect_arguments()["ssl"]
     assert dsn.tls is Tls.REQUIRE
     assert isinstance(context, ssl.SSLContext)
@@ -154,8 +154,8 @@ def test_another_machine_means_tls(host: str, asked: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"])
-def test_this_machine_as_asked(host: str) -> None:
-    """On this machine nothing is needed, and what is asked for is done."""
+def test_tls_to_this_machine_is_as_requested(host: str) -> None:
+    """None is required, and what the URL requests is done."""
     url = f"postgresql://app:pw@{host}/prod"
     assert parse(url).connect_arguments()["ssl"] is False
     assert parse(f"{url}?sslmode=prefer").connect_arguments()["ssl"] == "prefer"
@@ -163,8 +163,8 @@ def test_this_machine_as_asked(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["db.example", "localhost"])
-def test_a_ca_means_verification(host: str) -> None:
-    """With DATABASE_CA_CERT the certificate and the name are checked against it and nothing else."""
+def test_a_ca_turns_on_verification(host: str) -> None:
+    """With DATABASE_CA_CERT the certificate and the name are verified against it and nothing else."""
     dsn = parse(f"postgresql://app:pw@{host}/prod?sslmode=disable", ca_certificates=_CA)
     context = dsn.connect_arguments()["ssl"]
     assert dsn.tls is Tls.VERIFY_FULL
@@ -173,21 +173,21 @@ def test_a_ca_means_verification(host: str) -> None:
     assert len(context.get_ca_certs()) == 1
 
 
-def test_verification_as_asked() -> None:
-    """sslmode=verify-ca and verify-full are kept, with the machine's own authorities."""
+def test_verification_is_as_requested() -> None:
+    """sslmode=verify-ca and verify-full use the machine's own authorities."""
     relaxed = parse("postgresql://app:pw@db.example/prod?sslmode=verify-ca").connect_arguments()["ssl"]
     strict = parse("postgresql://app:pw@db.example/prod?sslmode=verify-full").connect_arguments()["ssl"]
     assert (relaxed.verify_mode, relaxed.check_hostname) == (ssl.CERT_REQUIRED, False)
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_a_socket_needs_no_tls() -> None:
-    """A Unix socket has no TLS, even where everything else is verified."""
+def test_a_unix_socket_needs_no_tls() -> None:
+    """Not even with a CA."""
     assert parse("postgresql://app@/prod?host=/run/postgresql", ca_certificates=_CA).connect_arguments()["ssl"] is False
 
 
-def test_foreign_parameters() -> None:
-    """What other drivers need is dropped by name, and what a pooler reads from options is kept."""
+def test_parameters_of_other_drivers_are_dropped() -> None:
+    """Their names are kept for `check`; the tenant that a pooler reads from `options` stays."""
     dsn = parse(
         "postgresql://app:pw@db.example:6543/prod?pgbouncer=true&connection_limit=5&pool_timeout=0&schema=public&connect_timeout=9"
         "&options=reference%3Dabcdef&application_name=mine&target_session_attrs=read-write&&flag"
@@ -198,15 +198,15 @@ def test_foreign_parameters() -> None:
     assert plain.connect_arguments()["server_settings"] == {"application_name": "fubd"}
 
 
-def test_shows_no_password() -> None:
-    """Neither its text nor its place tells the password."""
+def test_the_password_is_not_shown() -> None:
+    """Neither repr, str nor place contains it."""
     dsn = parse("postgresql://app:hunter2@db.example:6543/prod")
     assert "hunter2" not in repr(dsn) + str(dsn) + dsn.place
     assert dsn.place == "db.example:6543/prod"
 
 
-async def test_takes_nothing_from_elsewhere(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No PG* variable and no password file has a say in where we connect and as whom."""
+async def test_nothing_is_read_from_the_environment(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No PG* variable and no password file changes where and as which user we connect."""
     service = tmp_path / "service.conf"
     service.write_text("[other]\nhost=192.0.2.1\n")
     for name, value in {
@@ -233,16 +233,16 @@ async def test_takes_nothing_from_elsewhere(empty_database: str, monkeypatch: py
         await connection.close()
 
 
-async def test_never_falls_back_to_plaintext(empty_database: str) -> None:
-    """A server that speaks no TLS is refused where TLS is required."""
+async def test_a_server_without_tls_is_refused_where_tls_is_required(empty_database: str) -> None:
+    """There is no fallback to plaintext."""
     async with Proxy(empty_database) as proxy:
         dsn = parse(f"{proxy.dsn}&sslmode=require")
         with pytest.raises(ConnectionError, match="SSL"):
             await asyncpg.connect(**dsn.connect_arguments(), timeout=10)
 
 
-async def test_speaks_tls(empty_database: str) -> None:
-    """Through TLS it connects: without a CA to any certificate, with one to that authority's certificate for that name."""
+async def test_it_connects_through_tls(empty_database: str) -> None:
+    """Without a CA to any certificate, with one to that authority's certificate for that name."""
     authority = trustme.CA()
     certificates = authority.cert_pem.bytes().decode()
     async with behind_tls(empty_database, authority, "localhost") as url:
@@ -253,11 +253,11 @@ async def test_speaks_tls(empty_database: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "is_ours"), [("other.example", True), ("localhost", False)])
-async def test_trusts_nobody_else(empty_database: str, name: str, is_ours: bool) -> None:
-    """With a CA, a certificate for another name or by another authority is refused."""
+async def test_with_a_ca_other_certificates_are_refused(empty_database: str, name: str, is_ours: bool) -> None:
+    """Those for another name, and those of another authority."""
     authority = trustme.CA()
-    believed = authority if is_ours else trustme.CA()
+    trusted = authority if is_ours else trustme.CA()
     async with behind_tls(empty_database, authority, name) as url:
-        dsn = parse(url, ca_certificates=believed.cert_pem.bytes().decode())
+        dsn = parse(url, ca_certificates=trusted.cert_pem.bytes().decode())
         with pytest.raises(ssl.SSLCertVerificationError):
             await asyncpg.connect(**dsn.connect_arguments(), timeout=10)

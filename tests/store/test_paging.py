@@ -1,4 +1,4 @@
-"""Who pages by id misses no row, however many write at once: an id is drawn before its row is committed."""
+"""A reader that pages by id misses no row, however many write at once: an id is drawn before its row is committed."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def _claim(delivery: Delivery, person: int) -> Claim:
     )
 
 
-async def test_a_row_is_shown_only_once_none_below_it_can_appear(database: str) -> None:
-    """While another writer holds an id that it drew and has not committed, the rows above it wait; then all are there, in order."""
+async def test_a_row_is_shown_only_when_no_row_can_appear_below_it(database: str) -> None:
+    """While another writer has drawn an id and not committed it, the rows above it are held back; then all are there, in order."""
     slow = Pool(parse(database), size=1)
-    async with recorder(database) as quick, AsyncExitStack() as under_way:
+    async with recorder(database) as quick, AsyncExitStack() as open_transaction:
         reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
         first = await _ids(reader)
         assert len(first) == 1
-        recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
+        recording = await open_transaction.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
         await recording.insert_claims([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
         await quick.record(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
         assert await _ids(reader, after=first[0]) == []
-        await under_way.aclose()
+        await open_transaction.aclose()
         assert len(await _ids(reader, after=first[0])) == 2
     await slow.close()
 
 
-async def test_what_was_shown_once_stays(database: str) -> None:
-    """A writer who begins later draws later ids: it hides nothing, and its own row comes last."""
+async def test_a_row_that_was_shown_stays_visible(database: str) -> None:
+    """A writer that begins later draws later ids: it hides no row, and its own comes last."""
     slow = Pool(parse(database), size=1)
-    async with recorder(database) as quick, AsyncExitStack() as under_way:
+    async with recorder(database) as quick, AsyncExitStack() as open_transaction:
         reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
         shown = await _ids(reader)
-        recording = await under_way.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
+        recording = await open_transaction.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
         await recording.insert_claims([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
         assert await _ids(reader) == shown
         assert await _ids(reader, limit=1) == shown[:1]
@@ -66,8 +66,8 @@ async def test_what_was_shown_once_stays(database: str) -> None:
 
 
 @pytest.mark.parametrize("statement", ["SELECT pg_current_xact_id()", "INSERT INTO unrelated VALUES (1)"])
-async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: str, statement: str) -> None:
-    """A backup or a report under way for hours concerns no reader of ours."""
+async def test_a_long_transaction_of_another_program_hides_no_row(database: str, statement: str) -> None:
+    """A backup or a report that runs for hours does not affect our readers."""
     other = Pool(parse(database), size=1)
     async with recorder(database) as quick, other.connection() as connection:
         await connection.execute("CREATE TABLE unrelated (one int)")
@@ -79,8 +79,8 @@ async def test_a_long_transaction_of_somebody_else_holds_nothing_up(database: st
 
 
 @pytest.mark.parametrize("through", ["directly", "through a transaction pooler"])
-async def test_a_reader_beside_many_writers_misses_nothing(database: str, through: str) -> None:
-    """Four processes record at once; who follows the highest id seen has every row in the end, each once and in order."""
+async def test_a_reader_next_to_many_writers_misses_nothing(database: str, through: str) -> None:
+    """Four writers record at once; a reader that follows the highest id seen gets every row, each once and in order."""
     async with AsyncExitStack() as running:
         url = database
         if through != "directly":
@@ -122,7 +122,7 @@ ODD = {
     "seen_at": ("timestamptz", "'2026-01-05 12:00+02'", '"2026-01-05T10:00:00+00:00"'),
     "ever": ("timestamp", "'infinity'", '"infinity"'),
     'Day of "it" {x: y}': ("date", "'2026-01-05'", '"2026-01-05"'),
-    "told": ("json", r"""'{"nul": "\u0000"}'""", r'{"nul": "\u0000"}'),
+    "document": ("json", r"""'{"nul": "\u0000"}'""", r'{"nul": "\u0000"}'),
     "kept": ("jsonb", """'{"a": 1}'""", '{"a": 1}'),
     "tags": ("text[]", "ARRAY['a', NULL]", '["a",null]'),
     "bytes": ("bytea", r"'\x00ff'", r'"\\x00ff"'),
@@ -133,7 +133,7 @@ ODD = {
 
 
 async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
-    """Numbers to the last digit, instants in UTC whether or not the column has a zone, what JSON has no word for as text."""
+    """Numbers to the last digit, instants in UTC whether or not the column has a zone, values that JSON cannot express as text."""
     async with recorder(database) as made:
         async with made.pool.connection() as connection:
             for name, (kind, _, _) in ODD.items():
@@ -152,8 +152,8 @@ async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
         assert '"changed_after":null' in shown.json
 
 
-async def test_a_column_that_comes_or_goes_is_no_trouble_for_long(database: str) -> None:
-    """Somebody alters the table under a running daemon: the next look or the one after shows it as it is."""
+async def test_an_added_or_dropped_column_is_noticed_after_one_error(database: str) -> None:
+    """The table is altered under a running daemon: the next read, or the one after an error, shows it as it is."""
     async with recorder(database) as made:
         reader = ChangeReader(made.pool)
         async with made.pool.connection() as connection:

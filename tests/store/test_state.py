@@ -1,4 +1,4 @@
-"""The book in a real database: what the poller must find again after a restart."""
+"""The state store in a real database: what the poller must find again after a restart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fubd.ports import ModeRecord
 from tests.recorder import at, recorder
 
 
-async def test_what_keeps_the_mode_from_flapping_is_found_again(database: str) -> None:
-    """The mode comes back with all its hysteresis, as announced and as kept later, and each announcement stays a row of its own."""
+async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> None:
+    """The mode is read with all its hysteresis, as inserted and as updated later, and each change of mode stays a row of its own."""
     relapsed = Hysteresis(proven_at=at("10:05"), missed=True, heard_again_at=at("10:04"), relapses=3)
     failover = ModeRecord("failover", "polling found 1 change", 30.0, at("10:00"), Hysteresis(proven_at=at("10:00"), relapses=2))
     async with recorder(database) as made:
@@ -25,8 +25,8 @@ async def test_what_keeps_the_mode_from_flapping_is_found_again(database: str) -
         assert [tuple(row) for row in rows] == [("steady", 0), ("failover", 3)]
 
 
-async def test_a_mode_of_an_older_version_tells_no_hysteresis(database: str) -> None:
-    """Where none was kept none is made up: the row says so, and whoever goes on from it is cautious."""
+async def test_a_mode_of_an_older_version_has_no_hysteresis(database: str) -> None:
+    """Where none was saved none is invented, so that the poller starts cautiously."""
     async with recorder(database) as made:
         await made.state.insert_mode(ModeRecord("failover", "polling found 1 change", 30.0, at("10:00")), evidence={})
         found = await made.state.last_mode()

@@ -1,5 +1,5 @@
--- Refetch requests that are due. First the people never asked for yet, then by the number of attempts; last of all those whom FUB called
--- deleted and who were not found.
+-- Refetch requests that are due. First the people never asked for yet, then by the number of attempts; last of all the people that FUB
+-- reported as deleted and that were not found.
 SELECT h.person_id, h.since, h.attempts, h.deleted
 FROM fubd.hint h
 WHERE h.not_before <= now()

@@ -92,7 +92,7 @@ async def adopt(pool: Pool, columns: Mapping[str, str], *, plan: AdoptionPlan, o
     try:
         return await _adopt(pool, columns, plan, on_step, mode="SHARE")
     except _TableInUse:
-        # A script that has read the table and waits to write to it would wait for us for ever, and we for it.
+        # A script that has read the table and waits to write to it would never proceed, and neither would we: a deadlock.
         on_step("others use the table; nothing was changed: starting again with the table locked from the beginning")
         return await _adopt(pool, columns, plan, on_step, mode="ACCESS EXCLUSIVE")
 
