@@ -1,4 +1,4 @@
-"""What is recorded in an adopted table: every promise of the fresh one, on the older columns, beside a script that goes on writing."""
+"""Recording into an adopted table: every promise of a fresh one, on the older columns, while a script goes on writing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = {"campaign_id": "customCampaignID", "score": "customScore", "who_pushe
 
 @asynccontextmanager
 async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed", altered: str = "") -> AsyncIterator[Recorder]:
-    """Run a recorder on an older table with these rows (person, from, to, at, source, id by their order), just adopted."""
+    """Yield a recorder on an older table with these rows (person, from, to, at, source; ids by their order), just adopted."""
     connection = await asyncpg.connect(**parse(url).connect_arguments())
     pool = Pool(parse(url), size=1)
     try:
@@ -46,7 +46,7 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
 
 
 async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
-    """Give a person's rows in the order readers see them."""
+    """Return a person's rows in the order readers see them."""
     async with made.pool.reading() as connection:
         found = await connection.fetch(
             "SELECT stage_from, stage_to, fubd.instant(changed_at) AS at, fubd.instant(changed_after) AS after FROM public.stage_changes"
@@ -57,13 +57,13 @@ async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
 
 
 async def foreign(made: Recorder) -> int:
-    """Look for rows of other writers."""
+    """Count the new rows of other writers."""
     async with made.pool.connection() as connection:
         return await adoption.count_foreign_rows(connection)
 
 
 async def script(made: Recorder, rows: str) -> None:
-    """Have an older script write."""
+    """Insert rows as an older script does."""
     async with made.pool.connection() as connection:
         await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
 
@@ -91,37 +91,41 @@ FIRST_READS: dict[str, tuple[str, Snapshot, list[Row]]] = {
         read("A", "07:59", "10:00"),
         [],
     ),
-    "and the earlier does not": (
+    "of two in one instant the earlier number does not count": (
         f"('1', NULL, 'B', '2026-01-05 08:00', NULL), {A_AT_EIGHT}",
         read("B", "07:59", "10:00"),
         [("A", "B", at("08:00") + 2 * TICK, at("08:00") + TICK)],
     ),
     "a stage twice": (f"{A_AT_EIGHT}, ('1', 'A', 'A', '2026-01-05 08:30', NULL)", read("A", "08:10", "10:00"), []),
-    "null tells nothing": ("('1', 'A', NULL, '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
-    "Unknown tells nothing": ("('1', 'A', 'Unknown', '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
-    "what was before it does": (
+    "a null stage does not count": ("('1', 'A', NULL, '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
+    "the stage Unknown does not count": ("('1', 'A', 'Unknown', '2026-01-05 08:00', NULL)", read("B", "09:00", "10:00"), []),
+    "the row before it does": (
         f"{A_AT_EIGHT}, ('1', 'A', 'Unknown', '2026-01-05 08:30', NULL)",
         read("B", "09:00", "10:00"),
         [("A", "B", at("09:00"), at("08:00"))],
     ),
-    "also when nothing has changed since": (f"{A_AT_EIGHT}, ('1', 'A', NULL, '2026-01-05 08:30', NULL)", read("A", "08:30", "10:00"), []),
-    "a change stands after what tells nothing": (
+    "also when the stage has not changed since": (
+        f"{A_AT_EIGHT}, ('1', 'A', NULL, '2026-01-05 08:30', NULL)",
+        read("A", "08:30", "10:00"),
+        [],
+    ),
+    "a change is dated after a row that does not count": (
         f"{A_AT_EIGHT}, ('1', 'A', 'Unknown', '2026-01-05 08:30', NULL)",
         read("B", "08:20", "10:00"),
         [("A", "B", at("08:30"), at("08:00"))],
     ),
-    "no instant tells nothing": ("('1', NULL, 'A', NULL, NULL)", read("B", "09:00", "10:00"), []),
-    "nor does one beyond all time": (
+    "a row without an instant does not count": ("('1', NULL, 'A', NULL, NULL)", read("B", "09:00", "10:00"), []),
+    "a row at infinity does not count": (
         "('1', NULL, 'A', 'infinity', NULL), ('1', NULL, 'A', '-infinity', NULL)",
         read("B", "09:00", "10:00"),
         [],
     ),
-    "other people's rows do not": (
+    "rows with other person ids do not count": (
         ", ".join(f"({person}, NULL, 'A', '2026-01-05 08:00', NULL)" for person in ("NULL", "'01'", "'1 '", "'test-1'")),
         read("B", "09:00", "10:00"),
         [],
     ),
-    "a read from before the row may be of a replica that lags": (
+    "a read from before the row may come from a lagging replica": (
         f"{A_AT_EIGHT}, ('1', 'A', 'B', '2026-01-05 10:00', 'polling')",
         read("A", "08:00", "10:00:30"),
         [],
@@ -130,22 +134,22 @@ FIRST_READS: dict[str, tuple[str, Snapshot, list[Row]]] = {
 
 
 @pytest.mark.parametrize("name", FIRST_READS)
-async def test_the_last_older_row_is_the_stage_we_know_of_a_person(empty_database: str, name: str) -> None:
-    """A first read that agrees adds nothing; one that differs is a change found by polling, after that row; told twice, it is the same."""
+async def test_the_last_older_row_is_the_known_stage_of_a_person(empty_database: str, name: str) -> None:
+    """A first read that agrees adds no row; one that differs is a change found by polling after that row; recorded twice it is the same."""
     rows, snapshot, added = FIRST_READS[name]
     async with adopted(empty_database, rows) as made:
         before = await rows_of(made)
         await made.record(snapshot)
         await made.record(snapshot)
         assert sorted(map(str, await rows_of(made))) == sorted(map(str, [*before, *added]))
-        # And what comes then goes on from there.
+        # The next change continues from there.
         await made.record(webhook("e1", "Z", "11:00"))
         assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(made)]
 
 
 @pytest.mark.parametrize("instant", ["infinity", "-infinity", "0044-03-15 BC", "99999-01-01"])
-async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: str) -> None:
-    """Rows of others that were received then are taken as they are, before and among ours; they count for no day."""
+async def test_an_infinite_received_at_is_ignored(empty_database: str, instant: str) -> None:
+    """Rows of other writers with such a value are handled like any other; they count for no day."""
     rows = f"('1', NULL, 'A', '2026-01-05 08:00', '{instant}'), ('2', NULL, 'A', '{instant}', '{instant}')"
     async with adopted(empty_database) as made:
         async with made.pool.connection() as connection:
@@ -160,8 +164,8 @@ async def test_a_receipt_beyond_all_time_is_none(empty_database: str, instant: s
                 await connection.fetch(f"SELECT * FROM public.{view}")
 
 
-async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empty_database: str) -> None:
-    """What differs at the baseline is recorded, and does not count against the webhooks; what happens after it does."""
+async def test_changes_before_the_baseline_do_not_count_as_missed(empty_database: str) -> None:
+    """A difference found by the baseline is recorded and not counted against the webhooks; a later change is."""
     async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as made:
         await made.state.begin_sweep(at("10:00"), from_id=0)
         await made.record(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
@@ -169,8 +173,8 @@ async def test_changes_from_before_we_watched_are_none_that_webhooks_missed(empt
         assert len(await made.state.missed_changes(fub_now=at("12:00"), missed_after_seconds=120)) == 1
 
 
-async def test_a_late_webhook_of_a_change_that_stands_there_adds_nothing(empty_database: str) -> None:
-    """The script wrote it by its own clock, later than the event. One that stands nowhere is inserted; older rows stay as they are."""
+async def test_a_late_webhook_of_a_recorded_change_adds_no_row(empty_database: str) -> None:
+    """The script dated it by its own clock, later than the event. An unrecorded change is inserted; older rows stay as they are."""
     async with adopted(empty_database, A_AT_EIGHT + ", ('1', 'A', 'B', '2026-01-05 09:30:07.25', 'webhook_peopleStageU')") as made:
         before = await rows_of(made)
         await made.record(webhook("e1", "B", "09:12"))
@@ -179,7 +183,7 @@ async def test_a_late_webhook_of_a_change_that_stands_there_adds_nothing(empty_d
         assert await rows_of(made) == [before[0], ("A", "C", at("09:00"), None), before[1]]
 
 
-# --- Old columns -------------------------------------------------------------------------------------------------------
+# --- Older columns -------------------------------------------------------------------------------------------------------
 
 LONG = "x" * 300
 
@@ -195,15 +199,15 @@ NARROW = """
 
 
 def person(stage: str, updated: str, *, long: str, **fields: str | None) -> Snapshot:
-    """Give a read of person 1 with everything known."""
+    """Return a read of person 1 with every field filled."""
     reading = Reading(
         1, stage, None, None, at(updated), long, long, "7", long, tags=("smartercontact",), fields=fields, payload={"id": 1, "long": long}
     )
     return Snapshot((reading,), at(updated), None, Channel.POLLING)
 
 
-async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: str) -> None:
-    """A name is cut, any other value that is too long or of another kind is null there, and all is whole in fubd's own tables."""
+async def test_no_value_fails_on_an_older_column(empty_database: str) -> None:
+    """A name is cut, any other value that does not fit is null there, and fubd's own tables hold all of it in full."""
     async with adopted(empty_database, altered=NARROW) as made:
         stage = "s" * 450
         await made.record(webhook(LONG[:200], stage, "10:00"))
@@ -220,7 +224,7 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
                 LONG,
             )
             assert await connection.fetchval("SELECT stage FROM fubd.claim LIMIT 1") == stage
-        # Read again and again the long name is no other stage, and nothing is corrected.
+        # Read again, the long name is the same stage, and no row is corrected.
         await made.record(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
         await made.record(person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03"))
         await made.record(webhook("e3", stage, "13:00"))
@@ -233,7 +237,7 @@ async def test_nothing_that_is_written_fails_on_an_older_column(empty_database: 
 
 @pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_the_promises_hold_on_every_variant(empty_database: str, variant: str) -> None:
-    """Every example of the contract, one piece of evidence after the other, all of it at once, and backwards: the rows of a fresh table."""
+    """Every example of the contract, with the evidence one by one, all at once, and in reverse: the rows are those of a fresh table."""
     async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
         for number, (evidence, _) in enumerate(EXAMPLES.values(), start=10):
             one, other, third = ([about(person, item) for item in evidence] for person in (number, number + 100, number + 200))
@@ -267,8 +271,8 @@ async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, va
 # --- A script that goes on writing -------------------------------------------------------------------------------------
 
 
-async def test_what_a_script_wrote_first_is_not_written_again(empty_database: str) -> None:
-    """By a poll long after it or right behind it, by the webhook itself, or by both; the script's row is left as it is."""
+async def test_a_change_that_a_script_recorded_first_is_not_recorded_again(empty_database: str) -> None:
+    """Neither by a poll soon or long after it, nor by the webhook, nor by both; the script's row is left as it is."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await script(made, "('1', 'A', 'B', '2026-01-05 10:30:04.5', 'polling')")
         before = await rows_of(made)
@@ -279,8 +283,8 @@ async def test_what_a_script_wrote_first_is_not_written_again(empty_database: st
         assert (row["first_name"], row["confirmed_by"], row["source"]) == (None, None, "polling")
 
 
-async def test_a_row_that_is_dated_late_within_a_second_is_put_before_what_a_read_shows(empty_database: str) -> None:
-    """The script learned of B half a second after C had followed: C moves behind it and is no second row."""
+async def test_a_scripts_row_within_the_second_of_a_later_change_stays_before_it(empty_database: str) -> None:
+    """The script dated B half a second after C had followed: C is moved behind it and stays one row."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await script(made, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
         await made.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
@@ -288,8 +292,8 @@ async def test_a_row_that_is_dated_late_within_a_second_is_put_before_what_a_rea
         assert await rows_of(made) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
 
 
-async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None:
-    """Each row is counted by one look of one instance, ours never; the people are read, and the chain goes on from the script's row."""
+async def test_each_row_of_a_script_is_counted_once(empty_database: str) -> None:
+    """By one call of one instance, never our own rows; its people are refetched, and the chain continues from the script's row."""
     async with adopted(empty_database, A_AT_EIGHT) as made, recorder(empty_database, instance="other") as other:
         assert await foreign(made) == 0
         await made.record(webhook("e1", "B", "10:00"))
@@ -297,8 +301,8 @@ async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None
             made, "('1', 'B', 'C', '2026-01-05 10:30', 'polling'), ('test-1', NULL, 'A', now(), 'test'), (NULL, NULL, NULL, NULL, NULL)"
         )
         async with asyncio.TaskGroup() as group:
-            looks = [group.create_task(foreign(one)) for one in (made, other)]
-        assert sorted(look.result() for look in looks) == [0, 3]
+            counts = [group.create_task(foreign(one)) for one in (made, other)]
+        assert sorted(count.result() for count in counts) == [0, 3]
         assert await foreign(made) == 0
         assert [hint.person_id for hint in await made.state.due_refetches(10)] == [1]
         await made.record(webhook("e2", "D", "11:00"))
@@ -310,8 +314,8 @@ async def test_what_a_script_writes_is_noticed_once(empty_database: str) -> None
         assert await foreign(made) == 1
 
 
-async def test_a_change_that_a_script_writes_after_us_becomes_one_row_again(empty_database: str) -> None:
-    """Ours and the script's are one change: once the person is read, ours joins the other's, which cannot be touched."""
+async def test_a_change_that_a_script_records_after_us_becomes_one_row(empty_database: str) -> None:
+    """Ours and the script's are one change: once the person is read, our row is merged into the script's, which we never change."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await made.record(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
         await script(made, "('1', 'A', 'B', '2026-01-05 10:30', 'polling')")
@@ -323,12 +327,12 @@ async def test_a_change_that_a_script_writes_after_us_becomes_one_row_again(empt
 
 
 @pytest.mark.parametrize(
-    "between", ["", ", ('1', 'A', 'Unknown', '2026-01-05 10:01', 'wh_peopleUpdated')"], ids=["", "after a placeholder"]
+    "between", ["", ", ('1', 'A', 'Unknown', '2026-01-05 10:01', 'wh_peopleUpdated')"], ids=["directly", "after a placeholder"]
 )
-async def test_a_change_that_a_script_writes_after_us_becomes_one_row_though_the_person_has_moved_on(
+async def test_a_change_that_a_script_records_after_us_becomes_one_row_although_the_person_has_moved_on(
     empty_database: str, between: str
 ) -> None:
-    """The poll notices it late: what was settled meanwhile is looked at again, from before the script's row, and once only."""
+    """The poll notices it late: rows settled since then are reconciled again, once, from before the script's row on."""
     async with adopted(empty_database, A_AT_EIGHT) as made:
         await made.record(webhook("e1", "B", "10:00"))
         await script(made, f"('1', 'A', 'B', '2026-01-05 10:03:14', 'polling'){between}")
@@ -342,8 +346,8 @@ async def test_a_change_that_a_script_writes_after_us_becomes_one_row_though_the
             assert await connection.fetchval("SELECT bool_and(settled) FROM fubd.foreign_row")
 
 
-async def test_views_and_the_page_show_older_rows_in_utc(empty_database: str) -> None:
-    """Instants without a zone are UTC, wherever the session stands; placeholders say nothing of where a person stands."""
+async def test_views_and_the_status_page_show_older_rows_in_utc(empty_database: str) -> None:
+    """Instants without a zone are UTC, whatever the zone of the session; placeholders do not count as the stage of a person."""
     rows = A_AT_EIGHT + ", ('1', 'A', 'Unknown', '2026-01-05 08:30', 'wh_peopleUpdated'), ('1', 'A', 'B', NULL, 'polling')"
     async with adopted(empty_database, rows) as made:
         await made.record(read("A", "08:00", "10:00"))

@@ -1,4 +1,4 @@
-"""Taking over the older scripts' table: its variants and its dirt, what is in the way, interruptions, and the way back."""
+"""Adopting the older scripts' table: its variants and odd rows, obstacles, interruptions, and undoing it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-async def somebody(postgres: str) -> AsyncIterator[Dsn]:
-    """Give a role that is no superuser, as who logs in; asked for before a database, it outlives it."""
+async def ordinary_role(postgres: str) -> AsyncIterator[Dsn]:
+    """Yield the login of a role that is no superuser. Requested before a database, it is dropped after it."""
     name = f"fubd_test_{secrets.token_hex(4)}"
     async with connected(postgres) as connection:
         await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
@@ -35,17 +35,19 @@ async def somebody(postgres: str) -> AsyncIterator[Dsn]:
 
 
 @pytest.fixture
-async def owned_database(somebody: Dsn, empty_database: str) -> str:
-    """Give an empty database that belongs to that role, as seen by it."""
+async def owned_database(ordinary_role: Dsn, empty_database: str) -> str:
+    """Return the URL, for that role, of an empty database that it owns."""
     name = parse(empty_database).database
     async with connected(empty_database) as connection:
-        await connection.execute(f'ALTER DATABASE "{name}" OWNER TO {somebody.user}; ALTER SCHEMA public OWNER TO {somebody.user}')
-    return url_of(somebody, database=name)
+        await connection.execute(
+            f'ALTER DATABASE "{name}" OWNER TO {ordinary_role.user}; ALTER SCHEMA public OWNER TO {ordinary_role.user}'
+        )
+    return url_of(ordinary_role, database=name)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Give a connection of the test's own."""
+    """Open a connection of the test's own."""
     connection = await asyncpg.connect(**replace(parse(url), application_name="test").connect_arguments())
     try:
         yield connection
@@ -55,7 +57,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def pooled(url: str) -> AsyncIterator[Pool]:
-    """Give a pool as the command has it."""
+    """Open a pool like the command's."""
     pool = Pool(parse(url), size=1)
     try:
         yield pool
@@ -64,7 +66,7 @@ async def pooled(url: str) -> AsyncIterator[Pool]:
 
 
 async def planned(pool: Pool) -> AdoptionPlan:
-    """Give the plan; there must be something to adopt."""
+    """Return the plan; there must be something to adopt."""
     plan = await adoption.plan_adoption(pool, {"campaign_id": "customCampaignID"})
     assert plan is not None
     return plan
@@ -76,14 +78,14 @@ async def adopt(pool: Pool) -> adoption.Adopted:
 
 
 async def rows_of(connection: asyncpg.Connection, columns: list[str]) -> list[str]:
-    """Give every row of the older columns, as text."""
-    told = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
-    found = await connection.fetch(f"SELECT ROW({told})::text AS told FROM stage_changes ORDER BY id")
-    return [row["told"] for row in found]
+    """Return the older columns of every row, as text."""
+    selected = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+    found = await connection.fetch(f"SELECT ROW({selected})::text AS row FROM stage_changes ORDER BY id")
+    return [row["row"] for row in found]
 
 
 async def columns_of(connection: asyncpg.Connection) -> list[str]:
-    """Name the table's columns."""
+    """Return the names of the table's columns."""
     found = await connection.fetch(
         "SELECT column_name FROM information_schema.columns"
         " WHERE table_schema = 'public' AND table_name = 'stage_changes' ORDER BY ordinal_position"
@@ -92,8 +94,8 @@ async def columns_of(connection: asyncpg.Connection) -> list[str]:
 
 
 @pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
-async def test_every_variant_is_taken_over_and_given_back(empty_database: str, variant: str) -> None:
-    """Rows, reports and the older columns are as before, fubd's views answer, and undoing leaves nothing behind."""
+async def test_every_variant_is_adopted_and_restored(empty_database: str, variant: str) -> None:
+    """Rows, reports and older columns are as before, fubd's views work, and undoing leaves nothing behind."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, variant, rows=600)
         columns = await columns_of(connection)
@@ -111,14 +113,14 @@ async def test_every_variant_is_taken_over_and_given_back(empty_database: str, v
         for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
             await connection.fetch(f"SELECT * FROM public.{view}")
         await migrate(connection, columns={"campaign_id": "customCampaignID", "another": "customOther"})
-        given_back = await adoption.undo(pool)
-        assert given_back.is_unchanged
+        undone = await adoption.undo(pool)
+        assert undone.is_unchanged
         assert await legacy_tables.shape(connection) == shape
         assert await rows_of(connection, columns) == rows
 
 
-async def test_the_daemon_writes_into_such_a_table_only_once_it_is_adopted(empty_database: str) -> None:
-    """Before, it refuses and says what to run; after, it finds its schema made."""
+async def test_the_daemon_refuses_to_write_into_a_table_that_is_not_adopted(empty_database: str) -> None:
+    """The error names the command to run; after it the schema is ready."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=10)
         with pytest.raises(SchemaRefused, match="fubd adopt"):
@@ -128,8 +130,8 @@ async def test_the_daemon_writes_into_such_a_table_only_once_it_is_adopted(empty
         assert await adoption.table_state(pool) == "adopted"
 
 
-async def test_what_a_database_holds_is_told(databases: Databases) -> None:
-    """No table, one that nobody has taken over, and one of fubd's own."""
+async def test_the_state_of_the_table_is_recognised(databases: Databases) -> None:
+    """No table, one that is not adopted, and one of fubd's own."""
     async with (
         databases.empty() as empty,
         databases.migrated() as own,
@@ -144,8 +146,8 @@ async def test_what_a_database_holds_is_told(databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, mode: str) -> None:
-    """All of it works where every transaction may be given another server."""
+async def test_adoption_and_recording_work_through_a_pooler(empty_database: str, mode: str) -> None:
+    """Also where each transaction may run on another server."""
     async with (
         connected(empty_database) as connection,
         behind_a_pooler(empty_database, mode=mode) as pooler,
@@ -158,7 +160,7 @@ async def test_it_is_adopted_and_written_through_a_pooler(empty_database: str, m
             assert [row["stage_to"] for row in await made.records()] == ["B"]
 
 
-# What its owner must decide: how the table is made to have it, and what the plan says of it.
+# What only the owner may decide: the statements that create it, and words of the obstacle.
 OBSTACLES = {
     "short stages": (
         "ALTER TABLE stage_changes ALTER COLUMN stage_from TYPE varchar(50), ALTER COLUMN stage_to TYPE varchar(99)",
@@ -239,11 +241,11 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("name", OBSTACLES)
-async def test_what_is_in_the_way_is_told_with_the_statement_that_removes_it(owned_database: str, name: str) -> None:
-    """Nothing is changed; each statement as it was told works, also where views stand on the column; at last the table is taken over."""
-    spoiling, words = OBSTACLES[name]
+async def test_each_obstacle_is_shown_with_the_statement_that_removes_it(owned_database: str, name: str) -> None:
+    """Nothing is changed; each statement works as shown, also where views use the column; then the table can be adopted."""
+    preparation, words = OBSTACLES[name]
     async with connected(owned_database) as connection, pooled(owned_database) as pool:
-        await _spoil(connection, spoiling)
+        await _create_table(connection, preparation)
         shape, plan = await legacy_tables.shape(connection), await planned(pool)
         assert any(words in obstacle.reason for obstacle in plan.obstacles), plan.obstacles
         with pytest.raises(AdoptionRefused, match="cannot be adopted"):
@@ -259,10 +261,10 @@ async def test_what_is_in_the_way_is_told_with_the_statement_that_removes_it(own
         ]
 
 
-async def _spoil(connection: asyncpg.Connection, spoiling: str) -> None:
-    """Make the table, spoil it, and build views on it as far as that goes."""
+async def _create_table(connection: asyncpg.Connection, preparation: str) -> None:
+    """Create the table, run the statements, and create views on it where possible."""
     table, _, view = legacy_tables.VARIANTS["as reconstructed"].partition("CREATE VIEW")
-    await connection.execute(table + spoiling)
+    await connection.execute(table + preparation)
     with suppress(asyncpg.PostgresError):
         async with connection.transaction():
             await connection.execute("CREATE VIEW" + view)
@@ -270,21 +272,21 @@ async def _spoil(connection: asyncpg.Connection, spoiling: str) -> None:
     await connection.execute("CREATE VIEW on_top WITH (security_barrier) AS SELECT * FROM on_it")
 
 
-async def test_a_table_of_another_owner_is_left_alone(somebody: Dsn, empty_database: str) -> None:
-    """The plan says whose it is."""
+async def test_a_table_of_another_owner_is_an_obstacle(ordinary_role: Dsn, empty_database: str) -> None:
+    """The plan names the owner."""
     async with connected(empty_database) as connection:
         await legacy_tables.make(connection)
         await connection.execute(
-            f"GRANT USAGE, CREATE ON SCHEMA public TO {somebody.user}; GRANT SELECT ON stage_changes TO {somebody.user}"
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {ordinary_role.user}; GRANT SELECT ON stage_changes TO {ordinary_role.user}"
         )
-        async with pooled(url_of(somebody, database=parse(empty_database).database)) as pool:
+        async with pooled(url_of(ordinary_role, database=parse(empty_database).database)) as pool:
             assert any("only its owner" in obstacle.reason for obstacle in (await planned(pool)).obstacles)
 
 
-_SWALLOW = (
+_TRIGGER = (
     "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {} END$$; CREATE TRIGGER meddling BEFORE {} ON stage_changes"
 )
-MEDDLERS = {
+INTERFERENCES = {
     "a check": ("ALTER TABLE stage_changes ADD CONSTRAINT known CHECK (source <> 'webhook')", 'check constraint "known"'),
     "a foreign key": (
         "CREATE TABLE person (id text PRIMARY KEY); ALTER TABLE stage_changes ADD FOREIGN KEY (person_id) REFERENCES person NOT VALID",
@@ -304,23 +306,23 @@ MEDDLERS = {
         ),
         'null value in column "move"',
     ),
-    "a trigger that drops": (_SWALLOW.format("RETURN NULL;", "INSERT") + " FOR EACH ROW EXECUTE FUNCTION meddle()", "meddling"),
+    "a trigger that drops": (_TRIGGER.format("RETURN NULL;", "INSERT") + " FOR EACH ROW EXECUTE FUNCTION meddle()", "meddling"),
     "a trigger that dates": (
-        _SWALLOW.format("NEW.changed_at = now(); RETURN NEW;", "INSERT OR UPDATE") + " FOR EACH ROW EXECUTE FUNCTION meddle()",
+        _TRIGGER.format("NEW.changed_at = now(); RETURN NEW;", "INSERT OR UPDATE") + " FOR EACH ROW EXECUTE FUNCTION meddle()",
         "meddling",
     ),
-    "a trigger that keeps": (_SWALLOW.format("RETURN NULL;", "DELETE") + " FOR EACH ROW EXECUTE FUNCTION meddle()", "meddling"),
+    "a trigger that keeps": (_TRIGGER.format("RETURN NULL;", "DELETE") + " FOR EACH ROW EXECUTE FUNCTION meddle()", "meddling"),
     "a rule that drops": ("CREATE RULE dropping AS ON INSERT TO stage_changes WHERE new.source = 'webhook' DO INSTEAD NOTHING", "dropping"),
 }
 
 
-@pytest.mark.parametrize("name", MEDDLERS)
-async def test_what_would_refuse_or_alter_our_rows_is_found_by_trying(empty_database: str, name: str) -> None:
-    """Nothing was changed; with the statement that was told the table is taken over."""
-    spoiling, words = MEDDLERS[name]
+@pytest.mark.parametrize("name", INTERFERENCES)
+async def test_what_would_refuse_or_alter_our_rows_is_found_by_the_dry_run(empty_database: str, name: str) -> None:
+    """Nothing is changed; after the statement that the error shows the table can be adopted."""
+    preparation, words = INTERFERENCES[name]
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=5)
-        await connection.execute(spoiling)
+        await connection.execute(preparation)
         shape = await legacy_tables.shape(connection)
         with pytest.raises(AdoptionRefused, match=words) as refused:
             await adopt(pool)
@@ -330,31 +332,31 @@ async def test_what_would_refuse_or_alter_our_rows_is_found_by_trying(empty_data
         await adopt(pool)
 
 
-async def test_interrupted_anywhere_nothing_has_happened_and_it_can_be_run_again(empty_database: str) -> None:
-    """At each part of the work: stopped by an error, by a cancellation, or by the server ending the connection."""
+async def test_an_interruption_anywhere_changes_nothing_and_it_can_be_run_again(empty_database: str) -> None:
+    """At each step: by an error, by a cancellation, or by the server ending the connection."""
     async with connected(empty_database) as connection, connected(empty_database) as other, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=50)
         shape, plan = await legacy_tables.shape(connection), await planned(pool)
-        components: list[str] = []
+        steps: list[str] = []
         for part in range(30):
             interruption = Interruption(part, (RuntimeError, asyncio.CancelledError, None)[part % 3], other)
             try:
                 await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=interruption)
             except (RuntimeError, asyncio.CancelledError, Unavailable):
-                components.append(interruption.at)
+                steps.append(interruption.at)
                 assert await legacy_tables.shape(connection) == shape
             await interruption.ended()
             if not interruption.at:
                 break
             if await adoption.table_state(pool) == "adopted":
-                # Told to end while it committed, and too late.
+                # The interruption came too late: it had committed.
                 break
-        assert len(components) > 8
+        assert len(steps) > 8
         assert await adoption.table_state(pool) == "adopted"
 
 
 class Interruption:
-    """Interrupts the work at its part number `part`: by raising `error`, or by having the server end the connection."""
+    """Interrupts the work at step number `part`: by raising `error`, or by having the server end the connection."""
 
     def __init__(self, part: int, error: type[BaseException] | None, connection: asyncpg.Connection) -> None:
         self._left = part
@@ -363,10 +365,10 @@ class Interruption:
         self._ending: asyncio.Task[object] | None = None
         self.at = ""
 
-    def __call__(self, what: str) -> None:
+    def __call__(self, description: str) -> None:
         self._left -= 1
         if self._left == -1:
-            self.at = what
+            self.at = description
             if self._error is not None:
                 raise self._error
             self._ending = asyncio.create_task(self._end())
@@ -377,13 +379,13 @@ class Interruption:
         )
 
     async def ended(self) -> None:
-        """Wait until the server has ended the connection, if it was told to."""
+        """Wait until the server has ended the connection, if that is how it interrupts."""
         if self._ending is not None:
             await self._ending
 
 
-async def test_rows_that_come_meanwhile_are_neither_lost_nor_refused(empty_database: str) -> None:
-    """A script that goes on inserting waits while the table is taken over, and every row of it is there."""
+async def test_rows_inserted_during_the_adoption_are_neither_lost_nor_refused(empty_database: str) -> None:
+    """A script that goes on inserting waits during the adoption, and every row of it is there."""
     async with connected(empty_database) as connection, connected(empty_database) as script, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=3_000)
         written = 0
@@ -408,33 +410,31 @@ async def test_rows_that_come_meanwhile_are_neither_lost_nor_refused(empty_datab
         assert 3_000 < proof.after.rows <= 3_000 + written
 
 
-async def test_reports_go_on_reading_while_rows_are_hashed_and_copied(empty_database: str) -> None:
-    """Only the last part of the work has the table to itself."""
+async def test_reports_can_read_while_rows_are_hashed_and_copied(empty_database: str) -> None:
+    """Only the last part of the work locks the table against readers."""
     async with connected(empty_database) as connection, connected(empty_database) as reader, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=20_000)
-        components: list[str] = [""]
+        steps: list[str] = [""]
         read_during: set[str] = set()
 
         async def read_on() -> None:
-            while components[-1] != "committing":
-                during = components[-1]
+            while steps[-1] != "committing":
+                during = steps[-1]
                 await reader.fetchval("SELECT count(*) FROM stage_changes WHERE stage_to = 'ACQ - Offers Made'")
-                if components[-1] == during:
+                if steps[-1] == during:
                     read_during.add(during.split(" ")[0])
 
         async with asyncio.TaskGroup() as group:
             group.create_task(read_on())
             plan = await planned(pool)
-            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=components.append)
+            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=steps.append)
         assert proof.after.rows == 20_000
         assert {"counting", "copying"} <= read_during
-        assert components.index("waiting until no reader uses the table") > components.index(
-            "copying 20,000 rows to fubd.stage_changes_backup"
-        )
+        assert steps.index("waiting until no reader uses the table") > steps.index("copying 20,000 rows to fubd.stage_changes_backup")
 
 
-async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: str) -> None:
-    """Such a script and we would wait for each other: we begin anew with the table to ourselves, and its row is there."""
+async def test_a_script_that_has_read_and_waits_to_write_goes_first(empty_database: str) -> None:
+    """The script and we would wait for each other: we start again with the table locked, and its row is there."""
     async with (
         connected(empty_database) as connection,
         connected(empty_database) as script,
@@ -442,10 +442,10 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
         pooled(empty_database) as pool,
     ):
         await legacy_tables.make(connection, rows=100)
-        # It is we who find that nobody can go on.
+        # So that our connection is the one that detects the deadlock.
         await script.execute("SET deadlock_timeout = '60s'")
         plan = await planned(pool)
-        told: list[str] = []
+        steps: list[str] = []
         under_way, holding_us_up = script.transaction(), other.transaction()
         await under_way.start()
         await script.fetch("SELECT * FROM stage_changes LIMIT 1")
@@ -457,7 +457,7 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
             return bool(await connection.fetchval(asked, script.get_server_pid()))
 
         async def write() -> None:
-            await eventually(lambda: any("copying" in part for part in told))
+            await eventually(lambda: any("copying" in part for part in steps))
             inserted = asyncio.create_task(
                 script.execute("INSERT INTO stage_changes (person_id, stage_to, changed_at) VALUES ('7', 'Lead', now())")
             )
@@ -468,14 +468,14 @@ async def test_who_has_read_and_waits_to_write_is_let_go_first(empty_database: s
 
         async with asyncio.TaskGroup() as group:
             group.create_task(write())
-            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=told.append)
-        assert any("starting again" in part for part in told)
+            proof = await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan, on_step=steps.append)
+        assert any("starting again" in part for part in steps)
         assert proof.after.rows == 101
         assert await connection.fetchval("SELECT count(*) FROM fubd.stage_changes_backup") == 101
 
 
-async def test_a_plan_that_no_longer_fits_is_not_carried_out(empty_database: str) -> None:
-    """A plan that no longer fits, and a table that has become fubd's meanwhile, are told; nothing is changed."""
+async def test_an_outdated_plan_is_not_carried_out(empty_database: str) -> None:
+    """Neither after the table has changed, nor after it was adopted; nothing is changed."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=5)
         plan = await planned(pool)
@@ -488,13 +488,13 @@ async def test_a_plan_that_no_longer_fits_is_not_carried_out(empty_database: str
             await adoption.adopt(pool, {"campaign_id": "customCampaignID"}, plan=plan)
 
 
-async def test_a_proof_does_not_depend_on_order_and_sees_every_difference(empty_database: str) -> None:
+async def test_a_fingerprint_depends_on_every_row_but_not_on_their_order(empty_database: str) -> None:
     """The same rows in another order have one fingerprint; a changed, lost, added or doubled row has another."""
     async with connected(empty_database) as connection:
         await connection.execute("CREATE TABLE one (n int, word text); INSERT INTO one VALUES (1, 'a'), (2, NULL), (2, NULL), (3, 'c')")
-        taken = await taken_of(connection, "one")
+        taken = await fingerprint_of(connection, "one")
         await connection.execute("CREATE TABLE two AS TABLE one ORDER BY n DESC")
-        assert await taken_of(connection, "two") == taken
+        assert await fingerprint_of(connection, "two") == taken
         seen = {taken}
         for change in (
             "UPDATE two SET word = '' WHERE n = 1",
@@ -502,20 +502,20 @@ async def test_a_proof_does_not_depend_on_order_and_sees_every_difference(empty_
             "INSERT INTO two VALUES (2, NULL), (2, NULL)",
         ):
             await connection.execute(change)
-            seen.add(await taken_of(connection, "two"))
+            seen.add(await fingerprint_of(connection, "two"))
         assert len(seen) == 4
 
 
-async def taken_of(connection: asyncpg.Connection, relation: str) -> Fingerprint:
-    """Give the fingerprint of a relation of these two columns."""
+async def fingerprint_of(connection: asyncpg.Connection, relation: str) -> Fingerprint:
+    """Return the fingerprint of a relation of these two columns."""
     return await fingerprint(connection, relation, ["n", "word"], timeout_seconds=10)
 
 
-# --- The way back ------------------------------------------------------------------------------------------------------
+# --- Undoing ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_database: str) -> None:
-    """Then it is refused with what to do; that done, the table is as it was, with what the scripts added."""
+async def test_undoing_is_refused_once_fubd_has_recorded_a_change(empty_database: str) -> None:
+    """The error shows what to do; after that the table is as it was, with the rows that the scripts added."""
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=30)
         shape, columns = await legacy_tables.shape(connection), await columns_of(connection)
@@ -530,16 +530,16 @@ async def test_the_way_back_is_open_until_fubd_has_recorded_a_change(empty_datab
             await adoption.undo(pool)
         (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))
         await connection.execute(statement)
-        # Nobody needs to keep it.
+        # The copy need not be kept.
         await connection.execute("DROP TABLE fubd.stage_changes_backup")
-        given_back = await adoption.undo(pool)
-        assert not given_back.is_unchanged
+        undone = await adoption.undo(pool)
+        assert not undone.is_unchanged
         assert await rows_of(connection, columns) == rows
         assert await legacy_tables.shape(connection) == shape
         await adopt(pool)
 
 
-BLOCKED = {
+DEPENDENTS = {
     "a daemon runs": ("INSERT INTO fubd.lease VALUES ('poller', 'x', 1, now() + interval '10 s')", "stop it"),
     "a column was filled": ("UPDATE stage_changes SET confirmed_by = 'me' WHERE id = 1", "confirmed_by"),
     "an event twice": ("INSERT INTO stage_changes (event_id) VALUES ('same'), ('same')", "stage_changes_event_id_unique"),
@@ -553,14 +553,14 @@ BLOCKED = {
 }
 
 
-@pytest.mark.parametrize("name", BLOCKED)
-async def test_giving_back_takes_nothing_else_along(empty_database: str, name: str) -> None:
-    """Whatever others have built on it since is told, and nothing has changed."""
-    doing, words = BLOCKED[name]
+@pytest.mark.parametrize("name", DEPENDENTS)
+async def test_undoing_drops_nothing_of_others(empty_database: str, name: str) -> None:
+    """What others have built on it since is named in the error, and nothing is changed."""
+    statement, words = DEPENDENTS[name]
     async with connected(empty_database) as connection, pooled(empty_database) as pool:
         await legacy_tables.make(connection, rows=5)
         await adopt(pool)
-        await connection.execute(doing)
+        await connection.execute(statement)
         shape = await legacy_tables.shape(connection)
         with pytest.raises(AdoptionRefused, match=words):
             await adoption.undo(pool)

@@ -1,4 +1,4 @@
-"""What servers, poolers and networks say when they will not: sorted by its remedy, in our words, and never knocked at in a hurry."""
+"""How refusals of servers, poolers and networks become our errors, and how the pool waits after a refused login."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.tls import behind_tls
 
-# SQLSTATE and text as servers and poolers send them, and a word of what we make of it.
+# SQLSTATE and text as servers and poolers send them, and words of our message.
 REFUSALS = {
-    "wrong password": ("28P01", 'password authentication failed for user "somebody"', "refused the user or the password"),
-    "not in pg_hba": ("28000", 'no pg_hba.conf entry for host "203.0.113.7", user "somebody"', "refused the user or the password"),
+    "wrong password": ("28P01", 'password authentication failed for user "app_user"', "refused the user or the password"),
+    "not in pg_hba": ("28000", 'no pg_hba.conf entry for host "203.0.113.7", user "app_user"', "refused the user or the password"),
     "no database": ("3D000", 'database "secret" does not exist', "does not exist"),
     "no right": ("42501", "permission denied for schema fubd", "lacks a privilege"),
     "a standby": ("25006", "cannot execute INSERT in a read-only transaction", "can only be read"),
@@ -27,7 +27,7 @@ REFUSALS = {
     "starting": ("57P03", "the database system is starting up", "starting up"),
     "ended": ("57P01", "terminating connection due to administrator command", "starting up or shutting down"),
     "no tenant": ("XX000", "Tenant or user not found", "postgres.PROJECT"),
-    "no tenant, newer": ("XX000", "(ENOTFOUND) tenant/user postgres.somebody not found", "postgres.PROJECT"),
+    "no tenant, newer": ("XX000", "(ENOTFOUND) tenant/user postgres.app_user not found", "postgres.PROJECT"),
     "session pool full": (
         "XX000",
         "MaxClientsInSessionMode: max clients reached - in Session mode max clients are limited to pool_size",
@@ -48,39 +48,39 @@ REFUSALS = {
         "accepts no logins",
     ),
     "secret lookup": ("XX000", "(EAUTHQUERY) authentication query failed", "refused the user or the password"),
-    "pooler's user": ("08P01", "no such user: somebody", "postgres.PROJECT"),
+    "pooler's user": ("08P01", "no such user: app_user", "postgres.PROJECT"),
     "pooler's client limit": ("08P01", "no more connections allowed (max_client_conn)", "accepts no further connection"),
     "pooler's wait": ("08P01", "query_wait_timeout", "no connection to its server"),
     "pooler's log-in": ("08P01", "server login has been failing, try again later (server_login_retry)", "no connection to its server"),
-    "something else": ("XX000", "somebody@203.0.113.7 did a thing", "could not run a statement now (XX000"),
+    "something else": ("XX000", "app_user@203.0.113.7 did a thing", "could not run a statement now (XX000"),
 }
 
 
 @asynccontextmanager
 async def refusing(code: str, text: str) -> AsyncIterator[tuple[str, list[int]]]:
-    """Serve a Postgres that answers every log-in with an error; gives its URL, and a list that grows with each log-in."""
-    knocks: list[int] = []
+    """Serve a Postgres that answers every login with an error; yield its URL, and a list that grows with each login."""
+    logins: list[int] = []
     fields = b"".join(kind + value.encode() + b"\0" for kind, value in ((b"S", "FATAL"), (b"C", code), (b"M", text)))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             length = int.from_bytes(await reader.readexactly(4), "big")
             await reader.readexactly(length - 4)
-            knocks.append(length)
+            logins.append(length)
             writer.write(b"E" + (len(fields) + 5).to_bytes(4, "big") + fields + b"\0")
             await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     try:
-        yield f"postgresql://somebody:a-long-secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/secret", knocks
+        yield f"postgresql://app_user:a-long-secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/secret", logins
     finally:
         server.close()
         await server.wait_closed()
 
 
 async def refusal_of(pool: Pool) -> Unavailable:
-    """Give what using the pool raises."""
+    """Return the error that using the pool raises."""
     with pytest.raises(Unavailable) as raised:
         async with pool.reading():
             pass
@@ -88,45 +88,46 @@ async def refusal_of(pool: Pool) -> Unavailable:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_what_a_server_or_a_pooler_says_is_told_in_our_words(name: str) -> None:
-    """It may be tried again; nothing that names a user, a host or a database is repeated."""
+async def test_refusals_of_servers_and_poolers_are_translated(name: str) -> None:
+    """A retry is allowed, and nothing of their text is repeated."""
     code, text, words = REFUSALS[name]
     async with refusing(code, text) as (url, _):
-        told = str(await refusal_of(Pool(parse(url))))
-        assert words in told
-        for private in ("somebody", "203.0.113.7", "a-long-secret", '"secret"'):
-            assert private not in told
+        message = str(await refusal_of(Pool(parse(url))))
+        assert words in message
+        assert f"the database at {parse(url).place}" in message
+        for private in ("app_user", "203.0.113.7", "a-long-secret", '"secret"'):
+            assert private not in message
 
 
-async def test_who_is_refused_at_the_log_in_does_not_knock_in_a_hurry() -> None:
-    """However often and by however many it is asked, at most four log-ins in 150 seconds: ten would lock us out of a pooler."""
+async def test_logins_are_limited_after_a_refused_one() -> None:
+    """However often the pool is used, it logs in at most four times in 150 seconds: a pooler locks out after ten."""
     now = 0.0
-    async with refusing("28P01", "password authentication failed") as (url, knocks):
+    async with refusing("28P01", "password authentication failed") as (url, logins):
         pool = Pool(parse(url), monotonic=lambda: now)
         for second in range(150):
             now = float(second)
             refusals = await asyncio.gather(*(refusal_of(pool) for _ in range(4)))
             assert all("password" in str(refusal) for refusal in refusals)
-        assert len(knocks) <= 4
+        assert len(logins) <= 4
         assert ((await refusal_of(pool)).retry_after or 0.0) > 0
 
 
-async def test_a_lock_out_is_waited_out() -> None:
-    """For as long as it lasts, not a knock."""
+async def test_the_pool_waits_until_a_lockout_ends() -> None:
+    """It does not log in before."""
     now = 0.0
-    async with refusing("XX000", "Circuit breaker open") as (url, knocks):
+    async with refusing("XX000", "Circuit breaker open") as (url, logins):
         pool = Pool(parse(url), monotonic=lambda: now)
         await refusal_of(pool)
         now = 119.0
         await refusal_of(pool)
-        assert len(knocks) == 1
+        assert len(logins) == 1
         now = 121.0
         await refusal_of(pool)
-        assert len(knocks) == 2
+        assert len(logins) == 2
 
 
-async def test_a_log_in_that_works_again_is_used_at_once(database: str) -> None:
-    """A full server, one that starts, one that cannot be reached: tried again without waiting; a refused log-in soon."""
+async def test_a_database_that_is_reachable_again_is_used_at_once(database: str) -> None:
+    """Only a refused login delays the next attempt."""
     async with Proxy(database) as proxy:
         pool = Pool(parse(proxy.dsn))
         await proxy.refuse()
@@ -137,8 +138,8 @@ async def test_a_log_in_that_works_again_is_used_at_once(database: str) -> None:
         await pool.close()
 
 
-async def test_what_the_network_says_is_told_in_our_words(database: str) -> None:
-    """Nobody listens, no such name, no TLS, and certificates of another name or authority."""
+async def test_errors_of_the_network_are_translated(database: str) -> None:
+    """No listener, an unknown name, no TLS, and certificates of another name or authority."""
     authority, other = trustme.CA(), trustme.CA()
     ours, theirs = (each.cert_pem.bytes().decode() for each in (authority, other))
     assert "cannot be reached" in str(await refusal_of(Pool(parse(f"postgresql://me@127.0.0.1:{free_port()}/x"))))
@@ -155,8 +156,36 @@ async def test_what_the_network_says_is_told_in_our_words(database: str) -> None
         assert "not trusted" in str(await refusal_of(Pool(parse(url, ca_certificates=ours))))
 
 
-async def test_what_can_never_be_written_is_told_apart(database: str) -> None:
-    """A value that does not fit is Malformed, and a statement that took too long may be tried again."""
+# The record with which a server ends the handshake: an alert "protocol version", and what is no record of TLS at all.
+HANDSHAKES = {
+    "only older versions": (b"\x15\x03\x01\x00\x02\x02\x46", "offers only TLS versions below 1.2"),
+    "no TLS after all": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "failed the TLS handshake (WRONG_VERSION_NUMBER)"),
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+async def test_a_failed_handshake_names_the_database_and_the_reason(name: str) -> None:
+    """The server agrees to TLS and then does not speak a version that we accept."""
+    reply, words = HANDSHAKES[name]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(8)
+            writer.write(b"S")
+            await reader.readexactly(5)
+            writer.write(reply)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+        message = str(await refusal_of(Pool(parse(f"postgresql://me@{place}?sslmode=require"))))
+    assert message == f"the database at {place} {words}"
+
+
+async def test_a_refused_value_is_malformed_and_anything_else_unavailable(database: str) -> None:
+    """A retry cannot help against a refused value; it can after a timeout or a lost connection."""
     pool = Pool(parse(database))
     with pytest.raises(Malformed):
         async with pool.connection() as connection:
@@ -178,11 +207,11 @@ async def test_what_can_never_be_written_is_told_apart(database: str) -> None:
     await pool.close()
 
 
-async def test_connections_that_all_fell_silent_are_found_out_at_once(database: str) -> None:
-    """A router forgot them all: the first that is tried costs its 9 s, the others are not tried any more."""
+async def test_one_silent_connection_makes_the_pool_replace_the_others(database: str) -> None:
+    """A router dropped them all: the first one used costs its 9 s, the others are not used any more."""
     async with Proxy(database) as proxy:
         pool = Pool(parse(proxy.dsn))
-        await asyncio.gather(*(_ask(pool) for _ in range(4)))
+        await asyncio.gather(*(_query(pool) for _ in range(4)))
         before = proxy.connections
         proxy.deafen()
         loop = asyncio.get_running_loop()
@@ -190,11 +219,11 @@ async def test_connections_that_all_fell_silent_are_found_out_at_once(database: 
         assert "in time" in str(await refusal_of(pool))
         assert loop.time() - began < 10.0
         # Were another of the old ones tried, this would take as long again and fail.
-        await asyncio.gather(*(_ask(pool) for _ in range(4)))
+        await asyncio.gather(*(_query(pool) for _ in range(4)))
         assert proxy.connections >= before + 1
         await pool.close()
 
 
-async def _ask(pool: Pool) -> None:
+async def _query(pool: Pool) -> None:
     async with pool.reading() as connection:
         await connection.execute("SELECT pg_sleep(0.2)")

@@ -1,4 +1,4 @@
-"""Roles anon and authenticated, which any web client of a Supabase database bears, get nothing of fubd's."""
+"""The roles anon and authenticated, which every web client of a Supabase database has, get nothing of fubd's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEB = ("anon", "authenticated")
 
 pytestmark = pytest.mark.usefixtures("roles")
 
-# What Supabase sets up in every project, and what an older or hand-made one may have besides.
+# What Supabase sets up in every project, and what an older or hand-made one may have in addition.
 _DEFAULTS = """
     GRANT USAGE ON SCHEMA public TO anon, authenticated;
     ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;
@@ -28,7 +28,7 @@ _EVERYWHERE = _DEFAULTS.replace(" IN SCHEMA public", "") + "ALTER DEFAULT PRIVIL
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Give a connection of the test's own."""
+    """Open a connection of the test's own."""
     connection = await asyncpg.connect(**parse(url).connect_arguments())
     try:
         yield connection
@@ -38,7 +38,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def roles(postgres: str) -> AsyncIterator[None]:
-    """Have both roles; those that were made here go again, once the database that knows them has gone."""
+    """Create both roles where missing; drop them again after the database that refers to them."""
     async with connected(postgres) as connection:
         made = [name for name in WEB if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name)]
         for name in made:
@@ -57,50 +57,50 @@ async def test_a_fresh_install_is_closed(empty_database: str, defaults: str) -> 
         assert await privileges(connection) == []
         assert await connection.fetch(statements.text("check/exposure")) == []
         # The product's names are counted, so that none is forgotten.
-        names = [row["name"] for row in await things(connection)]
+        names = [row["name"] for row in await objects(connection)]
         assert {f"public.{name}" for name in ("stage_changes", "source_health", "current_stages", "stage_changes_id_seq")} <= set(names)
         assert len(names) > 25
 
 
-async def things(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-    """Give everything of fubd's that privileges are for: all in its schema, all in public that no other made."""
-    found: list[asyncpg.Record] = await connection.fetch(
+async def objects(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    """Return everything of fubd's that has privileges: all of its schema, and all in public."""
+    rows: list[asyncpg.Record] = await connection.fetch(
         "SELECT n.nspname || '.' || c.relname AS name, c.oid, c.relkind::text AS kind"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname IN ('fubd', 'public') AND c.relkind IN ('r', 'v', 'm', 'S', 'p', 'f')"
         " UNION ALL SELECT p.oid::regprocedure::text, p.oid, 'function' FROM pg_proc p WHERE p.pronamespace = 'fubd'::regnamespace"
     )
-    return found
+    return rows
 
 
 async def privileges(connection: asyncpg.Connection) -> list[str]:
-    """Give every privilege that one of the two roles has on any of it."""
+    """Return every privilege that one of the two roles has on any of it."""
     having = []
     for role in WEB:
         if await connection.fetchval("SELECT has_schema_privilege($1, 'fubd', 'USAGE, CREATE')", role):
             having.append(f"{role} schema")
-        for thing in await things(connection):
-            kind = {"S": "sequence", "function": "function"}.get(thing["kind"], "table")
+        for found in await objects(connection):
+            kind = {"S": "sequence", "function": "function"}.get(found["kind"], "table")
             wanted = {"sequence": "USAGE, SELECT, UPDATE", "function": "EXECUTE"}.get(
                 kind, "SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER"
             )
-            if await connection.fetchval(f"SELECT has_{kind}_privilege($1, $2::oid, $3)", role, thing["oid"], wanted):
-                having.append(f"{role} {thing['name']}")
+            if await connection.fetchval(f"SELECT has_{kind}_privilege($1, $2::oid, $3)", role, found["oid"], wanted):
+                having.append(f"{role} {found['name']}")
     return having
 
 
-async def test_trying_it_is_refused(empty_database: str) -> None:
-    """Bearing one of the roles, reading, writing and drawing numbers are all refused; the tables are under row level security besides."""
+async def test_reading_and_writing_are_refused_to_both_roles(empty_database: str) -> None:
+    """So is drawing ids; and every table is under row level security."""
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
         await migrate(connection)
-        names = await things(connection)
+        names = await objects(connection)
         for role in WEB:
             await connection.execute(f"SET ROLE {role}")
-            for thing in names:
-                if thing["kind"] != "function":
+            for found in names:
+                if found["kind"] != "function":
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                        await connection.fetch(f"SELECT * FROM {thing['name']}")
+                        await connection.fetch(f"SELECT * FROM {found['name']}")
             for statement in (
                 "INSERT INTO public.stage_changes DEFAULT VALUES",
                 "UPDATE public.stage_changes SET stage_to = 'B'",
@@ -120,8 +120,8 @@ async def test_trying_it_is_refused(empty_database: str) -> None:
         assert unprotected == []
 
 
-async def test_views_show_no_more_than_their_caller_may_see(empty_database: str) -> None:
-    """Somebody grants a view of ours to a web client: what it stands on stays closed, from PostgreSQL 15 on."""
+async def test_views_show_only_what_their_caller_may_see(empty_database: str) -> None:
+    """When a view is granted to a web client, the tables below it stay closed, from PostgreSQL 15 on."""
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
         await migrate(connection)
@@ -135,8 +135,8 @@ async def test_views_show_no_more_than_their_caller_may_see(empty_database: str)
                 await connection.fetch("SELECT * FROM public.stage_changes_daily")
 
 
-async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_database: str) -> None:
-    """The table and the views on it that were open stay as they were found; fubd's own is closed; with the holders' grants gone all is."""
+async def test_what_an_adopted_table_exposes_is_reported_and_can_be_closed(empty_database: str) -> None:
+    """The table and its views stay as open as they were, fubd's own objects are closed; revoking from the holders closes all."""
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
         await legacy_tables.make(connection, rows=10)
@@ -164,10 +164,10 @@ async def test_what_an_adopted_table_shows_is_told_and_can_be_closed(empty_datab
         ("CREATE POLICY all_of_it ON stage_changes TO anon USING (true)", True),
         ("CREATE POLICY mine ON stage_changes TO pg_monitor", False),
     ],
-    ids=["none", "for a web client", "for somebody else"],
+    ids=["no policy", "for a web client", "for another role"],
 )
 async def test_row_level_security_closes_a_table_unless_a_policy_opens_it(empty_database: str, policy: str, is_open: bool) -> None:
-    """Grants alone do not open a table that is under it."""
+    """Grants alone do not open a table under row level security."""
     async with connected(empty_database) as connection:
         await connection.execute(_DEFAULTS)
         await connection.execute("CREATE TABLE stage_changes (id int); ALTER TABLE stage_changes ENABLE ROW LEVEL SECURITY;" + policy)

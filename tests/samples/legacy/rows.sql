@@ -1,5 +1,5 @@
--- What scripts of several years left behind: placeholders, nulls, test people, ids that are none, instants beyond all time, one second twice,
--- one stage twice. $1: how many.
+-- Rows as several years of scripts left them: placeholders, nulls, test people, unusable ids, infinite instants, two rows in one second, the
+-- same stage twice. $1: their number.
 SELECT
     CASE n % 40
         WHEN 0 THEN NULL WHEN 1 THEN 'test-' || n WHEN 2 THEN '00' || n WHEN 3 THEN ' ' || n || ' ' WHEN 4 THEN '99999999999999999' || n WHEN 5 THEN ''

@@ -1,5 +1,5 @@
--- All that makes a database what it is to its users: columns, indexes, constraints, views and privileges, in public and beyond.
-SELECT format('%s.%s.%s %s %s %s %s', table_schema, table_name, column_name, data_type, character_maximum_length, is_nullable, column_default) AS told
+-- Every column, index, constraint, view, comment and privilege of a database, a line each.
+SELECT format('%s.%s.%s %s %s %s %s', table_schema, table_name, column_name, data_type, character_maximum_length, is_nullable, column_default) AS line
 FROM information_schema.columns WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
 UNION ALL
 SELECT indexdef FROM pg_indexes WHERE schemaname NOT IN ('pg_catalog', 'pg_toast')
