@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.stack import Stack, assert_perfect, running_stack
-from tests.support.programs import library
+from tests.support.programs import require_library
 from tests.support.waiting import eventually
 
 _OVERLAP = timedelta(minutes=2)
@@ -18,7 +18,7 @@ _OVERLAP = timedelta(minutes=2)
 def _wrong_clock(offset: Path) -> dict[str, str]:
     """Give the settings with which the wall clock is off by what a file says, at each look anew; the steady clock is left alone."""
     return {
-        "LD_PRELOAD": str(library("faketime/libfaketimeMT.so.1")),
+        "LD_PRELOAD": str(require_library("faketime/libfaketimeMT.so.1")),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -17,7 +17,7 @@ from fubd.store.dsn import parse
 from tests.deploy.programs import run
 from tests.recorder import recorder, webhook
 from tests.stack import Stack, event, running_stack
-from tests.support.programs import needs
+from tests.support.programs import require_program
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -235,7 +235,7 @@ async def test_promtool_accepts_the_metrics(database: str, tmp_path: Path) -> No
         await stack.simulator.deliveries.drain()
         await stack.final_score()
         found, text = await stack.metrics(), await metrics_text(stack)
-        ended = await run(needs("promtool"), "check", "metrics", stdin=text.encode())
+        ended = await run(require_program("promtool"), "check", "metrics", stdin=text.encode())
         assert (ended.code, ended.out + ended.error) == (0, "")
         assert len(found) < 500
         outcomes = {name.partition("=")[2].rstrip("}"): number for name, number in found.items() if "_deliveries_total" in name}

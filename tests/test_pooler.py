@@ -19,12 +19,12 @@ from tests.support.waiting import eventually
 _CLIENTS = 12
 
 
-@pytest.mark.parametrize("in_turn", [True, False], ids=["each server in turn", "the last server first"])
+@pytest.mark.parametrize("round_robin", [True, False], ids=["each server in turn", "the last server first"])
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: Path, mode: str, in_turn: bool) -> None:
+async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: Path, mode: str, round_robin: bool) -> None:
     """Quick moves, a bulk edit, a failover and a recovery: each change once, the invariants hold, and no warning is logged."""
     async with (
-        pooled(database, mode=mode, in_turn=in_turn) as pooler,
+        pooled(database, mode=mode, round_robin=round_robin) as pooler,
         running_stack(database, tmp_path, daemon_dsn=pooler.url) as stack,
         stack.ready_daemon() as process,
     ):
@@ -49,10 +49,10 @@ async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: 
         assert await process.ended() == os.EX_OK
 
 
-@pytest.mark.parametrize("in_turn", [True, False], ids=["each server in turn", "the last server first"])
-async def test_concurrent_clients_get_their_own_answers(database: str, in_turn: bool) -> None:
+@pytest.mark.parametrize("round_robin", [True, False], ids=["each server in turn", "the last server first"])
+async def test_concurrent_clients_get_their_own_answers(database: str, round_robin: bool) -> None:
     """No client runs a statement that another one prepared, although the pooler gives them the same few servers in turn."""
-    async with pooled(database, in_turn=in_turn) as pooler:
+    async with pooled(database, round_robin=round_robin) as pooler:
         pools = [Pool(parse(pooler.url)) for _ in range(_CLIENTS)]
         try:
             answers = await asyncio.gather(*(_is_answered(pool, number) for number, pool in enumerate(pools) for _ in range(4)))
@@ -76,7 +76,7 @@ async def test_a_change_to_transaction_mode_is_noticed(database: str) -> None:
     async with pooled(database, mode="session") as pooler:
         pools = [Pool(parse(pooler.url)) for _ in range(2)]
         await asyncio.gather(*(_is_answered(pool, number) for number, pool in enumerate(pools)))
-        pooler.change("transaction")
+        pooler.change_mode("transaction")
 
         async def is_right(pool: Pool, number: int) -> bool:
             try:

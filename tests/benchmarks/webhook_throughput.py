@@ -34,7 +34,7 @@ from fubd.store.dsn import parse
 from fubd.store.embedded import temporary_server
 from tests.benchmarks.collectors import KEY
 from tests.support.ports import free_port
-from tests.support.programs import needs
+from tests.support.programs import require_program
 from tests.support.proxy import Proxy
 
 _HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ async def load(name: str, port: int, deliveries: Path, *, connections: int, seco
     script, url = str(_HERE / "deliveries.lua"), f"http://127.0.0.1:{port}"
     arguments = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script, url)
     process = await asyncio.create_subprocess_exec(
-        needs("wrk"), *arguments, env={**os.environ, "DELIVERIES": str(deliveries)}, stdout=subprocess.PIPE
+        require_program("wrk"), *arguments, env={**os.environ, "DELIVERIES": str(deliveries)}, stdout=subprocess.PIPE
     )
     output, _ = await process.communicate()
     line = next(line for line in output.decode().splitlines() if line.startswith("RESULT"))

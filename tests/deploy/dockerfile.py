@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.deploy.programs import CHECKOUT, Ended, run
-from tests.support.programs import needs
+from tests.support.programs import require_program
 
 _INSTALLED_IN = "/opt/fubd"
 _UNPRIVILEGED_ID = "65534"
@@ -130,7 +130,7 @@ def _as_unprivileged_user() -> tuple[str, ...]:
         return ()
     only = "-all,+dac_read_search"
     return (
-        needs("setpriv"),
+        require_program("setpriv"),
         *(f"--reuid={_UNPRIVILEGED_ID}", f"--regid={_UNPRIVILEGED_ID}", "--clear-groups", "--no-new-privs"),
         *(f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"),
     )

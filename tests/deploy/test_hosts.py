@@ -10,7 +10,7 @@ import yaml
 
 from fubd.store.dsn import Tls, parse
 from tests.deploy.programs import CHECKOUT, run
-from tests.support.programs import needs
+from tests.support.programs import require_program
 
 DEPLOY = CHECKOUT / "deploy"
 UNIT = DEPLOY / "fubd.service"
@@ -110,14 +110,14 @@ async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert text.count(f"ExecStart={program} -m fubd\n") == 1
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace(program, "/bin/true"))
-    ended = await run(needs("systemd-analyze"), "verify", "--man=no", str(unit))
+    ended = await run(require_program("systemd-analyze"), "verify", "--man=no", str(unit))
     assert ended.code == 0, ended.report
     assert UNIT.name not in ended.error, ended.report
 
 
 async def test_the_unit_is_hardened() -> None:
     """Systemd rates the unit's exposure below 1.5 of 10."""
-    ended = await run(needs("systemd-analyze"), "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
+    ended = await run(require_program("systemd-analyze"), "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT))
     assert ended.code == 0, ended.report
 
 

@@ -14,7 +14,7 @@ from tests.deploy import promql
 from tests.deploy.programs import CHECKOUT, run
 from tests.deploy.scaled import scaled
 from tests.support.documents import anchors
-from tests.support.programs import needs
+from tests.support.programs import require_program
 
 PROMETHEUS = CHECKOUT / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yaml"
@@ -45,7 +45,7 @@ def cases(kind: str) -> Iterator[str]:
 
 async def test_rules_are_accepted() -> None:
     """Promtool accepts the rules."""
-    ended = await run(needs("promtool"), "check", "rules", str(RULES))
+    ended = await run(require_program("promtool"), "check", "rules", str(RULES))
     assert ended.code == 0, ended.report
 
 
@@ -59,14 +59,14 @@ async def test_the_scrape_configuration_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_bytes(RULES.read_bytes())
     configuration = tmp_path / "prometheus.yaml"
     configuration.write_text(text.replace(token_file, str(token)))
-    ended = await run(needs("promtool"), "check", "config", str(configuration))
+    ended = await run(require_program("promtool"), "check", "config", str(configuration))
     assert ended.code == 0, ended.report
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 async def test_alerts_fire_and_stay_silent(path: Path) -> None:
     """Each alert fires when it should, with the right text, and stays silent when it should."""
-    ended = await run(needs("promtool"), "test", "rules", path.name, folder=path.parent)
+    ended = await run(require_program("promtool"), "test", "rules", path.name, folder=path.parent)
     assert ended.code == 0, ended.report
 
 
@@ -106,7 +106,7 @@ async def test_scaled_rules_are_accepted(tmp_path: Path) -> None:
     text = scaled(RULES.read_text(), by=600, shortest_range_seconds=2)
     path = tmp_path / "rules.yaml"
     path.write_text(text)
-    ended = await run(needs("promtool"), "check", "rules", str(path))
+    ended = await run(require_program("promtool"), "check", "rules", str(path))
     assert ended.code == 0, ended.report
     found = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"] if "alert" in rule}
     assert found["FubdFailoverLasting"]["for"] == "6000ms"

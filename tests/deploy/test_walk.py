@@ -19,7 +19,7 @@ from tests.deploy.programs import CHECKOUT, Ended, run
 from tests.stack import Stack, running_stack
 from tests.support import legacy_tables
 from tests.support.process import fubd
-from tests.support.programs import needs
+from tests.support.programs import require_program
 from tests.support.waiting import eventually
 
 GUIDE = (CHECKOUT / "deploy" / "README.md").read_text()
@@ -54,7 +54,7 @@ class Operator:
         for name, text in _STAND_INS.items():
             program = self.folder / name
             program.parent.mkdir(parents=True, exist_ok=True)
-            program.write_text(f"#!/bin/sh -eu\n{text.replace('{curl}', needs('curl'))}\n")
+            program.write_text(f"#!/bin/sh -eu\n{text.replace('{curl}', require_program('curl'))}\n")
             program.chmod(0o755)
 
     def write(self, name: str, lines: str) -> None:

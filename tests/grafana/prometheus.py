@@ -11,7 +11,7 @@ import aiohttp
 import yaml
 
 from tests.support.ports import free_port
-from tests.support.programs import needs
+from tests.support.programs import require_program
 from tests.support.waiting import eventually
 
 
@@ -21,7 +21,7 @@ async def prometheus(folder: Path, *, targets: Mapping[str, str], rules: str | N
     _configure(folder, targets, rules)
     address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
-        needs("prometheus"),
+        require_program("prometheus"),
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",

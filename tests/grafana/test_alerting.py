@@ -14,7 +14,7 @@ from tests.deploy.promql import errors_in
 from tests.grafana.alerting import PROVISIONED, RULES, provisioning_file
 from tests.grafana.dashboards import GRAFANA
 from tests.grafana.grammar import interpolate, math_names
-from tests.support.programs import needs
+from tests.support.programs import require_program
 
 GROUPS: list[dict[str, Any]] = yaml.safe_load(PROVISIONED.read_text(encoding="utf-8"))["groups"]
 ALERTS: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
@@ -36,7 +36,7 @@ async def check_templates(folder: Path, texts: list[str]) -> tuple[int, str]:
     file = folder / "templates.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "templates", "rules": rules}]}), encoding="utf-8")
     # Prometheus defines $labels, too; Go allows a second definition, but not an unknown variable.
-    ended = await run(needs("promtool"), "check", "rules", str(file))
+    ended = await run(require_program("promtool"), "check", "rules", str(file))
     return ended.code, ended.report
 
 

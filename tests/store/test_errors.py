@@ -213,7 +213,7 @@ async def test_one_silent_connection_makes_the_pool_replace_the_others(database:
         pool = Pool(parse(proxy.dsn))
         await asyncio.gather(*(_query(pool) for _ in range(4)))
         before = proxy.connections
-        proxy.deafen()
+        proxy.freeze_open_connections()
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert "in time" in str(await refusal_of(pool))

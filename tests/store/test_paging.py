@@ -84,7 +84,7 @@ async def test_a_reader_next_to_many_writers_misses_nothing(database: str, throu
     async with AsyncExitStack() as running:
         url = database
         if through != "directly":
-            url = (await running.enter_async_context(pooled(database, mode="transaction", in_turn=True))).url
+            url = (await running.enter_async_context(pooled(database, mode="transaction", round_robin=True))).url
         writers = [await running.enter_async_context(recorder(url, instance=f"writer-{number}")) for number in range(4)]
         reader = ChangeReader(writers[0].pool)
         over = asyncio.Event()

@@ -1,1 +1,1 @@
-"""What tests share: databases, real processes, a faulty network, and waiting on conditions."""
+"""Shared by tests: databases, real processes, a network that fails on demand, and waiting for conditions."""

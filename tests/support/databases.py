@@ -1,4 +1,4 @@
-"""Databases of a real Postgres, each test its own, cloned from one that was migrated once."""
+"""A database for each test on a real Postgres, cloned from one that was migrated once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fubd.store.dsn import Dsn, Tls, parse
 
 
 class Databases:
-    """Makes and drops databases on the server of one URL, whose user may create them."""
+    """Creates and drops databases on one server. The user of its URL must be allowed to create them."""
 
     def __init__(self, server_url: str) -> None:
         self._server = parse(server_url)
@@ -24,13 +24,13 @@ class Databases:
 
     @asynccontextmanager
     async def empty(self) -> AsyncIterator[str]:
-        """Give the URL of a new database with nothing in it."""
+        """Return the URL of a new empty database."""
         async with self._cloned("template0") as url:
             yield url
 
     @asynccontextmanager
     async def migrated(self) -> AsyncIterator[str]:
-        """Give the URL of a new database with this version's schema."""
+        """Return the URL of a new database with the current schema."""
         if self._template is None:
             self._template = await self._create("template0")
             connection = await asyncpg.connect(**parse(self._url(self._template)).connect_arguments())
@@ -75,7 +75,7 @@ class Databases:
 
 
 def url_of(dsn: Dsn, *, database: str | None = None, host: str | None = None, port: int | None = None) -> str:
-    """Write a URL for the same server, with another database, or through another address."""
+    """Return a URL of the same server, with another database or another address."""
     where = dsn.host if host is None else host
     parameters = {"port": str(dsn.port if port is None else port)}
     if where.startswith("/"):

@@ -1,4 +1,4 @@
-"""Ports of this machine."""
+"""Free ports of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """Give a port that nobody listened on a moment ago. Where the server can choose (PORT=0), let it choose."""
+    """Return a port that was free a moment ago. A server that can choose its port itself (PORT=0) should."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

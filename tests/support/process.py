@@ -1,4 +1,4 @@
-"""Real processes: `python -m fubd …` as a user or a platform starts it, and ends it."""
+"""Real processes: `python -m fubd …` as a user or a platform starts and ends it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import aiohttp
 from tests.support.waiting import eventually
 
 _CHECKOUT = Path(__file__).parents[2]
-# Of our own environment a process gets only what it takes to run at all: no setting may leak in.
-_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
-_LONGEST_LINE = 1024 * 1024
+# A process gets only these of our own environment variables: no setting may leak in.
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+_MAX_LINE_BYTES = 1024 * 1024
 
 
 class Process:
-    """A process under way. `lines` is its stdout so far, `errors` its stderr."""
+    """A running process. `lines` is its stdout so far, `errors` its stderr."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -33,29 +33,29 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def code(self) -> int | None:
-        """How it ended: its exit code, the negative number of a signal, None while it runs."""
+        """The exit code, the negative number of the signal that ended it, or None while it runs."""
         return self._process.returncode
 
     async def line(self, wanted: str | Callable[[str], bool], within_seconds: float = 30.0) -> str:
-        """Wait for a line of stdout that holds the text, or for which the function says so, and give it."""
+        """Wait for a line of stdout that contains the text, or for which the function returns True, and return it."""
         holds = wanted if callable(wanted) else lambda line: wanted in line
 
         def found() -> str | None:
             hit = next((line for line in self.lines if holds(line)), None)
             if hit is None and self.code is not None:
-                # Nothing more will come: the reader may still hold the last lines, the next look has them.
+                # Nothing more will be written; the readers may still have the last lines.
                 assert not all(reader.done() for reader in self._readers), f"ended with {self.code}: {self.errors[-5:]}"
             return hit
 
         return await eventually(found, within_seconds)
 
     async def answers(self, url: str, status: int = 200, within_seconds: float = 30.0) -> bytes:
-        """Wait until a URL answers with this status, and give the body."""
+        """Wait until a URL answers with this status, and return the body."""
         async with aiohttp.ClientSession() as session:
 
             async def body() -> bytes | None:
@@ -84,7 +84,7 @@ class Process:
             self._process.send_signal(number)
 
     async def ended(self, within_seconds: float = 30.0) -> int:
-        """Wait for its end and for its last line, and give the exit code."""
+        """Wait for the end of the process and for its last line, and return the exit code."""
         async with asyncio.timeout(within_seconds):
             code = await self._process.wait()
             await asyncio.gather(*self._readers)
@@ -93,7 +93,7 @@ class Process:
 
 @asynccontextmanager
 async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path) -> AsyncIterator[Process]:
-    """Run `python -m fubd ARGUMENTS` in a folder (whose .env it would read) with only these settings, until the block ends."""
+    """Run `python -m fubd ARGUMENTS` until the block ends, in a folder (whose .env it reads) and with only these settings."""
     async with python("-m", "fubd", *arguments, environ=environ, folder=folder) as process:
         yield process
 
@@ -102,7 +102,7 @@ async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder
 async def python(
     *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
 ) -> AsyncIterator[Process]:
-    """Run this Python with arguments, as `fubd` does. `user`: the id of who it runs as, which takes root."""
+    """Run this Python with arguments until the block ends. `user`: the id of the user it runs as, which requires root."""
     async with program(sys.executable, *arguments, environ=environ, folder=folder, user=user) as process:
         yield process
 
@@ -111,7 +111,7 @@ async def python(
 async def program(
     path: str | Path, *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
 ) -> AsyncIterator[Process]:
-    """Run any program, as `python` does."""
+    """Run any program until the block ends; the arguments are those of `python`."""
     process = Process(
         await asyncio.create_subprocess_exec(
             path,
@@ -119,11 +119,11 @@ async def program(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            limit=_LONGEST_LINE,
+            limit=_MAX_LINE_BYTES,
             cwd=folder,
             user=user,
             env={
-                **{name: os.environ[name] for name in _KEPT if name in os.environ},
+                **{name: os.environ[name] for name in _INHERITED if name in os.environ},
                 "PYTHONPATH": str(_CHECKOUT),
                 **(environ or {}),
             },

@@ -1,4 +1,4 @@
-"""Programs of the machine that some tests need."""
+"""Programs of the machine that some tests require."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-_BESIDE_PATH = (Path("/usr/sbin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+_FOLDERS_OUTSIDE_PATH = (Path("/usr/sbin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 _LIBRARIES = (Path("/usr/lib"), Path("/usr/local/lib"))
 
 
-def needs(program: str, *alike: str) -> str:
-    """Give the path of a program, or of one that does as well. Without any the test is skipped by the first one's name.
-
-    Where CI=true promises that it is there, its absence is a failure.
-    """
-    folders = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, _BESIDE_PATH)))
-    found = next((path for name in (program, *alike) if (path := shutil.which(name, path=folders))), None)
+def require_program(program: str, *alternatives: str) -> str:
+    """Return the path of a program or of an alternative. Without any of them the test is skipped, or fails where CI=true."""
+    folders = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, _FOLDERS_OUTSIDE_PATH)))
+    found = next((path for name in (program, *alternatives) if (path := shutil.which(name, path=folders))), None)
     if found is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"needs the program {program}")
@@ -26,7 +23,7 @@ def needs(program: str, *alike: str) -> str:
     return found
 
 
-def library(name: str) -> Path:
-    """Give the path of a shared library of the machine, as `needs` does for a program."""
+def require_library(name: str) -> Path:
+    """Return the path of a shared library, with the same rule as `require_program`."""
     found = next((path for folder in _LIBRARIES for path in folder.glob(f"*/{name}")), None)
-    return found if found is not None else Path(needs(name))
+    return found if found is not None else Path(require_program(name))

@@ -1,4 +1,4 @@
-"""A network that can fail: a proxy of ours between a client and a Postgres server, with switches."""
+"""A network that fails on demand: a proxy between a client and a Postgres server."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from fubd.store.dsn import parse
 from tests.support.databases import url_of
 
 _CHUNK = 64 * 1024
-_CHUNKS_UNDER_WAY = 256
+_MAX_CHUNKS_IN_TRANSIT = 256
 _TYPED_HEADER = 5
 _COMMIT = re.compile(rb"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
-# SSLRequest and GSSENCRequest.
-_BEFORE_START = (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30")
-# ReadyForQuery, the last message of every answer, before its one byte of status.
-_READY = b"Z\x00\x00\x00\x05"
+# SSLRequest and GSSENCRequest, which may come before the startup message.
+_BEFORE_STARTUP = (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30")
+# ReadyForQuery, the last message of every response, without its status byte.
+_READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
 
 
 class Proxy:
-    """Listens on a loopback port; `dsn` is the URL through it. Plaintext only, which is what loopback addresses speak here.
+    """Listens on a loopback port; `dsn` is the URL through it. Without TLS.
 
-    Switches, each for what flows from now on:
-    `delay_seconds`: how much later every byte arrives, in each direction.
-    `blackhole`: nothing arrives, nothing is refused; what was sent arrives when it is switched off.
-    `lost_commit_replies`: of so many coming COMMITs the server's answer is swallowed, and the connection cut.
-    `refusal`: a SQLSTATE and a text with which every log-in is refused, as a server or a pooler does.
-    `cut_after_bytes`: once so many more bytes, of both directions together, have gone by, the connection they go by on is cut; then None.
-    `connections`: how many were accepted so far; `commits`: how many COMMITs went by;
-    `bytes`: how many bytes.
+    Faults, each for what is sent from now on:
+    `delay_seconds`: every byte arrives so much later, in each direction.
+    `blackhole`: nothing arrives and nothing is refused; what was sent arrives when it is switched off.
+    `lost_commit_replies`: for so many COMMITs the server's response is dropped and the connection is cut.
+    `refusal`: a SQLSTATE and a text with which every log-in is refused, as by a server or a pooler.
+    `cut_after_bytes`: after so many more bytes, of both directions together, the connection that carries them is cut; then None.
+    Counters: `connections` accepted, `commits` and `bytes` carried.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -48,7 +47,7 @@ class Proxy:
         self._flowing.set()
         self._server: asyncio.Server | None = None
         self._port = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -65,12 +64,12 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return self._port
 
     @property
     def blackhole(self) -> bool:
-        """Whether everything stands still."""
+        """Whether nothing arrives."""
         return not self._flowing.is_set()
 
     @blackhole.setter
@@ -80,8 +79,8 @@ class Proxy:
         else:
             self._flowing.set()
 
-    def deafen(self) -> None:
-        """Let nothing more arrive on the connections under way, for good, and tell nobody; new ones are whole."""
+    def freeze_open_connections(self) -> None:
+        """Let nothing more arrive on the open connections, without closing them; new connections work."""
         self._flowing.clear()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -92,34 +91,34 @@ class Proxy:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Refuse new connections; those under way go on."""
+        """Refuse new connections; open ones go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def _allowed(self, data: bytes) -> bytes:
-        """Give what of it goes by before the cut."""
+        """Return the part of the data that is carried before the cut."""
         if self.cut_after_bytes is not None:
-            kept = data[: self.cut_after_bytes]
-            self.cut_after_bytes = None if len(kept) < len(data) else self.cut_after_bytes - len(kept)
-            data = kept
+            carried = data[: self.cut_after_bytes]
+            self.cut_after_bytes = None if len(carried) < len(data) else self.cut_after_bytes - len(carried)
+            data = carried
         self.bytes += len(data)
         return data
 
     async def cut(self) -> None:
-        """Break every connection under way."""
-        under_way = list(self._under_way)
-        for task in under_way:
+        """Break every open connection."""
+        tasks = list(self._open)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         # The transports that were aborted close in the next turn of the loop.
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
         self.connections += 1
         try:
             await self._connect(reader, writer)
@@ -130,9 +129,9 @@ class Proxy:
         upstream = self._upstream
         with suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError, _Cut):
             if self.refusal is not None:
-                # Its first message tells nothing that matters here.
+                # The content of the startup message does not matter here.
                 await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
-                writer.write(_error(*self.refusal))
+                writer.write(_error_response(*self.refusal))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -153,20 +152,20 @@ class Proxy:
         server_reader: asyncio.StreamReader,
         server_writer: asyncio.StreamWriter,
     ) -> None:
-        sent = _Sent()
-        answer = _Answer()
+        requests = _ClientMessages()
+        responses = _ServerMessages()
 
         def watch(data: bytes) -> bytes:
-            commits = sent.commits(data)
+            commits = requests.count_commits(data)
             self.commits += commits
             if commits and self.lost_commit_replies:
                 self.lost_commit_replies -= 1
-                answer.swallowed = True
+                responses.drop_next = True
             return data
 
-        tasks = [*self._direction(client_reader, server_writer, watch), *self._direction(server_reader, client_writer, answer.passed)]
+        tasks = [*self._direction(client_reader, server_writer, watch), *self._direction(server_reader, client_writer, responses.carried)]
         try:
-            # When one side is done the other has nobody to talk to: this is how a broken network ends too.
+            # When one side ends, the connection of the other is closed too, as in a broken network.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -176,63 +175,63 @@ class Proxy:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _direction(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: Callable[[bytes], bytes]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, carried: Callable[[bytes], bytes]
     ) -> list[asyncio.Task[None]]:
-        """Carry bytes one way: one task takes them in, the other hands them out when they are due."""
+        """Carry bytes in one direction: one task reads them, the other writes them when they are due."""
         loop = asyncio.get_running_loop()
-        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS_UNDER_WAY)
+        in_transit: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MAX_CHUNKS_IN_TRANSIT)
         flowing = self._flowing
 
-        async def leave() -> None:
+        async def read() -> None:
             while data := await reader.read(_CHUNK):
-                if rest := passed(data):
+                if rest := carried(data):
                     allowed = self._allowed(rest)
-                    await line.put((loop.time() + self.delay_seconds, allowed))
+                    await in_transit.put((loop.time() + self.delay_seconds, allowed))
                     if len(allowed) < len(rest):
                         break
-            await line.join()
+            await in_transit.join()
 
-        async def arrive() -> None:
+        async def write() -> None:
             while True:
-                due, data = await line.get()
+                due, data = await in_transit.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 await flowing.wait()
                 writer.write(data)
                 await writer.drain()
-                line.task_done()
+                in_transit.task_done()
 
-        return [asyncio.create_task(leave()), asyncio.create_task(arrive())]
+        return [asyncio.create_task(read()), asyncio.create_task(write())]
 
 
-def _error(code: str, text: str) -> bytes:
-    """Write what a server says when it refuses: severity, SQLSTATE and text."""
+def _error_response(code: str, text: str) -> bytes:
+    """Return an ErrorResponse: severity, SQLSTATE and text."""
     fields = b"".join(kind + value.encode() + b"\0" for kind, value in ((b"S", "FATAL"), (b"C", code), (b"M", text)))
     return b"E" + (len(fields) + 5).to_bytes(4) + fields + b"\0"
 
 
 class _Cut(Exception):
-    """The connection is to be broken now."""
+    """The connection has to be broken now."""
 
 
-class _Sent:
-    """Reads what a client sends, as far as it takes to see a COMMIT."""
+class _ClientMessages:
+    """Parses what a client sends as far as needed to find COMMITs."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._started = False
 
-    def commits(self, data: bytes) -> int:
-        """Count the COMMITs that are complete with these bytes: simple queries, and statements as they are parsed."""
+    def count_commits(self, data: bytes) -> int:
+        """Count the COMMITs that are complete with these bytes: in Query and Parse messages."""
         self._buffer += data
         count = 0
-        while (message := self._message()) is not None:
+        while (message := self._next_message()) is not None:
             kind, body = message
             text = body.partition(b"\0")[2] if kind == b"P" else body
             count += kind in {b"Q", b"P"} and _COMMIT.search(text) is not None
         return count
 
-    def _message(self) -> tuple[bytes, bytes] | None:
-        # The first message bears no type, nor does a question about encryption before it.
+    def _next_message(self) -> tuple[bytes, bytes] | None:
+        # The startup message has no type byte, nor has a request for encryption before it.
         header = _TYPED_HEADER if self._started else _TYPED_HEADER - 1
         if len(self._buffer) < header:
             return None
@@ -241,22 +240,22 @@ class _Sent:
             return None
         kind, body = bytes(self._buffer[: header - 4]), bytes(self._buffer[header:end])
         del self._buffer[:end]
-        self._started = self._started or body[:4] not in _BEFORE_START
+        self._started = self._started or body[:4] not in _BEFORE_STARTUP
         return kind, body
 
 
-class _Answer:
-    """Passes on what the server says; once `swallowed` is set, takes the next whole answer away and cuts the connection."""
+class _ServerMessages:
+    """Carries what the server sends; with `drop_next` it drops the next complete response and cuts the connection."""
 
     def __init__(self) -> None:
-        self.swallowed = False
-        self._taken = bytearray()
+        self.drop_next = False
+        self._dropped = bytearray()
 
-    def passed(self, data: bytes) -> bytes:
-        """Give what the client gets to see. Raises _Cut when the answer was taken away to its end."""
-        if not self.swallowed:
+    def carried(self, data: bytes) -> bytes:
+        """Return what the client receives. Raises _Cut at the end of the dropped response."""
+        if not self.drop_next:
             return data
-        self._taken += data
-        if self._taken[-6:-1] == _READY:
+        self._dropped += data
+        if self._dropped[-6:-1] == _READY_FOR_QUERY:
             raise _Cut
         return b""

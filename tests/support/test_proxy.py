@@ -1,4 +1,4 @@
-"""The faulty network does what its switches say, or the tests that use it would prove nothing."""
+"""The proxy fails as requested; otherwise the tests that use it would prove nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ async def _connect(url: str) -> asyncpg.Connection:
     return await asyncpg.connect(**parse(url).connect_arguments(), timeout=5)
 
 
-async def test_passes_everything_on(empty_database: str) -> None:
-    """What goes through is what was sent, also when it is large."""
+async def test_carries_everything(empty_database: str) -> None:
+    """What arrives is what was sent, also when it is large."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         sent = "x" * 3_000_000
@@ -41,7 +41,7 @@ async def test_delays_each_direction(empty_database: str) -> None:
 
 
 async def test_cuts_and_refuses(empty_database: str) -> None:
-    """Connections under way break, and new ones are refused until it accepts again."""
+    """Open connections break, and new ones are refused until it accepts again."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         await proxy.refuse()
@@ -55,21 +55,21 @@ async def test_cuts_and_refuses(empty_database: str) -> None:
         await again.close()
 
 
-async def test_swallows_everything(empty_database: str) -> None:
-    """In a black hole nothing comes back; once it is over, what was sent arrives."""
+async def test_blackhole_holds_everything_back(empty_database: str) -> None:
+    """Nothing arrives until it is switched off; then what was sent arrives."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         proxy.blackhole = True
-        question = asyncio.create_task(connection.fetchval("SELECT 7"))
-        done, _ = await asyncio.wait([question], timeout=0.1)
+        query = asyncio.create_task(connection.fetchval("SELECT 7"))
+        done, _ = await asyncio.wait([query], timeout=0.1)
         assert not done
         proxy.blackhole = False
-        assert await question == 7
+        assert await query == 7
         await connection.close()
 
 
-async def test_loses_the_reply_to_a_commit(empty_database: str) -> None:
-    """The COMMIT is carried out, its sender never learns of it."""
+async def test_drops_the_reply_to_a_commit(empty_database: str) -> None:
+    """The COMMIT is executed; its sender never gets the reply."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         await connection.execute("CREATE TABLE kept (number integer)")
@@ -89,8 +89,8 @@ async def test_loses_the_reply_to_a_commit(empty_database: str) -> None:
         await last.close()
 
 
-async def test_cuts_after_so_many_bytes(empty_database: str) -> None:
-    """What goes by before the cut arrives, what comes after it does not, and the next connection is whole."""
+async def test_cuts_after_a_number_of_bytes(empty_database: str) -> None:
+    """What is sent before the cut arrives, what is sent after it does not, and the next connection works."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         assert await connection.fetchval("SELECT 7") == 7

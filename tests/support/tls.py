@@ -1,4 +1,4 @@
-"""A Postgres server behind TLS: the embedded one speaks none itself."""
+"""A Postgres server behind a TLS proxy; the embedded server has no TLS itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 @asynccontextmanager
 async def behind_tls(database_url: str, authority: trustme.CA, name: str, *, expired: bool = False) -> AsyncIterator[str]:
-    """Give the URL of a database through TLS at `localhost`, with a certificate for `name` by this authority."""
+    """Return the URL of a database through TLS at `localhost`, with a certificate for `name` of this authority."""
     upstream = parse(database_url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     until = datetime.now(UTC) - timedelta(days=1) if expired else None

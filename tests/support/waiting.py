@@ -1,4 +1,4 @@
-"""Waiting for what must become true, without knowing how long it takes."""
+"""Wait for conditions, without fixed sleeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
-_GLANCE_SECONDS = 0.02
+_CHECK_INTERVAL_SECONDS = 0.02
 
 
 @overload
@@ -20,7 +20,7 @@ async def eventually(check: Callable[[], T | None], within_seconds: float = 10.0
 
 
 async def eventually(check: Callable[[], object], within_seconds: float = 10.0) -> object:
-    """Give the first true value of `check`, a function or coroutine function; AssertionErrors in it count as not yet.
+    """Call `check` until it returns a true value, and return that. An AssertionError in `check` counts as not yet.
 
     Raises the last AssertionError, or one of its own, when the time is over.
     """
@@ -35,6 +35,6 @@ async def eventually(check: Callable[[], object], within_seconds: float = 10.0) 
                         return value
                 except AssertionError as error:
                     failure = error
-                await asyncio.sleep(_GLANCE_SECONDS)
+                await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
     except TimeoutError:
         raise failure from None

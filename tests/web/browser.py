@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.programs import needs
+from tests.support.programs import require_program
 
 PATIENCE_SECONDS = 20.0
 _FLAGS = (
@@ -175,7 +175,7 @@ _KEY_CODES = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "A
 async def browsing(profile: Path) -> AsyncIterator[Browser]:
     """Run a browser with a fresh profile."""
     process = await asyncio.create_subprocess_exec(
-        needs("chromium", "chromium-browser", "google-chrome"),
+        require_program("chromium", "chromium-browser", "google-chrome"),
         *_FLAGS,
         f"--user-data-dir={profile}",
         stdout=asyncio.subprocess.DEVNULL,
