@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from fubd.simulator.account import Account
 from fubd.simulator.clock import SimClock
 from fubd.simulator.control import Control
-from fubd.simulator.scenario import SCENARIOS, play
+from fubd.simulator.random_scenario import draw_scenario
+from fubd.simulator.rng import Rng
+from fubd.simulator.scenario import SCENARIOS, Scenario, play
 from fubd.simulator.service import Simulator
 
 log = logging.getLogger("fubd.simulator")
@@ -28,8 +30,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--api-key", default="test-api-key", help="the owner's API key (default test-api-key)")
     parser.add_argument("--system", default="fubd", help="the registered X-System (default fubd)")
     parser.add_argument("--system-key", default="test-system-key", help="its X-System-Key, which signs webhooks (default test-system-key)")
-    parser.add_argument("--scenario", choices=sorted(SCENARIOS), help="play this scenario from the start")
+    parser.add_argument("--scenario", choices=[*sorted(SCENARIOS), "random"], help="play this scenario from the start")
     return parser.parse_args(argv)
+
+
+def _scenario(arguments: argparse.Namespace) -> Scenario | None:
+    if arguments.scenario == "random":
+        return draw_scenario(Rng(arguments.seed), people=arguments.people)
+    return SCENARIOS[arguments.scenario] if arguments.scenario else None
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -49,7 +57,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
         arguments.system_key,
     )
     log.info("control API at %s", url.removesuffix("/v1") + "/control")
-    player = asyncio.create_task(play(SCENARIOS[arguments.scenario], simulator)) if arguments.scenario else None
+    scenario = _scenario(arguments)
+    player = asyncio.create_task(play(scenario, simulator)) if scenario else None
     try:
         await stop.wait()
     finally:

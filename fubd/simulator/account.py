@@ -167,6 +167,11 @@ class Account:
             and person_id not in self.truth.gone
         )
 
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of the stages that exist."""
+        return [stage.name for stage in self.stages if not stage.deleted]
+
     def stage_of(self, person_id: int) -> str:
         """Return the stage a person is in."""
         return self.stages[self.people.stage[self._slot(person_id)]].name

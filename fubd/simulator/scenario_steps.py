@@ -1,21 +1,16 @@
-"""Scenarios as data, and the player that runs them on the account's clock.
-
-A scenario is a tuple of steps; each yields timed actions, in seconds after the beginning. The random generator passed to the player
-chooses the people and their moves, so the same scenario and seed always give the same run.
-"""
+"""The steps of scenarios: what happens in the account and to its API, as data."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fubd.simulator.account import TRASH, Account
 from fubd.simulator.faults import Faults
+from fubd.simulator.oddities import Oddity
 from fubd.simulator.rng import Rng
 from fubd.simulator.service import Simulator
 
@@ -26,7 +21,6 @@ _OFFICE: Final = (1, 1, 1, 1, 1, 2, 5, 20, 60, 100, 100, 90, 60, 80, 100, 100, 9
 """How busy each hour of a day is, in percent of the busiest."""
 
 Action = Callable[[], object]
-_NumberedAction = tuple[float, int, Action]
 
 
 class ScenarioStep(Protocol):
@@ -132,7 +126,7 @@ class QuickPassage:
 
         def leave(number: int) -> None:
             person_id, stage = before[number]
-            if person_id not in account.truth.gone:
+            if person_id not in account.truth.gone and stage in account.stage_names:
                 account.move(person_id, stage, actor="automation")
 
         entries = ((self.at + number * self.every, number, True) for number in range(self.people))
@@ -175,108 +169,150 @@ class FaultPeriod:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """A named scenario: `people` is the account size it is meant for, `seconds` its length."""
+class BehaviourPeriod:
+    """Between two instants these switches of `Behaviour` are thrown; afterwards they are as before."""
 
-    name: str
-    about: str
+    begin: float
+    end: float
+    switches: Mapping[str, Any]
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the beginning and the end of the period."""
+        del rng
+        before: dict[str, Any] = {}
+
+        def throw() -> None:
+            before.update((name, getattr(simulator.behaviour, name)) for name in self.switches)
+            simulator.behaviour = replace(simulator.behaviour, **self.switches)
+
+        def restore() -> None:
+            simulator.behaviour = replace(simulator.behaviour, **before)
+
+        yield self.begin, throw
+        yield self.end, restore
+
+
+@dataclass(frozen=True, slots=True)
+class Merges:
+    """From `at` on, one merge of up to ten people every `every` seconds, `merges` in all."""
+
+    at: float
+    merges: int
+    every: float = 600.0
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the merges."""
+
+        def merge() -> None:
+            winner, *losers = random_people(simulator.account, rng, rng.randrange(2, 11))
+            if losers:
+                simulator.account.merge(losers, winner)
+
+        for number in range(self.merges):
+            yield self.at + number * self.every, merge
+
+
+@dataclass(frozen=True, slots=True)
+class StageNameReuse:
+    """At `at` a stage is renamed, a new stage gets its name, and people enter that one, one a minute."""
+
+    at: float
+    stage: str = "Nurture"
+    people: int = 5
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the rename with the new stage, and the entries."""
+        account = simulator.account
+
+        def reuse() -> None:
+            account.rename_stage(self.stage, f"{self.stage} (old)")
+            account.create_stage(self.stage)
+
+        yield self.at, reuse
+        for number in range(self.people):
+            yield self.at + 60.0 * (number + 1), lambda: account.move(random_person(account, rng), self.stage)
+
+
+@dataclass(frozen=True, slots=True)
+class StageDeletion:
+    """At `at` a stage is deleted, and its people are assigned to another."""
+
+    at: float
+    stage: str = "Past Client"
+    assign_to: str = "Lead"
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the deletion."""
+        del rng
+        yield self.at, lambda: simulator.account.delete_stage(self.stage, self.assign_to)
+
+
+@dataclass(frozen=True, slots=True)
+class OddPeople:
+    """Between two instants some people are malformed in every answer, each in a random way."""
+
+    begin: float
+    end: float
     people: int
-    seconds: float
-    steps: tuple[ScenarioStep, ...] = field(default=())
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the beginning and the end of the period."""
+        oddities = simulator.conditions.oddities
+
+        def distort() -> None:
+            oddities.update((one, rng.choice(list(Oddity))) for one in random_people(simulator.account, rng, self.people))
+
+        yield self.begin, distort
+        yield self.end, oddities.clear
 
 
-def _flapping() -> tuple[ScenarioStep, ...]:
-    """Return outages of three hours out of every five, over a week."""
-    return tuple(WebhookOutage(begin * HOUR, (begin + 3) * HOUR) for begin in range(2, 7 * 24 - 3, 5))
+@dataclass(frozen=True, slots=True)
+class AgentKeyPeriod:
+    """Between two instants the owner's key is an agent's: it sees only some of the people, and no webhooks."""
+
+    begin: float
+    end: float
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the change of the key's role and its return."""
+        del rng
+        yield self.begin, lambda: simulator.keys.add(simulator.api_key, "agent")
+        yield self.end, lambda: simulator.keys.add(simulator.api_key, "owner")
 
 
-SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType(
-    {
-        scenario.name: scenario
-        for scenario in (
-            Scenario(
-                "ordinary-day", "an ordinary day of a large account", 200_000, DAY, (Traffic(), QuickPassage(10 * HOUR, 20, every=900.0))
-            ),
-            Scenario(
-                "bulk-edit",
-                "10,000 people moved at once, in the middle of the morning",
-                200_000,
-                2 * HOUR,
-                (Traffic(end=2 * HOUR, office=False), BulkMove(HOUR, 10_000, "Nurture", split=500)),
-            ),
-            Scenario(
-                "lead-surge",
-                "2,000 leads within ten minutes, each moved on by an automation",
-                20_000,
-                HOUR,
-                (Traffic(end=HOUR, office=False), LeadSurge(600.0, 2_000, 600.0)),
-            ),
-            Scenario(
-                "webhook-dead-day",
-                "webhooks are lost for a whole day",
-                20_000,
-                26 * HOUR,
-                (Traffic(end=26 * HOUR), WebhookOutage(HOUR, 25 * HOUR)),
-            ),
-            Scenario(
-                "flapping-week",
-                "webhooks fail and recover again and again",
-                20_000,
-                7 * DAY,
-                (Traffic(end=7 * DAY, moves_per_hour=30.0, edits_per_hour=60.0, leads_per_hour=4.0), *_flapping()),
-            ),
-            Scenario(
-                "api-outage",
-                "the API fails for two hours, first completely, then partly, while webhooks go on",
-                20_000,
-                4 * HOUR,
-                (
-                    Traffic(end=4 * HOUR, office=False),
-                    FaultPeriod(HOUR, 2 * HOUR, Faults(bad_gateway=0.6, server_error=0.5, reset=0.5)),
-                    FaultPeriod(2 * HOUR, 3 * HOUR, Faults(server_error=0.2, throttled=0.1, truncated=0.1, html=0.1, hang=0.02)),
-                ),
-            ),
-            Scenario(
-                "quick-stage",
-                "people pass through a stage in thirty seconds; for half an hour webhooks are lost as well",
-                2_000,
-                2 * HOUR,
-                (QuickPassage(60.0, 100), WebhookOutage(HOUR, 1.5 * HOUR)),
-            ),
-        )
-    }
-)
-"""The scenarios that come with the simulator, by name."""
+@dataclass(frozen=True, slots=True)
+class ForeignAccountPeriod:
+    """Between two instants the owner's key reads another account with the same ids."""
+
+    begin: float
+    end: float
+
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the change of the account and its return."""
+        people = simulator.account.people
+        seed = rng.randrange(1_000_000)
+
+        def swap() -> None:
+            other = Account(seed=seed, people=len(people), clock=simulator.clock, first_id=people.first_id)
+            simulator.put_behind_key(other)
+
+        yield self.begin, swap
+        yield self.end, lambda: simulator.put_behind_key(None)
 
 
-def planned_actions(scenario: Scenario, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
-    """Yield all actions of a scenario in order, up to its length. Simultaneous actions keep the order of the steps."""
-    numbers = count()
+@dataclass(frozen=True, slots=True)
+class Rivalry:
+    """From `at` on, another deployment of the same system claims the webhooks, `rounds` times."""
 
-    def numbered(step: ScenarioStep) -> Iterator[_NumberedAction]:
-        # Each step has its own generator, so that adding one does not change the others.
-        own = Rng(rng.getrandbits(64))
-        return ((at, next(numbers), action) for at, action in step.actions(simulator, own))
+    at: float
+    rounds: int
+    every: float = 600.0
+    url: str = "https://rival.example.com/webhook/fub"
 
-    for at, _, action in heapq.merge(*[numbered(step) for step in scenario.steps]):
-        if at > scenario.seconds:
-            return
-        yield at, action
-
-
-async def play(scenario: Scenario, simulator: Simulator, rng: Rng | None = None) -> int:
-    """Play a scenario on the simulator's clock and return the number of actions. The default generator uses the account's seed."""
-    clock = simulator.clock
-    began = clock.monotonic()
-    actions = 0
-    for at, action in planned_actions(scenario, simulator, rng or Rng(simulator.account.seed)):
-        wait = began + at - clock.monotonic()
-        if wait > 0:
-            await clock.sleep(wait)
-        action()
-        actions += 1
-    await clock.sleep(began + scenario.seconds - clock.monotonic())
-    return actions
+    def actions(self, simulator: Simulator, rng: Rng) -> Iterator[tuple[float, Action]]:
+        """Yield the beginning."""
+        del rng
+        yield self.at, lambda: simulator.start_rival(self.url, every_seconds=self.every, rounds=self.rounds)
 
 
 def random_person(account: Account, rng: Rng) -> int:
@@ -296,7 +332,7 @@ def random_people(account: Account, rng: Rng, people: int) -> list[int]:
 def move_random_person(account: Account, rng: Rng) -> None:
     """Move a random person into another stage; one in twenty goes to Trash."""
     person_id = random_person(account, rng)
-    names = [stage.name for stage in account.stages if not stage.deleted and stage.name != TRASH]
+    names = [name for name in account.stage_names if name != TRASH]
     account.move(person_id, TRASH if rng.chance(0.05) else rng.choice(names))
 
 

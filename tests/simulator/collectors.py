@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fubd.simulator import Account, Behaviour, Score, SimClock, Simulator, score
 from fubd.simulator.query import find_people, parse_filter, parse_paging
 from fubd.simulator.rng import Rng
-from fubd.simulator.scenario import edit_random_person, move_random_person, random_people, random_person
+from fubd.simulator.scenario_steps import edit_random_person, move_random_person, random_people, random_person
 from fubd.store.embedded import temporary_server
 from tests.simulator.conftest import NINE
 from tests.simulator.fubd_collector import FubdCollector, fubd_collector
