@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def _as_variable(default: object) -> str:
     """Return a default as it would be written into the environment."""
     if isinstance(default, str):
         return default
+    if isinstance(default, time):
+        return f"{default:%H:%M}"
     if isinstance(default, float) and default.is_integer():
         return str(int(default))
     return json.dumps(dict(default) if isinstance(default, Mapping) else default)

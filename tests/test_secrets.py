@@ -150,7 +150,7 @@ async def test_a_foreign_address_is_one_line(tmp_path: Path) -> None:
     async with fubd(environ=_settings(_url("127.0.0.1", 1), port, FUBD_HOST="203.0.113.9"), folder=tmp_path) as process:
         assert await process.ended() == 1
     (line,) = process.errors
-    assert line == f"fubd: cannot listen on port {port} of 203.0.113.9: set FUBD_HOST to an address of this machine, or leave it out"
+    assert line == f"fubd: cannot listen on port {port} of 203.0.113.9: set FUBD_HOST to an address of this machine, or remove it"
 
 
 @pytest.mark.parametrize("command", ["check", "status", "audit", "replay", "explain 7", "adopt", "--poll-only"])

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import MutableMapping
+from datetime import time
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.settings import FOR_FUB, FOR_THE_DAEMON, InvalidSetting, Settings, SettingsError, load, variables
+from fubd.settings import FOR_FUB, FOR_THE_DAEMON, InvalidSetting, Settings, SettingsError, load, unknown_variables, variables
 
-_SECRETS = ("FUB_API_KEY", "FUB_SYSTEM_KEY", "FUB_SYSTEM_KEY_PREVIOUS", "DATABASE_URL", "FUBD_ALERT_URL", "FUBD_METRICS_TOKEN")
+_SECRETS = (
+    "FUB_API_KEY",
+    "FUB_SYSTEM_KEY",
+    "FUB_SYSTEM_KEY_PREVIOUS",
+    "DATABASE_URL",
+    "FUBD_ALERT_URL",
+    "FUBD_HEARTBEAT_URL",
+    "FUBD_METRICS_TOKEN",
+)
 
 # A variable, a text that is accepted, the field and its value.
 _GOOD: list[tuple[str, str, str, object]] = [
@@ -23,6 +33,9 @@ _GOOD: list[tuple[str, str, str, object]] = [
     ("FUB_API_URL", "http://127.8.9.1/v1", "fub_api_url", "http://127.8.9.1/v1"),
     ("FUB_API_URL", "http://[::1]:81", "fub_api_url", "http://[::1]:81"),
     ("PUBLIC_URL", "https://fubd.example/base/", "public_url", "https://fubd.example/base"),
+    ("PUBLIC_URL", "https://fubd.example//webhook/fub/stage-change/", "public_url", "https://fubd.example"),
+    ("PUBLIC_URL", "https://fubd.example//base//webhook/fub", "public_url", "https://fubd.example/base"),
+    ("PUBLIC_URL", "https://fubd.example/healthz", "public_url", "https://fubd.example"),
     ("WEBHOOK_BASE_URL", "https://old.example", "public_url", "https://old.example"),
     ("RAILWAY_PUBLIC_DOMAIN", "fubd.up.example", "public_url", "https://fubd.up.example"),
     ("RAILWAY_PUBLIC_DOMAIN", "https://fubd.up.example/", "public_url", "https://fubd.up.example"),
@@ -41,6 +54,11 @@ _GOOD: list[tuple[str, str, str, object]] = [
     ("FUBD_KEEP_DELIVERIES_DAYS", "0.5", "keep_deliveries_days", 0.5),
     ("FUBD_KEEP_DELIVERIES_DAYS", "1e308", "keep_deliveries_days", 1e9 / 86_400),
     ("FUBD_LOG_FORMAT", "console", "log_format", "console"),
+    ("FUBD_DAILY_SUMMARY", "7:05", "daily_summary", time(7, 5)),
+    ("FUBD_DAILY_SUMMARY", "Off", "daily_summary", None),
+    ("FUBD_FORGET_DELETED_DAYS", "30", "forget_deleted_days", 30.0),
+    ("FUBD_KEEP_ADOPTION_COPY_DAYS", "7", "keep_adoption_copy_days", 7.0),
+    ("FUBD_TIMEZONE", "America/Chicago", "timezone", "America/Chicago"),
 ]
 
 # A variable, a text that is not accepted, and a part of the message.
@@ -86,6 +104,16 @@ _BAD = [
     ("FUBD_KEEP_DELIVERIES_DAYS", "0", "not greater than 0"),
     ("FUBD_ALERT_URL", "http://chat.example/hook", "plain http to another host"),
     ("FUBD_LOG_FORMAT", "xml", "not known"),
+    ("FUBD_HEARTBEAT_URL", "http://monitor.example/ping", "plain http to another host"),
+    ("FUBD_DAILY_SUMMARY", "24:00", "not a time of the day"),
+    ("FUBD_DAILY_SUMMARY", "6 pm", "not a time of the day"),
+    ("FUBD_FORGET_DELETED_DAYS", "never", "not a number"),
+    ("FUBD_KEEP_ADOPTION_COPY_DAYS", "0", "not greater than 0"),
+    ("FUBD_TIMEZONE", "Chicago", "not a time zone"),
+    ("FUBD_TIMEZONE", "/etc/localtime", "not a time zone"),
+    ("FUBD_TIMEZONE", "America", "not a time zone"),
+    ("FUBD_METRICS_TOKEN", "too-short", "shorter than 16 characters"),
+    ("PUBLIC_URL", "https://${{RAILWAY_PUBLIC_DOMAIN}}", "contains ${"),
     ("DATABASE_CA_CERT", "/no/such/file.pem", "neither PEM text nor a file"),
     ("DATABASE_CA_CERT", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----", "no certificate"),
     ("FUB_API_KEY", "two\nlines", "cannot be printed"),
@@ -112,6 +140,8 @@ def test_defaults() -> None:
     assert (settings.api_share, settings.scrub_batches, settings.keep_deliveries_days) == (0.8, 4, 90)
     assert (settings.columns, settings.lead_source_tags, settings.ignore_stages, settings.alert_stages) == ({}, (), (), ())
     assert settings.manage_webhooks
+    assert (settings.daily_summary, settings.zone(), settings.keep_adoption_copy_days) == (time(18), ZoneInfo("UTC"), 90)
+    assert (settings.heartbeat_url, settings.forget_deleted_days) == (None, None)
     assert (settings.database_url, settings.public_url, settings.log_format, settings.fub_system_key) == (None, None, None, None)
 
 
@@ -168,6 +198,38 @@ def test_the_own_name_wins_over_an_alias() -> None:
     urls = {"RAILWAY_PUBLIC_DOMAIN": "rail.example", "WEBHOOK_BASE_URL": "https://old.example"}
     assert _load(urls).public_url == "https://old.example"
     assert _load(urls, PUBLIC_URL="https://new.example").public_url == "https://new.example"
+
+
+def test_webhooks_of_a_preview_environment_are_not_managed() -> None:
+    """On Railway, environments other than production have the same keys; there the subscriptions are changed only when asked for."""
+    assert _load({"RAILWAY_ENVIRONMENT_NAME": "production"}).manage_webhooks
+    assert not _load({"RAILWAY_ENVIRONMENT_NAME": "pr-17"}).manage_webhooks
+    assert _load({"RAILWAY_ENVIRONMENT_NAME": "pr-17", "FUBD_MANAGE_WEBHOOKS": "true"}).manage_webhooks
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("FUBD_POL_INTERVAL", "FUBD_POLL_INTERVAL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("FUB_APIKEY", "FUB_API_KEY"),
+        ("fubd_timezone", "FUBD_TIMEZONE"),
+        ("PUBLC_URL", "PUBLIC_URL"),
+        ("FUBD_NOTHING_LIKE_IT", None),
+        ("DATABASE_PUBLIC_URL", None),
+    ],
+)
+def test_a_misspelled_name_is_found(name: str, nearest: str | None) -> None:
+    """With the name that was probably meant, where there is one."""
+    (unknown,) = unknown_variables({name: "x", "FUB_API_KEY": "x"}, env_file=None)
+    assert (unknown.name, unknown.nearest) == (name, nearest)
+
+
+def test_names_of_other_programs_are_not_misspelled() -> None:
+    """Those of Supabase, Next.js and the platform, and each of our own."""
+    others = ("SUPABASE_URL", "SUPABASE_KEY", "NEXT_PUBLIC_URL", "PATH", "HOST", "PORTS", "WEBHOOK_URL", "RAILWAY_PUBLIC_DOMAIN")
+    names = [*others, *variables(), *(alias for aliases in variables().values() for alias in aliases)]
+    assert unknown_variables(dict.fromkeys(names, "x"), env_file=None) == []
 
 
 def test_env_file_fills_what_the_environment_leaves_open(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ async def test_a_public_url_at_which_fubd_does_not_answer(healthy: Environment) 
 async def test_a_daemon_with_the_wrong_signing_key(healthy: Environment) -> None:
     """The daemon at the public URL has rejected every request so far, and more than `check` itself causes."""
     forged = {"PUBLIC_URL": f"{healthy.settings['PUBLIC_URL']}/forged"}
-    found = (await problems(healthy, {**forged, "FUBD_METRICS_TOKEN": "invented-token"}))["public url"]
+    found = (await problems(healthy, {**forged, "FUBD_METRICS_TOKEN": "invented-token-of-16"}))["public url"]
     assert "none of 1,024 requests since its start had a valid signature" in found.found
     assert "FUB_SYSTEM_KEY" in found.fix
     assert "public url" not in await problems(healthy, forged)

@@ -16,7 +16,7 @@ DEPLOY = CHECKOUT / "deploy"
 UNIT = DEPLOY / "fubd.service"
 ENVIRONMENT = {
     "POSTGRES_PASSWORD": "invented@password/1",
-    "FUBD_METRICS_TOKEN": "invented-token",
+    "FUBD_METRICS_TOKEN": "invented-token-of-16",
     "FUBD_READER_PASSWORD": "invented-reader",
     "GRAFANA_ADMIN_PASSWORD": "invented-admin",
 }

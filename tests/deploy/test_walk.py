@@ -91,7 +91,11 @@ async def test_from_nothing_to_a_running_service(empty_database: str, tmp_path: 
         wrong = [line for line in checked.out.splitlines() if not line.startswith(("ok", "note"))]
         assert [line.split()[:2] for line in wrong[:-1]] == [["unknown", "webhooks"], ["fix", "public"]], checked.report
 
-        service = {"PUBLIC_URL": stack.url, "RAILWAY_PUBLIC_DOMAIN": stack.url.removeprefix("http://"), "FUBD_METRICS_TOKEN": "invented"}
+        service = {
+            "PUBLIC_URL": stack.url,
+            "RAILWAY_PUBLIC_DOMAIN": stack.url.removeprefix("http://"),
+            "FUBD_METRICS_TOKEN": "invented-token-of-16",
+        }
         operator.write("service", "".join(f"export {name}={shlex.quote(value)}\n" for name, value in service.items()))
         async with fubd(environ={**stack.environ, **service}, folder=tmp_path / "deploy") as daemon:
             await daemon.answers(f"{stack.url}/readyz")
