@@ -43,7 +43,7 @@ class FailureRatio:
     def update(self, counts: DeliveryCounts) -> None:
         """Count the attempts answered since the last update, and export the ratio."""
         now, before = self._clock.now(), self._counted
-        self._attempts.add(now, failed=counts.failures - before.failures, accepted=counts.taken - before.taken)
+        self._attempts.add(now, failed=counts.failures - before.failures, accepted=counts.accepted - before.accepted)
         self._counted = counts
         self._metrics.webhook_failure_ratio.set(self._attempts.failure_ratio(now, self._others or OtherProcesses(0, 0, None)))
 

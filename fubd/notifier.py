@@ -65,7 +65,7 @@ class _PostFailed(Exception):
 
 
 @dataclass(slots=True)
-class _BatchResult:
+class _SentBatch:
     """The result of one batch. `sent`: ids that were accepted; `postponed`: the others, with the seconds until their next try.
 
     `is_down`: the receiver was down or busy for at least one; `retry_after_seconds`: the longest delay that it asked for.
@@ -86,7 +86,7 @@ class Notifier:
         self._clock = clock
         self._metrics = metrics
         self._url = url
-        self._unsettled: _BatchResult | None = None
+        self._unsettled: _SentBatch | None = None
         self._failed_batches = 0
         self._failure_log = LogOnce(_log)
 
@@ -108,7 +108,7 @@ class Notifier:
         alerts = await self._outbox.claim(1 if self._failed_batches else _MAX_CLAIMED, for_seconds=_CLAIM_SECONDS)
         if not alerts:
             return _CLAIM_INTERVAL_SECONDS
-        result = self._unsettled = _BatchResult()
+        result = self._unsettled = _SentBatch()
         started = self._clock.monotonic()
         slots = asyncio.Semaphore(_CONCURRENT_POSTS)
 
@@ -126,7 +126,7 @@ class Notifier:
             await self._give_up()
         return wait
 
-    async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _BatchResult) -> None:
+    async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _SentBatch) -> None:
         try:
             await self._post(session, alert)
         except _PostFailed as error:
@@ -156,7 +156,7 @@ class Notifier:
             # The error's text may contain the URL, which is a secret with chat tools.
             raise _PostFailed(f"no connection ({type(error).__name__})") from None
 
-    def _wait_after(self, result: _BatchResult) -> float:
+    def _wait_after(self, result: _SentBatch) -> float:
         """Return the seconds until the next batch: none while alerts are accepted, a growing delay while the receiver is down."""
         if result.sent:
             self._failure_log.resolved("The receiver of alerts takes them again.")

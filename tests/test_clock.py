@@ -1,4 +1,4 @@
-"""A machine whose clock is wrong, or jumps: what is stored of changes and of coverage is Follow Up Boss's time all the same."""
+"""A machine whose clock is wrong or jumps: changes and coverage are stored in Follow Up Boss's time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OVERLAP = timedelta(minutes=2)
 
 
 def _wrong_clock(offset: Path) -> dict[str, str]:
-    """Give the settings with which the wall clock is off by what a file says, at each look anew; the steady clock is left alone."""
+    """Return the settings that shift the wall clock by the offset in a file, read at every call. The monotonic clock is unchanged."""
     return {
         "LD_PRELOAD": str(require_library("faketime/libfaketimeMT.so.1")),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
@@ -31,8 +31,8 @@ async def _skew(stack: Stack) -> float:
 
 
 @pytest.mark.parametrize("hours", [9, -9])
-async def test_a_clock_that_is_wrong_by_hours_moves_nothing(database: str, tmp_path: Path, hours: int) -> None:
-    """Webhooks and polls are dated by FUB, coverage stays just behind FUB's now, and when we learned of it is told by our clock."""
+async def test_a_clock_that_is_hours_wrong_moves_no_instant_of_fub(database: str, tmp_path: Path, hours: int) -> None:
+    """Changes have FUB's time, coverage stays just behind FUB's clock, and `received_at` is our clock's."""
     offset = tmp_path / "offset"
     offset.write_text(f"{hours:+}h\n")
     async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**_wrong_clock(offset)):
@@ -43,13 +43,13 @@ async def test_a_clock_that_is_wrong_by_hours_moves_nothing(database: str, tmp_p
         stack.simulator.deliveries.kill()
         _move_each(stack, people[20:])
         assert_perfect(await stack.final_score())
-        await _is_covered(stack)
+        await _wait_for_coverage(stack)
         (row,) = await stack.fetch("SELECT avg(extract(epoch FROM received_at - changed_at))::float8 AS late FROM public.stage_changes")
         assert abs(row["late"] - hours * 3600) < 120
 
 
-async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -> None:
-    """Five hours ahead and eight back between changes: nothing is lost or dated wrongly, no poll and no lease waits for hours."""
+async def test_a_clock_that_jumps_moves_no_instant_of_fub(database: str, tmp_path: Path) -> None:
+    """Five hours forward and eight back between changes: nothing is lost or dated wrongly; poller and lease do not wait for hours."""
     offset = tmp_path / "offset"
     offset.write_text("+0s\n")
     async with running_stack(database, tmp_path) as stack, stack.ready_daemon(**_wrong_clock(offset)) as process:
@@ -61,7 +61,7 @@ async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -
             stack.simulator.deliveries.kill()
             _move_each(stack, people[15 * number + 10 : 15 * number + 15])
             assert_perfect(await stack.final_score())
-            await _is_covered(stack)
+            await _wait_for_coverage(stack)
             stack.simulator.deliveries.revive()
         assert (await stack.metrics())["fubd_lease_held"] == 1
         assert process.code is None
@@ -69,18 +69,18 @@ async def test_a_clock_that_jumps_moves_nothing(database: str, tmp_path: Path) -
 
 
 def _move_each(stack: Stack, people: list[int]) -> None:
-    """Move each of them once: what happens to one person within a second, several deliveries side by side may tell in any order."""
+    """Move each person once: two changes of one person within a second may arrive in any order."""
     for person in people:
         stack.move_randomly(Random(person), people=[person])
 
 
-async def _is_covered(stack: Stack) -> None:
-    """Wait until coverage is FUB's now, less the overlap that is promised at most."""
+async def _wait_for_coverage(stack: Stack) -> None:
+    """Wait until coverage is FUB's present time, minus at most the promised overlap."""
 
-    async def just_behind() -> bool:
+    async def is_just_behind() -> bool:
         now = datetime.now(UTC)
         (row,) = await stack.fetch("SELECT reached FROM fubd.coverage")
         assert row["reached"] <= now
         return bool(row["reached"] > now - _OVERLAP)
 
-    await eventually(just_behind, 30.0)
+    await eventually(is_just_behind, 30.0)

@@ -57,14 +57,14 @@ _CLOSING_STATUSES = frozenset({408, 413})
 class DeliveryCounts:
     """Counts of webhook requests: those answered, the sum of their outcomes, and the deliveries answered 200 that were new.
 
-    `failures`: answers that FUB counts as a failed attempt of its own; `taken`: those it counts as taken.
+    `failures`: answers that FUB counts as a failed attempt of its own; `accepted`: those it counts as accepted.
     """
 
     answered: int = 0
     outcomes: int = 0
     new: int = 0
     failures: int = 0
-    taken: int = 0
+    accepted: int = 0
 
 
 class WebhookHandler:
