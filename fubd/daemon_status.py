@@ -79,7 +79,7 @@ class DaemonStatus:
             change_counts=ChangeCounts(start, bucket_seconds, await self._changes.counts_by_source(start, bucket_seconds, buckets)),
             modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
             api=self._api_budget(),
-            pending=summary.hints if summary else 0,
+            pending=summary.pending_refetches if summary else 0,
             quarantined=summary.quarantined if summary else 0,
             safe_id=safe_id,
             recent=await self._changes.recent(_RECENT_CHANGES),

@@ -104,7 +104,7 @@ class Monitor:
         metrics = self._metrics
         # A database that is full, or a standby, can be read but not written.
         metrics.db_up.set(0 if self._ingest.failing else 1)
-        metrics.inbox_pending.set(summary.hints)
+        metrics.inbox_pending.set(summary.pending_refetches)
         metrics.quarantined.set(summary.quarantined)
         if summary.completeness is not None:
             metrics.completeness_ratio.set(summary.completeness)

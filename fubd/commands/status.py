@@ -106,7 +106,7 @@ class _Status:
             "subscriptions": None,
             "completeness": {"ratio": summary.completeness, "people": summary.people, "oldest": summary.oldest},
             "blind_seconds_today": self.blind_seconds,
-            "pending": summary.hints,
+            "pending": summary.pending_refetches,
             "quarantined": summary.quarantined,
             "changes": self.changes,
         }
@@ -174,7 +174,7 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         ("coverage", covered),
         ("completeness", _completeness(summary, now)),
         ("subscriptions", "not in the database: `python -m fubd check` reads them from Follow Up Boss"),
-        ("still to be read", format_count(summary.hints, "person")),
+        ("still to be read", format_count(summary.pending_refetches, "person")),
         ("quarantined", f"{quarantined}: see `python -m fubd replay`" if summary.quarantined else quarantined),
     ]
 

@@ -173,7 +173,7 @@ class DemoStory:
     def _settled(self) -> bool:
         """Return whether all webhooks are delivered, all refetches done, and a complete poll began after the last change."""
         known, changes = self._observer.known, self._simulator.truth.changes
-        if known is None or known.coverage is None or known.hints or self._simulator.deliveries.pending:
+        if known is None or known.coverage is None or known.pending_refetches or self._simulator.deliveries.pending:
             return False
         # Coverage stays behind the start of a poll by the overlap.
         polled = not changes or (known.coverage - changes[-1].at).total_seconds() + self._plan.overlap_seconds > 0

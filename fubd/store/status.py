@@ -27,7 +27,7 @@ class StatusSummary:
     completeness: float | None
     people: int
     oldest: datetime | None
-    hints: int
+    pending_refetches: int
     quarantined: int
     own_deliveries: int
 

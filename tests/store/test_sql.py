@@ -22,7 +22,7 @@ PARTS = {"column": "stage_to", "columns": "id, stage_to", "relation": "public.st
 
 @pytest.fixture(params=["fresh", *legacy_tables.VARIANTS])
 async def connection(request: pytest.FixtureRequest, empty_database: str) -> AsyncIterator[asyncpg.Connection]:
-    """Give a connection to a migrated database: a fresh one, and each older table once it is adopted."""
+    """Yield a connection to a migrated database: a fresh one, and each older table after its adoption."""
     made = await asyncpg.connect(**parse(empty_database).connect_arguments())
     if request.param == "fresh":
         await migrate(made, columns=COLUMNS)

@@ -13,7 +13,7 @@ SELECT
     s.last_ratio AS completeness,
     (SELECT count(*) FROM fubd.person p WHERE p.gone_at IS NULL) AS people,
     (SELECT p.verified_at FROM fubd.person p WHERE p.gone_at IS NULL AND p.verified_at IS NOT NULL ORDER BY p.scrub_after, p.id LIMIT 1) AS oldest,
-    (SELECT count(*) FROM fubd.hint) AS hints,
+    (SELECT count(*) FROM fubd.hint) AS pending_refetches,
     (SELECT count(*) FROM fubd.delivery d WHERE d.quarantine IS NOT NULL) AS quarantined,
     (SELECT count(*) FROM fubd.delivery d WHERE d.id >= :first_delivery AND d.instance = :instance) AS own_deliveries
 FROM fubd.coverage v, fubd.scrub s, (
