@@ -8,7 +8,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
@@ -165,37 +165,41 @@ def test_a_stage_told_again_is_noted() -> None:
     assert [(change.claims, change.repeated_by) for change in found.changes] == [((2, 3), (4,))]
 
 
-# --- laws ---
+# --- Laws -----------------------------------------------------------------------------------------------------------
 
 STAGES = ("A", "B", "C", "D")
 ORIGIN = at("10:00")
+LAST_SECOND = 3_000
+
+# Seconds close together, so that ties and both edges of the window are frequent.
+seconds = st.sampled_from((*range(9), 60, 61, 62, 299, 300, 301, 302, 362, 601, 900, 1_200, 1_201, 2_000, LAST_SECOND))
+stages = st.sampled_from([Stage(name) for name in STAGES])
+entries = st.builds(lambda stage, second: Entry(0, ORIGIN + timedelta(seconds=second), stage), stages, seconds)
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    """Draw a state, with or without a watermark and an instant of creation before it."""
+    updated = ORIGIN + timedelta(seconds=draw(seconds))
+    read_at = updated + timedelta(seconds=draw(st.sampled_from((0, 1, 2, 60, 300, 301, 1_200))))
+    watermark, created = (
+        None if before is None else updated - timedelta(seconds=before)
+        for before in (draw(st.sampled_from((None, 1, 2, 60, 300, 600))), draw(st.sampled_from((None, 1, 60, 300, 301, 900))))
+    )
+    return State(0, updated, read_at, draw(stages), watermark, created)
 
 
 @st.composite
 def claims_of_one_person(draw: st.DrawFn) -> list[Entry | State]:
-    """Draw a crowd of claims, true to nothing: ties, repeats, contradictions and all."""
-    found: list[Entry | State] = []
-    for seq in range(1, draw(st.integers(1, 25)) + 1):
-        stage = Stage(draw(st.sampled_from(STAGES)))
-        when = ORIGIN + timedelta(seconds=draw(st.one_of(st.integers(0, 8), st.integers(0, 3_000))))
-        if draw(st.booleans()):
-            found.append(Entry(seq, when, stage))
-        else:
-            read_at = when + timedelta(seconds=draw(st.integers(0, 1_200)))
-            covered, created = (draw(st.none() | st.integers(1, back)) for back in (600, 900))
-            found.append(State(seq, when, read_at, stage, _before(when, covered), _before(when, created)))
-    return found
-
-
-def _before(when: datetime, seconds: int | None) -> datetime | None:
-    return None if seconds is None else when - timedelta(seconds=seconds)
+    """Draw any set of claims: with ties, repetitions and contradictions."""
+    number = draw(st.integers(1, 25))
+    claims = draw(st.lists(entries | states(), min_size=number, max_size=number))
+    return [replace(claim, seq=seq) for seq, claim in enumerate(claims, start=1)]
 
 
 def folded(claims: list[Entry | State], start: Start | None = None) -> History:
     """Fold what was drawn."""
-    entries = [claim for claim in claims if isinstance(claim, Entry)]
-    states = [claim for claim in claims if isinstance(claim, State)]
-    return fold(entries, states, start, window=WINDOW, began=ORIGIN - timedelta(minutes=10))
+    return history(*claims, start=start, began="09:50")
 
 
 @given(claims_of_one_person(), st.randoms())
@@ -247,19 +251,39 @@ def test_no_state_moves_an_entry(claims: list[Entry | State]) -> None:
             assert timedelta(0) <= change.changed_at - change.dated_by.at < timedelta(seconds=1)
 
 
-@given(claims_of_one_person(), st.integers(0, 30))
-def test_folding_in_two_steps_equals_folding_in_one(claims: list[Entry | State], cut: int) -> None:
-    """Going on from a row that lies a window before the rest gives what the whole would have given."""
-    whole = folded(claims)
-    assume(whole.changes)
-    anchor = whole.changes[cut % len(whole.changes)]
-    edge = anchor.changed_at + WINDOW + timedelta(seconds=1)
-    near = [claim for claim in claims if anchor.changed_at < _dated(claim) <= edge]
-    position = whole.changes.index(anchor) + 1
-    assume(not near and all(change.changed_at > edge for change in whole.changes[position:]))
+@st.composite
+def claims_around_a_gap(draw: st.DrawFn) -> tuple[list[Entry | State], datetime]:
+    """Draw claims of which none is dated within a window after the last change before it, and that window's end."""
+    before = draw(claims_of_one_person())
+    changes = folded(before).changes
+    if not changes or changes[-1].changed_at < _dated(changes[-1].dated_by):
+        # There has to be a change to go on from, and not one that is dated back to when the person was created.
+        before.append(Entry(len(before) + 1, ORIGIN + timedelta(seconds=LAST_SECOND), Stage("E")))
+    last = folded(before).changes[-1].changed_at
+    edge = last.replace(microsecond=0) + WINDOW + timedelta(seconds=2)
+    # The seqs of both parts alternate: what is dated later may have arrived earlier.
+    kept = [replace(claim, seq=2 * claim.seq) for claim in before if _dated(claim) <= last]
+    after = [replace(_moved(claim, edge - ORIGIN), seq=2 * claim.seq + 1) for claim in draw(claims_of_one_person())]
+    return [*kept, *after], edge
+
+
+def _moved(claim: Entry | State, by: timedelta) -> Entry | State:
+    if isinstance(claim, Entry):
+        return replace(claim, at=claim.at + by)
+    watermark, created = (None if instant is None else instant + by for instant in (claim.watermark, claim.created))
+    return replace(claim, updated=claim.updated + by, read_at=claim.read_at + by, watermark=watermark, created=created)
+
+
+@given(claims_around_a_gap())
+def test_folding_in_two_steps_equals_folding_in_one(drawn: tuple[list[Entry | State], datetime]) -> None:
+    """Folding from a change that lies a window before the rest gives the same changes as folding everything."""
+    claims, edge = drawn
+    whole = folded(claims).changes
+    position = sum(change.changed_at < edge for change in whole)
+    anchor = whole[position - 1]
     later = [claim for claim in claims if _dated(claim) > anchor.changed_at or _agrees(claim, anchor)]
     rest = folded(later, Start(anchor.stage, anchor.changed_at))
-    assert shown(rest.changes) == shown(whole.changes[position:])
+    assert shown(rest.changes) == shown(whole[position:])
 
 
 def _agrees(claim: Entry | State, anchor: Change) -> bool:
