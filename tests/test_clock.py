@@ -12,6 +12,8 @@ from tests.stack import Stack, assert_perfect, running_stack
 from tests.support.programs import require_library
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 _OVERLAP = timedelta(minutes=2)
 
 

@@ -20,6 +20,8 @@ from tests.support.process import fubd
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 async def test_every_change_is_recorded_once_and_the_invariants_hold(database: str, fubd_database: str, tmp_path: Path) -> None:
     """Quick moves, a bulk edit of 100 and a new person: one row a change with the exact time, names filled, ledger and chain at 0."""

@@ -18,6 +18,8 @@ from fubd.store.dsn import parse
 from tests.recorder import Recorder, Row, at, hint, read, recorder, webhook
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 KNOWN_A = read("A", "08:00", "09:00")
 
 EXAMPLES: dict[str, tuple[list[Delivery | Snapshot], list[Row]]] = {

@@ -9,9 +9,12 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
+import pytest
 
 from tests.stack import Stack, assert_perfect, event, running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 # A lease lasts 10 s.
 _TAKEOVER_SECONDS = 15.0

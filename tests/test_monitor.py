@@ -21,6 +21,8 @@ from tests.support.programs import require_program
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 SURVIVING_GAUGES = (
     "fubd_source_last_heard_timestamp_seconds{source=webhook}",
     "fubd_source_last_heard_timestamp_seconds{source=polling}",

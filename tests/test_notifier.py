@@ -29,6 +29,8 @@ from tests.stack import running_stack
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Receiver:

@@ -24,6 +24,8 @@ from tests.support.process import Process
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 _ANSWERED_SECONDS = 5.5
 _RECOVERY_SECONDS = 45.0
 

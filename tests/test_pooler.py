@@ -16,6 +16,8 @@ from tests.stack import assert_perfect, running_stack
 from tests.support.pooler import pooled
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 _CLIENTS = 12
 
 

@@ -18,6 +18,8 @@ from tests.support.process import fubd
 from tests.support.proxy import Proxy
 from tests.support.tls import behind_tls
 
+pytestmark = pytest.mark.slow
+
 # Each secret contains this, and characters that have to be escaped.
 _CANARY = "canary"
 _PASSWORD = "canary/p@ss#w:o?r%d"

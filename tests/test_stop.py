@@ -16,6 +16,8 @@ from tests.support.process import Process, python
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 _STOP_SECONDS = 10.0
 _DELIVERIES = 40
 

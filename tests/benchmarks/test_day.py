@@ -5,7 +5,11 @@ from __future__ import annotations
 from math import ceil
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.day import Pace, measured_daemon
+
+pytestmark = pytest.mark.slow
 
 _STEADY_SHARE = 1 / 12
 _FAILOVER_SHARE = 1 / 144

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.sweep import LIMIT, PAGE_SIZE, SHARE, sweep
+
+pytestmark = pytest.mark.slow
 
 PEOPLE = 8000
 # Half-filled pages at the ends of ranges, the probes, and the first poll and scrub; small accounts have small ranges.

@@ -21,6 +21,8 @@ from tests.support import legacy_tables
 from tests.support.process import Process, fubd
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 # As in the environment of the older scripts' service.
 COLUMNS = json.dumps({"campaign_id": "customCampaignID", "who_pushed_lead": "customWhoPushed"})
 

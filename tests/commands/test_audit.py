@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from fubd.clock import SystemClock
 from fubd.commands.comparison import Comparison, ComparisonResult, MismatchKind
 from fubd.components import Components, build
@@ -14,6 +16,8 @@ from fubd.poller import Progress
 from fubd.settings import load
 from fubd.store.dsn import parse
 from tests.commands.environment import Environment, environment
+
+pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager

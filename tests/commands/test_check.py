@@ -25,6 +25,8 @@ from tests.support.ports import free_port
 from tests.support.process import fubd
 from tests.support.tls import behind_tls
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["configuration", "database", "tls", "pooler", "schema", "exposure", "api key", "system", "clock", "webhooks", "public url"]
 
 

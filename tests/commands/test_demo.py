@@ -17,6 +17,8 @@ from fubd.demo.plan import make_plan
 from fubd.simulator import Account, SimClock, Simulator, score
 from tests.support.process import fubd
 
+pytestmark = pytest.mark.slow
+
 LAST_LINE = re.compile(r"score: ([0-9]+) changes, \1 captured, 0 lost, 0 doubled, 0 invented")
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

@@ -17,6 +17,8 @@ from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import Recorder, at, hint, read, recorder, webhook
 from tests.support import legacy_tables
 
+pytestmark = pytest.mark.slow
+
 WINDOW = timedelta(seconds=300)
 KNOWN_A = read("A", "08:00", "09:00")
 

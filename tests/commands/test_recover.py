@@ -7,6 +7,8 @@ import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from fubd.ports import ModeRecord
 from fubd.simulator import Faults
 from fubd.store import Pool, StateStore
@@ -14,6 +16,8 @@ from fubd.store.dsn import parse
 from fubd.store.status import StatusReader
 from tests.commands.environment import environment
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 KEYS = {"caught_up", "recovered", "people_read", "api_calls", "coverage", "seconds"}
 

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from fubd.core.webhook import decode
 from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import Recorder, recorder
+
+pytestmark = pytest.mark.slow
 
 # The events happened an hour ago; for a clock that is days behind, they are too far ahead to be accepted.
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -16,6 +16,8 @@ from fubd.store.status import StatusReader
 from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import read, recorder, webhook
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)

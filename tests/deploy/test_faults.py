@@ -15,6 +15,7 @@ from http import HTTPStatus
 from itertools import cycle
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from fubd.core.pacing import Policy
@@ -28,6 +29,8 @@ from tests.stack import Stack, running_stack
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 _BY = 600
 _SHORTEST_RANGE_SECONDS = 3.0

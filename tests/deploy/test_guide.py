@@ -11,6 +11,8 @@ import yaml
 from fubd.settings import variables
 from tests.deploy.programs import CHECKOUT, run
 
+pytestmark = pytest.mark.slow
+
 GUIDES = ("README.md", "deploy/README.md", "grafana/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md")
 _OURS = re.compile(r"\b(?:FUB|FUBD|DATABASE|SUPABASE|WEBHOOK|POLLING|PUBLIC|RAILWAY|POSTGRES|GRAFANA)_[A-Z_]+\b")
 

@@ -16,6 +16,8 @@ from tests.deploy.programs import CHECKOUT, run
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 DOCKERFILE = CHECKOUT / "Dockerfile"
 LOCK = CHECKOUT / "deploy" / "requirements.txt"
 SETTINGS = {

@@ -18,6 +18,8 @@ from tests.stack import running_stack
 from tests.support.databases import url_of
 from tests.support.process import fubd
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = CHECKOUT / "deploy"
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
 PASSWORD = "choose-a-long-password"

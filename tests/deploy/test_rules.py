@@ -16,6 +16,8 @@ from tests.deploy.scaled import scaled
 from tests.support.documents import anchors
 from tests.support.programs import require_program
 
+pytestmark = pytest.mark.slow
+
 PROMETHEUS = CHECKOUT / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yaml"
 CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from fubd.store.dsn import parse
 from tests.deploy.programs import CHECKOUT, Ended, run
@@ -21,6 +22,8 @@ from tests.support import legacy_tables
 from tests.support.process import fubd
 from tests.support.programs import require_program
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 GUIDE = (CHECKOUT / "deploy" / "README.md").read_text()
 _STAND_INS = {

@@ -18,6 +18,8 @@ from tests.deploy.promql import errors_in, exported, metrics_in
 from tests.grafana.dashboards import GRAFANA, NAMES, Query, dashboard, panels, promql, queries, sql, sql_without_rows
 from tests.stack import running_stack
 
+pytestmark = pytest.mark.slow
+
 PROMQL = list(queries("fubd"))
 SQL = list(queries("business"))
 UNTIL = datetime(2031, 5, 14, 12, tzinfo=UTC)

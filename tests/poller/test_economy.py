@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.poller.economy import PEOPLE, measure, table
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_day_costs_what_was_promised() -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from tests.stack import Stack, running_stack
 from tests.support.process import Process
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager

@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from fubd.errors import Unavailable
 from tests.recorder import recorder, webhook
 from tests.stack import event, running_stack, sign
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 async def test_refused_deliveries_are_stored_in_order_and_their_retries_are_duplicates(database: str, tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.recorder import recorder, webhook
 from tests.server.senders import connect, until
 from tests.stack import Stack, event, running_stack
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ import pytest
 from tests.simulator.http_client import HttpClient
 from tests.simulator.receiver import WebhookReceiver
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_SECONDS = 20.0
 
 

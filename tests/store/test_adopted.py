@@ -18,6 +18,8 @@ from tests.recorder import Recorder, at, read, recorder, webhook
 from tests.support import legacy_tables
 from tests.test_ingest import EXAMPLES, about
 
+pytestmark = pytest.mark.slow
+
 Row = tuple[str | None, str | None, datetime | None, datetime | None]
 
 COLUMNS = {"campaign_id": "customCampaignID", "score": "customScore", "who_pushed_lead": "customPushedBy", "moved_in": "customMovedIn"}

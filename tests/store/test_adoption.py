@@ -23,6 +23,8 @@ from tests.support.databases import Databases, url_of
 from tests.support.pooler import pooled as behind_a_pooler
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def ordinary_role(postgres: str) -> AsyncIterator[Dsn]:

@@ -24,6 +24,8 @@ from fubd.store.embedded.server import PostgresServer
 from tests.support.process import Process, python
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 _PYTHON = Path(sys.executable).resolve()
 _CHECKOUT = Path(__file__).parents[2]
 

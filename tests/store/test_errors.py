@@ -16,6 +16,8 @@ from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.tls import behind_tls
 
+pytestmark = pytest.mark.slow
+
 # SQLSTATE and text as servers and poolers send them, and words of our message.
 REFUSALS = {
     "wrong password": ("28P01", 'password authentication failed for user "app_user"', "refused the user or the password"),

@@ -17,6 +17,8 @@ from fubd.store.dsn import parse
 from tests.recorder import at, recorder, webhook
 from tests.support.pooler import pooled
 
+pytestmark = pytest.mark.slow
+
 
 async def _ids(reader: ChangeReader, after: int = 0, limit: int = 100) -> list[int]:
     return [row.id for row in await reader.page(after, limit)]

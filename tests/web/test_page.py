@@ -21,7 +21,7 @@ RELOAD_DATA = "document.dispatchEvent(new Event('visibilitychange'))"
 PHONE_PIXELS = 360
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(loop_scope="module")

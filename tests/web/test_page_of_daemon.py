@@ -20,7 +20,7 @@ LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 IDS = "[...document.querySelectorAll('.change')].map((each) => Number(each.dataset.id))"
 PHONE_PIXELS = 360
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
