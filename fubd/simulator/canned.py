@@ -13,7 +13,9 @@ from fubd.simulator.faults import ApiFault
 from fubd.simulator.keys import UNAUTHORIZED
 
 EXPIRED: Final = "Your Follow Up Boss subscription has expired."
+"""Documented is the 403 (https://docs.followupboss.com/reference/error-responses); the words are assumed."""
 NO_ACCESS: Final = "You do not have access to this API endpoint"
+"""FUB's own words (observed)."""
 
 _AUTHENTICATE: Final = (("WWW-Authenticate", 'Basic realm="Follow Up Boss API"'),)
 

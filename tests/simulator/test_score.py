@@ -294,3 +294,26 @@ def test_any_correct_table_is_perfect_and_one_row_less_or_more_is_not(steps: lis
         assert history.score(table[:place] + table[place + 1 :]).lost_shown == 1
         twice = history.score([*table, table[place] | {"changed_at": table[place]["changed_at"] + timedelta(days=1)}])
         assert (twice.doubled, twice.captured) == (1, len(table))
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(1001, 1002), st.sampled_from(["Nurture", "Past Client"]), st.sampled_from([0.0, 0.7, 2.0]), st.floats(0.0, 3.0)
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_any_table_dated_by_trailing_events_is_perfect(steps: list[tuple[int, str, float, float]]) -> None:
+    """For any history whose events trail by up to three seconds, in order, the table dated by the events is perfect."""
+    history = History()
+    table = []
+    created = NINE
+    for number, (person_id, stage, after, lag) in enumerate(steps):
+        if history.account.stage_of(person_id) != stage:
+            history.move(person_id, stage, after=after, delivered=False)
+            created = max(created, history.clock.now() + timedelta(seconds=lag))
+            history.sightings.record_delivery(history.account.truth.changes[-1:], created, acknowledged=True, created=created)
+            table.append(history.table()[-1] | {"changed_at": created.replace(microsecond=number)})
+    assert history.score(table).is_perfect, history.score(table).discrepancies
