@@ -6,7 +6,7 @@ There are two ways, and a probe at start-up decides between them:
   whether they belong to the list, so one page never hides another. The documentation promises the filter
   (https://docs.followupboss.com/reference/common-filters); on live accounts it was seen to return nothing, and any parameter may be
   silently ignored (observed). It is therefore trusted only after it returned people known to be newer than the requested instant, and
-  nobody for an instant in the future. Each read proves it again, at no cost: it starts slightly before the newest person ever seen (the
+  no person for an instant in the future. Each read proves it again, at no cost: it starts slightly before the newest person ever seen (the
   canary), who must be in the answer.
 - `sort=-updated` by offset. People who change during the read move to the front and push rows right: they repeat, nothing is lost. A
   deletion shifts rows left, past the read. So each page must *begin* with a person who changed later than the last row of the page
@@ -56,7 +56,7 @@ class UpdatedAfterSupport(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Canary:
-    """A person whom every read from `updated` on must return."""
+    """A person that every read from `updated` on must return."""
 
     person_id: int
     updated: datetime
@@ -263,7 +263,7 @@ class _OffsetRead:
         if page.total is None:
             return len(page.ids) < PAGE_SIZE
         if not page.ids and page.total > 0:
-            raise Unavailable("Follow Up Boss counts people whom it does not list")
+            raise Unavailable("Follow Up Boss counts people that it does not list")
         return offset + len(page.ids) >= page.total
 
     def _next_offset(self, page: PeoplePage, offset: int) -> int | None:

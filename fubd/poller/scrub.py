@@ -3,7 +3,7 @@
 It finds what both sources missed. People who are absent from the answer are read by id one by one, and only a 404 marks them deleted.
 When a large part of those requested is absent, it is far likelier that the key lost sight of them than that all were deleted: none is
 marked, and they go to the end of the queue. The same holds, without another read by id, for a person who is readable by id and yet on no
-list (in Trash, where lists leave it out), and for one whom FUB refuses to return: should such a person come back, `updated` moves and the
+list (in Trash, where lists leave it out), and for one that FUB refuses to return: should such a person come back, `updated` moves and the
 incremental read finds them.
 
 A scrub makes no more calls than it is allowed batches. Reads by id count towards that number. Those for which no call was left come first
@@ -78,7 +78,7 @@ class ScrubSchedule:
 
 
 class Scrub:
-    """Verifies people. It remembers whom no list shows, whom to read by id, and how many scrubs it ran."""
+    """Verifies people. It remembers the people on no list, those still to be read by id, and the number of scrubs."""
 
     def __init__(self, state: StateStore, metrics: Metrics) -> None:
         self._state = state

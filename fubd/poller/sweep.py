@@ -105,7 +105,7 @@ class Sweep:
         oldest = await self._run.page(PeopleQuery(limit=_ORDER_SAMPLE, sort="id", id_greater_than=first_id - 1))
         if not newest.ids or not oldest.ids:
             if first_id == 0 and (newest.ids or oldest.ids or newest.total):
-                raise Unavailable("Follow Up Boss counts people whom it does not list")
+                raise Unavailable("Follow Up Boss counts people that it does not list")
             return None
         low, high = oldest.ids[0], newest.ids[0]
         if not first_id <= low <= high or not _is_rising(oldest.ids) or not _is_rising(newest.ids[::-1]):

@@ -1,6 +1,6 @@
 """Learn whether lists show people in Trash, as every list request asks for: FUB silently ignores unknown parameters (observed).
 
-A person in Trash on a list is the proof, and costs nothing. A person whom only a read by id shows in Trash is requested once more on a
+A person in Trash on a list is the proof, and costs nothing. A person that only a read by id shows in Trash is requested once more on a
 list, by id; when absent there, lists leave Trash out. While no person in Trash was found, nothing is requested.
 """
 

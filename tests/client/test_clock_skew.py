@@ -1,4 +1,4 @@
-"""FUB's clock by its Date header."""
+"""The estimate of FUB's clock from its Date header."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fubd.simulator.rng import Rng
 NOON = datetime(2031, 5, 6, 12, 0, 0, tzinfo=UTC)
 
 
-def learn(skew: ClockSkew, *, true_seconds: float, sent_at: float, out_seconds: float, back_seconds: float) -> None:
-    """Let an answer come in from a FUB whose clock is `true_seconds` behind ours."""
+def update(skew: ClockSkew, *, true_seconds: float, sent_at: float, out_seconds: float, back_seconds: float) -> None:
+    """Update the skew by a response of a FUB whose clock is `true_seconds` behind ours."""
     fub = NOON + timedelta(seconds=sent_at + out_seconds - true_seconds)
     answered_at = sent_at + out_seconds + back_seconds
     skew.update(
@@ -26,15 +26,15 @@ def learn(skew: ClockSkew, *, true_seconds: float, sent_at: float, out_seconds: 
     )
 
 
-def test_before_the_first_answer() -> None:
-    """Nothing known means no skew."""
+def test_no_skew_before_the_first_response() -> None:
+    """Without a response the skew is 0."""
     skew = ClockSkew()
     assert skew.seconds() == 0
     assert skew.fub_now(NOON) == NOON
 
 
-def test_the_first_answer() -> None:
-    """One answer is taken for the middle of its second, at the middle of its journey."""
+def test_the_first_response_sets_the_estimate() -> None:
+    """The estimate is the middle of the header's second, at the middle of the round trip."""
     skew = ClockSkew()
     skew.update(date=NOON, received_at=NOON + timedelta(seconds=40.7), elapsed_seconds=0.4, monotonic=1.0)
     assert skew.seconds() == pytest.approx(40.5 - 0.5)
@@ -42,33 +42,33 @@ def test_the_first_answer() -> None:
 
 
 @pytest.mark.parametrize("true_seconds", [-3600.3, -0.4, 0.0, 0.25, 17.9])
-def test_many_answers(true_seconds: float) -> None:
-    """After some answers the estimate is closer than the header's second, and no longer moves with it."""
+def test_many_responses_narrow_the_estimate(true_seconds: float) -> None:
+    """After some responses the estimate is better than the header's second, and no longer moves with it."""
     skew, dice = ClockSkew(), Rng(7)
-    told: list[float] = []
+    estimates: list[float] = []
     for number in range(200):
-        learn(skew, true_seconds=true_seconds, sent_at=number * 1.37, out_seconds=dice.uniform(0.02, 0.1), back_seconds=0.05)
-        told.append(skew.seconds())
-    late = told[50:]
+        update(skew, true_seconds=true_seconds, sent_at=number * 1.37, out_seconds=dice.uniform(0.02, 0.1), back_seconds=0.05)
+        estimates.append(skew.seconds())
+    late = estimates[50:]
     assert max(abs(seconds - true_seconds) for seconds in late) < 0.1
     assert max(late) - min(late) < 0.1
 
 
-def test_our_clock_is_set() -> None:
-    """When a clock is set, the first answer after it counts and the old ones no longer do."""
+def test_a_clock_that_was_set_replaces_the_bounds() -> None:
+    """After a clock was set, the next response counts alone."""
     skew = ClockSkew()
     for number in range(50):
-        learn(skew, true_seconds=0.0, sent_at=number * 1.37, out_seconds=0.05, back_seconds=0.05)
-    learn(skew, true_seconds=90.0, sent_at=100.0, out_seconds=0.05, back_seconds=0.05)
+        update(skew, true_seconds=0.0, sent_at=number * 1.37, out_seconds=0.05, back_seconds=0.05)
+    update(skew, true_seconds=90.0, sent_at=100.0, out_seconds=0.05, back_seconds=0.05)
     assert skew.seconds() == pytest.approx(90.0, abs=0.6)
 
 
-def test_clocks_that_drift() -> None:
-    """A drift within a crystal's is followed over days of answers half an hour apart."""
+def test_a_slow_drift_is_followed() -> None:
+    """A drift as slow as a crystal's is followed over days of responses half an hour apart."""
     skew, drift = ClockSkew(), 60e-6
     for number in range(200):
         at = number * 1800.0
-        learn(skew, true_seconds=drift * at, sent_at=at + number * 0.173, out_seconds=0.05, back_seconds=0.05)
+        update(skew, true_seconds=drift * at, sent_at=at + number * 0.173, out_seconds=0.05, back_seconds=0.05)
     assert skew.seconds() == pytest.approx(drift * 199 * 1800.0, abs=0.6)
 
 
@@ -76,12 +76,12 @@ def test_clocks_that_drift() -> None:
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0, 2000), st.floats(0, 30), st.floats(0, 30)), min_size=1, max_size=30),
 )
-def test_the_earliest_is_never_late(true_seconds: float, answers: list[tuple[float, float, float]]) -> None:
-    """Whatever the journeys, FUB's clock is never earlier than the earliest given, up to what a microsecond loses."""
+def test_the_earliest_fub_now_is_never_too_late(true_seconds: float, responses: list[tuple[float, float, float]]) -> None:
+    """Whatever the travel times, FUB's clock is never behind the earliest value, except for rounding to microseconds."""
     skew, sent_at = ClockSkew(), 0.0
-    for gap, out_seconds, back_seconds in answers:
+    for gap, out_seconds, back_seconds in responses:
         sent_at += gap
-        learn(skew, true_seconds=true_seconds, sent_at=sent_at, out_seconds=out_seconds, back_seconds=back_seconds)
+        update(skew, true_seconds=true_seconds, sent_at=sent_at, out_seconds=out_seconds, back_seconds=back_seconds)
         ours = NOON + timedelta(seconds=sent_at + out_seconds + back_seconds)
         truth = ours - timedelta(seconds=true_seconds)
         assert skew.earliest_fub_now(ours) <= truth + timedelta(microseconds=10)

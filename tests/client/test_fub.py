@@ -1,4 +1,4 @@
-"""What is asked of Follow Up Boss, what its answers mean, and the whole of it against the simulated account."""
+"""The requests of the FUB client and its parsed responses, also against the simulated account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import FubApi, PeopleQuery
 from fubd.simulator import Account, ApiFault, Behaviour, SimClock, Simulator
-from tests.client.fake_fub import API_KEY, PERSON, SYSTEM_KEY, HastyClock, client_of, page, played, refusal, requests_counted
+from tests.client.fakes import API_KEY, PERSON, SYSTEM_KEY, SkippingClock, error_document, fake_fub, make_client, page, requests_counted
 
 NINE = datetime(2031, 3, 2, 9, tzinfo=UTC)
 HOOK: dict[str, object] = {"id": 3, "event": "peopleCreated", "url": "https://hooks.example.com/webhook/fub", "status": "Active"}
@@ -24,7 +24,7 @@ FIELDS = (
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "params"),
     [
         (PeopleQuery(), {"limit": "100"}),
         (PeopleQuery(limit=10, sort="-updated", offset=200), {"limit": "10", "sort": "-updated", "offset": "200"}),
@@ -38,12 +38,12 @@ FIELDS = (
         ),
     ],
 )
-async def test_the_parameters_of_a_page(query: PeopleQuery, told: dict[str, str]) -> None:
-    """A query becomes FUB's parameters, always with Trash and unclaimed people, and with just the fields that are needed."""
+async def test_a_query_becomes_url_parameters(query: PeopleQuery, params: dict[str, str]) -> None:
+    """Each query includes Trash and unclaimed people, and exactly the fields that are needed."""
     custom_fields = ("customCampaignID", "customPropertyState", "customCampaignID")
-    async with played(page()) as (server, base), client_of(base, HastyClock(), custom_fields=custom_fields) as client:
+    async with fake_fub(page()) as (server, base), make_client(base, SkippingClock(), custom_fields=custom_fields) as client:
         await client.people(query)
-    assert dict(server.asked[0].query) == {**told, "fields": FIELDS, "includeTrash": "true", "includeUnclaimed": "true"}
+    assert dict(server.requests[0].query) == {**params, "fields": FIELDS, "includeTrash": "true", "includeUnclaimed": "true"}
 
 
 @pytest.mark.parametrize(
@@ -56,38 +56,38 @@ async def test_the_parameters_of_a_page(query: PeopleQuery, told: dict[str, str]
         PeopleQuery(updated_after=NINE.replace(tzinfo=None)),
     ],
 )
-async def test_what_must_not_be_asked(query: PeopleQuery) -> None:
-    """A query that would name everyone, or that FUB would silently read otherwise, is a bug of the caller and is not sent."""
-    async with played(page()) as (server, base), client_of(base, HastyClock()) as client:
+async def test_an_invalid_query_is_not_sent(query: PeopleQuery) -> None:
+    """A query that would return everyone, or that FUB would silently misread, raises ValueError."""
+    async with fake_fub(page()) as (server, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(ValueError, match=r"limit|ids|time zone"):
             await client.people(query)
-    assert server.asked == []
+    assert server.requests == []
 
 
-async def test_a_page() -> None:
-    """A page tells its readings, ids, who was unreadable, the total and the token."""
+async def test_a_page_is_parsed() -> None:
+    """A page has its readings, its ids, the unreadable people, the total and the token."""
     answer = page(PERSON | {"customCampaignID": "c-17"}, {"id": 6}, total="7", next="t")
-    async with played(answer) as (_, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(answer) as (_, base), make_client(base, SkippingClock()) as client:
         found = await client.people(PeopleQuery())
     assert (found.ids, found.unreadable, found.total, found.next) == ((5, 6), (6,), 7, "t")
     assert found.readings[0].fields == {"customCampaignID": "c-17"}
     assert found.read_at.tzinfo is UTC
 
 
-async def test_one_person() -> None:
-    """One person is read by id; FUB's own 404 means nobody."""
+async def test_one_person_is_read_by_id() -> None:
+    """FUB's own 404 means that the person does not exist."""
     async with (
-        played(web.json_response(PERSON), refusal(404, "Requested resource was not found.")) as (server, base),
-        client_of(base, HastyClock()) as client,
+        fake_fub(web.json_response(PERSON), error_document(404, "Requested resource was not found.")) as (server, base),
+        make_client(base, SkippingClock()) as client,
     ):
         reading, _ = await client.person(5)
         assert reading is not None
         assert reading.stage == "Lead"
-        nobody, read_at = await client.person(6)
-        assert nobody is None
+        missing, read_at = await client.person(6)
+        assert missing is None
         assert read_at <= datetime.now(UTC)
-    assert [request.path for request in server.asked] == ["/v1/people/5", "/v1/people/6"]
-    assert all("customCampaignID" in request.query["fields"] for request in server.asked)
+    assert [request.path for request in server.requests] == ["/v1/people/5", "/v1/people/6"]
+    assert all("customCampaignID" in request.query["fields"] for request in server.requests)
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,25 @@ async def test_one_person() -> None:
         web.json_response(PERSON | {"id": 6}),
     ],
 )
-async def test_nobody_is_gone_on_hearsay(answer: web.Response) -> None:
-    """A 404 that is not FUB's own, the list in place of the person, or another person: no answer, so nobody is taken for gone."""
-    async with played(answer) as (server, base), client_of(base, HastyClock()) as client:
+async def test_a_foreign_404_is_no_answer(answer: web.Response) -> None:
+    """A 404 that is not FUB's own, the list instead of the person, or another person: Unavailable, so no person is marked deleted."""
+    async with fake_fub(answer) as (server, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(Unavailable):
             await client.person(5)
-    assert len(server.asked) == 5
+    assert len(server.requests) == 5
 
 
-async def test_all_stages() -> None:
-    """Stages are read to their end, also from a FUB that gives ten at a time whatever limit is asked for."""
+async def test_all_stages_are_read() -> None:
+    """Stages are read to the end, even when FUB returns ten at a time whatever the limit."""
     stages = [{"id": number, "name": f"Stage {number}"} for number in range(1, 26)]
 
-    async def ten(request: web.Request) -> web.StreamResponse:
+    async def ten_stages(request: web.Request) -> web.StreamResponse:
         offset = int(request.query["offset"])
         return web.json_response({"_metadata": {"total": "25"}, "stages": stages[offset : offset + 10]})
 
-    async with played(ten) as (server, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(ten_stages) as (server, base), make_client(base, SkippingClock()) as client:
         assert await client.stages() == {f"Stage {number}": number for number in range(1, 26)}
-    assert [request.query["limit"] for request in server.asked] == ["100", "100", "100"]
+    assert [request.query["limit"] for request in server.requests] == ["100", "100", "100"]
 
 
 @pytest.mark.parametrize(
@@ -128,38 +128,38 @@ async def test_all_stages() -> None:
         [{"_metadata": {"next": "t"}, "stages": []}],
     ],
 )
-async def test_the_end_of_a_collection(answers: list[object]) -> None:
+async def test_a_collection_ends_with_a_short_or_empty_page(answers: list[object]) -> None:
     """Without a total a short page is the last, and an empty page always is."""
-    async with played(*map(web.json_response, answers)) as (server, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(*map(web.json_response, answers)) as (server, base), make_client(base, SkippingClock()) as client:
         await client.stages()
-    assert len(server.asked) == len(answers)
+    assert len(server.requests) == len(answers)
 
 
-async def test_a_collection_without_an_end() -> None:
-    """A FUB that gives the same page for ever is given up on."""
+async def test_an_endless_collection_is_abandoned() -> None:
+    """When FUB repeats the same page without end, the call fails."""
     endless = web.json_response({"_metadata": {"total": 10**6}, "stages": [{"id": 1, "name": "Lead"}]})
-    async with played(endless) as (_, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(endless) as (_, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(Unavailable, match="more than 20 pages of stages"):
             await client.stages()
 
 
-async def test_webhooks() -> None:
-    """Webhooks are listed, created and corrected with just what was said."""
+async def test_webhooks_are_listed_created_and_updated() -> None:
+    """Each request has exactly the given fields."""
     async with (
-        played(
+        fake_fub(
             web.json_response({"webhooks": [HOOK, HOOK]}),
             web.json_response(HOOK, status=201),
             web.json_response(HOOK | {"status": "Disabled"}),
             web.json_response(HOOK),
         ) as (server, base),
-        client_of(base, HastyClock()) as client,
+        make_client(base, SkippingClock()) as client,
     ):
         expected = Subscription(3, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
         assert await client.subscriptions() == [expected]
         assert await client.subscribe("peopleCreated", expected.url) == expected
         assert (await client.update_subscription(3, status="Disabled")).status == "Disabled"
         assert await client.update_subscription(3, url=expected.url, status="Active") == expected
-    assert [(request.method, request.path) for request in server.asked] == [
+    assert [(request.method, request.path) for request in server.requests] == [
         ("GET", "/v1/webhooks"),
         ("POST", "/v1/webhooks"),
         ("PUT", "/v1/webhooks/3"),
@@ -172,24 +172,24 @@ async def test_webhooks() -> None:
     ]
 
 
-async def test_a_key_that_may_not_see_webhooks() -> None:
-    """Only the owner's key may see webhooks; FUB's words for it reach the caller."""
-    answer = refusal(403, "Only the account owner may access webhooks.")
-    async with played(answer) as (_, base), client_of(base, HastyClock()) as client:
+async def test_a_key_without_access_to_webhooks_is_refused() -> None:
+    """Only the owner's key may see webhooks; the caller gets FUB's own message."""
+    answer = error_document(403, "Only the account owner may access webhooks.")
+    async with fake_fub(answer) as (_, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(FubRefused, match="Only the account owner may access webhooks") as caught:
             await client.subscriptions()
     assert caught.value.status == 403
 
 
-async def test_whose_key_it_is() -> None:
-    """The identity is asked for where it does not tell the key."""
+async def test_the_identity_is_not_read_from_me() -> None:
+    """The identity comes from the endpoint whose response does not contain the key."""
     metrics = Metrics(CollectorRegistry())
     async with (
-        played(web.json_response({"account": {"id": 3}})) as (server, base),
-        client_of(f"{base}/", HastyClock(), metrics=metrics) as client,
+        fake_fub(web.json_response({"account": {"id": 3}})) as (server, base),
+        make_client(f"{base}/", SkippingClock(), metrics=metrics) as client,
     ):
         assert await client.identity() == {"account": {"id": 3}}
-    assert [request.path for request in server.asked] == ["/v1/identity"]
+    assert [request.path for request in server.requests] == ["/v1/identity"]
     assert requests_counted(metrics) == {("identity", "200"): 1}
 
 
@@ -197,17 +197,17 @@ async def test_whose_key_it_is() -> None:
 
 
 def simulated(clock: SimClock, *, people: int, behaviour: Behaviour | None = None) -> Simulator:
-    """Make an account of invented people, some of them in Trash or unclaimed, to which the client's keys open the door."""
+    """Return an account of invented people, some in Trash or unclaimed, that accepts the client's keys."""
     account = Account(seed=11, people=people, clock=clock, gaps=0.05)
     return Simulator(account, behaviour=behaviour, api_key=API_KEY, system="fubd-test", system_key=SYSTEM_KEY)
 
 
-async def everyone(feed: FubApi) -> list[int]:
-    """Walk all people by the token, as the poller does."""
+async def read_everyone(api: FubApi) -> list[int]:
+    """Return the ids of all people, read by the token."""
     ids: list[int] = []
     query = PeopleQuery()
     while True:
-        found = await feed.people(query)
+        found = await api.people(query)
         assert found.unreadable == ()
         ids += found.ids
         if found.next is None:
@@ -221,14 +221,14 @@ async def everyone(feed: FubApi) -> list[int]:
     [Behaviour(), Behaviour(total_as_text=True, next_absent_at_end=True, double_ampersand=True)],
     ids=["documented", "observed"],
 )
-async def test_everyone_in_the_simulated_account(behaviour: Behaviour) -> None:
-    """A walk by the token reads every person of the account once, Trash and unclaimed included, whatever goes wrong on the way."""
+async def test_everyone_in_the_simulated_account_is_read_once(behaviour: Behaviour) -> None:
+    """Reading by the token returns every person once, Trash and unclaimed included, whatever faults occur."""
     clock = SimClock(NINE, speed=50.0)
     simulator = simulated(clock, people=1_200, behaviour=behaviour)
     faults = (ApiFault.SERVER_ERROR, ApiFault.BAD_GATEWAY, ApiFault.RESET, ApiFault.TRUNCATED, ApiFault.CUT, ApiFault.HTML)
     simulator.script("people", *(step for fault in faults for step in (fault, None)), ApiFault.WRONG_TYPE)
-    async with simulator.running() as base, client_of(base, clock) as client:
-        ids = await everyone(client)
+    async with simulator.running() as base, make_client(base, clock) as client:
+        ids = await read_everyone(client)
         assert sorted(ids) == simulator.account.ids
         assert client.calls_made() == simulator.calls.total()
         simulator.account.trash(ids[0])
@@ -241,27 +241,27 @@ async def test_everyone_in_the_simulated_account(behaviour: Behaviour) -> None:
         assert await client.identity()
 
 
-async def test_a_throttled_account() -> None:
-    """A 429 although requests remain is waited out, and the walk goes on where it was."""
+async def test_a_429_is_waited_out() -> None:
+    """A 429 although requests remain is waited out, and reading continues where it was."""
     clock = SimClock(NINE, speed=50.0)
     simulator = simulated(clock, people=300)
     simulator.script("people", None, ApiFault.THROTTLED)
     began = clock.monotonic()
-    async with simulator.running() as base, client_of(base, clock) as client:
-        assert sorted(await everyone(client)) == simulator.account.ids
+    async with simulator.running() as base, make_client(base, clock) as client:
+        assert sorted(await read_everyone(client)) == simulator.account.ids
     assert clock.monotonic() - began >= 8.0
     assert simulator.calls["GET", "people", 429] == 1
 
 
-async def test_our_share_of_the_account() -> None:
-    """Sixteen callers side by side stay within their share of every window over real sockets, and earn no 429."""
+async def test_parallel_callers_stay_within_their_share() -> None:
+    """Sixteen parallel callers stay within their share of every window over real sockets, and get no 429."""
     clock = SimClock(NINE, speed=20.0)
     simulator = simulated(clock, people=50)
-    left = iter(range(700))
-    async with simulator.running() as base, client_of(base, clock, share=0.8) as client:
+    calls = iter(range(700))
+    async with simulator.running() as base, make_client(base, clock, share=0.8) as client:
 
         async def caller() -> None:
-            for _ in left:
+            for _ in calls:
                 await client.people(PeopleQuery(limit=1))
 
         await asyncio.gather(*(caller() for _ in range(16)))
@@ -270,25 +270,25 @@ async def test_our_share_of_the_account() -> None:
     assert simulator.calls["GET", "people", 200] == 700
 
 
-async def test_webhooks_of_the_simulated_account() -> None:
-    """Our webhooks are created, found, corrected, and refused when both slots are taken."""
+async def test_webhooks_in_the_simulated_account() -> None:
+    """Our webhooks are created, listed and updated, and refused when both slots are taken."""
     clock = SimClock(NINE, speed=50.0)
     simulator = simulated(clock, people=5)
-    async with simulator.running() as base, client_of(base, clock) as client:
-        made = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/webhook/fub")
+    async with simulator.running() as base, make_client(base, clock) as client:
+        created = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/webhook/fub")
         other = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/other")
         assert await client.update_subscription(other.id, status="Disabled") == Subscription(other.id, other.event, other.url, "Disabled")
-        assert {hook.id: hook.status for hook in await client.subscriptions()} == {made.id: "Active", other.id: "Disabled"}
+        assert {hook.id: hook.status for hook in await client.subscriptions()} == {created.id: "Active", other.id: "Disabled"}
         with pytest.raises(FubRefused) as caught:
             await client.subscribe("peopleStageUpdated", "https://hooks.example.com/third")
     assert caught.value.status == 400
 
 
-async def test_our_clock_is_wrong() -> None:
-    """With our clock an hour off, FUB's time is told all the same, and a reading is dated no later than it was made."""
+async def test_a_wrong_local_clock_is_corrected() -> None:
+    """With our clock an hour off, FUB's time is right all the same, and a reading is dated no later than it was made."""
     clock = SimClock(NINE, speed=1.0)
     simulator = simulated(clock, people=5)
-    async with simulator.running() as base, client_of(base, clock.skewed(3600.0)) as client:
+    async with simulator.running() as base, make_client(base, clock.skewed(3600.0)) as client:
         found = await client.people(PeopleQuery())
         assert found.read_at <= clock.now()
         assert clock.now() - found.read_at < timedelta(seconds=2)

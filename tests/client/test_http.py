@@ -1,4 +1,4 @@
-"""One answer, brought home from servers that misbehave in every way, over real sockets."""
+"""Requests to servers that misbehave in every way, over real sockets."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
-from tests.client.fake_fub import (
+from tests.client.fakes import (
     API_KEY,
     PERSON,
     RATE,
     SYSTEM_KEY,
-    Answering,
-    HastyClock,
-    client_of,
+    Handler,
+    SkippingClock,
+    error_document,
+    fake_fub,
+    make_client,
     page,
-    played,
-    refusal,
+    raw_server,
     requests_counted,
-    spoken,
 )
 
 ONE = PeopleQuery(ids=(5,))
@@ -41,7 +41,7 @@ HTML = web.Response(text="<!DOCTYPE html><html><body>We'll be right back</body><
 
 
 async def reset(request: web.Request) -> web.StreamResponse:
-    """Tear the connection down without an answer."""
+    """Reset the connection without a response."""
     assert request.transport is not None
     request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
     request.transport.abort()
@@ -49,7 +49,7 @@ async def reset(request: web.Request) -> web.StreamResponse:
 
 
 async def cut(request: web.Request) -> web.StreamResponse:
-    """Promise more than is sent."""
+    """Announce a longer body than is sent."""
     response = web.StreamResponse(headers={"Content-Length": str(len(GOOD) + 100), **RATE})
     await response.prepare(request)
     await response.write(GOOD)
@@ -65,7 +65,7 @@ async def hang(_request: web.Request) -> web.StreamResponse:
 
 
 async def drip(request: web.Request) -> web.StreamResponse:
-    """Send a byte now and then, for ever."""
+    """Send one byte at a time, without end."""
     response = web.StreamResponse(headers=RATE)
     await response.prepare(request)
     never = asyncio.ensure_future(asyncio.Event().wait())
@@ -78,7 +78,7 @@ async def drip(request: web.Request) -> web.StreamResponse:
 
 
 async def flood(request: web.Request) -> web.StreamResponse:
-    """Send without an end."""
+    """Send without end."""
     response = web.StreamResponse(headers=RATE)
     await response.prepare(request)
     while True:
@@ -86,23 +86,23 @@ async def flood(request: web.Request) -> web.StreamResponse:
 
 
 def zipped(body: bytes) -> web.Response:
-    """Call this gzip."""
+    """Return the bytes as gzip content."""
     return web.Response(body=body, headers={"Content-Encoding": "gzip", **RATE})
 
 
 @pytest.mark.parametrize("system_key", [SYSTEM_KEY, None])
-async def test_every_request_says_who_asks(system_key: str | None) -> None:
-    """Each request bears the key with a blank password and the system; without a system key that header is absent."""
-    async with played(page()) as (server, base), client_of(base, HastyClock(), system_key=system_key) as client:
+async def test_every_request_carries_the_credentials(system_key: str | None) -> None:
+    """Each request has the key with a blank password and the system; without a system key that header is absent."""
+    async with fake_fub(page()) as (server, base), make_client(base, SkippingClock(), system_key=system_key) as client:
         await client.people(ONE)
-    (request,) = server.asked
+    (request,) = server.requests
     assert b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode() == f"{API_KEY}:"
     assert request.headers["X-System"] == "fubd-test"
     assert request.headers.get("X-System-Key") == system_key
     assert request.path == "/v1/people"
 
 
-PASSING = [
+TEMPORARY = [
     pytest.param(web.Response(status=500), "500", id="500"),
     pytest.param(web.Response(status=503, text="busy"), "503", id="503"),
     pytest.param(web.Response(status=502, text="<html>", content_type="text/html"), "502", id="502 as a page"),
@@ -114,7 +114,7 @@ PASSING = [
     pytest.param(web.json_response([PERSON]), "an answer that cannot be used (the answer is not a JSON object)", id="list"),
     pytest.param(web.json_response(PERSON), "an answer that cannot be used (the answer is not a page of people)", id="no people"),
     pytest.param(
-        page(PERSON | {"id": 6}), "an answer that cannot be used (the page names a person who was not asked for)", id="not asked for"
+        page(PERSON | {"id": 6}), "an answer that cannot be used (the page holds a person who was not requested)", id="not requested"
     ),
     pytest.param(zipped(b"\x1f\x8bjunk"), "an answer cut short", id="gzip junk"),
     pytest.param(zipped(gzip.compress(GOOD)[:-12]), "an answer that cannot be used (the answer is not JSON)", id="gzip cut"),
@@ -127,160 +127,160 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "_what"), PASSING)
-async def test_a_bad_answer_is_asked_for_again(bad: Answering | web.Response, _what: str) -> None:
-    """After one bad answer of any kind the good one is taken, after a short wait, and both are counted."""
-    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
+@pytest.mark.parametrize(("bad", "_what"), TEMPORARY)
+async def test_a_bad_response_is_retried(bad: Handler | web.Response, _what: str) -> None:
+    """After one bad response of any kind the good one is returned, after a short wait, and both are counted."""
+    clock, metrics = SkippingClock(), Metrics(CollectorRegistry())
     async with (
-        played(bad, page(PERSON | {"id": "5"})) as (server, base),
-        client_of(base, clock, metrics=metrics, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+        fake_fub(bad, page(PERSON | {"id": "5"})) as (server, base),
+        make_client(base, clock, metrics=metrics, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
     ):
         found = await client.people(ONE)
         assert found.ids == (5,)
-        assert len(server.asked) == client.calls_made() == sum(requests_counted(metrics).values()) == 2
+        assert len(server.requests) == client.calls_made() == sum(requests_counted(metrics).values()) == 2
     assert clock.pauses == ([] if bad is reset else [pytest.approx(0.75, abs=0.25)])
 
 
-@pytest.mark.parametrize(("bad", "what"), PASSING)
-async def test_bad_answers_end(bad: Answering | web.Response, what: str) -> None:
-    """When every answer is bad the call ends after five attempts, waiting ever longer between, with one clear line and no secret."""
-    clock = HastyClock()
+@pytest.mark.parametrize(("bad", "what"), TEMPORARY)
+async def test_only_bad_responses_end_as_unavailable(bad: Handler | web.Response, what: str) -> None:
+    """The call ends after five attempts with growing waits, with one clear line and no secret."""
+    clock = SkippingClock()
     async with (
-        played(bad) as (server, base),
-        client_of(base, clock, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+        fake_fub(bad) as (server, base),
+        make_client(base, clock, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
     ):
         with pytest.raises(Unavailable) as caught:
             await client.people(ONE)
     assert str(caught.value) == f"Follow Up Boss did not answer: {what} after 5 attempts"
     assert caught.value.__cause__ is None
-    assert len(server.asked) == MAX_ATTEMPTS
+    assert len(server.requests) == MAX_ATTEMPTS
     waits = [1.0, 2.0, 4.0, 8.0][4 - len(clock.pauses) :]
     assert clock.pauses == [pytest.approx(longest * 0.75, abs=longest * 0.25) for longest in waits]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 415, 422])
 async def test_a_refusal_is_final(status: int) -> None:
-    """A refusal is not asked for again, and says in FUB's words why, in one bounded line that gives no secret away."""
-    words = f"No\r\nkey {API_KEY} of {SYSTEM_KEY}: " + "x" * 900
-    async with played(refusal(status, words)) as (server, base), client_of(base, HastyClock()) as client:
+    """A refusal is not retried, and gives FUB's reason in one bounded line without secrets."""
+    message = f"No\r\nkey {API_KEY} of {SYSTEM_KEY}: " + "x" * 900
+    async with fake_fub(error_document(status, message)) as (server, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(FubRefused) as caught:
             await client.people(ONE)
     assert caught.value.status == status
     which = ", so it does not accept FUB_API_KEY" if status == 401 else ""
     assert str(caught.value).startswith(f"Follow Up Boss refused with {status}{which}: No key *** of ***: xxx")
     assert len(str(caught.value)) < 300
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [web.Response(status=403), web.Response(status=401, text="no"), web.Response(status=404, text="<html>")])
-async def test_a_refusal_without_words(answer: web.Response) -> None:
-    """A refusal in no form we know is one all the same."""
-    async with played(answer) as (server, base), client_of(base, HastyClock()) as client:
+async def test_a_refusal_without_a_reason(answer: web.Response) -> None:
+    """A refusal in an unknown form is a refusal all the same."""
+    async with fake_fub(answer) as (server, base), make_client(base, SkippingClock()) as client:
         with pytest.raises(FubRefused, match="no reason given"):
             await client.stages()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("told", "seconds"), [("8", 8.0), ("33", 33.0), (None, 10.0), ("soon", 10.0), ("-1", 10.0)])
-async def test_a_429_is_obeyed_to_the_second(told: str | None, seconds: float) -> None:
-    """After a 429 nothing is sent before Retry-After is over, also when requests remain; without a usable one, for ten seconds."""
-    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
-    throttled = web.json_response({}, status=429, headers=RATE if told is None else {**RATE, "Retry-After": told})
-    async with played(throttled, page()) as (server, base), client_of(base, clock, metrics=metrics) as client:
+@pytest.mark.parametrize(("retry_after", "seconds"), [("8", 8.0), ("33", 33.0), (None, 10.0), ("soon", 10.0), ("-1", 10.0)])
+async def test_a_429_is_obeyed_to_the_second(retry_after: str | None, seconds: float) -> None:
+    """After a 429 nothing is sent before Retry-After has passed, even when requests remain; without a usable value, for ten seconds."""
+    clock, metrics = SkippingClock(), Metrics(CollectorRegistry())
+    throttled = web.json_response({}, status=429, headers=RATE if retry_after is None else {**RATE, "Retry-After": retry_after})
+    async with fake_fub(throttled, page()) as (server, base), make_client(base, clock, metrics=metrics) as client:
         await client.people(ONE)
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert seconds - 1 < sum(clock.pauses) <= seconds
     assert metrics.registry.get_sample_value("fubd_api_throttled_seconds_total") == pytest.approx(seconds, abs=1.0)
     assert requests_counted(metrics) == {("people", "429"): 1, ("people", "200"): 1}
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_wish_beyond_our_patience(status: int) -> None:
-    """When FUB wishes for more time than a call may take, the call ends at once and passes the wish on."""
-    clock = HastyClock()
+async def test_a_retry_after_beyond_the_total_timeout_ends_the_call(status: int) -> None:
+    """When FUB asks for more time than a call may take, the call ends at once and reports the delay."""
+    clock = SkippingClock()
     answer = web.json_response({}, status=status, headers={**RATE, "Retry-After": "300"})
-    async with played(answer) as (server, base), client_of(base, clock) as client:
+    async with fake_fub(answer) as (server, base), make_client(base, clock) as client:
         for _ in range(2):
             with pytest.raises(Unavailable) as caught:
                 await client.people(ONE)
             assert caught.value.retry_after == pytest.approx(300.0, abs=1.0)
     assert clock.pauses == []
-    assert len(server.asked) == (1 if status == 429 else 2)
+    assert len(server.requests) == (1 if status == 429 else 2)
 
 
-async def test_429_for_ever() -> None:
-    """A FUB that only throttles is given up on within the patience, its last wish passed on."""
-    clock = HastyClock()
-    async with played(web.Response(status=429, headers={"Retry-After": "25"})) as (server, base), client_of(base, clock) as client:
+async def test_endless_429s_end_the_call() -> None:
+    """When FUB only throttles, the call ends within the total timeout and reports the last delay."""
+    clock = SkippingClock()
+    async with fake_fub(web.Response(status=429, headers={"Retry-After": "25"})) as (server, base), make_client(base, clock) as client:
         with pytest.raises(Unavailable, match="429 after 3 attempts") as caught:
             await client.people(ONE)
     assert caught.value.retry_after == 25.0
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     assert clock.skipped_seconds <= 60.0
 
 
-async def test_the_patience_bounds_a_call() -> None:
-    """However many attempts are left, a call does not take longer than its patience: the last attempt gets what is left of it."""
-    clock = HastyClock()
-    async with played(hang) as (server, base), client_of(base, clock, attempt_timeout_seconds=0.2, total_timeout_seconds=0.3) as client:
+async def test_the_total_timeout_limits_a_call() -> None:
+    """However many attempts are left, a call does not exceed its total timeout: the last attempt gets what is left of it."""
+    clock = SkippingClock()
+    async with fake_fub(hang) as (server, base), make_client(base, clock, attempt_timeout_seconds=0.2, total_timeout_seconds=0.3) as client:
         with pytest.raises(Unavailable, match=r"timed out after 1 attempt$"):
             await client.people(ONE)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     assert clock.pauses == []
 
 
-async def test_a_redirect_leads_nowhere() -> None:
-    """Where a redirect points to is never asked, so that it never sees the key."""
+async def test_a_redirect_is_not_followed() -> None:
+    """The target of a redirect gets no request, and so never sees the key."""
     async with (
-        played(page()) as (elsewhere, other),
-        played(web.Response(status=307, headers={"Location": f"{other}/people"})) as (_, base),
-        client_of(base, HastyClock()) as client,
+        fake_fub(page()) as (elsewhere, other),
+        fake_fub(web.Response(status=307, headers={"Location": f"{other}/people"})) as (_, base),
+        make_client(base, SkippingClock()) as client,
     ):
         with pytest.raises(Unavailable):
             await client.people(ONE)
-    assert elsewhere.asked == []
+    assert elsewhere.requests == []
 
 
-async def test_a_reused_connection_that_died() -> None:
-    """A kept connection that FUB has closed meanwhile costs one more request, made at once, and each is counted."""
-    met: list[int] = []
+async def test_a_dead_reused_connection_is_retried_at_once() -> None:
+    """A kept connection that FUB has closed costs one more request, without a wait, and each is counted."""
+    received: list[int] = []
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        met.append(1)
+        received.append(1)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
         await reader.readuntil(b"\r\n\r\n")
-        met.append(1)  # and close without a word
+        received.append(1)  # then close without a response
 
-    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
-    async with spoken(speak) as base, client_of(base, clock, metrics=metrics) as client:
+    clock, metrics = SkippingClock(), Metrics(CollectorRegistry())
+    async with raw_server(handle) as base, make_client(base, clock, metrics=metrics) as client:
         for _ in range(3):
             await client.people(ONE)
-        assert len(met) == client.calls_made() == sum(requests_counted(metrics).values()) == 5
+        assert len(received) == client.calls_made() == sum(requests_counted(metrics).values()) == 5
     assert clock.pauses == []
     assert requests_counted(metrics) == {("people", "200"): 3, ("people", "error"): 2}
 
 
 @pytest.mark.parametrize("bad", [reset, cut, web.Response(status=500), HTML, hang])
-async def test_what_must_not_be_done_twice(bad: Answering | web.Response) -> None:
-    """A webhook that may have been created is not created again: the failure is told, and the caller looks first."""
+async def test_a_non_idempotent_request_is_not_repeated(bad: Handler | web.Response) -> None:
+    """A webhook that may have been created is not created again: the caller gets Unavailable."""
     async with (
-        played(bad, web.json_response({}, status=500)) as (server, base),
-        client_of(base, HastyClock(), attempt_timeout_seconds=0.1) as client,
+        fake_fub(bad, web.json_response({}, status=500)) as (server, base),
+        make_client(base, SkippingClock(), attempt_timeout_seconds=0.1) as client,
     ):
         with pytest.raises(Unavailable, match=r"after 1 attempt$"):
             await client.subscribe("peopleCreated", "https://hooks.example.com/webhook/fub")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-async def test_what_was_surely_not_done() -> None:
-    """A webhook that surely was not created, for FUB said 429, is tried again."""
+async def test_a_throttled_non_idempotent_request_is_retried() -> None:
+    """A webhook that was certainly not created, because FUB answered 429, is retried."""
     url = "https://hooks.example.com/webhook/fub"
-    made = {"id": 3, "event": "peopleCreated", "url": url, "status": "Active"}
+    webhook = {"id": 3, "event": "peopleCreated", "url": url, "status": "Active"}
     throttled = web.Response(status=429, headers={"Retry-After": "1"})
-    async with played(throttled, web.json_response(made, status=201)) as (server, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(throttled, web.json_response(webhook, status=201)) as (server, base), make_client(base, SkippingClock()) as client:
         assert (await client.subscribe("peopleCreated", url)).id == 3
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -291,10 +291,10 @@ async def test_what_was_surely_not_done() -> None:
         (f"http://{'a' * 64}.invalid/v1", "its name could not be resolved"),
     ],
 )
-async def test_nobody_there(base_url: str, what: str) -> None:
-    """No listener, or a name that cannot be resolved: tried again, then told; also for what must not be done twice."""
+async def test_an_unreachable_server_is_retried(base_url: str, what: str) -> None:
+    """Without a listener or a resolvable name the request is retried, a non-idempotent one too."""
     metrics = Metrics(CollectorRegistry())
-    async with client_of(base_url, HastyClock(), metrics=metrics) as client:
+    async with make_client(base_url, SkippingClock(), metrics=metrics) as client:
         with pytest.raises(Unavailable, match=f"{what} after 5 attempts"):
             await client.people(ONE)
         with pytest.raises(Unavailable, match=f"{what} after 5 attempts"):
@@ -302,9 +302,9 @@ async def test_nobody_there(base_url: str, what: str) -> None:
     assert requests_counted(metrics) == {("people", "error"): 5, ("webhooks", "error"): 5}
 
 
-async def test_no_tls() -> None:
-    """A server that speaks no TLS where TLS is expected is as good as none."""
-    async with played(page()) as (_, base), client_of(base.replace("http:", "https:"), HastyClock()) as client:
+async def test_a_server_without_tls_is_unavailable() -> None:
+    """A server without TLS where TLS is expected counts as no connection."""
+    async with fake_fub(page()) as (_, base), make_client(base.replace("http:", "https:"), SkippingClock()) as client:
         with pytest.raises(Unavailable, match="no connection after 5 attempts"):
             await client.people(ONE)
 
@@ -337,28 +337,28 @@ JUNK = [
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
-async def test_what_is_not_http(junk: bytes) -> None:
-    """Whatever bytes come back, the call ends with Unavailable and nothing else."""
+async def test_invalid_http_ends_as_unavailable(junk: bytes) -> None:
+    """Whatever bytes come back, the call raises Unavailable and nothing else."""
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(junk)
         await writer.drain()
 
-    async with spoken(speak) as base, client_of(base, HastyClock(), attempt_timeout_seconds=0.2) as client:
+    async with raw_server(handle) as base, make_client(base, SkippingClock(), attempt_timeout_seconds=0.2) as client:
         with pytest.raises(Unavailable, match=r"^Follow Up Boss did not answer: "):
             await client.people(ONE)
 
 
-async def test_a_call_given_up() -> None:
-    """A cancelled call ends as cancelled, gives its place under the limit back, and is counted."""
+async def test_a_cancelled_call_releases_its_place() -> None:
+    """A cancelled call ends as cancelled, releases its place in the rate limit, and is counted."""
     metrics, arrived = Metrics(CollectorRegistry()), asyncio.Event()
 
     async def hold(request: web.Request) -> web.StreamResponse:
         arrived.set()
         return await hang(request)
 
-    async with played(*([hold] * 40), page()) as (_, base), client_of(base, HastyClock(), metrics=metrics) as client:
+    async with fake_fub(*([hold] * 40), page()) as (_, base), make_client(base, SkippingClock(), metrics=metrics) as client:
         for _ in range(40):
             arrived.clear()
             task = asyncio.create_task(client.people(ONE))
@@ -370,65 +370,65 @@ async def test_a_call_given_up() -> None:
     assert requests_counted(metrics) == {("people", "error"): 40, ("people", "200"): 1}
 
 
-async def test_many_callers() -> None:
-    """Callers side by side each get their own answer."""
+async def test_parallel_callers_get_their_own_responses() -> None:
+    """Parallel calls are not mixed up."""
 
     async def echo(request: web.Request) -> web.StreamResponse:
         return page(PERSON | {"id": int(request.query["id"])})
 
-    async with played(echo) as (_, base), client_of(base, HastyClock()) as client:
+    async with fake_fub(echo) as (_, base), make_client(base, SkippingClock()) as client:
         pages = await asyncio.gather(*(client.people(PeopleQuery(ids=(number,))) for number in range(1, 81)))
     assert [found.ids for found in pages] == [(number,) for number in range(1, 81)]
 
 
-async def test_the_clock_of_fub() -> None:
-    """`read_at` is no later than FUB's clock was when it read, FUB's clock is ours without the skew, and the gauge shows it."""
+async def test_fubs_clock_is_estimated() -> None:
+    """`read_at` is no later than FUB's clock when it read, FUB's clock is ours minus the skew, and the gauge shows the skew."""
     ahead = timedelta(hours=-3, seconds=17)
-    told: list[datetime] = []
+    dates: list[datetime] = []
 
     async def answer(_request: web.Request) -> web.StreamResponse:
-        told.append(datetime.now(UTC) + ahead)
+        dates.append(datetime.now(UTC) + ahead)
         response = page()
-        response.headers["Date"] = format_datetime(told[-1], usegmt=True)
+        response.headers["Date"] = format_datetime(dates[-1], usegmt=True)
         return response
 
-    clock, metrics = HastyClock(), Metrics(CollectorRegistry())
-    async with played(answer) as (_, base), client_of(base, clock, metrics=metrics) as client:
+    clock, metrics = SkippingClock(), Metrics(CollectorRegistry())
+    async with fake_fub(answer) as (_, base), make_client(base, clock, metrics=metrics) as client:
         assert client.skew_seconds() == 0
         assert abs(client.fub_now() - clock.now()) < timedelta(seconds=1)
         for _ in range(3):
             read_at = (await client.people(ONE)).read_at
-            assert told[-1] - timedelta(seconds=2) < read_at <= told[-1]
+            assert dates[-1] - timedelta(seconds=2) < read_at <= dates[-1]
         assert client.skew_seconds() == pytest.approx(-ahead.total_seconds(), abs=0.6)
         assert abs(client.fub_now() - (datetime.now(UTC) + ahead)) < timedelta(seconds=1)
         assert metrics.registry.get_sample_value("fubd_clock_skew_seconds") == client.skew_seconds()
 
 
 @pytest.mark.parametrize("junk", [None, "", "yesterday", "Thu, 99 Jan 2031 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "-0000"])
-async def test_no_clock_of_fub(junk: str | None) -> None:
-    """Without a usable Date the last skew serves, and `read_at` is still no later than the truth."""
+async def test_without_a_date_the_last_skew_is_used(junk: str | None) -> None:
+    """Without a usable Date header, `read_at` is still no later than the true time."""
     ahead = timedelta(hours=5)
-    told: list[datetime] = []
+    dates: list[datetime] = []
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = f"Date: {format_datetime(datetime.now(UTC) + ahead, usegmt=True)}\r\n"
         while True:
             await reader.readuntil(b"\r\n\r\n")
-            told.append(datetime.now(UTC) + ahead)
+            dates.append(datetime.now(UTC) + ahead)
             writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (line.encode(), len(GOOD)) + GOOD)
             line = "" if junk is None else f"Date: {junk}\r\n"
 
-    async with spoken(speak) as base, client_of(base, HastyClock()) as client:
+    async with raw_server(handle) as base, make_client(base, SkippingClock()) as client:
         for _ in range(3):
             read_at = (await client.people(ONE)).read_at
-            assert told[-1] - timedelta(seconds=2) < read_at <= told[-1]
+            assert dates[-1] - timedelta(seconds=2) < read_at <= dates[-1]
         assert client.skew_seconds() == pytest.approx(-ahead.total_seconds(), abs=0.6)
 
 
-async def test_the_time_of_a_call_is_measured() -> None:
-    """Each whole answer is in the histogram of its endpoint; a lost one is not, for it took no time that says anything."""
+async def test_the_duration_of_a_call_is_measured() -> None:
+    """Each complete response is in the histogram of its endpoint; a lost one is not, because its duration means nothing."""
     metrics = Metrics(CollectorRegistry())
-    async with played(reset, page()) as (_, base), client_of(base, HastyClock(), metrics=metrics) as client:
+    async with fake_fub(reset, page()) as (_, base), make_client(base, SkippingClock(), metrics=metrics) as client:
         await client.people(ONE)
     assert metrics.registry.get_sample_value("fubd_api_request_seconds_count", {"endpoint": "people"}) == 1
     assert metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "global"}) == 240

@@ -44,7 +44,7 @@ def _account(*, untouched: int, changed: int, spread_seconds: int = 1800) -> Fak
     [("works", UpdatedAfterSupport.WORKS), ("hides", UpdatedAfterSupport.UNRELIABLE), ("ignored", UpdatedAfterSupport.IGNORED)],
 )
 def test_the_probe_shows_whether_the_filter_works(behaviour: str, shown: UpdatedAfterSupport) -> None:
-    """A working filter is used; one that returns nobody or is ignored is not, and the changed people are found all the same."""
+    """A working filter is used; one that returns no people or is ignored is not, and the changed people are found all the same."""
 
     async def scenario() -> None:
         api, database, read = (
@@ -79,7 +79,7 @@ def test_a_quiet_poll_is_one_call(behaviour: str) -> None:
 
 
 def test_an_empty_account_is_read() -> None:
-    """With nobody to prove the filter by, the read still ends and returns when it began."""
+    """With no people to prove the filter by, the read still ends and returns when it began."""
 
     async def scenario() -> None:
         read = IncrementalRead()
@@ -127,8 +127,8 @@ def test_nothing_that_changed_before_the_read_began_is_missed(
     run_virtual(scenario())
 
 
-def test_deletions_between_pages_cost_a_step_back_and_lose_nobody() -> None:
-    """When forty people are deleted ahead of the next page, the read steps back up and misses nobody."""
+def test_deletions_between_pages_cost_a_step_back_and_lose_no_one() -> None:
+    """When forty people are deleted ahead of the next page, the read steps back up and misses no one."""
 
     async def scenario() -> None:
         api, database, read = (
@@ -179,7 +179,7 @@ def test_the_read_gives_up_before_the_maximum_offset() -> None:
 
 
 def test_a_filter_that_stops_working_is_noticed_within_the_poll() -> None:
-    """When FUB begins to ignore the filter, the first poll that meets it reads by sort=-updated and misses nobody."""
+    """When FUB begins to ignore the filter, the first poll that meets it reads by sort=-updated and misses no one."""
 
     async def scenario() -> None:
         api, database, read = FakeFubApi(_account(untouched=400, changed=150)), FakeDatabase(), IncrementalRead()
@@ -229,7 +229,7 @@ class _EndlessApi(FakeFubApi):
 
 @pytest.mark.parametrize("after_last", ["first page", "same page"])
 def test_pages_that_repeat_without_end_are_abandoned(after_last: str) -> None:
-    """When pages start over or repeat, the read changes to sort=-updated within few calls and misses nobody."""
+    """When pages start over or repeat, the read changes to sort=-updated within few calls and misses no one."""
 
     async def scenario() -> None:
         api, database, read = _EndlessApi(_account(untouched=400, changed=150)), FakeDatabase(), IncrementalRead()

@@ -133,7 +133,7 @@ def test_an_absent_person_is_read_by_id_and_marked_deleted() -> None:
 
 
 def test_a_person_neither_returned_nor_deleted_is_given_up() -> None:
-    """When FUB neither returns a person nor answers 404, the request is dropped after some ten attempts, and nobody is marked."""
+    """When FUB neither returns a person nor answers 404, the request is dropped after some ten attempts, and no person is marked."""
 
     async def scenario(harness: RefetchHarness) -> None:
         harness.api.account.hidden = {9}
@@ -236,7 +236,7 @@ def test_people_whom_a_list_never_shows_stay_within_the_call_budget() -> None:
     _run(scenario, people=500)
 
 
-def test_a_mass_deletion_is_confirmed_within_the_budget_and_delays_nobody() -> None:
+def test_a_mass_deletion_is_confirmed_within_the_budget_and_delays_no_one() -> None:
     """Of 150 people deleted together some are confirmed at once, the others one a minute; other changes are read within two minutes."""
 
     async def scenario(harness: RefetchHarness) -> None:

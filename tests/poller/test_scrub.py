@@ -81,7 +81,7 @@ def test_absent_people_are_read_by_id_and_marked_deleted_on_a_404() -> None:
 
 
 def test_a_refusal_marks_no_person_deleted() -> None:
-    """An absent person for whom FUB answers 403 stays known and goes to the end of the queue."""
+    """An absent person that FUB refuses with 403 stays known and goes to the end of the queue."""
 
     async def scenario() -> None:
         api, database, metrics = _setup(50)
@@ -150,7 +150,7 @@ def test_the_scrub_keeps_its_call_budget_whatever_fub_hides(batches: int, hidden
 
 
 def test_people_shown_long_after_their_creation_are_found() -> None:
-    """People whom FUB shows only after coverage passed them are found among the newest, however many they are."""
+    """People that FUB shows only after coverage passed them are found among the newest, however many they are."""
 
     async def scenario() -> None:
         api, database, metrics = _setup(500)

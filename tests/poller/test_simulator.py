@@ -46,7 +46,7 @@ async def test_a_baseline_includes_trash_and_unclaimed_people() -> None:
 
 
 async def test_a_bulk_edit_without_the_filter_is_swept() -> None:
-    """Where `updatedAfter` returns nobody, 500 people moved in one second are found all the same."""
+    """Where `updatedAfter` returns no people, 500 people moved in one second are found all the same."""
     async with simulated(people=2000, behaviour=Behaviour(updated_after=UpdatedAfter.NOTHING)) as harness:
         await harness.recover()
         harness.account.bulk_move(harness.account.ids[:500], "Trash")
@@ -71,7 +71,7 @@ async def test_a_run_with_faults_is_complete_or_says_that_it_is_not() -> None:
 
 
 async def test_an_agents_key_marks_no_person_deleted() -> None:
-    """People whom the key of an agent cannot see are not marked deleted."""
+    """People that the key of an agent cannot see are not marked deleted."""
     async with simulated(people=600) as harness:
         await harness.recover()
         known = set(harness.database.known)

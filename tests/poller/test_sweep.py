@@ -138,7 +138,7 @@ class _HidingApi(FakeFubApi):
 
 
 def test_a_sweep_that_read_fewer_people_than_counted_fails() -> None:
-    """When pages leave out people whom FUB counts, the sweep fails with both numbers, and the next starts over."""
+    """When pages leave out people that FUB counts, the sweep fails with both numbers, and the next starts over."""
 
     async def scenario() -> None:
         database = FakeDatabase()

@@ -1,4 +1,4 @@
-"""Servers on loopback that play Follow Up Boss on a bad day, and a clock that does not wait."""
+"""Servers on loopback that behave as Follow Up Boss may, and a clock that does not wait."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ SYSTEM_KEY = "invented-system-key"
 PERSON: dict[str, object] = {"id": 5, "stage": "Lead", "updated": "2031-02-03T04:05:04Z"}
 RATE = {"X-RateLimit-Limit": "250", "X-RateLimit-Remaining": "240", "X-RateLimit-Window": "10", "X-RateLimit-Context": "global"}
 
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Speaking = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class HastyClock:
-    """Ticks as the machine does, and jumps ahead instead of waiting. `pauses` are the waits that were asked for, in seconds."""
+class SkippingClock:
+    """Runs as the machine's clock, and jumps ahead instead of waiting. `pauses` are the waits requested, in seconds."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
         self.skipped_seconds = 0.0
 
     def now(self) -> datetime:
-        """Give the wall clock."""
+        """Return the wall clock."""
         return datetime.now(UTC) + timedelta(seconds=self.skipped_seconds)
 
     def monotonic(self) -> float:
-        """Give seconds that only grow."""
+        """Return seconds that never decrease."""
         return time.monotonic() + self.skipped_seconds
 
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
@@ -47,7 +47,7 @@ class HastyClock:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         loop.call_soon(turn.set_result, None)
-        await turn  # others go on meanwhile, as they would while we wait
+        await turn  # let other tasks run, as they would during a real wait
         if any(event.is_set() for event in events):
             return True
         self.pauses.append(seconds)
@@ -56,30 +56,30 @@ class HastyClock:
 
 
 def page(*people: object, **metadata: object) -> web.Response:
-    """Answer with a page of people, by default of the one."""
+    """Return a page of people, by default of one."""
     body = {"_metadata": {"collection": "people", **metadata}, "people": list(people or (PERSON,))}
     return web.json_response(body, headers=RATE)
 
 
-def refusal(status: int, message: str) -> web.Response:
-    """Answer with FUB's error document."""
+def error_document(status: int, message: str) -> web.Response:
+    """Return FUB's error document."""
     return web.json_response({"errorMessage": message}, status=status, headers=RATE)
 
 
 @dataclass
-class Played:
-    """A server that gives its answers in order, then the last one for ever. `asked` are the requests as they came."""
+class FakeFub:
+    """A server that sends its responses in order, and then repeats the last one. `requests` are those received."""
 
-    answers: list[Answering | web.Response] = field(default_factory=list)
-    asked: list[web.Request] = field(default_factory=list)
+    responses: list[Handler | web.Response] = field(default_factory=list)
+    requests: list[web.Request] = field(default_factory=list)
     bodies: list[object] = field(default_factory=list)
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Give the next answer; a made one is given anew each time."""
-        self.asked.append(request)
-        told = await request.read()
-        self.bodies.append(json.loads(told) if told else None)
-        following = self.answers[min(len(self.asked), len(self.answers)) - 1]
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Return the next response; a prepared one is copied each time."""
+        self.requests.append(request)
+        body = await request.read()
+        self.bodies.append(json.loads(body) if body else None)
+        following = self.responses[min(len(self.requests), len(self.responses)) - 1]
         if not isinstance(following, web.Response):
             return await following(request)
         assert isinstance(following.body, bytes | None)
@@ -87,11 +87,11 @@ class Played:
 
 
 @asynccontextmanager
-async def played(*answers: Answering | web.Response) -> AsyncIterator[tuple[Played, str]]:
-    """Serve these answers on any path; gives the server and its base URL."""
-    server = Played(list(answers))
+async def fake_fub(*responses: Handler | web.Response) -> AsyncIterator[tuple[FakeFub, str]]:
+    """Serve these responses on any path; yield the server and its base URL."""
+    server = FakeFub(list(responses))
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.answer)
+    app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
@@ -102,24 +102,24 @@ async def played(*answers: Answering | web.Response) -> AsyncIterator[tuple[Play
 
 
 @asynccontextmanager
-async def spoken(speak: Speaking) -> AsyncIterator[str]:
-    """Serve raw bytes: `speak` has each connection to itself; gives the base URL."""
+async def raw_server(handle: ConnectionHandler) -> AsyncIterator[str]:
+    """Serve raw bytes: `handle` owns each connection; yield the base URL."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await speak(reader, writer)
+            await handle(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             return  # the client hung up
         finally:
             writer.close()
 
-    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(connected(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
@@ -130,7 +130,7 @@ async def spoken(speak: Speaking) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-def client_of(
+def make_client(
     base_url: str,
     clock: Clock,
     *,
@@ -141,7 +141,7 @@ def client_of(
     total_timeout_seconds: float = 60.0,
     custom_fields: tuple[str, ...] = ("customCampaignID",),
 ) -> FubClient:
-    """Make a client of a server on loopback, not yet entered."""
+    """Return a client of a server on loopback, not yet entered."""
     return FubClient(
         base_url=base_url,
         credentials=Credentials(API_KEY, "fubd-test", system_key),
@@ -155,7 +155,7 @@ def client_of(
 
 
 def requests_counted(metrics: Metrics) -> dict[tuple[str, str], float]:
-    """Read `api_requests_total` by endpoint and status, zeros left out."""
+    """Return `api_requests_total` by endpoint and status, without zeros."""
     return {
         (sample.labels["endpoint"], sample.labels["status"]): sample.value
         for family in metrics.registry.collect()
