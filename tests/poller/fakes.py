@@ -474,9 +474,7 @@ class FakeDatabase:
             for person_id, request in self.pending.items()
             if request.not_before <= now
         ]
-        return sorted(
-            due, key=lambda request: (request.deleted and request.attempts > 0, request.attempts, request.since, request.person_id)
-        )[:limit]
+        return sorted(due, key=_refetch_order)[:limit]
 
     async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         self._check_outage()

@@ -1,4 +1,4 @@
-"""Each switch of the mode, as everybody outside sees it: the database, the log, the metrics and whoever is alerted."""
+"""Each change of mode, as seen from outside: in the database, the log, the metrics and the alerts."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager
-async def _receiver() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Take alerts until the block ends: their URL, and what came so far."""
-    told: list[dict[str, Any]] = []
+async def _alert_receiver() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """Receive alerts until the block ends; yield their URL and those received."""
+    alerts: list[dict[str, Any]] = []
 
-    async def take(request: web.Request) -> web.Response:
-        told.append(await request.json())
+    async def receive(request: web.Request) -> web.Response:
+        alerts.append(await request.json())
         return web.Response()
 
     app = web.Application()
-    app.router.add_post("/alerts", take)
+    app.router.add_post("/alerts", receive)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/alerts", told
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/alerts", alerts
     finally:
         await runner.cleanup()
 
 
-async def _becomes(stack: Stack, mode: str, chance: Random) -> None:
-    """Let somebody move now and then until the daemon is in this mode."""
+async def _move_people_until(stack: Stack, mode: str, rng: Random) -> None:
+    """Move a person now and then until the daemon is in this mode."""
     loop = asyncio.get_running_loop()
     moved_at = float("-inf")
 
-    async def reached() -> bool:
+    async def is_reached() -> bool:
         nonlocal moved_at
         if loop.time() - moved_at >= 0.5:
             moved_at = loop.time()
             stages = [stage.name for stage in stack.account.stages if stage.name != "Trash"]
-            stack.account.move(chance.choice(stack.account.ids), chance.choice(stages))
+            stack.account.move(rng.choice(stack.account.ids), rng.choice(stages))
         return bool((await stack.get("/health"))["mode"] == mode)
 
-    await eventually(reached, 60.0)
+    await eventually(is_reached, 60.0)
 
 
 async def _counted(stack: Stack) -> Counter[str]:
-    """Give how often each mode was entered, by this process's metric."""
+    """Return how often each mode was entered, by this process's metric."""
     prefix = "fubd_mode_changes_total{to="
     metrics = await stack.metrics()
     return Counter(
@@ -67,33 +67,33 @@ async def _counted(stack: Stack) -> Counter[str]:
 
 
 def _logged(process: Process) -> list[str]:
-    """Give the modes that its log tells of, in order."""
+    """Return the modes in its log, in order."""
     messages = [str(json.loads(line)["message"]) for line in process.lines]
     return [message.split()[1].rstrip(":") for message in messages if message.startswith("Mode ")]
 
 
-async def test_each_switch_is_a_row_a_line_a_count_and_an_alert(database: str, tmp_path: Path) -> None:
-    """From the first start to steady, failover, a restart in it, recovering and steady: everybody tells the same, once each."""
-    chance = Random(5)
-    async with _receiver() as (url, told), running_stack(database, tmp_path) as stack:
+async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str, tmp_path: Path) -> None:
+    """From the first start to steady, failover, a restart in it, recovering and steady: all four agree, once per change."""
+    rng = Random(5)
+    async with _alert_receiver() as (url, alerts), running_stack(database, tmp_path) as stack:
         async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
-            await _becomes(stack, "steady", chance)
+            await _move_people_until(stack, "steady", rng)
             stack.simulator.deliveries.kill()
-            await _becomes(stack, "failover", chance)
+            await _move_people_until(stack, "failover", rng)
             logged, counted = _logged(process), await _counted(stack)
             process.terminate()
             assert await process.ended() == 0
         async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
             assert (await stack.get("/health"))["mode"] == "failover"
             stack.simulator.deliveries.revive()
-            await _becomes(stack, "recovering", chance)
-            await _becomes(stack, "steady", chance)
+            await _move_people_until(stack, "recovering", rng)
+            await _move_people_until(stack, "steady", rng)
             logged, counted = logged + _logged(process), counted + await _counted(stack)
             rows = [row["mode"] for row in await stack.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
-            await eventually(lambda: len(told) >= len(rows))
+            await eventually(lambda: len(alerts) >= len(rows))
     # On a busy machine a webhook may come late enough to count as missed, and lead back to failover once more.
     assert (rows[0], rows[-1]) == ("starting", "steady")
     assert {"failover", "recovering"} < set(rows)
     assert logged == rows
     assert counted == Counter(rows)
-    assert [alert["mode"] for alert in told] == rows
+    assert [alert["mode"] for alert in alerts] == rows
