@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from fubd import __version__
 from fubd.commands.signals import interrupt_on_termination
+from fubd.core.text import printable
 from fubd.errors import FubRefused, Unavailable, UserError
 from fubd.settings import SettingsError
 
@@ -87,7 +88,7 @@ def _writable_streams() -> Iterator[None]:
 def _fail(error: Exception, code: int) -> int:
     """Print an error on stderr and return the exit code."""
     for line in str(error).splitlines():
-        sys.stderr.write(f"fubd: {line}\n")
+        sys.stderr.write(f"fubd: {printable(line)}\n")
     return code
 
 
@@ -161,8 +162,9 @@ def _make_parser() -> argparse.ArgumentParser:
     adopt.add_argument("--yes", action="store_true", help="continue without asking")
     adopt.add_argument("--undo", action="store_true", help="give the table back as it was; possible until fubd has recorded a change in it")
     command("replay", "process quarantined deliveries again, after an upgrade", "0 none remains, 1 some do")
-    explain = command("explain", "show one person's rows, each with its evidence", "0 shown, 1 the person is unknown")
-    explain.add_argument("person_id", type=_count, metavar="PERSON_ID", help="the person's id in Follow Up Boss")
+    explain = command("explain", "show one person's rows, newest first, each with its evidence", "0 shown, 1 the person is unknown")
+    explain.add_argument("person", type=_person, metavar="PERSON", help="the person's id in Follow Up Boss, or a part of their name")
+    explain.add_argument("--limit", type=_count, default=50, metavar="N", help="show the newest N rows (default: 50)")
     return parser
 
 
@@ -170,6 +172,14 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_NUMBER or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _person(text: str) -> str:
+    if text.isdigit():
+        _count(text)
+    elif not any(map(str.isalpha, text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a person's id nor a part of a name")
+    return text
 
 
 def _positive(text: str) -> float:

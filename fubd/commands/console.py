@@ -88,8 +88,8 @@ class Console:
             self._err.flush()
 
     def print_json(self, document: Mapping[str, object]) -> None:
-        """Print one JSON object on one line; instants in ISO 8601."""
-        self._out.write(json.dumps(document, default=_as_json, ensure_ascii=False) + "\n")
+        """Print one JSON object on one line, in ASCII, which every code page and pipe has; instants in ISO 8601."""
+        self._out.write(json.dumps(document, default=_as_json) + "\n")
         self._out.flush()
 
     def print_facts(self, facts: Iterable[tuple[str, str]]) -> None:

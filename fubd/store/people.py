@@ -6,15 +6,16 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import asyncpg
 
+from fubd.core.explanation import Correction, KnownPerson, PersonEvidence
 from fubd.core.reconcile import Claim, PersonHistory, Row
 from fubd.core.timeline import Stage
 from fubd.store import statements
 from fubd.store.pool import Pool
 from fubd.store.recording import ChangeStore
+from fubd.store.state import StateStore
 
 _MAX_ROWS = 10_000
 _MAX_LIMIT = 2**63 - 1
@@ -28,31 +29,6 @@ class CurrentStage:
 
     stage: Stage
     gone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPerson:
-    """A person as last read. `asked_for`: a webhook asked for a read that is still to come."""
-
-    id: int
-    first_name: str | None
-    last_name: str | None
-    stage: str | None
-    created: datetime | None
-    updated: datetime | None
-    verified_at: datetime | None
-    gone_at: datetime | None
-    asked_for: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """What later evidence changed in a row. `became` None: the row was merged into another."""
-
-    change_id: int
-    corrected_at: datetime
-    was: dict[str, Any]
-    became: dict[str, Any] | None
 
 
 class PeopleReader:
@@ -73,6 +49,26 @@ class PeopleReader:
     async def sample_ids(self, number: int) -> list[int]:
         """Return the ids of `number` known people, chosen at random."""
         return [row["id"] for row in await self._fetch("reads/sample_people", number=min(number, _MAX_LIMIT))]
+
+    async def find_by_name(self, text: str, limit: int) -> list[KnownPerson]:
+        """Return people whose first and last name contain the text in any case, the last changed first."""
+        rows = await self._fetch("reads/people_by_name", text=text.strip(), limit=limit)
+        return [KnownPerson(**dict(row)) for row in rows]
+
+    async def evidence(self, person_id: int) -> PersonEvidence | None:
+        """Return everything stored about a person, also of one known only from an older script's table; None for an unknown id."""
+        person = await self.person(person_id)
+        history = await self.history(person_id)
+        if person is None or history is None:
+            foreign = await self.foreign_history(person_id)
+            return None if foreign is None else PersonEvidence(*foreign)
+        return PersonEvidence(
+            person,
+            history,
+            ignored=await self.ignored_claims(person_id),
+            corrections=await self.corrections(person_id),
+            began=(await StateStore(self._pool).coverage()).began,
+        )
 
     async def person(self, person_id: int) -> KnownPerson | None:
         """Return a person as last read; None for an unknown id."""

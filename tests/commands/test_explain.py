@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from fubd.commands.explain import build_report, report_to_json
+from fubd.core.explanation import explain as explain_evidence
+from fubd.core.explanation import report_to_json
 from fubd.core.observation import Channel, Delivery, Snapshot
 from fubd.store import Pool, adoption
 from fubd.store.dsn import parse
+from fubd.store.people import PeopleReader
 from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import Recorder, at, hint, read, recorder, webhook
 from tests.support import legacy_tables
@@ -40,9 +42,9 @@ async def explain(dsn: str, folder: Path, *arguments: str) -> CompletedCommand:
 
 async def report_of(made: Recorder, person: int = 1) -> dict[str, Any]:
     """Return the report as JSON values."""
-    report = await build_report(made.pool, person, window=WINDOW)
-    assert report is not None
-    return report_to_json(report)
+    evidence = await PeopleReader(made.pool).evidence(person)
+    assert evidence is not None
+    return report_to_json(explain_evidence(evidence, window=WINDOW), limit=100)
 
 
 async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path: Path) -> None:
@@ -73,9 +75,49 @@ async def test_json_holds_the_same_report(database: str, tmp_path: Path) -> None
     assert shown.code == 0
     assert shown.json["person"]["stage"] == "D"
     assert shown.json["person"]["to_be_read"] is True
-    assert [(row["stage_from"], row["stage_to"]) for row in shown.json["rows"]] == [("A", "B"), ("B", "C"), ("C", "D")]
-    assert shown.json["rows"][2]["corrections"][0]["was"]["stage_from"] == "B"
+    assert [(row["stage_from"], row["stage_to"]) for row in shown.json["rows"]] == [("C", "D"), ("B", "C"), ("A", "B")]
+    assert shown.json["rows"][0]["corrections"][0]["was"]["stage_from"] == "B"
     assert [one["why"].split(":")[0] for one in shown.json["without_a_row"]] == ["first sight", "its stage is one of FUBD_IGNORE_STAGES"]
+
+
+async def test_a_person_is_found_by_a_part_of_the_name(database: str, tmp_path: Path) -> None:
+    """One match is explained; of several, each is listed with its id, and the exit code is 1."""
+    async with recorder(database) as made:
+        await made.record(KNOWN_A)
+        assert (await explain(database, tmp_path, "DA exam")).lines[0] == "person 1, Ada Example"
+        await made.record(read("A", "08:00", "09:00", person=2))
+    several = await explain(database, tmp_path, "example")
+    assert (several.code, [line.split()[0] for line in several.lines]) == (1, ["person", "2", "1"])
+    assert several.errors == ["fubd: 'example' is in the names of 2 people: use an id, or more of the name"]
+    nobody = await explain(database, tmp_path, "100%")
+    assert (nobody.code, nobody.errors) == (
+        2,
+        ["fubd: argument PERSON: '100%' is neither a person's id nor a part of a name; see fubd explain --help"],
+    )
+    assert (await explain(database, tmp_path, "%a%")).errors == ["fubd: nobody with '%a%' in the name is known in this database"]
+
+
+async def test_only_the_newest_rows_are_shown(database: str, tmp_path: Path) -> None:
+    """With the number of the older ones."""
+    async with recorder(database) as made:
+        await made.record(*HEALED)
+    shown = await explain(database, tmp_path, "1", "--limit", "1")
+    assert sum(line.startswith("row ") for line in shown.lines) == 1
+    assert "and 2 older rows: --limit 3 shows them" in shown.lines
+    assert (await explain(database, tmp_path, "1", "--limit", "1", "--json")).json["older_rows"] == 2
+
+
+async def test_not_yet_is_not_said_of_what_can_never_come(database: str, tmp_path: Path) -> None:
+    """Polling can still see the stage that the person is in; not one that they have left, nor that of a deleted person."""
+    async with recorder(database) as made:
+        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "C", "10:10"))
+        shown = (await explain(database, tmp_path, "1")).lines
+        assert [line.partition("; ")[2] for line in shown if "first seen by" in line] == [
+            "polling has not seen it yet",
+            "polling did not read the person in this stage",
+        ]
+        await made.state.mark_deleted(1, at("10:30"))
+    assert not any("not seen it yet" in line for line in (await explain(database, tmp_path, "1")).lines)
 
 
 async def test_an_unknown_person_is_an_error(database: str, tmp_path: Path) -> None:
@@ -100,7 +142,7 @@ async def test_rows_of_an_older_script_are_explained_too(empty_database: str, tm
     await adoption.adopt(pool, {}, plan=plan)
     await pool.close()
     shown = await explain(empty_database, tmp_path, "5")
-    assert (shown.code, shown.lines[:2]) == (0, ["person 5, Ada", "  in stage B; never read yet"])
+    assert (shown.code, shown.lines[:2]) == (0, ["person 5, Ada", "  in stage B; never read by polling"])
     assert "  written by another program with source webhook and event e-5; fubd never changes it" in shown.lines
     assert len([line for line in shown.lines if line.startswith("row ")]) == 2
 
@@ -142,7 +184,7 @@ async def test_it_never_disagrees_with_the_table(database: str, seed: int) -> No
             await made.record(*(_random_evidence(rng, person, number) for number in range(12)))
             report = await report_of(made, person)
             rows = [(row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in report["rows"]]
-            assert rows == [
+            assert rows[::-1] == [
                 (row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"])
                 for row in await made.records(person)
             ]
