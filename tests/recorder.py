@@ -1,4 +1,4 @@
-"""The real recorder on a real database, and short ways to say what it is told; shared by the tests of rows."""
+"""The real ingest on a real database, and short forms of evidence, for the tests of recorded rows."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Row = tuple[str | None, str, datetime, datetime | None]
 
 
 def at(text: str) -> datetime:
-    """Give an instant of one invented day from `H:M` or `H:M:S`."""
+    """Return an instant of one fixed day from `H:M` or `H:M:S`."""
     hour, minute, *second = (int(part) for part in text.split(":"))
     return datetime(2026, 1, 5, hour, minute, second[0] if second else 0, tzinfo=UTC)
 
 
 def webhook(event_id: str, stage: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
-    """Give a decoded peopleStageUpdated."""
-    told = StageEvent(event_id, at(when), stage, people)
-    return Delivery(hashlib.sha256(repr(told).encode()).digest(), b"{}", event_id, "peopleStageUpdated", told, None)
+    """Return a decoded peopleStageUpdated delivery."""
+    content = StageEvent(event_id, at(when), stage, people)
+    return Delivery(hashlib.sha256(repr(content).encode()).digest(), b"{}", event_id, "peopleStageUpdated", content, None)
 
 
-def hint(event_id: str, event: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
-    """Give a decoded webhook that names no stage."""
-    told = RefetchEvent(event_id, event, at(when), people)
-    return Delivery(hashlib.sha256(repr(told).encode()).digest(), b"{}", event_id, event, told, None)
+def refetch_event(event_id: str, event: str, when: str, people: tuple[int, ...] = (1,)) -> Delivery:
+    """Return a decoded delivery that names no stage, so that its people are read again."""
+    content = RefetchEvent(event_id, event, at(when), people)
+    return Delivery(hashlib.sha256(repr(content).encode()).digest(), b"{}", event_id, event, content, None)
 
 
 def read(
@@ -53,7 +53,7 @@ def read(
     channel: Channel = Channel.POLLING,
     first_name: str | None = "Ada",
 ) -> Snapshot:
-    """Give one person as read from the API."""
+    """Return one person as read from the API."""
     reading = Reading(
         person,
         stage,
@@ -69,7 +69,7 @@ def read(
 
 @dataclass
 class Recorder:
-    """An Ingest that runs, with the parts a test looks at."""
+    """A running ingest, with the parts that tests read."""
 
     ingest: Ingest
     pool: Pool
@@ -78,20 +78,20 @@ class Recorder:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def record(self, *evidence: Delivery | Snapshot) -> list[DeliveryOutcome | SnapshotResult]:
-        """Hand evidence in, one after the other, each committed before the next."""
-        return [await self._hand_in(item) for item in evidence]
+        """Record evidence one after the other, each committed before the next. Return the outcomes."""
+        return [await self._record_one(item) for item in evidence]
 
     async def record_concurrently(self, *evidence: Delivery | Snapshot) -> list[DeliveryOutcome | SnapshotResult]:
-        """Hand evidence in side by side, in this order of arrival."""
-        return await asyncio.gather(*(self._hand_in(item) for item in evidence))
+        """Record evidence at the same time, in this order of arrival. Return the outcomes."""
+        return await asyncio.gather(*(self._record_one(item) for item in evidence))
 
-    async def _hand_in(self, item: Delivery | Snapshot) -> DeliveryOutcome | SnapshotResult:
+    async def _record_one(self, item: Delivery | Snapshot) -> DeliveryOutcome | SnapshotResult:
         if isinstance(item, Delivery):
             return await self.ingest.deliver(item)
         return await self.ingest.observe(item)
 
     async def records(self, person: int = 1) -> list[asyncpg.Record]:
-        """Give a person's rows in order."""
+        """Return the rows of a person in order."""
         async with self.pool.reading() as connection:
             found: list[asyncpg.Record] = await connection.fetch(
                 "SELECT * FROM public.stage_changes WHERE person_id = $1 ORDER BY changed_at", str(person)
@@ -99,12 +99,12 @@ class Recorder:
             return found
 
     async def rows(self, person: int = 1) -> list[Row]:
-        """Give what of a person's rows the evidence decides."""
+        """Return the columns of a person's rows that the evidence determines."""
         return [(row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in await self.records(person)]
 
 
 @asynccontextmanager
-async def recorder(
+async def running_recorder(
     dsn: str,
     *,
     instance: str = "test",
@@ -112,7 +112,7 @@ async def recorder(
     columns: Mapping[str, str] | None = None,
     lead_source_tags: tuple[str, ...] = (),
 ) -> AsyncIterator[Recorder]:
-    """Run a recorder on the database until the block ends."""
+    """Run an ingest on the database until the block ends."""
     pool = Pool(parse(dsn))
     if columns:
         async with pool.connection() as connection:
@@ -126,11 +126,11 @@ async def recorder(
         ignored_stages=ignored_stages,
         lead_source_tags=lead_source_tags,
     )
-    made = Recorder(ingest, pool, StateStore(pool), metrics)
+    recorder = Recorder(ingest, pool, StateStore(pool), metrics)
     async with asyncio.TaskGroup() as group:
-        group.create_task(ingest.run(made.stop))
+        group.create_task(ingest.run(recorder.stop))
         try:
-            yield made
+            yield recorder
         finally:
-            made.stop.set()
+            recorder.stop.set()
     await pool.close()

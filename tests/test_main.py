@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fubd.__main__ import main
-from tests.recorder import read, recorder
+from tests.recorder import read, running_recorder
 from tests.support.process import fubd
 
 _COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "explain")
@@ -96,8 +96,8 @@ async def test_output_that_cannot_be_written(database: str, tmp_path: Path, wher
 
 async def test_characters_that_the_encoding_lacks(database: str, tmp_path: Path) -> None:
     """Characters of a name that the encoding of stdout lacks are escaped."""
-    async with recorder(database) as made:
-        await made.record(read("Lead \u6f22", "08:00", "09:00"))
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("Lead \u6f22", "08:00", "09:00"))
     command = f"{sys.executable} -m fubd explain 1 >/dev/null"
     assert await _run_in_shell(command, tmp_path, DATABASE_URL=database, PYTHONIOENCODING="ascii") == (0, "")
 

@@ -15,7 +15,7 @@ from fubd.metrics import Metrics
 from fubd.store import Maintenance, Pool, StatusReader
 from fubd.store.dsn import parse
 from tests.deploy.programs import run
-from tests.recorder import recorder, webhook
+from tests.recorder import running_recorder, webhook
 from tests.stack import Stack, event, running_stack
 from tests.support.programs import require_program
 from tests.support.proxy import Proxy
@@ -197,8 +197,8 @@ async def pooled(url: str) -> AsyncIterator[Pool]:
 async def test_each_instance_counts_its_own_deliveries(database: str) -> None:
     """However the deliveries of two instances are interleaved, each counts only its own."""
     async with (
-        recorder(database, instance="one") as one,
-        recorder(database, instance="two") as two,
+        running_recorder(database, instance="one") as one,
+        running_recorder(database, instance="two") as two,
         pooled(database) as pool,
     ):
         of_one, of_two = StatusReader(pool, instance="one"), StatusReader(pool, instance="two")
@@ -212,7 +212,7 @@ async def test_each_instance_counts_its_own_deliveries(database: str) -> None:
 
 async def test_pruning_leaves_the_deliveries_of_another_instance_a_day_longer(database: str) -> None:
     """Old deliveries are pruned by the instance that stored them, and a day later by any: until then its ledger needs them."""
-    async with recorder(database, instance="one") as one, pooled(database) as pool:
+    async with running_recorder(database, instance="one") as one, pooled(database) as pool:
         of_one, of_two = Maintenance(pool, instance="one"), Maintenance(pool, instance="two")
         await one.record(*(webhook(f"e{number}", "ABCD"[number], f"10:0{number}") for number in range(4)))
         await one.record(webhook("last", "E", "10:10"))

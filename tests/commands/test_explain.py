@@ -16,7 +16,7 @@ from fubd.store import Pool, adoption
 from fubd.store.dsn import parse
 from fubd.store.people import PeopleReader
 from tests.commands.environment import CompletedCommand, run_command
-from tests.recorder import Recorder, at, hint, read, recorder, webhook
+from tests.recorder import Recorder, at, read, refetch_event, running_recorder, webhook
 from tests.support import legacy_tables
 
 pytestmark = pytest.mark.slow
@@ -40,18 +40,18 @@ async def explain(dsn: str, folder: Path, *arguments: str) -> CompletedCommand:
     return await run_command("explain", *arguments, environ={"DATABASE_URL": dsn}, folder=folder)
 
 
-async def report_of(made: Recorder, person: int = 1) -> dict[str, Any]:
+async def report_of(recorder: Recorder, person: int = 1) -> dict[str, Any]:
     """Return the report as JSON values."""
-    evidence = await PeopleReader(made.pool).evidence(person)
+    evidence = await PeopleReader(recorder.pool).evidence(person)
     assert evidence is not None
     return report_to_json(explain_evidence(evidence, window=WINDOW), limit=100)
 
 
 async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path: Path) -> None:
     """It shows a late row, the row that it corrected, who saw what first and what confirmed it."""
-    async with recorder(database) as made:
-        await made.record(*HEALED)
-        ids = [row["id"] for row in await made.records()]
+    async with running_recorder(database) as recorder:
+        await recorder.record(*HEALED)
+        ids = [row["id"] for row in await recorder.records()]
     shown = await explain(database, tmp_path, "1")
     assert (shown.code, shown.errors) == (0, [])
     text = "\n".join(shown.lines)
@@ -68,9 +68,9 @@ async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path
 
 
 async def test_json_holds_the_same_report(database: str, tmp_path: Path) -> None:
-    """With --json it is one object: the person, the rows with their evidence, and the claims that made no row."""
-    async with recorder(database, ignored_stages=("Z",)) as made:
-        await made.record(*HEALED, webhook("e4", "Z", "11:00"), hint("e5", "peopleUpdated", "11:30"))
+    """With --json it is one object: the person, the rows with their evidence, and the claims that recorder no row."""
+    async with running_recorder(database, ignored_stages=("Z",)) as recorder:
+        await recorder.record(*HEALED, webhook("e4", "Z", "11:00"), refetch_event("e5", "peopleUpdated", "11:30"))
     shown = await explain(database, tmp_path, "1", "--json")
     assert shown.code == 0
     assert shown.json["person"]["stage"] == "D"
@@ -82,10 +82,10 @@ async def test_json_holds_the_same_report(database: str, tmp_path: Path) -> None
 
 async def test_a_person_is_found_by_a_part_of_the_name(database: str, tmp_path: Path) -> None:
     """One match is explained; of several, each is listed with its id, and the exit code is 1."""
-    async with recorder(database) as made:
-        await made.record(KNOWN_A)
+    async with running_recorder(database) as recorder:
+        await recorder.record(KNOWN_A)
         assert (await explain(database, tmp_path, "DA exam")).lines[0] == "person 1, Ada Example"
-        await made.record(read("A", "08:00", "09:00", person=2))
+        await recorder.record(read("A", "08:00", "09:00", person=2))
     several = await explain(database, tmp_path, "example")
     assert (several.code, [line.split()[0] for line in several.lines]) == (1, ["person", "2", "1"])
     assert several.errors == ["fubd: 'example' is in the names of 2 people: use an id, or more of the name"]
@@ -99,8 +99,8 @@ async def test_a_person_is_found_by_a_part_of_the_name(database: str, tmp_path: 
 
 async def test_only_the_newest_rows_are_shown(database: str, tmp_path: Path) -> None:
     """With the number of the older ones."""
-    async with recorder(database) as made:
-        await made.record(*HEALED)
+    async with running_recorder(database) as recorder:
+        await recorder.record(*HEALED)
     shown = await explain(database, tmp_path, "1", "--limit", "1")
     assert sum(line.startswith("row ") for line in shown.lines) == 1
     assert "and 2 older rows: --limit 3 shows them" in shown.lines
@@ -109,14 +109,14 @@ async def test_only_the_newest_rows_are_shown(database: str, tmp_path: Path) -> 
 
 async def test_not_yet_is_not_said_of_what_can_never_come(database: str, tmp_path: Path) -> None:
     """Polling can still see the stage that the person is in; not one that they have left, nor that of a deleted person."""
-    async with recorder(database) as made:
-        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "C", "10:10"))
+    async with running_recorder(database) as recorder:
+        await recorder.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "C", "10:10"))
         shown = (await explain(database, tmp_path, "1")).lines
         assert [line.partition("; ")[2] for line in shown if "first seen by" in line] == [
             "polling has not seen it yet",
             "polling did not read the person in this stage",
         ]
-        await made.state.mark_deleted(1, at("10:30"))
+        await recorder.state.mark_deleted(1, at("10:30"))
     assert not any("not seen it yet" in line for line in (await explain(database, tmp_path, "1")).lines)
 
 
@@ -149,28 +149,28 @@ async def test_rows_of_an_older_script_are_explained_too(empty_database: str, tm
 
 async def test_each_claim_has_its_role(database: str) -> None:
     """A repeated stage, a read that agrees, and a read of a change without a webhook: each with its reason."""
-    async with recorder(database) as made:
-        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "B", "10:20"), read("B", "10:21", "10:30", "10:00"))
-        (row,) = (await report_of(made))["rows"]
+    async with running_recorder(database) as recorder:
+        await recorder.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "B", "10:20"), read("B", "10:21", "10:30", "10:00"))
+        (row,) = (await report_of(recorder))["rows"]
         assert [(one["event_id"], one["why"].split(":")[0]) for one in row["evidence"]] == [
             ("e1", "dates this row"),
             ("e2", "repeats this stage"),
             (None, "agrees"),
         ]
-        await made.record(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
-        (row,) = (await report_of(made, 2))["rows"]
+        await recorder.record(read("A", "08:00", "09:00", person=2), read("B", "10:12", "10:30", "10:00", person=2))
+        (row,) = (await report_of(recorder, 2))["rows"]
         assert row["evidence"][0]["why"].startswith("shows a change that no webhook reported")
         assert (row["changed_after"], row["changed_at"]) == (at("10:00"), at("10:12"))
 
 
 async def test_a_merged_row_is_reported(database: str) -> None:
     """A row that turned out to be part of another is reported with what it was."""
-    async with recorder(database) as made:
+    async with running_recorder(database) as recorder:
         # Two moves within one second: by arrival out of A and back. A later read shows B, so the event of A came first and was no change.
-        await made.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "A", "10:00"))
-        merged = (await made.records())[-1]
-        await made.record(read("B", "10:00", "10:05"))
-        report = await report_of(made)
+        await recorder.record(KNOWN_A, webhook("e1", "B", "10:00"), webhook("e2", "A", "10:00"))
+        merged = (await recorder.records())[-1]
+        await recorder.record(read("B", "10:00", "10:05"))
+        report = await report_of(recorder)
         assert [(row["stage_from"], row["stage_to"]) for row in report["rows"]] == [("A", "B")]
         assert [(one["row"], one["was"]["stage_to"]) for one in report["joined"]] == [(merged["id"], "A")]
 
@@ -179,17 +179,17 @@ async def test_a_merged_row_is_reported(database: str) -> None:
 async def test_it_never_disagrees_with_the_table(database: str, seed: int) -> None:
     """Over random histories: its rows are the rows of the table, and every claim appears exactly once."""
     rng = random.Random(seed)
-    async with recorder(database, ignored_stages=("Z",)) as made:
+    async with running_recorder(database, ignored_stages=("Z",)) as recorder:
         for person in range(1, 6):
-            await made.record(*(_random_evidence(rng, person, number) for number in range(12)))
-            report = await report_of(made, person)
+            await recorder.record(*(_random_evidence(rng, person, number) for number in range(12)))
+            report = await report_of(recorder, person)
             rows = [(row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in report["rows"]]
             assert rows[::-1] == [
                 (row["id"], row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"])
-                for row in await made.records(person)
+                for row in await recorder.records(person)
             ]
             used = [one["claim"] for row in report["rows"] for one in row["evidence"]] + [one["claim"] for one in report["without_a_row"]]
-            async with made.pool.connection() as connection:
+            async with recorder.pool.connection() as connection:
                 kept = await connection.fetch("SELECT seq FROM fubd.claim WHERE person_id = $1 ORDER BY seq", person)
             assert sorted(used) == [record["seq"] for record in kept]
 

@@ -12,7 +12,7 @@ import pytest
 
 from fubd.core.webhook import decode
 from tests.commands.environment import CompletedCommand, run_command
-from tests.recorder import Recorder, recorder
+from tests.recorder import Recorder, running_recorder
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +33,9 @@ def body(event: str, people: list[object], **more: object) -> bytes:
     return json.dumps({**content, **more}).encode()
 
 
-async def quarantine(made: Recorder, *bodies: bytes) -> None:
+async def quarantine(recorder: Recorder, *bodies: bytes) -> None:
     """Record deliveries that are quarantined because the clock is days behind."""
-    await made.record(*(decode(content, fub_now=BEHIND) for content in bodies))
+    await recorder.record(*(decode(content, fub_now=BEHIND) for content in bodies))
 
 
 async def replay(dsn: str, folder: Path) -> CompletedCommand:
@@ -43,9 +43,9 @@ async def replay(dsn: str, folder: Path) -> CompletedCommand:
     return await run_command("replay", environ={"DATABASE_URL": dsn}, folder=folder)
 
 
-async def deliveries(made: Recorder) -> list[asyncpg.Record]:
+async def deliveries(recorder: Recorder) -> list[asyncpg.Record]:
     """Return every stored delivery."""
-    async with made.pool.connection() as connection:
+    async with recorder.pool.connection() as connection:
         kept: list[asyncpg.Record] = await connection.fetch(
             "SELECT id, key, received_at, event, quarantine IS NULL AS free FROM fubd.delivery ORDER BY id"
         )
@@ -54,60 +54,60 @@ async def deliveries(made: Recorder) -> list[asyncpg.Record]:
 
 async def test_what_can_be_read_by_now_is_recorded(database: str, tmp_path: Path) -> None:
     """Its rows are recorded, its refetches requested, and it stays the same delivery; a second run has nothing to do."""
-    async with recorder(database) as made:
+    async with running_recorder(database) as recorder:
         await quarantine(
-            made, body("peopleStageUpdated", [1, 2], data={"stage": "B"}), body("peopleCreated", [3]), body("notesCreated", [9])
+            recorder, body("peopleStageUpdated", [1, 2], data={"stage": "B"}), body("peopleCreated", [3]), body("notesCreated", [9])
         )
-        before = await deliveries(made)
+        before = await deliveries(recorder)
         assert [row["free"] for row in before] == [False, False, True]
         done = await replay(database, tmp_path)
         assert (done.code, done.errors) == (0, ["replaying: 2 of 2 deliveries, 2 changes recorded"])
         assert done.lines == ["2 changes recorded, 0 rows corrected", "replayed 2 deliveries: 2 understood, 0 remain"]
-        assert await made.rows(1) == await made.rows(2) == [(None, "B", HAPPENED, None)]
-        after = await deliveries(made)
+        assert await recorder.rows(1) == await recorder.rows(2) == [(None, "B", HAPPENED, None)]
+        after = await deliveries(recorder)
         assert [(row["id"], row["key"], row["received_at"]) for row in after] == [
             (row["id"], row["key"], row["received_at"]) for row in before
         ]
         assert all(row["free"] for row in after)
         assert [row["event"] for row in after[:2]] == ["peopleStageUpdated", "peopleCreated"]
-        assert {waiting.person_id for waiting in await made.state.due_refetches(10)} == {1, 2, 3}
+        assert {waiting.person_id for waiting in await recorder.state.due_refetches(10)} == {1, 2, 3}
         again = await replay(database, tmp_path)
         assert (again.code, again.lines) == (0, ["replayed 0 deliveries: 0 understood, 0 remain"])
-        assert len(await made.records(1)) == 1
+        assert len(await recorder.records(1)) == 1
 
 
 async def test_what_is_still_unreadable_stays(database: str, tmp_path: Path) -> None:
     """It stays with its reason and exit code 1; the readable part of it is recorded once."""
-    async with recorder(database) as made:
-        await quarantine(made, b"no JSON at all", b"nor this", body("peopleStageUpdated", [4, "x"], data={"stage": "C"}))
+    async with running_recorder(database) as recorder:
+        await quarantine(recorder, b"no JSON at all", b"nor this", body("peopleStageUpdated", [4, "x"], data={"stage": "C"}))
         for _ in range(2):
             left = await replay(database, tmp_path)
             assert left.code == 1
             assert left.lines[-1] == "replayed 3 deliveries: 0 understood, 3 remain"
             assert "2 deliveries still quarantined: the body is not JSON" in left.lines
-        assert await made.rows(4) == [(None, "C", HAPPENED, None)]
-        assert [row["free"] for row in await deliveries(made)] == [False, False, False]
+        assert await recorder.rows(4) == [(None, "C", HAPPENED, None)]
+        assert [row["free"] for row in await deliveries(recorder)] == [False, False, False]
 
 
 async def test_what_the_database_refuses_stays(database: str, tmp_path: Path) -> None:
     """A delivery that can be read but not recorded stays in quarantine."""
-    async with recorder(database) as made:
-        await quarantine(made, body("peopleStageUpdated", [5], data={"stage": "B"}))
-        async with made.pool.connection() as connection:
+    async with running_recorder(database) as recorder:
+        await quarantine(recorder, body("peopleStageUpdated", [5], data={"stage": "B"}))
+        async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE fubd.claim ADD CONSTRAINT never CHECK (person_id <> 5)")
         left = await replay(database, tmp_path)
         assert (left.code, left.lines[-1]) == (1, "replayed 1 delivery: 0 understood, 1 remain")
-        assert [row["free"] for row in await deliveries(made)] == [False]
+        assert [row["free"] for row in await deliveries(recorder)] == [False]
 
 
 async def test_a_replayed_event_takes_its_place_in_the_history(database: str, tmp_path: Path) -> None:
     """A replayed event from before the last row is inserted there, and the row after it is corrected."""
-    async with recorder(database) as made:
-        await quarantine(made, body("peopleStageUpdated", [6], data={"stage": "B"}))
-        await made.record(decode(body("peopleStageUpdated", [6], data={"stage": "C"}, eventCreated=NOW.isoformat()), fub_now=NOW))
+    async with running_recorder(database) as recorder:
+        await quarantine(recorder, body("peopleStageUpdated", [6], data={"stage": "B"}))
+        await recorder.record(decode(body("peopleStageUpdated", [6], data={"stage": "C"}, eventCreated=NOW.isoformat()), fub_now=NOW))
         done = await replay(database, tmp_path)
         assert done.lines[0] == "1 change recorded, 1 row corrected"
-        assert await made.rows(6) == [(None, "B", HAPPENED, None), ("B", "C", NOW, None)]
+        assert await recorder.rows(6) == [(None, "B", HAPPENED, None), ("B", "C", NOW, None)]
 
 
 async def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:

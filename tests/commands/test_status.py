@@ -14,7 +14,7 @@ from fubd.store import Pool, StateStore, migrate
 from fubd.store.dsn import parse
 from fubd.store.status import StatusReader
 from tests.commands.environment import CompletedCommand, run_command
-from tests.recorder import read, recorder, webhook
+from tests.recorder import read, running_recorder, webhook
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +68,11 @@ async def daemon_records(dsn: str) -> AsyncIterator[DaemonRecords]:
 
 async def test_the_status_of_a_healthy_daemon(database: str, tmp_path: Path) -> None:
     """One sentence, both sources, the last changes, and exit 0; no FUB key is needed."""
-    async with recorder(database) as made, daemon_records(database) as records:
-        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("C", "10:12", "10:30", "10:05"))
+    async with running_recorder(database) as recorder, daemon_records(database) as records:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("C", "10:12", "10:30", "10:05"))
         await records.decided("steady", datetime.now(UTC) - HOUR, 1800.0)
         await records.polled(datetime.now(UTC))
-        await made.state.advance_coverage(datetime.now(UTC) - MINUTE, sweep=True)
+        await recorder.state.advance_coverage(datetime.now(UTC) - MINUTE, sweep=True)
     shown = await status(database, tmp_path)
     assert (shown.code, shown.errors) == (0, [])
     assert shown.lines[0].startswith("Today: 2 changes, 1 by webhook, 1 by polling, blind for ")
@@ -84,8 +84,8 @@ async def test_the_status_of_a_healthy_daemon(database: str, tmp_path: Path) -> 
 
 async def test_json_is_one_object_named_as_in_health(database: str, tmp_path: Path) -> None:
     """Its names are those of /health; a stale source makes the exit code 1."""
-    async with recorder(database) as made:
-        await made.record(webhook("e1", "B", "10:00"))
+    async with running_recorder(database) as recorder:
+        await recorder.record(webhook("e1", "B", "10:00"))
     shown = await status(database, tmp_path, "--json")
     assert shown.code == 1
     document = shown.json
@@ -149,10 +149,10 @@ async def test_another_schema_is_refused_in_one_line(empty_database: str, tmp_pa
 
 async def test_long_names_are_cut_and_short_intervals_are_exact(database: str, tmp_path: Path) -> None:
     """A name of a thousand letters is cut, and an interval below a second is printed as it is."""
-    async with recorder(database) as made, daemon_records(database) as records:
-        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+    async with running_recorder(database) as recorder, daemon_records(database) as records:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
         await records.decided("failover", datetime.now(UTC), 0.5)
-        async with made.pool.connection() as connection:
+        async with recorder.pool.connection() as connection:
             await connection.execute("UPDATE public.stage_changes SET first_name = repeat('x', 1000)")
     shown = await status(database, tmp_path)
     assert max(map(len, shown.lines)) < 160

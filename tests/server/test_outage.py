@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from fubd.errors import Unavailable
-from tests.recorder import recorder, webhook
+from tests.recorder import running_recorder, webhook
 from tests.stack import event, running_stack, sign
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -69,7 +69,7 @@ async def test_refused_deliveries_are_stored_in_order_and_their_retries_are_dupl
 
 async def test_the_buffer_is_limited(database: str) -> None:
     """Ten thousand deliveries are kept and stored later; any further one is refused at once with a retry delay."""
-    async with Proxy(database) as proxy, recorder(proxy.dsn) as recording:
+    async with Proxy(database) as proxy, running_recorder(proxy.dsn) as recording:
         await recording.record(webhook("first", "Lead", "9:00", people=(1,)))
         await proxy.refuse()
         await proxy.cut()

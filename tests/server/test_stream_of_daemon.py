@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.recorder import recorder, webhook
+from tests.recorder import running_recorder, webhook
 from tests.server.senders import connect, until
 from tests.stack import Stack, event, running_stack
 from tests.support.waiting import eventually
@@ -78,7 +78,7 @@ async def test_rows_of_any_process_are_sent_once_and_in_order(ready_stack: Stack
     async with AsyncExitStack() as opened:
         process = await opened.enter_async_context(other.daemon())
         await process.answers(f"{other.url}/readyz")
-        recording = await opened.enter_async_context(recorder(ready_stack.database, instance="recovery"))
+        recording = await opened.enter_async_context(running_recorder(ready_stack.database, instance="recovery"))
         listeners = [await opened.enter_async_context(listening(stack)) for stack in (ready_stack, other)]
         await asyncio.gather(
             *(ready_stack.post(body) for body in _bodies("one", range(900_001, 900_031))),
@@ -94,7 +94,7 @@ async def test_rows_of_any_process_are_sent_once_and_in_order(ready_stack: Stack
 
 async def test_a_correction_by_another_process_is_sent(ready_stack: Stack) -> None:
     """A late webhook, recorded by another instance before a row, corrects that row; clients here get both rows."""
-    async with recorder(ready_stack.database, instance="another") as another, listening(ready_stack) as events:
+    async with running_recorder(ready_stack.database, instance="another") as another, listening(ready_stack) as events:
         await another.record(webhook("c-2", "Offer", "10:05", people=(70_001,)))
         await eventually(lambda: events)
         await another.record(webhook("c-1", "Lead", "10:00", people=(70_001,)))
@@ -120,7 +120,7 @@ async def test_a_stream_resumes_at_a_restarted_daemon(database: str, tmp_path: P
             await _expect(events, await _row_ids(stack))
             process.kill()
         last = events[-1][1]
-        async with recorder(database, instance="between") as between:
+        async with running_recorder(database, instance="between") as between:
             await between.record(webhook("between", "Lead", "10:00", people=(70_001, 70_002)))
         async with stack.ready_daemon(), listening(stack, last_event_id=last) as more:
             await asyncio.gather(*(stack.post(body) for body in _bodies("after", range(900_011, 900_021))))

@@ -14,7 +14,7 @@ import pytest
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.store import ChangeReader, Maintenance, Pool, StatusReader, adoption
 from fubd.store.dsn import parse
-from tests.recorder import Recorder, at, read, recorder, webhook
+from tests.recorder import Recorder, at, read, running_recorder, webhook
 from tests.support import legacy_tables
 from tests.test_ingest import EXAMPLES, about
 
@@ -39,17 +39,17 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
         assert plan is not None
         assert plan.obstacles == ()
         await adoption.adopt(pool, COLUMNS, plan=plan)
-        async with recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as made:
-            yield made
-            assert await Maintenance(made.pool).count_chain_violations() == 0
+        async with running_recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as recorder:
+            yield recorder
+            assert await Maintenance(recorder.pool).count_chain_violations() == 0
     finally:
         await pool.close()
         await connection.close()
 
 
-async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
+async def rows_of(recorder: Recorder, person: int = 1) -> list[Row]:
     """Return a person's rows in the order readers see them."""
-    async with made.pool.reading() as connection:
+    async with recorder.pool.reading() as connection:
         found = await connection.fetch(
             "SELECT stage_from, stage_to, fubd.instant(changed_at) AS at, fubd.instant(changed_after) AS after FROM public.stage_changes"
             " WHERE person_id = $1 ORDER BY changed_at, id",
@@ -58,15 +58,15 @@ async def rows_of(made: Recorder, person: int = 1) -> list[Row]:
         return [tuple(row) for row in found]
 
 
-async def foreign(made: Recorder) -> int:
+async def foreign(recorder: Recorder) -> int:
     """Count the new rows of other writers."""
-    async with made.pool.connection() as connection:
+    async with recorder.pool.connection() as connection:
         return await adoption.count_foreign_rows(connection)
 
 
-async def script(made: Recorder, rows: str) -> None:
+async def script(recorder: Recorder, rows: str) -> None:
     """Insert rows as an older script does."""
-    async with made.pool.connection() as connection:
+    async with recorder.pool.connection() as connection:
         await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source) VALUES {rows}")
 
 
@@ -139,50 +139,50 @@ FIRST_READS: dict[str, tuple[str, Snapshot, list[Row]]] = {
 async def test_the_last_older_row_is_the_known_stage_of_a_person(empty_database: str, name: str) -> None:
     """A first read that agrees adds no row; one that differs is a change found by polling after that row; recorded twice it is the same."""
     rows, snapshot, added = FIRST_READS[name]
-    async with adopted(empty_database, rows) as made:
-        before = await rows_of(made)
-        await made.record(snapshot)
-        await made.record(snapshot)
-        assert sorted(map(str, await rows_of(made))) == sorted(map(str, [*before, *added]))
+    async with adopted(empty_database, rows) as recorder:
+        before = await rows_of(recorder)
+        await recorder.record(snapshot)
+        await recorder.record(snapshot)
+        assert sorted(map(str, await rows_of(recorder))) == sorted(map(str, [*before, *added]))
         # The next change continues from there.
-        await made.record(webhook("e1", "Z", "11:00"))
-        assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(made)]
+        await recorder.record(webhook("e1", "Z", "11:00"))
+        assert ("Z", at("11:00")) in [row[1:3] for row in await rows_of(recorder)]
 
 
 @pytest.mark.parametrize("instant", ["infinity", "-infinity", "0044-03-15 BC", "99999-01-01"])
 async def test_an_infinite_received_at_is_ignored(empty_database: str, instant: str) -> None:
     """Rows of other writers with such a value are handled like any other; they count for no day."""
     rows = f"('1', NULL, 'A', '2026-01-05 08:00', '{instant}'), ('2', NULL, 'A', '{instant}', '{instant}')"
-    async with adopted(empty_database) as made:
-        async with made.pool.connection() as connection:
+    async with adopted(empty_database) as recorder:
+        async with recorder.pool.connection() as connection:
             await connection.execute(f"INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at) VALUES {rows}")
-        await made.record(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
-        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "C"), ("C", "B")]
-        known = await StatusReader(made.pool).summary()
+        await recorder.record(read("B", "09:00", "10:00"), read("B", "09:00", "10:00", person=2), webhook("e1", "C", "08:30"))
+        assert [row[:2] for row in await rows_of(recorder)] == [(None, "A"), ("A", "C"), ("C", "B")]
+        known = await StatusReader(recorder.pool).summary()
         assert (known.webhook_change, known.polling_today) == (at("08:30"), 1)
-        assert await ChangeReader(made.pool).recent(10)
-        async with made.pool.reading() as connection:
+        assert await ChangeReader(recorder.pool).recent(10)
+        async with recorder.pool.reading() as connection:
             for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
                 await connection.fetch(f"SELECT * FROM public.{view}")
 
 
 async def test_changes_before_the_baseline_do_not_count_as_missed(empty_database: str) -> None:
     """A difference found by the baseline is recorded and not counted against the webhooks; a later change is."""
-    async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as made:
-        await made.state.begin_sweep(at("10:00"), from_id=0)
-        await made.record(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
-        await made.record(read("B", "10:10", "10:30", "10:00", person=2))
-        assert len(await made.state.missed_changes(fub_now=at("12:00"), missed_after_seconds=120)) == 1
+    async with adopted(empty_database, A_AT_EIGHT + ", ('2', NULL, 'A', '2026-01-05 08:00', NULL)") as recorder:
+        await recorder.state.begin_sweep(at("10:00"), from_id=0)
+        await recorder.record(read("B", "09:00", "10:00:05"), read("A", "09:00", "10:00:05", person=2))
+        await recorder.record(read("B", "10:10", "10:30", "10:00", person=2))
+        assert len(await recorder.state.missed_changes(fub_now=at("12:00"), missed_after_seconds=120)) == 1
 
 
 async def test_a_late_webhook_of_a_recorded_change_adds_no_row(empty_database: str) -> None:
     """The script dated it by its own clock, later than the event. An unrecorded change is inserted; older rows stay as they are."""
-    async with adopted(empty_database, A_AT_EIGHT + ", ('1', 'A', 'B', '2026-01-05 09:30:07.25', 'webhook_peopleStageU')") as made:
-        before = await rows_of(made)
-        await made.record(webhook("e1", "B", "09:12"))
-        assert await rows_of(made) == before
-        await made.record(webhook("e2", "C", "09:00"))
-        assert await rows_of(made) == [before[0], ("A", "C", at("09:00"), None), before[1]]
+    async with adopted(empty_database, A_AT_EIGHT + ", ('1', 'A', 'B', '2026-01-05 09:30:07.25', 'webhook_peopleStageU')") as recorder:
+        before = await rows_of(recorder)
+        await recorder.record(webhook("e1", "B", "09:12"))
+        assert await rows_of(recorder) == before
+        await recorder.record(webhook("e2", "C", "09:00"))
+        assert await rows_of(recorder) == [before[0], ("A", "C", at("09:00"), None), before[1]]
 
 
 # --- Older columns -------------------------------------------------------------------------------------------------------
@@ -210,15 +210,15 @@ def person(stage: str, updated: str, *, long: str, **fields: str | None) -> Snap
 
 async def test_no_value_fails_on_an_older_column(empty_database: str) -> None:
     """A name is cut, any other value that does not fit is null there, and fubd's own tables hold all of it in full."""
-    async with adopted(empty_database, altered=NARROW) as made:
+    async with adopted(empty_database, altered=NARROW) as recorder:
         stage = "s" * 450
-        await made.record(webhook(LONG[:200], stage, "10:00"))
-        await made.record(person(stage, "10:00", long=LONG, customCampaignID=LONG, customScore="much", customMovedIn="some day"))
-        (row,) = await made.records()
+        await recorder.record(webhook(LONG[:200], stage, "10:00"))
+        await recorder.record(person(stage, "10:00", long=LONG, customCampaignID=LONG, customScore="much", customMovedIn="some day"))
+        (row,) = await recorder.records()
         assert (row["first_name"], row["last_name"], row["assigned_user_name"]) == (LONG[:20], LONG[:20], LONG[:20])
         assert (row["stage_to"], row["source"], row["assigned_user_id"]) == (stage[:100], "webhook", 7)
         assert [row[name] for name in ("event_id", "lead_source_tag", "campaign_id", "score", "moved_in", "raw_payload")] == [None] * 6
-        async with made.pool.reading() as connection:
+        async with recorder.pool.reading() as connection:
             kept = await connection.fetchrow("SELECT * FROM fubd.person WHERE id = 1")
             assert (kept["first_name"], kept["lead_source_tag"], json.loads(kept["fields"])["customCampaignID"]) == (
                 LONG,
@@ -227,29 +227,31 @@ async def test_no_value_fails_on_an_older_column(empty_database: str) -> None:
             )
             assert await connection.fetchval("SELECT stage FROM fubd.claim LIMIT 1") == stage
         # Read again, the long name is the same stage, and no row is corrected.
-        await made.record(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
-        await made.record(person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03"))
-        await made.record(webhook("e3", stage, "13:00"))
-        last = (await made.records())[1:]
+        await recorder.record(person(stage, "10:20", long=LONG), person(stage, "11:00", long=LONG), webhook("e2", "Next", "12:00"))
+        await recorder.record(
+            person("Next", "12:00:01", long="Ada", customCampaignID="C5", customScore="12.345", customMovedIn="2026-02-03")
+        )
+        await recorder.record(webhook("e3", stage, "13:00"))
+        last = (await recorder.records())[1:]
         assert [(row["stage_from"], row["stage_to"]) for row in last] == [(stage[:100], "Next"), ("Next", stage[:100])]
         assert [last[0][name] for name in ("first_name", "campaign_id", "event_id")] == ["Ada", "C5", "e2"]
         assert (float(last[0]["score"]), str(last[0]["moved_in"])) == (12.35, "2026-02-03")
-        assert made.metrics.registry.get_sample_value("fubd_healed_total") == 0
+        assert recorder.metrics.registry.get_sample_value("fubd_healed_total") == 0
 
 
 @pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_the_promises_hold_on_every_variant(empty_database: str, variant: str) -> None:
     """Every example of the contract, with the evidence one by one, all at once, and in reverse: the rows are those of a fresh table."""
-    async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as made:
+    async with adopted(empty_database, "('9', NULL, 'A', '2026-01-05 08:00', 'polling')", variant=variant) as recorder:
         for number, (evidence, _) in enumerate(EXAMPLES.values(), start=10):
             one, other, third = ([about(person, item) for item in evidence] for person in (number, number + 100, number + 200))
-            await made.record(*one, *one)
-            await made.record_concurrently(*other)
-            await made.record(*reversed(third))
+            await recorder.record(*one, *one)
+            await recorder.record_concurrently(*other)
+            await recorder.record(*reversed(third))
         for number, (_, expected) in enumerate(EXAMPLES.values(), start=10):
             for person in (number, number + 100, number + 200):
-                assert await rows_of(made, person) == expected
-        async with made.pool.reading() as connection:
+                assert await rows_of(recorder, person) == expected
+        async with recorder.pool.reading() as connection:
             ids = [record["id"] for record in await connection.fetch("SELECT id FROM stage_changes ORDER BY id")]
             assert ids[0] == 1
             assert min(ids[1:]) > 1
@@ -262,10 +264,10 @@ async def test_the_promises_hold_on_every_variant(empty_database: str, variant: 
 @pytest.mark.parametrize("variant", legacy_tables.VARIANTS)
 async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, variant: str) -> None:
     """With the fields of FUBD_COLUMNS, the tag of FUBD_LEAD_SOURCE_TAGS, names and agent."""
-    async with adopted(empty_database, variant=variant) as made:
-        await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:12"))
-        await made.record(person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"))
-        (row,) = await made.records()
+    async with adopted(empty_database, variant=variant) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:12"))
+        await recorder.record(person("B", "10:12:30", long="Ada", customCampaignID="C5", customPushedBy="Grace"))
+        (row,) = await recorder.records()
         assert (row["campaign_id"], row["who_pushed_lead"], row["lead_source_tag"]) == ("C5", "Grace", "Smarter Contact")
         assert (row["first_name"], str(row["assigned_user_id"]), row["assigned_user_name"]) == ("Ada", "7", "Ada")
 
@@ -275,57 +277,57 @@ async def test_the_older_columns_of_a_new_row_are_filled(empty_database: str, va
 
 async def test_a_change_that_a_script_recorded_first_is_not_recorded_again(empty_database: str) -> None:
     """Neither by a poll soon or long after it, nor by the webhook, nor by both; the script's row is left as it is."""
-    async with adopted(empty_database, A_AT_EIGHT) as made:
-        await script(made, "('1', 'A', 'B', '2026-01-05 10:30:04.5', 'polling')")
-        before = await rows_of(made)
-        await made.record(read("B", "10:12", "10:31", "10:00"), webhook("e1", "B", "10:12"), read("B", "10:12", "11:31", "10:00"))
-        assert await rows_of(made) == before
-        async with made.pool.reading() as connection:
+    async with adopted(empty_database, A_AT_EIGHT) as recorder:
+        await script(recorder, "('1', 'A', 'B', '2026-01-05 10:30:04.5', 'polling')")
+        before = await rows_of(recorder)
+        await recorder.record(read("B", "10:12", "10:31", "10:00"), webhook("e1", "B", "10:12"), read("B", "10:12", "11:31", "10:00"))
+        assert await rows_of(recorder) == before
+        async with recorder.pool.reading() as connection:
             row = await connection.fetchrow("SELECT * FROM stage_changes WHERE stage_to = 'B'")
         assert (row["first_name"], row["confirmed_by"], row["source"]) == (None, None, "polling")
 
 
 async def test_a_scripts_row_within_the_second_of_a_later_change_stays_before_it(empty_database: str) -> None:
     """The script dated B half a second after C had followed: C is moved behind it and stays one row."""
-    async with adopted(empty_database, A_AT_EIGHT) as made:
-        await script(made, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
-        await made.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
+    async with adopted(empty_database, A_AT_EIGHT) as recorder:
+        await script(recorder, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
+        await recorder.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
         moved = at("10:00") + timedelta(seconds=0.5)
-        assert await rows_of(made) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
+        assert await rows_of(recorder) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
 
 
 async def test_each_row_of_a_script_is_counted_once(empty_database: str) -> None:
     """By one call of one instance, never our own rows; its people are refetched, and the chain continues from the script's row."""
-    async with adopted(empty_database, A_AT_EIGHT) as made, recorder(empty_database, instance="other") as other:
-        assert await foreign(made) == 0
-        await made.record(webhook("e1", "B", "10:00"))
+    async with adopted(empty_database, A_AT_EIGHT) as recorder, running_recorder(empty_database, instance="other") as other:
+        assert await foreign(recorder) == 0
+        await recorder.record(webhook("e1", "B", "10:00"))
         await script(
-            made, "('1', 'B', 'C', '2026-01-05 10:30', 'polling'), ('test-1', NULL, 'A', now(), 'test'), (NULL, NULL, NULL, NULL, NULL)"
+            recorder, "('1', 'B', 'C', '2026-01-05 10:30', 'polling'), ('test-1', NULL, 'A', now(), 'test'), (NULL, NULL, NULL, NULL, NULL)"
         )
         async with asyncio.TaskGroup() as group:
-            counts = [group.create_task(foreign(one)) for one in (made, other)]
+            counts = [group.create_task(foreign(one)) for one in (recorder, other)]
         assert sorted(count.result() for count in counts) == [0, 3]
-        assert await foreign(made) == 0
-        assert [hint.person_id for hint in await made.state.due_refetches(10)] == [1]
-        await made.record(webhook("e2", "D", "11:00"))
-        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C"), ("C", "D")]
-        async with made.pool.connection() as connection:
+        assert await foreign(recorder) == 0
+        assert [hint.person_id for hint in await recorder.state.due_refetches(10)] == [1]
+        await recorder.record(webhook("e2", "D", "11:00"))
+        assert [row[:2] for row in await rows_of(recorder)] == [(None, "A"), ("A", "B"), ("B", "C"), ("C", "D")]
+        async with recorder.pool.connection() as connection:
             await connection.execute("UPDATE fubd.foreign_mark SET seen_at = seen_at - interval '1 hour'")
-        assert await foreign(made) == 0
-        await script(made, "('2', NULL, 'A', '2026-01-05 11:30', 'polling')")
-        assert await foreign(made) == 1
+        assert await foreign(recorder) == 0
+        await script(recorder, "('2', NULL, 'A', '2026-01-05 11:30', 'polling')")
+        assert await foreign(recorder) == 1
 
 
 async def test_a_change_that_a_script_records_after_us_becomes_one_row(empty_database: str) -> None:
     """Ours and the script's are one change: once the person is read, our row is merged into the script's, which we never change."""
-    async with adopted(empty_database, A_AT_EIGHT) as made:
-        await made.record(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
-        await script(made, "('1', 'A', 'B', '2026-01-05 10:30', 'polling')")
-        assert await foreign(made) == 1
-        await made.record(read("B", "10:00", "10:32"))
-        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B")]
-        await made.record(webhook("e2", "C", "11:00"), read("C", "11:00", "11:05"))
-        assert [row[:2] for row in await rows_of(made)] == [(None, "A"), ("A", "B"), ("B", "C")]
+    async with adopted(empty_database, A_AT_EIGHT) as recorder:
+        await recorder.record(webhook("e1", "B", "10:00"), read("B", "10:00", "10:01"))
+        await script(recorder, "('1', 'A', 'B', '2026-01-05 10:30', 'polling')")
+        assert await foreign(recorder) == 1
+        await recorder.record(read("B", "10:00", "10:32"))
+        assert [row[:2] for row in await rows_of(recorder)] == [(None, "A"), ("A", "B")]
+        await recorder.record(webhook("e2", "C", "11:00"), read("C", "11:00", "11:05"))
+        assert [row[:2] for row in await rows_of(recorder)] == [(None, "A"), ("A", "B"), ("B", "C")]
 
 
 @pytest.mark.parametrize(
@@ -335,34 +337,34 @@ async def test_a_change_that_a_script_records_after_us_becomes_one_row_although_
     empty_database: str, between: str
 ) -> None:
     """The poll notices it late: rows settled since then are reconciled again, once, from before the script's row on."""
-    async with adopted(empty_database, A_AT_EIGHT) as made:
-        await made.record(webhook("e1", "B", "10:00"))
-        await script(made, f"('1', 'A', 'B', '2026-01-05 10:03:14', 'polling'){between}")
-        await made.record(webhook("e2", "C", "10:20"), read("C", "10:20", "10:21"))
-        stages = [row[1] for row in await rows_of(made) if row[1] != "Unknown"]
+    async with adopted(empty_database, A_AT_EIGHT) as recorder:
+        await recorder.record(webhook("e1", "B", "10:00"))
+        await script(recorder, f"('1', 'A', 'B', '2026-01-05 10:03:14', 'polling'){between}")
+        await recorder.record(webhook("e2", "C", "10:20"), read("C", "10:20", "10:21"))
+        stages = [row[1] for row in await rows_of(recorder) if row[1] != "Unknown"]
         assert stages == ["A", "B", "B", "C"]
-        assert await foreign(made) == (2 if between else 1)
-        await made.record(read("C", "10:20", "10:31"))
-        assert [row[:2] for row in await rows_of(made) if row[1] != "Unknown"] == [(None, "A"), ("A", "B"), ("B", "C")]
-        async with made.pool.reading() as connection:
+        assert await foreign(recorder) == (2 if between else 1)
+        await recorder.record(read("C", "10:20", "10:31"))
+        assert [row[:2] for row in await rows_of(recorder) if row[1] != "Unknown"] == [(None, "A"), ("A", "B"), ("B", "C")]
+        async with recorder.pool.reading() as connection:
             assert await connection.fetchval("SELECT bool_and(settled) FROM fubd.foreign_row")
 
 
 async def test_views_and_the_status_page_show_older_rows_in_utc(empty_database: str) -> None:
     """Instants without a zone are UTC, whatever the zone of the session; placeholders do not count as the stage of a person."""
     rows = A_AT_EIGHT + ", ('1', 'A', 'Unknown', '2026-01-05 08:30', 'wh_peopleUpdated'), ('1', 'A', 'B', NULL, 'polling')"
-    async with adopted(empty_database, rows) as made:
-        await made.record(read("A", "08:00", "10:00"))
-        async with made.pool.transaction() as connection:
+    async with adopted(empty_database, rows) as recorder:
+        await recorder.record(read("A", "08:00", "10:00"))
+        async with recorder.pool.transaction() as connection:
             await connection.execute("SET LOCAL timezone = 'Asia/Tokyo'")
             current = await connection.fetchrow("SELECT * FROM current_stages WHERE person_id = '1'")
             assert (current["stage"], current["since"]) == ("A", at("08:00"))
             health = {row["source"]: row["latest_change"] for row in await connection.fetch("SELECT * FROM source_health")}
             assert health == {"webhook": at("08:30"), "polling": at("08:00")}
-        reader = ChangeReader(made.pool)
+        reader = ChangeReader(recorder.pool)
         (first, *_) = await reader.page(0, 10)
         assert datetime.fromisoformat(first.to_dict()["changed_at"]) == at("08:00")
         assert (await reader.recent(1))[0].to_dict()["changed_at"] is not None
-        known = await StatusReader(made.pool).summary()
+        known = await StatusReader(recorder.pool).summary()
         assert (known.webhook_change, known.polling_change) == (at("08:30"), at("08:00"))
         assert known.webhook_change.tzinfo is UTC if known.webhook_change else False

@@ -17,7 +17,7 @@ from fubd.store import Pool, SchemaRefused, adoption, migrate
 from fubd.store.adoption import AdoptionPlan, AdoptionRefused
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
 from fubd.store.dsn import Dsn, parse
-from tests.recorder import read, recorder, webhook
+from tests.recorder import read, running_recorder, webhook
 from tests.support import legacy_tables
 from tests.support.databases import Databases, url_of
 from tests.support.pooler import pooled as behind_a_pooler
@@ -157,9 +157,9 @@ async def test_adoption_and_recording_work_through_a_pooler(empty_database: str,
     ):
         await legacy_tables.make(connection, rows=100)
         await adopt(pool)
-        async with recorder(pooler.url) as made:
-            await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
-            assert [row["stage_to"] for row in await made.records()] == ["B"]
+        async with running_recorder(pooler.url) as recorder:
+            await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30", "10:00"))
+            assert [row["stage_to"] for row in await recorder.records()] == ["B"]
 
 
 # What only the owner may decide: the statements that create it, and words of the obstacle.
@@ -526,8 +526,8 @@ async def test_undoing_is_refused_once_fubd_has_recorded_a_change(empty_database
             "INSERT INTO stage_changes (person_id, stage_to, changed_at, event_id) VALUES ('77', 'Lead', now(), 'new')"
         )
         rows = await rows_of(connection, columns)
-        async with recorder(empty_database) as made:
-            await made.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "11:00"))
+        async with running_recorder(empty_database) as recorder:
+            await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), webhook("e2", "C", "11:00"))
         with pytest.raises(AdoptionRefused, match="fubd has recorded 2 changes") as refused:
             await adoption.undo(pool)
         (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))

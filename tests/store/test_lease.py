@@ -12,7 +12,7 @@ from fubd.errors import Unavailable
 from fubd.ports import ModeRecord
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
-from tests.recorder import at, hint, read, recorder
+from tests.recorder import at, read, refetch_event, running_recorder
 from tests.support.waiting import eventually
 
 _STEADY = ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis())
@@ -71,14 +71,14 @@ async def test_the_lease_cannot_be_taken_during_a_write_of_its_holder(database: 
 
 async def test_an_old_404_does_not_mark_a_person_read_later_as_gone(database: str) -> None:
     """A late 404 counts neither against a later read nor against a later refetch request."""
-    async with recorder(database) as made:
-        await made.record(read("A", "08:00", "09:00"), hint("e1", "peopleUpdated", "10:00"))
-        await made.state.mark_deleted(1, at("08:30"))
-        assert await _value(made.pool, "SELECT gone_at FROM fubd.person WHERE id = 1") is None
-        assert [pending.person_id for pending in await made.state.due_refetches(10)] == [1]
-        await made.state.mark_deleted(1, at("10:30"))
-        assert await _value(made.pool, "SELECT gone_at FROM fubd.person WHERE id = 1") == at("10:30")
-        assert await made.state.due_refetches(10) == []
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), refetch_event("e1", "peopleUpdated", "10:00"))
+        await recorder.state.mark_deleted(1, at("08:30"))
+        assert await _value(recorder.pool, "SELECT gone_at FROM fubd.person WHERE id = 1") is None
+        assert [pending.person_id for pending in await recorder.state.due_refetches(10)] == [1]
+        await recorder.state.mark_deleted(1, at("10:30"))
+        assert await _value(recorder.pool, "SELECT gone_at FROM fubd.person WHERE id = 1") == at("10:30")
+        assert await recorder.state.due_refetches(10) == []
 
 
 async def _value(pool: Pool, statement: str) -> object:

@@ -14,7 +14,7 @@ from fubd.core.timeline import Stage
 from fubd.errors import Unavailable
 from fubd.store import ChangeReader, ChangeStore, Pool
 from fubd.store.dsn import parse
-from tests.recorder import at, recorder, webhook
+from tests.recorder import at, running_recorder, webhook
 from tests.support.pooler import pooled
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def _claim(delivery: Delivery, person: int) -> Claim:
 async def test_a_row_is_shown_only_when_no_row_can_appear_below_it(database: str) -> None:
     """While another writer has drawn an id and not committed it, the rows above it are held back; then all are there, in order."""
     slow = Pool(parse(database), size=1)
-    async with recorder(database) as quick, AsyncExitStack() as open_transaction:
+    async with running_recorder(database) as quick, AsyncExitStack() as open_transaction:
         reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)))
         first = await _ids(reader)
@@ -56,7 +56,7 @@ async def test_a_row_is_shown_only_when_no_row_can_appear_below_it(database: str
 async def test_a_row_that_was_shown_stays_visible(database: str) -> None:
     """A writer that begins later draws later ids: it hides no row, and its own comes last."""
     slow = Pool(parse(database), size=1)
-    async with recorder(database) as quick, AsyncExitStack() as open_transaction:
+    async with running_recorder(database) as quick, AsyncExitStack() as open_transaction:
         reader = ChangeReader(quick.pool)
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
         shown = await _ids(reader)
@@ -71,7 +71,7 @@ async def test_a_row_that_was_shown_stays_visible(database: str) -> None:
 async def test_a_long_transaction_of_another_program_hides_no_row(database: str, statement: str) -> None:
     """A backup or a report that runs for hours does not affect our readers."""
     other = Pool(parse(database), size=1)
-    async with recorder(database) as quick, other.connection() as connection:
+    async with running_recorder(database) as quick, other.connection() as connection:
         await connection.execute("CREATE TABLE unrelated (one int)")
         async with connection.transaction():
             await connection.execute(statement)
@@ -87,7 +87,7 @@ async def test_a_reader_next_to_many_writers_misses_nothing(database: str, throu
         url = database
         if through != "directly":
             url = (await running.enter_async_context(pooled(database, mode="transaction", round_robin=True))).url
-        writers = [await running.enter_async_context(recorder(url, instance=f"writer-{number}")) for number in range(4)]
+        writers = [await running.enter_async_context(running_recorder(url, instance=f"writer-{number}")) for number in range(4)]
         reader = ChangeReader(writers[0].pool)
         over = asyncio.Event()
         seen: list[int] = []
@@ -110,9 +110,9 @@ async def test_a_reader_next_to_many_writers_misses_nothing(database: str, throu
         over.set()
         await following
         async with writers[0].pool.connection() as connection:
-            made = [row["id"] for row in await connection.fetch("SELECT id FROM public.stage_changes ORDER BY id")]
-        assert len(made) == 160
-        assert seen == made
+            recorder = [row["id"] for row in await connection.fetch("SELECT id FROM public.stage_changes ORDER BY id")]
+        assert len(recorder) == 160
+        assert seen == recorder
 
 
 ODD = {
@@ -136,17 +136,17 @@ ODD = {
 
 async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
     """Numbers to the last digit, instants in UTC whether or not the column has a zone, values that JSON cannot express as text."""
-    async with recorder(database) as made:
-        async with made.pool.connection() as connection:
+    async with running_recorder(database) as recorder:
+        async with recorder.pool.connection() as connection:
             for name, (kind, _, _) in ODD.items():
                 quoted = name.replace('"', '""')
                 await connection.execute(f'ALTER TABLE public.stage_changes ADD COLUMN "{quoted}" {kind}')
-        await made.record(webhook("e-1", "Lead", "10:00"))
-        async with made.pool.connection() as connection:
+        await recorder.record(webhook("e-1", "Lead", "10:00"))
+        async with recorder.pool.connection() as connection:
             for name, (_, value, _) in ODD.items():
                 quoted = name.replace('"', '""')
                 await connection.execute(f'UPDATE public.stage_changes SET "{quoted}" = {value}')
-        (shown,) = await ChangeReader(made.pool).page(0, 10)
+        (shown,) = await ChangeReader(recorder.pool).page(0, 10)
         for name, (_, _, text) in ODD.items():
             assert f"{json.dumps(name)}:{text}" in shown.json
         assert "raw_payload" not in shown.json
@@ -156,13 +156,13 @@ async def test_columns_of_any_type_are_shown_as_they_are(database: str) -> None:
 
 async def test_an_added_or_dropped_column_is_noticed_after_one_error(database: str) -> None:
     """The table is altered under a running daemon: the next read, or the one after an error, shows it as it is."""
-    async with recorder(database) as made:
-        reader = ChangeReader(made.pool)
-        async with made.pool.connection() as connection:
+    async with running_recorder(database) as recorder:
+        reader = ChangeReader(recorder.pool)
+        async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes ADD COLUMN extra text")
-        await made.record(webhook("e-1", "Lead", "10:00"))
+        await recorder.record(webhook("e-1", "Lead", "10:00"))
         assert "extra" in (await reader.page(0, 10))[0].json
-        async with made.pool.connection() as connection:
+        async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE public.stage_changes DROP COLUMN extra")
         with pytest.raises(Unavailable):
             await reader.page(0, 10)

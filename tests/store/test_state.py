@@ -6,29 +6,29 @@ from dataclasses import replace
 
 from fubd.core.pacing import Hysteresis
 from fubd.ports import ModeRecord
-from tests.recorder import at, recorder
+from tests.recorder import at, running_recorder
 
 
 async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> None:
     """The mode is read with all its hysteresis, as inserted and as updated later, and each change of mode stays a row of its own."""
     relapsed = Hysteresis(proven_at=at("10:05"), missed=True, heard_again_at=at("10:04"), relapses=3)
     failover = ModeRecord("failover", "polling found 1 change", 30.0, at("10:00"), Hysteresis(proven_at=at("10:00"), relapses=2))
-    async with recorder(database) as made:
-        assert await made.state.last_mode() is None
-        await made.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis()), evidence={})
-        await made.state.insert_mode(failover, evidence={"before": "steady"})
-        assert await made.state.last_mode() == failover
-        await made.state.update_mode(60.0, relapsed)
-        assert await made.state.last_mode() == replace(failover, delay_seconds=60.0, hysteresis=relapsed)
-        async with made.pool.connection() as connection:
+    async with running_recorder(database) as recorder:
+        assert await recorder.state.last_mode() is None
+        await recorder.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis()), evidence={})
+        await recorder.state.insert_mode(failover, evidence={"before": "steady"})
+        assert await recorder.state.last_mode() == failover
+        await recorder.state.update_mode(60.0, relapsed)
+        assert await recorder.state.last_mode() == replace(failover, delay_seconds=60.0, hysteresis=relapsed)
+        async with recorder.pool.connection() as connection:
             rows = await connection.fetch("SELECT mode, relapses FROM fubd.mode_change ORDER BY id")
         assert [tuple(row) for row in rows] == [("steady", 0), ("failover", 3)]
 
 
 async def test_a_mode_of_an_older_version_has_no_hysteresis(database: str) -> None:
     """Where none was saved none is invented, so that the poller starts cautiously."""
-    async with recorder(database) as made:
-        await made.state.insert_mode(ModeRecord("failover", "polling found 1 change", 30.0, at("10:00")), evidence={})
-        found = await made.state.last_mode()
+    async with running_recorder(database) as recorder:
+        await recorder.state.insert_mode(ModeRecord("failover", "polling found 1 change", 30.0, at("10:00")), evidence={})
+        found = await recorder.state.last_mode()
         assert found is not None
         assert found.hysteresis is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.recorder import recorder, webhook
+from tests.recorder import running_recorder, webhook
 from tests.stack import Stack, event, running_stack
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
@@ -120,7 +120,7 @@ async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, datab
             process.kill()
             await page.until("document.querySelector('#connection').dataset.state === 'lost'")
             assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
-        async with recorder(url, instance="between") as between:
+        async with running_recorder(url, instance="between") as between:
             await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
         async with own.ready_daemon():
             await page.until(f"{LIVE} && {IDS}.length === 7")
