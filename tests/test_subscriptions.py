@@ -15,7 +15,7 @@ from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fakes import FakeAccount, FakeFubApi
+from tests.poller.fake_fub import FakeAccount, FakeFubApi
 from tests.support.virtual_time import run_virtual
 
 PUBLIC = "https://fubd.example.net"

@@ -17,7 +17,8 @@ from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
 from fubd.ports import ModeRecord
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi
+from tests.poller.fake_database import FakeDatabase
+from tests.poller.fake_fub import FakeAccount, FakeFubApi
 from tests.support.virtual_time import EPOCH, VirtualClock, run_virtual, true_time
 
 PUBLIC_URL = "https://fubd.example.net"

@@ -16,7 +16,7 @@ from fubd.poller import PollContext, Poller, RecoveryResult, recover
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fakes import FakeDatabase
+from tests.poller.fake_database import FakeDatabase
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 PUBLIC_URL = "https://fubd.example.net"

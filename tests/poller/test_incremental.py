@@ -17,7 +17,8 @@ from fubd.poller.incremental import IncrementalRead, UpdatedAfterSupport
 from fubd.poller.poll_run import PollRun
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
-from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi, FubBehaviour, change_something
+from tests.poller.fake_database import FakeDatabase
+from tests.poller.fake_fub import FakeAccount, FakeFubApi, FubBehaviour, change_something
 from tests.support.virtual_time import EPOCH, run_virtual, true_time
 
 _HOUR_AGO = EPOCH - timedelta(hours=1)

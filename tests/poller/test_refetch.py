@@ -16,7 +16,8 @@ from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import PollContext, Refetcher
 from fubd.ports import PeopleQuery
-from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi, FubBehaviour, KnownPerson
+from tests.poller.fake_database import FakeDatabase, KnownPerson
+from tests.poller.fake_fub import FakeAccount, FakeFubApi, FubBehaviour
 from tests.support.virtual_time import EPOCH, VirtualClock, run_virtual
 
 

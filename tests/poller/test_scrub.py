@@ -13,7 +13,8 @@ from fubd.metrics import Metrics
 from fubd.poller.poll_run import PollRun
 from fubd.poller.scrub import Scrub, ScrubResult
 from fubd.poller.trash_visibility import TrashVisibility
-from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi, KnownPerson
+from tests.poller.fake_database import FakeDatabase, KnownPerson
+from tests.poller.fake_fub import FakeAccount, FakeFubApi
 from tests.support.virtual_time import EPOCH, run_virtual
 
 _YESTERDAY = EPOCH - timedelta(days=1)

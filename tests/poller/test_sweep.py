@@ -14,7 +14,8 @@ from fubd.poller.poll_run import PollRun
 from fubd.poller.sweep import Sweep
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
-from tests.poller.fakes import FakeAccount, FakeDatabase, FakeFubApi, FubBehaviour, change_something
+from tests.poller.fake_database import FakeDatabase
+from tests.poller.fake_fub import FakeAccount, FakeFubApi, FubBehaviour, change_something
 from tests.support.virtual_time import EPOCH, run_virtual, true_time
 
 _YESTERDAY = EPOCH - timedelta(days=1)
