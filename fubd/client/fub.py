@@ -35,7 +35,7 @@ from fubd.metrics import Metrics
 from fubd.ports import Clock, PeopleQuery
 
 MAX_PER_PAGE = 100
-"""People, stages or webhooks in one response (https://docs.followupboss.com/reference/pagination)."""
+"""People, stages or webhooks in one response (https://docs.followupboss.com/reference/people-get)."""
 MAX_PAGES = 20
 """Pages of stages or webhooks; more than 2,000 of either is an error."""
 

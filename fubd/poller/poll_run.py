@@ -14,7 +14,7 @@ from fubd.poller.trash_visibility import TrashVisibility
 from fubd.ports import FubApi, PeopleQuery, SnapshotResult, SnapshotSink
 
 PAGE_SIZE = 100
-"""The most people that FUB returns on one page (https://docs.followupboss.com/reference/pagination)."""
+"""The most people that FUB returns on one page (https://docs.followupboss.com/reference/people-get)."""
 _BATCH_SHARE = 1 / 30
 NOTHING = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0)
 

@@ -120,7 +120,7 @@ def test_restarts_do_not_reset_the_hysteresis() -> None:
 
 
 def test_flapping_webhooks_cause_few_mode_changes_and_lose_nothing() -> None:
-    """Five minutes on, five off, a move every 97 s, a restart every four hours: at most 9 changes of mode a day, and everything is read."""
+    """Five minutes on, five off, a move every 97 s, a restart every two hours: at most 9 changes of mode a day, and everything is read."""
 
     async def scenario(harness: PollerHarness) -> None:
         await harness.move_people(_HOUR, every_seconds=97)

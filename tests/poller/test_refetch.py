@@ -219,7 +219,7 @@ def test_people_who_were_not_requested_are_not_recorded() -> None:
     _run(scenario, people=150)
 
 
-def test_people_whom_a_list_never_shows_stay_within_the_call_budget() -> None:
+def test_people_on_no_list_stay_within_the_call_budget() -> None:
     """With half of the people invisible: at most one call a minute and one per hundred people, plus twenty saved calls."""
 
     async def scenario(harness: RefetchHarness) -> None:

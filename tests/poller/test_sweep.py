@@ -1,4 +1,4 @@
-"""The sweep: everybody, fast, certified, and resumable."""
+"""The sweep: complete, fast, proven and resumable."""
 
 from __future__ import annotations
 
