@@ -10,7 +10,7 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 
 The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
 without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
-complete. A person without a usable `stage` or `updated` affects nobody else: the id is listed as unreadable.
+complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable.
 
 Every string that leaves here can be stored: no NUL, which Postgres accepts in neither text nor jsonb, and no lone surrogate.
 """

@@ -1,4 +1,4 @@
-"""The dialect of the people answers, by samples, by cases, and by anything at all."""
+"""Decoding the answers of the API, by sample files, by cases and by properties."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ FIELDS = ("customCampaignID", "customBudget", "customAreas", "customMissing")
 
 
 def sample(name: str) -> bytes:
-    """Read a sample as it came over the wire."""
+    """Return the bytes of a sample."""
     return (SAMPLES / f"{name}.json").read_bytes()
 
 
 def page_of(*people: object, metadata: object = None) -> bytes:
-    """Write a page as FUB does."""
+    """Return a page as FUB writes it."""
     document: dict[str, object] = {"people": list(people)}
     if metadata is not None:
         document["_metadata"] = metadata
@@ -46,14 +46,14 @@ def page_of(*people: object, metadata: object = None) -> bytes:
 
 
 def one(**changes: object) -> Reading:
-    """Read a page of one person, who is well but for the changes."""
+    """Return the reading of one person, who is usable except for the changes."""
     person: dict[str, object] = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
     (reading,) = parse_page(page_of(person | changes), read_at=NOW, fields=FIELDS).readings
     return reading
 
 
-def test_a_documented_page() -> None:
-    """A page gives its people, ids, total and token, and leaves out who has no stage."""
+def test_a_documented_page_is_decoded() -> None:
+    """It gives its people, ids, total and token; a person without a stage is unreadable."""
     page = parse_page(sample("people"), read_at=NOW, fields=FIELDS)
     assert page.ids == (40942, 40941, 40940)
     assert page.unreadable == (40940,)
@@ -94,8 +94,8 @@ def test_a_documented_page() -> None:
     assert other.updated == datetime(2025, 2, 3, 4, 5, 5, tzinfo=UTC)
 
 
-def test_a_sparse_page() -> None:
-    """Another case of the key, a total as text and a token only in nextLink, on another host, are understood."""
+def test_an_unusual_page_is_decoded() -> None:
+    """With another case of the key, a total as text, and a token only in nextLink, on another host."""
     page = parse_page(sample("sparse"), read_at=NOW, fields=())
     assert (page.ids, page.total, page.next) == ((5,), 4, "eyJzaW5jZUlkIjoxMjYzMn0=")
 
@@ -115,14 +115,14 @@ def test_a_sparse_page() -> None:
         ({"next": "t", "nextLink": "https://api.example.com/v1/people?next=other"}, "t"),
     ],
 )
-def test_tokens_of_the_next_page(metadata: object, token: str | None) -> None:
-    """The token is taken where it is, and an absent one means the last page."""
+def test_the_token_of_the_next_page_is_found(metadata: object, token: str | None) -> None:
+    """It is in `next` or in `nextLink`; without one the page is the last."""
     assert parse_page(page_of(metadata=metadata), read_at=NOW, fields=()).next == token
 
 
 @pytest.mark.parametrize("token", [{"sinceId": 105}, ["t"], True, 1.5, "t" * 5000, "a\r\nb", "\ud800"])
-def test_a_token_that_cannot_be_used(token: object) -> None:
-    """A next page that is announced and cannot be asked for is no last page: the answer is refused."""
+def test_an_unusable_token_is_no_last_page(token: object) -> None:
+    """There is a next page that cannot be requested, so the answer is refused."""
     with pytest.raises(Malformed):
         parse_page(page_of(metadata={"next": token}), read_at=NOW, fields=())
 
@@ -131,8 +131,8 @@ def test_a_token_that_cannot_be_used(token: object) -> None:
     ("total", "expected"),
     [(0, 0), ("0", 0), (3344, 3344), ("3344", 3344), (None, None), (-1, None), ("many", None), (True, None), (False, None), (1.5, None)],
 )
-def test_totals(total: object, expected: int | None) -> None:
-    """A total is a number, also as text; anything else is none."""
+def test_a_total_is_a_number_or_unknown(total: object, expected: int | None) -> None:
+    """Also as text; anything else counts as no total."""
     assert parse_page(page_of(metadata={"total": total}), read_at=NOW, fields=()).total == expected
 
 
@@ -162,14 +162,14 @@ def test_totals(total: object, expected: int | None) -> None:
         b'{"total":' + b"9" * 5_000 + b',"people":[]}',
     ],
 )
-def test_what_is_no_page(body: bytes) -> None:
-    """HTML, truncated or endless JSON, another shape, an element without an id: Malformed."""
+def test_anything_else_than_a_page_is_malformed(body: bytes) -> None:
+    """HTML, truncated or deeply nested JSON, another shape, an element without an id."""
     with pytest.raises(Malformed):
         parse_page(body, read_at=NOW, fields=FIELDS)
 
 
-def test_people_who_were_not_asked_for() -> None:
-    """When ids were asked for, a page naming anyone else is refused; fewer than asked for is fine."""
+def test_a_page_with_people_who_were_not_requested_is_malformed() -> None:
+    """Fewer people than requested are accepted."""
     assert parse_page(sample("sparse"), read_at=NOW, fields=(), requested={5, 6}).ids == (5,)
     with pytest.raises(Malformed):
         parse_page(sample("sparse"), read_at=NOW, fields=(), requested={6})
@@ -194,8 +194,8 @@ def test_people_who_were_not_asked_for() -> None:
         {"updated": 1738555504},
     ],
 )
-def test_one_unreadable_person(changes: dict[str, object]) -> None:
-    """A person without a usable stage or time of update is told by id and spoils nobody else."""
+def test_an_unreadable_person_affects_no_other_person(changes: dict[str, object]) -> None:
+    """A person without a usable stage or `updated` is listed by id."""
     well = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
     page = parse_page(page_of(well, {"id": 6, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"} | changes), read_at=NOW, fields=())
     assert (page.ids, page.unreadable) == ((5, 6), (6,))
@@ -203,7 +203,7 @@ def test_one_unreadable_person(changes: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("value", "expected"),
     [
         ("2025-02-03T04:05:04Z", datetime(2025, 2, 3, 4, 5, 4, tzinfo=UTC)),
         ("2025-02-03T04:05:04+00:00", datetime(2025, 2, 3, 4, 5, 4, tzinfo=UTC)),
@@ -211,14 +211,14 @@ def test_one_unreadable_person(changes: dict[str, object]) -> None:
         ("2025-02-03T06:05:04+02:00", datetime(2025, 2, 3, 4, 5, 4, tzinfo=UTC)),
     ],
 )
-def test_instants(told: str, expected: datetime) -> None:
-    """Instants come in UTC and whole seconds, whatever their zone."""
-    assert one(updated=told).updated == expected
-    assert one(created=told).created == expected
+def test_instants_are_decoded_to_utc(value: str, expected: datetime) -> None:
+    """In whole seconds, from any zone."""
+    assert one(updated=value).updated == expected
+    assert one(created=value).created == expected
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("value", "expected"),
     [
         ("c-17", "c-17"),
         ("", ""),
@@ -232,14 +232,14 @@ def test_instants(told: str, expected: datetime) -> None:
         ("a\x00b\ud800c", "ab\ufffdc"),
     ],
 )
-def test_custom_fields_as_text(told: object, expected: str | None) -> None:
-    """A custom field becomes text: itself, or its JSON; null stays null."""
-    reading = one(customCampaignID=told)
+def test_custom_fields_become_text(value: object, expected: str | None) -> None:
+    """A string stays as it is, null stays null, anything else becomes its JSON."""
+    reading = one(customCampaignID=value)
     assert reading.fields["customCampaignID"] == expected
     assert reading.payload["customCampaignID"] == expected
 
 
-def test_strings_that_postgres_would_refuse() -> None:
+def test_strings_that_postgres_would_refuse_are_cleaned() -> None:
     """NUL is removed and a lone surrogate replaced, in every string of a reading."""
     reading = one(stage="Le\x00ad", firstName="A\ud800", lastName="\x00", assignedTo="B\udfff", tags=["t\x00", 5, "\udc00"], source="s\x00")
     assert (reading.stage, reading.first_name, reading.last_name) == ("Lead", "A\ufffd", None)
@@ -249,7 +249,7 @@ def test_strings_that_postgres_would_refuse() -> None:
 
 
 def test_the_evidence_is_bounded() -> None:
-    """What is kept as evidence has bounded strings and tags, and no key that was not asked for."""
+    """The payload has bounded strings and tags, and no key that was not requested."""
     reading = one(
         tags=[f"tag {number}" for number in range(500)], source="s" * 9000, background="private", stageId=10**30, name={"a": ["b"] * 900}
     )
@@ -262,15 +262,15 @@ def test_the_evidence_is_bounded() -> None:
     assert len(str(reading.payload["name"])) == MAX_TEXT_CHARS
 
 
-def test_odd_optional_values() -> None:
-    """Optional keys of an unexpected type are as good as missing."""
+def test_optional_values_of_another_type_count_as_missing() -> None:
+    """A person is still readable with any of them."""
     reading = one(firstName=5, lastName=[], tags="a,b", stageId="x", assignedUserId="none", assignedTo={}, created=False)
     assert (reading.first_name, reading.last_name, reading.tags, reading.stage_id) == (None, None, (), None)
     assert (reading.assigned_user_id, reading.assigned_user_name, reading.created) == (None, None, None)
 
 
-def test_one_person() -> None:
-    """One person comes bare; the list in their place, another person or an unusable one is Malformed."""
+def test_a_single_person_is_decoded() -> None:
+    """The answer is the bare person; a list in its place, another person or an unusable one is Malformed."""
     bare = b'{"id":"5","stage":"Lead","updated":"2025-02-03T04:05:04Z"}'
     assert parse_person(bare, fields=(), requested=5).person_id == 5
     assert parse_person(bare, fields=()).stage == "Lead"
@@ -279,8 +279,8 @@ def test_one_person() -> None:
             parse_person(body, fields=(), requested=asked)
 
 
-def test_stages() -> None:
-    """Stages come as pairs of name and id; one without a name is left out but counted."""
+def test_stages_are_decoded() -> None:
+    """As pairs of name and id; a stage without a name is left out but counted."""
     body = b'{"_metadata":{"total":"3"},"Stages":[{"id":1,"name":"Lead"},{"id":"2","name":"Trash"},{"id":3,"name":null}]}'
     stages = parse_stages(body)
     assert (stages.items, stages.count, stages.total, stages.next) == ((("Lead", 1), ("Trash", 2)), 3, 3, None)
@@ -288,8 +288,8 @@ def test_stages() -> None:
         parse_stages(b'{"people":[]}')
 
 
-def test_subscriptions() -> None:
-    """Webhooks come whole, in a list or alone; an unusable one would be taken for missing, so it is Malformed."""
+def test_subscriptions_are_decoded() -> None:
+    """In a list or alone; an unusable one is Malformed, because it would seem to be missing."""
     hook = b'{"id":1,"status":"Active","event":"peopleCreated","url":"https://hooks.example.com/webhook/fub"}'
     expected = Subscription(1, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
     assert parse_subscriptions(b'{"webhooks":[' + hook + b"]}").items == (expected,)
@@ -301,8 +301,8 @@ def test_subscriptions() -> None:
             parse_subscriptions(b'{"webhooks":[' + broken + b"]}")
 
 
-def test_identity() -> None:
-    """The identity is whatever object FUB gives, but an object with something in it."""
+def test_the_identity_is_any_object_with_content() -> None:
+    """Its shape is not documented."""
     assert parse_identity(b'{"account":{"id":3}}') == {"account": {"id": 3}}
     for body in (b"{}", b"[]", b"<html>"):
         with pytest.raises(Malformed):
@@ -322,17 +322,17 @@ def test_identity() -> None:
         (b"[]", None),
     ],
 )
-def test_words_of_a_refusal(body: bytes, expected: str | None) -> None:
-    """FUB's words come in one bounded, clean line; an answer that is not FUB's error document has none."""
+def test_the_error_message_of_a_refusal_is_one_clean_line(body: bytes, expected: str | None) -> None:
+    """It is bounded; an answer that is not FUB's error document has none."""
     assert parse_error(body) == expected
 
 
-# --- Anything at all --------------------------------------------------------------------------------------------------
+# --- Properties ----------------------------------------------------------------------------------------------------
 
 
 def assert_storable(reading: Reading) -> None:
-    """Check what Postgres asks of text and jsonb: valid UTF-8, no NUL, no number that is none, ids within bigint."""
-    told = json.dumps(
+    """Check what Postgres requires of text and jsonb: valid UTF-8, no NUL, no NaN or infinity, ids within bigint."""
+    written = json.dumps(
         [
             reading.stage,
             reading.first_name,
@@ -346,9 +346,9 @@ def assert_storable(reading: Reading) -> None:
         allow_nan=False,
         ensure_ascii=False,
     )
-    # Postgres knows the escape of NUL by one backslash; a backslash of the text itself is written as two.
-    assert "\\u0000" not in told.replace("\\\\", "")
-    assert told.encode()
+    # The escape of NUL has one backslash; a backslash of the text itself is written as two.
+    assert "\\u0000" not in written.replace("\\\\", "")
+    assert written.encode()
     assert 0 < reading.person_id < 2**63
     assert reading.updated.tzinfo is UTC
     assert reading.updated.microsecond == 0

@@ -1,4 +1,4 @@
-"""The fold: every example of the contract, and its laws over long random histories."""
+"""The fold: every example of the contract, and its laws over random histories."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
+from tests.support.examples import examples
 
 WINDOW = timedelta(minutes=5)
 TICK = timedelta(microseconds=1)
 
 
 def at(text: str) -> datetime:
-    """Give an instant of one invented day from `H:M` or `H:M:S`."""
+    """Return an instant of one invented day from `H:M` or `H:M:S`."""
     hour, minute, *second = (int(part) for part in text.split(":"))
     return datetime(2026, 1, 5, hour, minute, second[0] if second else 0, tzinfo=UTC)
 
 
 def webhook(seq: int, stage: str, when: str) -> Entry:
-    """Give what a webhook claims."""
+    """Return the entry that a webhook claims."""
     return Entry(seq, at(when), Stage(stage))
 
 
-def read(seq: int, stage: str, updated: str, read_at: str, covered: str | None = None, created: str | None = None) -> State:
-    """Give what a read claims."""
-    return State(seq, at(updated), at(read_at), Stage(stage), at(covered) if covered else None, at(created) if created else None)
+def read(seq: int, stage: str, updated: str, read_at: str, watermark: str | None = None, created: str | None = None) -> State:
+    """Return the state that a read claims."""
+    return State(seq, at(updated), at(read_at), Stage(stage), at(watermark) if watermark else None, at(created) if created else None)
 
 
 KNOWN_A = read(1, "A", "08:00", "09:00")
@@ -48,17 +49,17 @@ def history(*claims: Entry | State, start: Start | None = None, began: str | Non
 
 
 def shown(changes: tuple[Change, ...]) -> list[tuple[str | None, str, datetime, datetime | None]]:
-    """Give what of a change stands in its row."""
+    """Return the part of the changes that is written to their rows."""
     return [(change.stage_from, change.stage.name, change.changed_at, change.changed_after) for change in changes]
 
 
 def row(stage_from: str | None, stage: str, when: str, after: str | None = None) -> tuple[str | None, str, datetime, datetime | None]:
-    """Give a row in the same form."""
+    """Return a row in the same form."""
     return (stage_from, stage, at(when), at(after) if after else None)
 
 
 EXAMPLES = {
-    "a webhook tells of a move": ([KNOWN_A, webhook(2, "B", "10:00")], [row("A", "B", "10:00")]),
+    "a webhook reports a move": ([KNOWN_A, webhook(2, "B", "10:00")], [row("A", "B", "10:00")]),
     "a poll agrees with a webhook": (
         [KNOWN_A, webhook(2, "B", "10:00:00"), read(3, "B", "10:00:01", "10:30", "10:00")],
         [row("A", "B", "10:00:00")],
@@ -68,7 +69,7 @@ EXAMPLES = {
         [KNOWN_A, read(2, "B", "10:12", "10:30", "10:00"), webhook(3, "B", "10:07")],
         [row("A", "B", "10:07")],
     ),
-    "a second retry lands before it": (
+    "a second retry comes to lie before it": (
         [KNOWN_A, read(2, "B", "10:12", "10:30", "10:00"), webhook(3, "B", "10:07"), webhook(4, "C", "10:03")],
         [row("A", "C", "10:03"), row("C", "B", "10:07")],
     ),
@@ -93,16 +94,16 @@ EXAMPLES = {
         [row(None, "B", "10:00"), row("B", "A", "10:03", "10:00")],
     ),
     "two events of one change": ([KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00")], [row("A", "B", "10:00")]),
-    "a stage told twice with the step between unseen": (
+    "a stage reported twice with the step between unseen": (
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:40")],
         [row("A", "B", "10:00")],
     ),
-    "a stage told again bounds what came after": (
+    "a stage reported again bounds what came after": (
         [KNOWN_A, webhook(2, "A", "10:20"), read(3, "C", "10:25", "10:30", "10:00")],
         [row("A", "C", "10:25", "10:20")],
     ),
     "a first sight is no change": ([KNOWN_A], []),
-    "a webhook of somebody unknown": ([webhook(1, "B", "10:00")], [row(None, "B", "10:00")]),
+    "a webhook about an unknown person": ([webhook(1, "B", "10:00")], [row(None, "B", "10:00")]),
     "the event is dated a little after the read that showed it": (
         [KNOWN_A, read(2, "B", "10:12", "10:13", "10:00"), webhook(3, "B", "10:15")],
         [row("A", "B", "10:15")],
@@ -111,7 +112,7 @@ EXAMPLES = {
         [KNOWN_A, read(2, "B", "10:12", "10:12:30", "10:00"), read(3, "A", "10:13", "10:13:30", "10:12"), webhook(4, "B", "10:14")],
         [row("A", "B", "10:12", "10:00"), row("B", "A", "10:13", "10:12:30"), row("A", "B", "10:14")],
     ),
-    "a tie stands in the order of arrival": (
+    "a tie keeps the order of arrival": (
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00")],
         [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None)],
     ),
@@ -131,19 +132,21 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize(("claims", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
-def test_examples(claims: list[Entry | State], expected: list[tuple[str | None, str, datetime, datetime | None]]) -> None:
-    """Each example of the contract, and a few that follow from it, folds to its rows."""
+def test_each_example_gives_its_rows(
+    claims: list[Entry | State], expected: list[tuple[str | None, str, datetime, datetime | None]]
+) -> None:
+    """The examples of the contract, and a few that follow from it."""
     assert shown(history(*claims).changes) == expected
 
 
 def test_a_renamed_stage_is_no_move() -> None:
-    """The same stageId under a new name makes no change."""
+    """The same stage id under a new name makes no change."""
     before = State(1, at("08:00"), at("09:00"), Stage("Hot", 5))
     after = State(2, at("10:00"), at("10:30"), Stage("Very hot", 5), at("09:58"))
     assert history(before, after).changes == ()
 
 
-def test_someone_created_since_we_watch_enters_their_first_stage() -> None:
+def test_a_person_created_after_we_began_to_watch_enters_the_first_stage() -> None:
     """Created and updated within the window: at `created`; further apart: between the two; created before: no change."""
     near = history(read(1, "Lead", "10:02", "10:03", created="10:00"), began="09:00")
     far = history(read(1, "Lead", "10:20", "10:30", created="10:00"), began="09:00")
@@ -159,8 +162,8 @@ def test_a_newcomer_read_within_the_second_of_a_move_was_in_the_stage_before() -
     assert shown(found.changes) == [row(None, "Lead", "10:00"), ("Lead", "B", at("10:00") + TICK, None)]
 
 
-def test_a_stage_told_again_is_noted() -> None:
-    """An entry that tells the same stage again, later, is a repeat and not a second sight of the same change."""
+def test_a_stage_reported_again_is_a_repetition() -> None:
+    """A later entry of the same stage is counted as a repetition, not as another report of the same change."""
     found = history(KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00"), webhook(4, "B", "10:40"))
     assert [(change.claims, change.repeated_by) for change in found.changes] == [((2, 3), (4,))]
 
@@ -203,11 +206,9 @@ def folded(claims: list[Entry | State], start: Start | None = None) -> History:
 
 
 @given(claims_of_one_person(), st.randoms())
-def test_any_order_gives_the_same_history(claims: list[Entry | State], chance: Random) -> None:
-    """The fold is a function of the set: shuffling changes nothing."""
-    shuffled = list(claims)
-    chance.shuffle(shuffled)
-    assert folded(shuffled) == folded(claims)
+def test_any_order_gives_the_same_history(claims: list[Entry | State], rng: Random) -> None:
+    """The fold is a function of the set of claims."""
+    assert folded(rng.sample(claims, len(claims))) == folded(claims)
 
 
 @given(claims_of_one_person())
@@ -287,7 +288,7 @@ def test_folding_in_two_steps_equals_folding_in_one(drawn: tuple[list[Entry | St
 
 
 def _agrees(claim: Entry | State, anchor: Change) -> bool:
-    """Reads of the anchor's second that show its stage are loaded with it: they tell until when it held."""
+    """Return whether it is a read of the anchor's second that shows its stage: it is loaded too, because it shows until when that held."""
     second = anchor.changed_at.replace(microsecond=0)
     return isinstance(claim, State) and claim.stage == anchor.stage and second <= claim.updated <= anchor.changed_at
 
@@ -298,7 +299,7 @@ def _dated(claim: Entry | State) -> datetime:
 
 @st.composite
 def true_histories(draw: st.DrawFn) -> tuple[list[tuple[datetime, str]], list[Entry | State]]:
-    """Draw what truly happened, and what honest sources tell of it: every webhook, in any order, and reads at any time."""
+    """Draw what happened, and what correct sources report of it: every webhook, in any order, and reads at any time."""
     moves: list[tuple[datetime, str]] = [(ORIGIN, "A")]
     for _ in range(draw(st.integers(0, 12))):
         gap = draw(st.sampled_from((1, 2, 4, 30, 299, 300, 301, 900)))
@@ -316,22 +317,24 @@ def true_histories(draw: st.DrawFn) -> tuple[list[tuple[datetime, str]], list[En
 
 
 @given(true_histories())
-@settings(max_examples=300)
-def test_honest_sources_give_the_truth(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]]) -> None:
-    """With every webhook heard, in whatever order and among whatever reads, the rows are exactly what happened."""
+@examples(3)
+def test_correct_sources_give_exactly_what_happened(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]]) -> None:
+    """With every webhook received, in any order and among any reads, the rows are exactly what happened."""
     moves, claims = drawn
     expected = [(before[1], after[1], after[0], None) for before, after in pairwise(moves)]
     assert shown(folded(claims).changes) == expected
 
 
 @given(true_histories(), st.sets(st.integers(2, 13)))
-@settings(max_examples=300)
-def test_lost_webhooks_leave_true_bounds(drawn: tuple[list[tuple[datetime, str]], list[Entry | State]], lost: set[int]) -> None:
-    """With webhooks lost, whatever is recorded did happen, and not outside its bounds."""
+@examples(3)
+def test_with_lost_webhooks_every_change_lies_within_its_bounds(
+    drawn: tuple[list[tuple[datetime, str]], list[Entry | State]], lost: set[int]
+) -> None:
+    """With webhooks lost, everything recorded did happen, and within its bounds."""
     moves, claims = drawn
     kept = [claim for claim in claims if not (isinstance(claim, Entry) and claim.seq in lost)]
     for change in folded(kept).changes:
-        spells = [
+        stays = [
             (entered, moves[position + 1][0] if position + 1 < len(moves) else None)
             for position, (entered, stage) in enumerate(moves)
             if stage == change.stage.name
@@ -339,11 +342,11 @@ def test_lost_webhooks_leave_true_bounds(drawn: tuple[list[tuple[datetime, str]]
         assert any(
             entered <= change.changed_at + timedelta(seconds=1)
             and (left is None or left > (change.changed_after or change.changed_at) - timedelta(seconds=1))
-            for entered, left in spells
+            for entered, left in stays
         )
 
 
-def test_a_replica_that_lags_does_not_undo_an_entry() -> None:
-    """A read that cannot be true beside an entry makes no row against it."""
+def test_a_lagging_replica_does_not_undo_an_entry() -> None:
+    """A read that contradicts an entry makes no row."""
     stale = replace(KNOWN_A, seq=3, read_at=at("10:01"))
     assert shown(history(KNOWN_A, webhook(2, "B", "10:00"), stale).changes) == [row("A", "B", "10:00")]

@@ -1,4 +1,4 @@
-"""Verifying and decoding webhook requests, by samples as files and by law."""
+"""Verifying and decoding webhook requests, by sample files and by properties."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ VECTORS = [(each["key"].encode(), each["body"], each["signature"]) for each in j
 
 
 def sign(body: bytes, key: bytes) -> str:
-    """Sign as FUB's guide says."""
+    """Sign a body as FUB's guide says."""
     return hmac.new(key, base64.b64encode(body), "sha256").hexdigest()
 
 
 def event(**changed: object) -> bytes:
-    """Write a stage event with some of its keys changed; ... leaves a key out."""
+    """Return a stage event with some of its keys changed; ... leaves a key out."""
     document: dict[str, object] = {
         "eventId": "e-1",
         "eventCreated": "2019-07-01T17:12:32+00:00",
@@ -43,7 +43,7 @@ def event(**changed: object) -> bytes:
 
 
 def read(body: bytes) -> Delivery:
-    """Decode at an invented moment."""
+    """Decode a body at an invented instant."""
     return decode(body, fub_now=NOW)
 
 
@@ -52,7 +52,7 @@ def read(body: bytes) -> Delivery:
 
 @pytest.mark.parametrize(("key", "body", "signature"), VECTORS)
 def test_the_known_vectors_verify(key: bytes, body: str, signature: str) -> None:
-    """Each computed vector is genuine under its key, first or last of two, and under no other."""
+    """Each test vector is genuine under its key, as the first or the last of two, and under no other."""
     content = (SAMPLES / body).read_bytes()
     verify(content, signature, [key])
     verify(content, signature, [b"older", key])
@@ -62,7 +62,7 @@ def test_the_known_vectors_verify(key: bytes, body: str, signature: str) -> None
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         str.upper,
         lambda signature: f"sha256={signature}",
@@ -75,14 +75,14 @@ def test_the_known_vectors_verify(key: bytes, body: str, signature: str) -> None
         lambda _: "\udcff\ud800",
     ],
 )
-def test_only_the_exact_lowercase_hex_is_a_signature(spoil: type[str]) -> None:
-    """A signature that differs in case, length, prefix or alphabet is forged, also when no ASCII."""
+def test_only_the_exact_lowercase_hex_is_a_signature(damage: type[str]) -> None:
+    """A signature that differs in case, length, prefix or alphabet is invalid, also one beyond ASCII."""
     with pytest.raises(InvalidSignature):
-        verify(b"abc", spoil(VECTORS[0][2]), [b"k"])
+        verify(b"abc", damage(VECTORS[0][2]), [b"k"])
 
 
 def test_without_a_header_or_without_a_key_nothing_is_genuine() -> None:
-    """A missing header, and an empty list of keys, are forged."""
+    """A missing header and an empty list of keys are invalid."""
     with pytest.raises(InvalidSignature):
         verify(b"abc", None, [b"k"])
     with pytest.raises(InvalidSignature):
@@ -90,8 +90,8 @@ def test_without_a_header_or_without_a_key_nothing_is_genuine() -> None:
 
 
 @given(st.binary(), st.one_of(st.none(), st.text(st.characters())), st.lists(st.binary(), max_size=3))
-def test_any_request_verifies_or_is_forged(body: bytes, signature: str | None, keys: list[bytes]) -> None:
-    """Whatever the inputs, verify returns or raises Forged; what was signed returns."""
+def test_any_request_is_valid_or_has_an_invalid_signature(body: bytes, signature: str | None, keys: list[bytes]) -> None:
+    """Verify returns or raises InvalidSignature for any input; it returns for what was signed."""
     try:
         verify(body, signature, keys)
     except InvalidSignature:
@@ -102,7 +102,7 @@ def test_any_request_verifies_or_is_forged(body: bytes, signature: str | None, k
 
 # --- The samples ------------------------------------------------------------------------------------------------------
 
-TOLD: dict[str, StageEvent | RefetchEvent | IgnoredEvent] = {
+CONTENTS: dict[str, StageEvent | RefetchEvent | IgnoredEvent] = {
     "stage-updated.json": StageEvent("e0ac086a-879a-4d8b-869a-fe53151e34f4", AT, "Free Trial", (40942,)),
     "stage-updated-plain-slashes.json": StageEvent("e0ac086a-879a-4d8b-869a-fe53151e34f4", AT, "Free Trial", (40942,)),
     "created.json": RefetchEvent(f"{SERIES}1", "peopleCreated", datetime(2016, 12, 12, 15, 19, 21, tzinfo=UTC), (1234, 3244, 3232)),
@@ -118,12 +118,12 @@ TOLD: dict[str, StageEvent | RefetchEvent | IgnoredEvent] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(TOLD))
-def test_each_sample_tells_what_it_says(name: str) -> None:
-    """A sample decodes to the claim in the table; only mixed ids are quarantined beside it."""
+@pytest.mark.parametrize("name", sorted(CONTENTS))
+def test_each_sample_is_decoded(name: str) -> None:
+    """A sample decodes to its content in the table; only the one with mixed ids is quarantined as well."""
     body = (SAMPLES / name).read_bytes()
     delivery = read(body)
-    content = TOLD[name]
+    content = CONTENTS[name]
     assert delivery.content == content
     assert delivery.body == body
     assert delivery.event_id == content.event_id
@@ -132,8 +132,8 @@ def test_each_sample_tells_what_it_says(name: str) -> None:
 
 
 def test_every_sample_is_in_a_table() -> None:
-    """No sample file is left unread."""
-    assert {path.name for path in SAMPLES.iterdir()} == {*TOLD, "abc.bin", "signatures.json"}
+    """No sample file is left out."""
+    assert {path.name for path in SAMPLES.iterdir()} == {*CONTENTS, "abc.bin", "signatures.json"}
 
 
 # --- What is quarantined, and why -------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("body", "reason"), UNREADABLE)
-def test_what_is_no_json_object_is_quarantined_whole(body: bytes, reason: str) -> None:
-    """An unreadable body tells nothing, says why, and is known by its bytes."""
+def test_a_body_that_is_no_json_object_is_quarantined(body: bytes, reason: str) -> None:
+    """It has no content, a reason, and a key made of its bytes."""
     delivery = read(body)
     assert (delivery.content, delivery.event, delivery.event_id, delivery.body) == (None, None, None, body)
     assert reason in (delivery.quarantine or "")
@@ -236,8 +236,8 @@ UNUSABLE: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("changed", "reason"), UNUSABLE)
-def test_an_event_that_lacks_what_it_needs_is_quarantined_whole(changed: dict[str, object], reason: str) -> None:
-    """Without a name, an instant, an id or a stage nothing is told; what is known of it stays with it."""
+def test_an_event_without_a_required_part_is_quarantined_whole(changed: dict[str, object], reason: str) -> None:
+    """Without a name, an instant, an id or a stage it has no content; the parts that are known are kept."""
     delivery = read(event(**changed))
     assert delivery.content is None
     assert reason in (delivery.quarantine or "")
@@ -249,24 +249,24 @@ def test_an_event_that_lacks_what_it_needs_is_quarantined_whole(changed: dict[st
     "changed",
     [each for each, _ in UNUSABLE if "resourceIds" in each or "eventCreated" in each],
 )
-def test_a_hint_needs_an_instant_and_an_id_like_a_stage_event(changed: dict[str, object]) -> None:
-    """A hint without one of them is quarantined whole as well."""
+def test_an_event_without_a_stage_needs_an_instant_and_an_id_too(changed: dict[str, object]) -> None:
+    """Without one of them it is quarantined whole as well."""
     delivery = read(event(event="peopleUpdated", **changed))
     assert (delivery.content, delivery.quarantine is None) == (None, False)
 
 
 @pytest.mark.parametrize("changed", [each for each, _ in UNUSABLE if "event" not in each])
 @pytest.mark.parametrize("name", ["notesCreated", "stageUpdated", "peopleRelationshipDeleted", "somethingNew"])
-def test_an_event_of_no_interest_needs_only_its_name(name: str, changed: dict[str, object]) -> None:
-    """Whatever else is odd, it is told as uninteresting and not quarantined."""
+def test_an_event_that_we_do_not_use_needs_only_its_name(name: str, changed: dict[str, object]) -> None:
+    """It is ignored and not quarantined, however odd the rest is."""
     delivery = read(event(event=name, **changed))
     assert isinstance(delivery.content, IgnoredEvent)
     assert delivery.content.event == name
     assert delivery.quarantine is None
 
 
-def test_good_ids_are_told_though_bad_ones_are_among_them() -> None:
-    """The usable ids are told, each once and in order, and the rest is counted in the reason."""
+def test_usable_ids_count_next_to_unusable_ones() -> None:
+    """The usable ids are kept, each once and in order; the reason counts the others."""
     delivery = read(event(resourceIds=["42", 7, 0, "7", None, 42, 9]))
     assert delivery.content == StageEvent("e-1", AT, "Lead", (42, 7, 9))
     assert delivery.quarantine == "2 of 5 ids in resourceIds are unusable"
@@ -274,15 +274,15 @@ def test_good_ids_are_told_though_bad_ones_are_among_them() -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(0), timedelta(days=-9)])
 def test_an_instant_up_to_a_day_ahead_is_used(ahead: timedelta) -> None:
-    """FUB's two clocks may differ: only beyond a day is an instant not believed."""
+    """FUB's two clocks may differ, so an instant is refused only when it is more than a day ahead."""
     delivery = read(event(eventCreated=(NOW + ahead).isoformat()))
     assert isinstance(delivery.content, StageEvent)
     assert delivery.content.at == NOW + ahead
 
 
 @pytest.mark.parametrize("written", ["2019-07-01T17:12:32Z", "2019-07-01T19:12:32+02:00", "2019-07-01T17:12:32.000+00:00"])
-def test_an_instant_is_the_same_however_written(written: str) -> None:
-    """Zone and precision of the writing make no other event, and the instant is given in UTC."""
+def test_an_instant_is_the_same_in_every_notation(written: str) -> None:
+    """Zone and precision make no other event, and the decoded instant is in UTC."""
     delivery = read(event(eventCreated=written))
     assert isinstance(delivery.content, StageEvent)
     assert (delivery.content.at, delivery.content.at.tzinfo) == (AT, UTC)
@@ -292,7 +292,7 @@ def test_an_instant_is_the_same_however_written(written: str) -> None:
 @pytest.mark.parametrize("odd", [..., None, "", 7, "e\0", "e\ud800", "e" * 201])
 @pytest.mark.parametrize("name", ["peopleStageUpdated", "peopleUpdated", "notesCreated"])
 def test_an_event_without_a_usable_id_gets_a_stable_one(name: str, odd: object) -> None:
-    """It is told under an id derived from what it says, the same for a redelivery and another for another content."""
+    """Its id is derived from its content: the same for a redelivery, another for other content."""
     delivery = read(event(event=name, eventId=odd))
     assert delivery.quarantine is None
     assert delivery.content is not None
@@ -302,7 +302,7 @@ def test_an_event_without_a_usable_id_gets_a_stable_one(name: str, odd: object) 
 
 
 def test_an_event_id_may_be_any_text_of_200_characters() -> None:
-    """FUB's ids are UUIDs today; nothing says so."""
+    """FUB's ids are UUIDs, but that is not documented."""
     assert read(event(eventId="é" * 200)).event_id == "é" * 200
 
 
@@ -321,12 +321,12 @@ def test_an_event_id_may_be_any_text_of_200_characters() -> None:
     ],
 )
 def test_another_meaning_is_another_key(changed: dict[str, object]) -> None:
-    """Event id, name, instant, stage and people each make a different delivery: a bulk edit may be split under one event id."""
+    """Event id, name, instant, stage and people each make another delivery: a bulk edit may be split under one event id."""
     assert read(event(**changed)).key != read(event()).key
 
 
 def test_the_same_meaning_is_the_same_key() -> None:
-    """Spacing, escapes, unknown keys, and the order and repetition of ids do not make another delivery."""
+    """Spacing, escapes, unknown keys, and the order and repetition of ids make no other delivery."""
     first = read(event(resourceIds=[42, 7]))
     again = read(b" " + event(resourceIds=["7", 42, 7], added={"by": "FUB"}))
     assert len(first.key) == 32
@@ -334,14 +334,14 @@ def test_the_same_meaning_is_the_same_key() -> None:
 
 
 def test_mixed_ids_are_keyed_by_their_bytes() -> None:
-    """The bad part has no meaning that could be compared, so two of them are the same only byte by byte."""
+    """Unusable ids have no meaning that could be compared, so two deliveries are the same only byte by byte."""
     first = read(event(resourceIds=[42, "x"]))
     assert first.key == read(event(resourceIds=[42, "x"])).key
     assert first.key not in {read(event(resourceIds=[42, "y"])).key, read(event(resourceIds=[42])).key}
 
 
-def test_an_uninteresting_event_is_keyed_alike_at_any_time() -> None:
-    """Without an instant of its own it is given FUB's clock, which must not make its redelivery another delivery."""
+def test_an_ignored_event_has_the_same_key_at_any_time() -> None:
+    """Without an instant of its own it gets FUB's present time, which must not make its redelivery another delivery."""
     body = event(event="notesCreated", eventCreated=...)
     assert decode(body, fub_now=NOW).key == decode(body, fub_now=NOW + timedelta(hours=1)).key
 
@@ -377,7 +377,7 @@ MOMENTS = st.datetimes(timezones=st.just(UTC))
 @example(b"", datetime.max.replace(tzinfo=UTC))
 @example(event(), datetime.min.replace(tzinfo=UTC))
 def test_any_bytes_decode(body: bytes, now: datetime) -> None:
-    """Whatever a body holds, it is told or quarantined (or both), its texts can be stored, and its redelivery is the same delivery."""
+    """Any body has content or is quarantined (or both), its texts can be stored, and its redelivery is the same delivery."""
     delivery = decode(body, fub_now=now)
     assert delivery.body == body
     assert len(delivery.key) == 32
