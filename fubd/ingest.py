@@ -362,7 +362,7 @@ def _outcome(delivery: Delivery) -> DeliveryOutcome:
 
 
 def _snapshot_result(snapshot: Snapshot, moved: Mapping[int, bool], known: frozenset[int]) -> SnapshotResult:
-    """Return what these readings brought. `moved`: people for whom a read made a row, and whether their stage was known before."""
+    """Return what these readings brought. `moved`: people with a row made by a read, and whether their stage was known before."""
     people = {reading.person_id for reading in snapshot.readings}
     return SnapshotResult(
         changes=len(people & moved.keys()),

@@ -119,7 +119,7 @@ class Metrics:
         self.clock_skew_seconds = gauge("clock_skew_seconds", "Our clock minus FUB's.")
 
         # The process and its database.
-        self.inbox_pending = gauge("inbox_pending", "People whom a webhook named and who are still to be read.")
+        self.inbox_pending = gauge("inbox_pending", "People named by a webhook who are still to be read.")
         self.quarantined = gauge("quarantined", "Deliveries in quarantine because something in them could not be read.")
         self.alerts = counter("alerts", "Alerts to FUBD_ALERT_URL, by outcome.", "outcome", ("sent", "failed", "given_up"))
         self.db_up = gauge("db_up", "1 while the database answers.")

@@ -353,13 +353,13 @@ class StateStore(Protocol):
         """Return known people, longest unverified first, without those marked as deleted."""
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
-        """Put people whom a scrub could not settle at the end of its queue, unverified as they were."""
+        """Put people that a scrub could not verify at the end of its queue; they stay unverified."""
 
     async def note_scrub(self, *, matched: int, mismatched: int) -> None:
         """Add to the scrub round in progress; a round is complete once everyone was verified after it began."""
 
     async def mark_deleted(self, person_id: int, at: datetime) -> None:
-        """Mark a person as deleted, for whom FUB answered 404 at its instant `at`, unless read later. Drops an older refetch request."""
+        """Mark a person as deleted after FUB answered 404 at `at` (its clock), unless read later. Drops an older refetch request."""
 
     async def due_refetches(self, limit: int) -> list[PendingRefetch]:
         """Return people to be read because a webhook mentioned them, without those postponed.

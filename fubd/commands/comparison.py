@@ -59,7 +59,7 @@ class ComparisonResult:
     """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
     `changing`: people who changed during the comparison, not compared. `unconfirmed`: known people on no list who were not read by id, or
-    could not be. `unreadable`: people for whom FUB sent nothing usable.
+    could not be. `unreadable`: people without usable data from FUB.
     """
 
     matched: int = 0

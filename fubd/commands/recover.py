@@ -1,7 +1,7 @@
 """`python -m fubd --poll-only`: catches up by polling alone, next to a running daemon or in its place.
 
 It takes no webhooks, and neither waits for the lease nor takes it: what two readers find at the same time is recorded once. Where no daemon
-runs it also reads the people for whom a webhook asked before the daemon died. With `--forever` it stands in for the daemon: it polls at the
+runs it also reads the people that a webhook asked for before the daemon died. With `--forever` it stands in for the daemon: it polls at the
 failover interval, as no webhooks are taken, verifies people at the daemon's pace, and sends its alerts. Modes and subscriptions are left to
 the daemon.
 """

@@ -280,5 +280,5 @@ def _with_confirmation(row: Row, seqs: tuple[int, ...], claims: Mapping[int, Cla
 
 
 def _confirms(claim: Claim, row: Row) -> bool:
-    """Return whether the claim is the other source's. A read that a webhook prompted is none, except of a newcomer, whom it reported."""
+    """Return whether the claim is the other source's. A read that a webhook prompted is not, except of a new person, reported by it."""
     return claim.channel != row.source and (claim.is_entry or claim.channel == "polling" or row.stage_from is None)

@@ -9,7 +9,7 @@ arrived, how often, and through which process make no difference. The rules, in 
 2. A state is *explained*, and makes no change, when the stage that holds at its `updated` is its own; when it was read within the very
    second of several entries and shows one of their stages; or when the very next entry, no later than the window, is of its stage.
 3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before.
-4. The first state of a person of whom nothing is known is where they stand, not a change, unless they were created after we began to watch.
+4. The first state of an unknown person is where they stand, not a change, unless they were created after we began to watch.
 5. Equal neighbours are one change, the earliest.
 6. Instants of one person increase strictly: where two would be equal, the later one is placed a microsecond after.
 

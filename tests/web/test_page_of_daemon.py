@@ -71,7 +71,7 @@ async def test_failover_and_recovery_are_shown_with_their_reasons(page: Page, st
     for person in stack.account.ids[10:16]:
         stack.account.move(person, "ACQ - Contract Sent")
     await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
-    assert "no webhook had told" in await page.text("#mode-reason")
+    assert "no webhook had reported" in await page.text("#mode-reason")
     assert await page.value("document.querySelector('#source-webhook').dataset.state") in {"doubtful", "stale"}
     await page.until("document.querySelector('.change').innerText.includes('polling')")
     stack.simulator.deliveries.revive()
