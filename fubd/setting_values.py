@@ -182,6 +182,8 @@ def certificates(value: str) -> str:
     """Return the PEM text, read from the file when the value is a path."""
     text = value
     if "-----BEGIN" not in value:
+        if not value.isprintable():
+            raise Rejected("is a path with a control character; in .env, write a path without double quotes, which make \\n a line break")
         try:
             text = Path(value).expanduser().read_text(encoding="ascii")
         except (OSError, ValueError, RuntimeError):

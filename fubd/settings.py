@@ -53,7 +53,7 @@ class SettingsError(UserError):
         self.invalid = invalid
 
 
-_DATABASE_URL = ("DATABASE_URL", "SUPABASE_DB_URL")
+DATABASE_VARIABLES = ("DATABASE_URL", "SUPABASE_DB_URL")
 _RAILWAY_DOMAIN = "RAILWAY_PUBLIC_DOMAIN"
 _RAILWAY_ENVIRONMENT = "RAILWAY_ENVIRONMENT_NAME"
 _PRODUCTION = "production"
@@ -99,7 +99,7 @@ class Settings(BaseModel):
     )
     fub_system_key_previous: _Secret | None = _setting(None, "FUB_SYSTEM_KEY_PREVIOUS", accepted="the signing key that is being replaced")
     fub_api_url: _Url = _setting("https://api.followupboss.com/v1", "FUB_API_URL", accepted=_URL)
-    database_url: _Secret | None = _setting(None, *_DATABASE_URL, accepted="postgresql://user:password@host:port/database")
+    database_url: _Secret | None = _setting(None, *DATABASE_VARIABLES, accepted="postgresql://user:password@host:port/database")
     database_ca_cert: Annotated[str, AfterValidator(setting_values.certificates)] | None = _setting(
         None, "DATABASE_CA_CERT", accepted="certificates as PEM text, or the path of such a file"
     )
@@ -189,7 +189,7 @@ def load(
         settings = Settings.model_validate(given)
     except ValidationError as error:
         invalid += _as_invalid(error)
-    name = next((name for name in _DATABASE_URL if name in given), None)
+    name = next((name for name in DATABASE_VARIABLES if name in given), None)
     if check_database is not None and name not in {setting.variable for setting in invalid}:
         try:
             check_database(None if name is None else given[name])

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 from fubd.components import Components, build, build_ingest
 from fubd.core.observation import Delivery, Snapshot
 from fubd.errors import FubRefused, Malformed, Unavailable, UserError
 from fubd.ingest import CommitListener, Ingest
 from fubd.ports import DeliveryOutcome, SnapshotResult
-from fubd.settings import Settings, load
+from fubd.settings import DATABASE_VARIABLES, InvalidSetting, Settings, SettingsError, load, unknown_variables
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse
-from fubd.store.embedded import embedded_server, find_installation
 from fubd.store.status import StatusReader
 
 # The daemon waits for its database as long as it takes; a person who waits for a command wants an answer.
@@ -23,7 +26,15 @@ _TIMEOUT_SECONDS = 60.0
 
 def load_settings(need: Collection[str] = frozenset()) -> Settings:
     """Read the settings; `need` names the variables that must be set. Raises SettingsError, also when there is no database to use."""
-    return load(need=need, check_database=lambda url: find_installation() if url is None else parse(url))
+    return load(need=need, check_database=lambda url: embedded().find_installation() if url is None else parse(url))
+
+
+def embedded() -> ModuleType:
+    """Return `fubd.store.embedded`, imported only where it is used. Raises SettingsError on a platform where it cannot run."""
+    if find_spec("fcntl") is None:
+        accepted = "postgresql://user:password@host:port/database, such as a database on Supabase"
+        raise SettingsError(InvalidSetting("DATABASE_URL", "is not set, and the embedded Postgres does not run on this platform", accepted))
+    return import_module("fubd.store.embedded")
 
 
 @asynccontextmanager
@@ -32,9 +43,11 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
     if settings.database_url is not None:
         yield parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
         return
+    misspelled = "".join(f"; {unknown.line()}" for unknown in unknown_variables() if unknown.nearest in DATABASE_VARIABLES)
+    sys.stderr.write(f"fubd: DATABASE_URL is not set, so the embedded Postgres in {embedded().default_home()} is used{misspelled}\n")
     with ExitStack() as stack:
         # Starting and stopping a server takes a moment, during which the event loop must not block.
-        url = await asyncio.to_thread(stack.enter_context, embedded_server())
+        url = await asyncio.to_thread(stack.enter_context, embedded().embedded_server())
         try:
             yield parse(url)
         finally:
@@ -81,7 +94,7 @@ async def run_ingest(components: Components, *, on_commit: CommitListener | None
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
         try:
-            yield TimeLimitedIngest(ingest)
+            yield TimeLimitedIngest(ingest, components.pool.place)
         except (Unavailable, UserError, FubRefused, Malformed) as error:
             # Raised outside the group, which would wrap it in an ExceptionGroup.
             failure = error
@@ -94,8 +107,9 @@ async def run_ingest(components: Components, *, on_commit: CommitListener | None
 class TimeLimitedIngest:
     """An ingest whose methods raise Unavailable when a commit takes longer than a minute. Implements `fubd.ports.Ingestor`."""
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Ingest, place: str) -> None:
         self._ingest = ingest
+        self._place = place
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Queue a delivery, without a time limit."""
@@ -107,7 +121,7 @@ class TimeLimitedIngest:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self.submit(delivery)
         except TimeoutError:
-            raise Unavailable("the database does not answer") from None
+            raise Unavailable(f"the database at {self._place} does not answer") from None
 
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; returns once they are committed."""
@@ -115,4 +129,4 @@ class TimeLimitedIngest:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self._ingest.observe(snapshot)
         except TimeoutError:
-            raise Unavailable("the database does not answer") from None
+            raise Unavailable(f"the database at {self._place} does not answer") from None

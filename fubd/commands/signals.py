@@ -1,14 +1,18 @@
-"""What SIGINT (Ctrl-C), SIGTERM and SIGHUP do to a command."""
+"""What SIGINT (Ctrl-C), SIGTERM and SIGHUP do to a command, on platforms that have all of them, and on Windows, which has fewer."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _GRACE_SECONDS = 3.0
+
+# Windows has no SIGHUP.
+_TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _Value = TypeVar("_Value")
 
@@ -22,7 +26,7 @@ def interrupt_on_termination() -> Iterator[list[int]]:
         received.append(number)
         signal.raise_signal(signal.SIGINT)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in _TERMINATING}
     try:
         yield received
     finally:
@@ -33,18 +37,33 @@ def interrupt_on_termination() -> Iterator[list[int]]:
 def stop_on_signals(*, only_first: bool) -> asyncio.Event:
     """Return an event that SIGINT and SIGTERM set. `only_first`: a second signal ends the process at once."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def on_signal() -> None:
         stop.set()
         if only_first:
-            for number in numbers:
-                loop.remove_signal_handler(number)
+            for number in _STOPPING:
+                _remove_handler(number)
 
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
+    for number in _STOPPING:
+        _add_handler(number, on_signal)
     return stop
+
+
+def _add_handler(number: signal.Signals, on_signal: Callable[[], None]) -> None:
+    """Call a function in the event loop when the signal arrives."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, on_signal)
+    except NotImplementedError:
+        # The event loop of Windows has no signal handlers, but it wakes up for one of Python's.
+        signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(on_signal))
+
+
+def _remove_handler(number: signal.Signals) -> None:
+    try:
+        asyncio.get_running_loop().remove_signal_handler(number)
+    except NotImplementedError:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 async def run_until_stopped(work: Coroutine[Any, Any, _Value], stop: asyncio.Event) -> _Value | None:

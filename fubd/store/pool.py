@@ -56,6 +56,11 @@ class Pool:
         self._mode: PoolMode | None = None
         self._opening = asyncio.Lock()
 
+    @property
+    def place(self) -> str:
+        """The host, port and name of the database, for messages."""
+        return self._dsn.place
+
     async def _open(self) -> asyncpg.Pool:
         async with self._opening:
             if self._pool is None:
