@@ -26,7 +26,7 @@ from fubd.notifier import Notifier
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
 from fubd.ports import Clock
 from fubd.retention import Retention
-from fubd.server import EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
+from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
@@ -188,7 +188,9 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         throttle=throttle,
         stream=stream,
         registry=metrics.registry,
-        token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+        access=AccessControl(
+            token=settings.metrics_token.get_secret_value() if settings.metrics_token else None, metrics=metrics, clock=clock, limits=limits
+        ),
         limits=limits,
     )
     return DaemonComponents(
@@ -201,7 +203,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         retention=retention,
         monitor=monitor,
         stream=stream,
-        server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, limits=limits),
+        server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, metrics=metrics, limits=limits),
         watchdog=Watchdog(),
     )
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from fubd.core.pacing import Mode
 from fubd.core.problems import ProblemName
-from fubd.core.vocabulary import DELIVERY_OUTCOMES, POLL_KINDS, SOURCES, SUBSCRIBED_EVENTS
+from fubd.core.vocabulary import CONNECTION_STATES, DELIVERY_OUTCOMES, POLL_KINDS, SOURCES, SUBSCRIBED_EVENTS
 
 MODES = tuple(mode.value for mode in Mode)
 ENDPOINTS = ("people", "person", "stages", "identity", "webhooks")
@@ -121,6 +121,8 @@ class Metrics:
         # The process and its database.
         self.inbox_pending = gauge("inbox_pending", "People named by a webhook who are still to be read.")
         self.quarantined = gauge("quarantined", "Deliveries in quarantine because something in them could not be read.")
+        self.connections = gauge("connections", "Connections to the listener, by state.", "state", CONNECTION_STATES)
+        self.http_refused = counter("http_refused", "Requests without the token that was asked for.")
         self.alerts = counter("alerts", "Alerts to FUBD_ALERT_URL, by outcome.", "outcome", ("sent", "failed", "given_up"))
         self.db_up = gauge("db_up", "1 while the database answers.")
         self.db_transaction_seconds = histogram("db_transaction_seconds", "How long a recording transaction took.", _ANSWER_BUCKETS)

@@ -23,3 +23,6 @@ STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check po
 DELIVERY_OUTCOMES = ("accepted", "duplicate", "ignored", "quarantined", "forged", "too_large", "too_slow", "unavailable")
 
 POLL_KINDS = ("incremental", "scrub", "sweep")
+
+# The states of a connection to our server: a request is being received, is being answered for an authenticated sender, or none is there.
+CONNECTION_STATES = ("reading", "busy", "idle")

@@ -1,5 +1,6 @@
 """The HTTP server: webhook routes, probes, metrics, status page and event stream."""
 
+from fubd.server.access import AccessControl, page_audience
 from fubd.server.limits import ServerLimits
 from fubd.server.routes import ReadRoutes
 from fubd.server.server import HttpServer
@@ -10,6 +11,7 @@ from fubd.server.webhook import DeliveryCounts, WebhookHandler
 
 __all__ = [
     "SPANS",
+    "AccessControl",
     "ApiBudget",
     "ChangeCounts",
     "Completeness",
@@ -25,4 +27,5 @@ __all__ = [
     "SourceHealth",
     "StatusView",
     "WebhookHandler",
+    "page_audience",
 ]

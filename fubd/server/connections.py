@@ -2,24 +2,29 @@
 
 aiohttp limits neither the number of connections nor the time a request head may take, and its keep-alive timer does not notice a client
 that stops reading. Here every connection is in one of four states, with the time it entered it, and a timer closes those that stay too
-long. When no place is left, the connection that has waited longest without a request is closed for a new one: a client that opens
-connections and sends nothing cannot lock out Follow Up Boss. A new connection is closed at once only when all others are being answered.
+long. A sender is unknown until its delivery is verified, or its token is: until then its connection waits, whether it sends its request
+slowly or reads its response slowly. When no place is left, the connection that has waited longest is closed for a new one: a client that
+opens connections cannot lock out Follow Up Boss. A new connection is closed at once only when all others are being answered for known
+senders. Readers have places of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
+from functools import partial
 from typing import cast
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from typing_extensions import override
 
+from fubd.core.vocabulary import CONNECTION_STATES
+from fubd.metrics import Metrics
 from fubd.server.limits import ServerLimits
+from fubd.server.open_files import divide_places
 
 NAME = "fubd"
 
@@ -28,8 +33,7 @@ _CHECKS_PER_TIMEOUT = 4
 _MAX_CHECK_INTERVAL_SECONDS = 1.0
 _FLUSH_SECONDS = 0.2
 _LOOP_TURNS_TO_START = 5
-# File descriptors for the database, the FUB API, the standard streams, and asyncio itself.
-_OTHER_DESCRIPTORS = 64
+_EVICTION_LOG_SECONDS = 60.0
 
 
 class _State(Enum):
@@ -39,10 +43,16 @@ class _State(Enum):
     STREAMING = auto()
 
 
-class Connection(web.RequestHandler):
-    """One client connection. `on_lost` is called when it ends, so that a stream that waits for events notices."""
+_STATE_LABELS = {_State.IDLE: "idle", _State.READING: "reading", _State.BUSY: "busy", _State.STREAMING: "busy"}
 
-    __slots__ = ("_connections", "on_lost", "since", "state")
+
+class Connection(web.RequestHandler):
+    """One client connection. `on_lost` is called when it ends, so that a stream that waits for events notices.
+
+    `is_answering`: a request head is complete and its response is not written yet.
+    """
+
+    __slots__ = ("_connections", "is_answering", "on_lost", "since", "state")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop, limits: ServerLimits) -> None:
         super().__init__(
@@ -62,21 +72,32 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self.state = _State.READING
         self.since = 0.0
+        self.is_answering = False
         self.on_lost: Callable[[], None] | None = None
 
-    def mark_busy(self) -> None:
-        """Note that a request head is complete and the response is under way."""
-        self.state = _State.BUSY
+    def begin_request(self) -> None:
+        """Note that a request head is complete. The sender is still unknown: the connection may be closed for a new one."""
+        self.is_answering = True
         self.since = self._loop.time()
 
-    def mark_streaming(self) -> None:
-        """Note that the response lasts until one side ends it."""
-        self.state = _State.STREAMING
+    def mark_verified(self) -> None:
+        """Note that the sender of the request is known: the connection is no longer closed for a new one."""
+        self._connections.enter(self, _State.BUSY)
 
-    def mark_idle(self) -> None:
+    def mark_reader(self) -> bool:
+        """Take a place for a known reader, until the response is written. Return False if none is left."""
+        return self._connections.admit_reader(self)
+
+    def mark_streaming(self) -> bool:
+        """Note that the response of a reader lasts until one side ends it. Return False if too many readers have such a response."""
+        return self._connections.admit_stream(self)
+
+    def end_request(self) -> None:
         """Note that the response was written."""
-        self.state = _State.IDLE
+        self.is_answering = False
         self.since = self._loop.time()
+        self._connections.release_reader(self)
+        self._connections.enter(self, _State.IDLE)
         self._connections.check_drained()
 
     def abort(self) -> None:
@@ -103,8 +124,8 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         # aiohttp also calls this without data, when it resumes after a pause.
         if data and self.state is _State.IDLE:
-            self.state = _State.READING
             self.since = self._loop.time()
+            self._connections.enter(self, _State.READING)
         super().data_received(data)
 
     @override
@@ -143,14 +164,20 @@ class _NoAccessLog(AbstractAccessLogger):
 class Connections(web.Server):
     """All open connections of the server."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: ServerLimits) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: ServerLimits, metrics: Metrics) -> None:
         super().__init__(handler, handler_cancellation=False)
         self._limits = limits
-        self._capacity = _raise_open_file_limit(limits.connections, limits.backlog)
-        # An ordered set: of connections that wait equally long, the first to arrive is closed first.
-        self._open: dict[Connection, None] = {}
+        self._places = divide_places(limits)
+        self._open: set[Connection] = set()
+        # An ordered set of those that may be closed for a new one: the first has waited longest.
+        self._waiting: dict[Connection, None] = {}
+        self._readers: set[Connection] = set()
+        self._evicted = 0
+        self._eviction_log_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
+        for label in CONNECTION_STATES:
+            metrics.connections.labels(label).set_function(partial(self._count, label))
 
     @override
     def __call__(self) -> Connection:
@@ -158,40 +185,83 @@ class Connections(web.Server):
 
     def add(self, connection: Connection) -> bool:
         """Add a connection, closing a waiting one if no place is left. Return False if all others are being answered."""
-        if len(self._open) >= self._capacity:
-            waiting = [each for each in self._open if each.state in {_State.IDLE, _State.READING}]
-            if not waiting:
+        if len(self._open) - len(self._readers) >= self._places.others:
+            oldest = next(iter(self._waiting), None)
+            if oldest is None:
                 return False
-            oldest = min(waiting, key=lambda each: each.since)
+            self._evicted += 1
             self.remove(oldest)
             oldest.abort()
-        self._open[connection] = None
+        self._open.add(connection)
+        self._waiting[connection] = None
         return True
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection, if it is still there."""
-        self._open.pop(connection, None)
+        self._open.discard(connection)
+        self._waiting.pop(connection, None)
+        self._readers.discard(connection)
         self.check_drained()
+
+    def enter(self, connection: Connection, state: _State) -> None:
+        """Note that a connection enters a state, at the end of those that wait if it is one of them."""
+        connection.state = state
+        self._waiting.pop(connection, None)
+        if connection in self._open and state in {_State.IDLE, _State.READING}:
+            self._waiting[connection] = None
+
+    def admit_reader(self, connection: Connection) -> bool:
+        """Give a connection a reader's place. Return False if none is left."""
+        if len(self._readers) >= self._places.readers:
+            return False
+        if connection in self._open:
+            self._readers.add(connection)
+        self.enter(connection, _State.BUSY)
+        return True
+
+    def admit_stream(self, connection: Connection) -> bool:
+        """Let a reader's response last. Return False if half of the readers' places are taken so: pages also have to load."""
+        if 2 * sum(each.state is _State.STREAMING for each in self._readers) >= self._places.readers:
+            return False
+        self.enter(connection, _State.STREAMING)
+        return True
+
+    def release_reader(self, connection: Connection) -> None:
+        """Take the reader's place back, if the connection has one."""
+        self._readers.discard(connection)
+
+    def _count(self, label: str) -> int:
+        states = [state for state, its_label in _STATE_LABELS.items() if its_label == label]
+        return sum(any(each.state is state for state in states) for each in self._open)
 
     def close_overdue(self) -> None:
         """Close the connections that have been in their state for too long, now and at regular intervals from now on."""
         limits = self._limits
         now = self._loop.time()
         for connection in list(self._open):
-            timeout_seconds = {
-                _State.READING: limits.head_timeout_seconds,
-                _State.IDLE: limits.idle_timeout_seconds,
-                _State.BUSY: limits.response_timeout_seconds,
-            }.get(connection.state)
+            timeout_seconds = {_State.READING: limits.head_timeout_seconds, _State.IDLE: limits.idle_timeout_seconds}.get(connection.state)
+            if connection.is_answering:
+                timeout_seconds = None if connection.state is _State.STREAMING else limits.response_timeout_seconds
             if timeout_seconds is not None and now - connection.since > timeout_seconds:
                 connection.abort()
+        self._log_evictions(now)
         shortest = min(limits.head_timeout_seconds, limits.idle_timeout_seconds, limits.response_timeout_seconds)
         interval = min(_MAX_CHECK_INTERVAL_SECONDS, shortest / _CHECKS_PER_TIMEOUT)
         self._timer = self._loop.call_later(interval, self.close_overdue)
 
+    def _log_evictions(self, now: float) -> None:
+        if self._evicted and now >= self._eviction_log_due:
+            _logger.warning(
+                "all %d places for connections were taken: closed %d that had waited longest. Deliveries are still accepted; "
+                "somebody opens connections and does not finish their requests",
+                self._places.others,
+                self._evicted,
+            )
+            self._evicted, self._eviction_log_due = 0, now + _EVICTION_LOG_SECONDS
+
     def check_drained(self) -> None:
         """Let `drain` return once no request is being answered. Streams do not count."""
-        if self._drained is not None and all(each.state is not _State.BUSY for each in self._open):
+        if self._drained is not None and not any(each.is_answering and each.state is not _State.STREAMING for each in self._open):
             self._drained.set()
 
     async def drain(self) -> None:
@@ -209,15 +279,3 @@ class Connections(web.Server):
         if self._timer is not None:
             self._timer.cancel()
         await self.shutdown(_FLUSH_SECONDS)
-
-
-def _raise_open_file_limit(connections: int, backlog: int) -> int:
-    """Raise the soft limit on open files as far as needed and allowed. Return how many connections fit into it."""
-    # One turn of the event loop may accept a whole backlog on each of two sockets before any of them can be closed.
-    spare = _OTHER_DESCRIPTORS + 2 * backlog
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + spare
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - spare))

@@ -11,8 +11,10 @@ class ServerLimits:
 
     body_bytes: int = 1024 * 1024
     body_timeout_seconds: float = 10.0
-    # A sender is unknown until its body is complete and verified. Bodies larger than any usual delivery are therefore read only so many at
-    # a time, and nothing more is read from the rest: a thousand strangers cannot fill the memory.
+    # A body that fits into one read arrives with its head, unless packets were lost.
+    small_body_timeout_seconds: float = 5.0
+    # A sender is unknown until its body is complete and verified. Only so many bodies larger than any usual delivery are therefore read at
+    # a time, and a further one ends the one that has taken longest: a thousand strangers cannot fill the memory, nor keep a delivery out.
     large_body_bytes: int = 32 * 1024
     large_bodies: int = 32
     receive_bytes: int = 16 * 1024
@@ -22,7 +24,11 @@ class ServerLimits:
     retry_after_seconds: float = 30.0
 
     connections: int = 1000
-    backlog: int = 128
+    # Requests to the read-only routes with the token, or from this machine. They take no place of the webhook route.
+    readers: int = 100
+    # Connections accepted in one turn of the event loop, and those that the kernel keeps until then.
+    backlog: int = 32
+    kernel_backlog: int = 4096
     head_timeout_seconds: float = 10.0
     head_line_bytes: int = 8190
     head_fields: int = 128
@@ -34,8 +40,13 @@ class ServerLimits:
     # Database connections are few, and webhooks need them: only so many reads run at a time, the others wait for their turn.
     concurrent_reads: int = 2
     read_timeout_seconds: float = 10.0
+    metrics_per_second: int = 5
     page_rows: int = 100
     max_page_rows: int = 1000
+
+    # Wrong tokens a minute that are answered at once; later ones wait.
+    guesses_per_minute: int = 10
+    refusal_delay_seconds: float = 1.0
 
     streams: int = 50
     stream_log_events: int = 2000

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hmac import compare_digest
 from pathlib import Path
+from typing import cast
 
-from aiohttp import BasicAuth, hdrs, web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fubd.errors import Unavailable
 from fubd.ports import ChangeReader, ShownRow
+from fubd.server.access import AccessControl, is_local, page_audience
+from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
 from fubd.server.sse import HEADERS as STREAM_HEADERS
 from fubd.server.sse import EventStream
@@ -59,7 +63,7 @@ class ReadRoutes:
         throttle: ReadThrottle,
         stream: EventStream,
         registry: CollectorRegistry,
-        token: str | None,
+        access: AccessControl,
         limits: ServerLimits,
     ) -> None:
         self._view = view
@@ -67,33 +71,42 @@ class ReadRoutes:
         self._throttle = throttle
         self._stream = stream
         self._registry = registry
-        self._token = None if token is None else token.encode()
+        self._access = access
         self._limits = limits
+        self._metrics_text = b""
+        self._metrics_rendered: deque[float] = deque(maxlen=limits.metrics_per_second)
         self._files = {
             path.name: (path.read_bytes(), _CONTENT_TYPES[path.suffix]) for path in _WEB_FOLDER.iterdir() if path.suffix in _CONTENT_TYPES
         }
 
+    def audience(self) -> str:
+        """Return in one sentence who can read the status page."""
+        return page_audience(token_set=self._access.token_set)
+
     def handlers(self) -> dict[str, Handler]:
         """Return the handler of each path. Each answers GET and HEAD."""
-        guarded: dict[str, Handler] = {
+        personal: dict[str, Handler] = {
             "/": self._index,
-            "/health": self._health,
-            "/metrics": self._metrics,
             "/api/changes": self._changes_page,
             "/api/overview": self._overview,
             "/api/stream": self._changes_stream,
         }
-        guarded |= {f"/web/{name}": self._web_file for name in self._files}
-        return {"/healthz": self._healthz, "/readyz": self._readyz} | {
-            path: self._require_token(handler) for path, handler in guarded.items()
-        }
+        personal |= {f"/web/{name}": self._web_file for name in self._files}
+        impersonal: dict[str, Handler] = {"/health": self._health, "/metrics": self._metrics}
+        return (
+            {"/healthz": self._healthz, "/readyz": self._readyz}
+            | {path: self._guard(handler, is_personal=True) for path, handler in personal.items()}
+            | {path: self._guard(handler, is_personal=False) for path, handler in impersonal.items()}
+        )
 
-    def _require_token(self, handler: Handler) -> Handler:
+    def _guard(self, handler: Handler, *, is_personal: bool) -> Handler:
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
-            if not self._is_authorized(request.headers.get(hdrs.AUTHORIZATION, "")):
-                response = _text("a token is required: send FUBD_METRICS_TOKEN as a bearer token or as a Basic password\n", status=401)
-                response.headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="fubd", charset="UTF-8"'
-                return response
+            if (refusal := await self._access.refusal(request, is_personal=is_personal)) is not None:
+                return refusal
+            is_known = is_personal or self._access.token_set
+            if is_known and not cast("Connection", request.protocol).mark_reader():
+                # Not 503: the number of readers says nothing about the webhook route.
+                return _text("too many readers\n", status=429)
             try:
                 return await handler(request)
             except BadParameter as error:
@@ -105,20 +118,6 @@ class ReadRoutes:
 
         return guarded
 
-    def _is_authorized(self, authorization: str) -> bool:
-        if self._token is None:
-            return True
-        scheme, _, credentials = authorization.partition(" ")
-        given = credentials.strip()
-        if scheme.lower() == "basic":
-            try:
-                given = BasicAuth.decode(authorization, encoding="utf-8").password
-            except ValueError:
-                return False
-        elif scheme.lower() != "bearer":
-            return False
-        return compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
-
     async def _healthz(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _text("alive\n")
 
@@ -129,10 +128,18 @@ class ReadRoutes:
     async def _health(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _json(asdict(self._view.health()))
 
-    async def _metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
+    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         # One format whatever Accept says: every scraper reads it, and a refusal would be a 406.
-        body = generate_latest(self._registry)
+        body = self._render_metrics(is_known=self._access.token_set or is_local(request))
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"} | _DATA_HEADERS)
+
+    def _render_metrics(self, *, is_known: bool) -> bytes:
+        """Return the metrics as text. For unknown clients only so many times a second as they are now: it costs much time."""
+        now, rendered = asyncio.get_running_loop().time(), self._metrics_rendered
+        if is_known or not self._metrics_text or len(rendered) < self._limits.metrics_per_second or now - rendered[0] >= 1.0:
+            rendered.append(now)
+            self._metrics_text = generate_latest(self._registry)
+        return self._metrics_text
 
     async def _changes_page(self, request: web.BaseRequest) -> web.StreamResponse:
         after = _int_parameter(request, "after", minimum=0, default=0)

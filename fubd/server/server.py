@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 
 from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.core.webhook import is_webhook_route
+from fubd.metrics import Metrics
 from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.limits import ServerLimits
 from fubd.server.routes import ReadRoutes
@@ -30,24 +31,36 @@ class HttpServer:
     """The daemon's HTTP server. It listens before the database answers; routes that need the database answer 503 until then."""
 
     def __init__(
-        self, *, webhook_handler: WebhookHandler, read_routes: ReadRoutes, stream: EventStream, limits: ServerLimits | None = None
+        self,
+        *,
+        webhook_handler: WebhookHandler,
+        read_routes: ReadRoutes,
+        stream: EventStream,
+        metrics: Metrics,
+        limits: ServerLimits | None = None,
     ) -> None:
         self._webhook_handler = webhook_handler
         self._read_routes = read_routes.handlers()
+        self._audience = read_routes.audience()
         self._stream = stream
+        self._metrics = metrics
         self._limits = limits or ServerLimits()
         self._connections: Connections | None = None
         self._listeners: list[asyncio.Server] = []
 
     async def start(self, *, port: int, host: str | None = None) -> None:
         """Listen on a host, or on IPv4 and (where the machine has it) IPv6. Port 0 takes a free one. Raises OSError."""
-        self._connections = Connections(self._handle, self._limits)
+        self._connections = Connections(self._handle, self._limits, self._metrics)
         self._connections.close_overdue()
         loop = asyncio.get_running_loop()
         for sock in _sockets(host, port, self._limits.backlog):
             # Inherited by each connection: one read returns no more than this.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.receive_bytes)
             self._listeners.append(await loop.create_server(self._connections, sock=sock, backlog=self._limits.backlog))
+            # create_server accepts as many connections in a turn as its backlog says. What the kernel keeps meanwhile may be more: a
+            # connection that it drops is tried again only after a second.
+            sock.listen(self._limits.kernel_backlog)
+        _logger.info(self._audience)
 
     @property
     def port(self) -> int:
@@ -72,7 +85,7 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
-        connection.mark_busy()
+        connection.begin_request()
         try:
             # The hot path compares the path as sent, without unquoting; any other spelling is routed below.
             if request.raw_path in WEBHOOK_ROUTES and request.method == hdrs.METH_POST:
@@ -83,7 +96,7 @@ class HttpServer:
             # Written here, not after the handler returns: a client that does not read its response still counts as busy.
             await _write(request, response)
         finally:
-            connection.mark_idle()
+            connection.end_request()
         return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:

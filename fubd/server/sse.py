@@ -189,14 +189,13 @@ class EventStream:
 
     async def handle(self, request: web.BaseRequest, after: int | None) -> web.StreamResponse:
         """Stream the rows with an id above `after`, then new events. Without `after`, stream only new events."""
-        if self._closed or len(self._clients) >= self._limits.streams:
+        connection = cast("Connection", request.protocol)
+        if self._closed or len(self._clients) >= self._limits.streams or not connection.mark_streaming():
             # Not 503: the number of viewers says nothing about the health of the webhook route.
             return web.Response(status=429, text="too many streams\n", headers={hdrs.RETRY_AFTER: "5"})
-        connection = cast("Connection", request.protocol)
         self._clients.add(connection)
         self._wake.set()
         connection.on_lost = self._log.notify
-        connection.mark_streaming()
         response = web.StreamResponse(headers=HEADERS)
         response.force_close()
         try:

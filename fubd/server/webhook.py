@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -22,6 +24,7 @@ from fubd.core.webhook import decode, verify
 from fubd.errors import InvalidSignature, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock, DeliveryOutcome, Ingestor
+from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
 
 _logger = logging.getLogger(__name__)
@@ -90,16 +93,17 @@ class WebhookHandler:
         self._clock = clock
         self._fub_now = fub_now
         self._limits = limits
-        self._large_bodies = asyncio.Semaphore(limits.large_bodies)
+        self._large_bodies: dict[Connection, None] = {}
         self._counters = {outcome: metrics.webhook_deliveries.labels(outcome) for outcome in DELIVERY_OUTCOMES}
         self._ack_seconds = metrics.webhook_ack_seconds
 
     def counts(self) -> DeliveryCounts:
         """Return the counts so far."""
         new = sum(self.outcomes[outcome] for outcome in ("accepted", "ignored", "quarantined"))
-        # FUB gets a 401 only when our key is not its own: then no delivery at all is taken, which is a problem of its own.
-        failures = sum(self.outcomes[outcome] for outcome in ("unavailable", "too_slow", "too_large"))
-        return DeliveryCounts(self.answered, sum(self.outcomes.values()), new, failures, new + self.outcomes["duplicate"])
+        # Only what was verified counts as FUB's attempt: anybody can send a body that is too large, or none.
+        return DeliveryCounts(
+            self.answered, sum(self.outcomes.values()), new, self.outcomes["unavailable"], new + self.outcomes["duplicate"]
+        )
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one POST to a webhook route."""
@@ -139,6 +143,7 @@ class WebhookHandler:
         if len(body) > self._limits.body_bytes:
             raise TooLarge
         verify(body, request.headers.get(_SIGNATURE_HEADER), self._keys)
+        cast("Connection", request.protocol).mark_verified()
         return await self._ingest(decode(body, fub_now=self._fub_now()))
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
@@ -150,11 +155,13 @@ class WebhookHandler:
             await request.writer.write(_CONTINUE)
             # aiohttp must not take this for the beginning of the response.
             request.writer.output_size = 0
+        is_small = request.content_length is not None and request.content_length <= self._limits.receive_bytes
+        timeout_seconds = self._limits.small_body_timeout_seconds if is_small else self._limits.body_timeout_seconds
         try:
-            async with asyncio.timeout(self._limits.body_timeout_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 body = await _read_up_to(request.content, self._limits.large_body_bytes)
                 if len(body) > self._limits.large_body_bytes:
-                    async with self._large_bodies:
+                    with self._reading_large_body(cast("Connection", request.protocol)):
                         body += await _read_up_to(request.content, limit - len(body))
         except TimeoutError:
             raise TooSlow from None
@@ -162,6 +169,19 @@ class WebhookHandler:
             # aiohttp raises this when the connection was closed before the read started.
             raise IncompleteBody from error
         return body
+
+    @contextmanager
+    def _reading_large_body(self, connection: Connection) -> Iterator[None]:
+        """Count a large body while it is read. When there are too many, the one that has taken longest is ended."""
+        if len(self._large_bodies) >= self._limits.large_bodies:
+            oldest = next(iter(self._large_bodies))
+            del self._large_bodies[oldest]
+            oldest.abort()
+        self._large_bodies[connection] = None
+        try:
+            yield
+        finally:
+            self._large_bodies.pop(connection, None)
 
     async def _ingest(self, delivery: Delivery) -> DeliveryOutcome:
         """Submit the delivery and wait for its commit. Raises Unavailable; the ingestor keeps the delivery even after a timeout.

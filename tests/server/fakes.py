@@ -19,6 +19,7 @@ from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Committed, DeliveryOutcome, ShownRow, SnapshotResult
 from fubd.server import (
+    AccessControl,
     ApiBudget,
     ChangeCounts,
     Completeness,
@@ -264,10 +265,12 @@ class ServerUnderTest:
             throttle=throttle,
             stream=self.stream,
             registry=self.metrics.registry,
-            token=token,
+            access=AccessControl(token=token, metrics=self.metrics, clock=clock, limits=limits),
             limits=limits,
         )
-        self.http = HttpServer(webhook_handler=self.webhook_handler, read_routes=routes, stream=self.stream, limits=limits)
+        self.http = HttpServer(
+            webhook_handler=self.webhook_handler, read_routes=routes, stream=self.stream, metrics=self.metrics, limits=limits
+        )
 
     @property
     def url(self) -> str:

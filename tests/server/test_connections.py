@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 
 import aiohttp
 import pytest
 
 from fubd.server import ServerLimits
-from tests.server.fakes import row, running_server, stage_event
-from tests.server.senders import PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
+from fubd.server.open_files import divide_places
+from tests.server.fakes import ServerUnderTest, row, running_server, stage_event
+from tests.server.senders import connect, exchange, head, post, rest_of, until
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("begun", [b"", b"P", b"POST /webhook/fub HTTP/1.1\r\nHost: a\r\n"])
@@ -66,14 +70,54 @@ async def test_no_connection_is_accepted_while_all_are_busy() -> None:
 
 async def test_a_client_that_does_not_read_its_response_is_disconnected() -> None:
     """A response larger than the buffers, never read, does not keep its connection open without limit."""
-    async with running_server(limits=ServerLimits(connections=1, response_timeout_seconds=0.1)) as server:
+    async with running_server(limits=ServerLimits(response_timeout_seconds=1.0)) as server:
         server.view.table = [row(each, stage_to="x" * 20_000) for each in range(1, 1001)]
         _, writer = await asyncio.open_connection("127.0.0.1", server.http.port, limit=1024)
-        writer.write(b"GET /api/changes?limit=1000 HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = b""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            # While it has the only place, every other connection is closed at once.
-            while not answer:
-                answer = await exchange(server, b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET /api/changes?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await eventually(lambda: connections(server, "busy") == 1)
+        await eventually(lambda: connections(server, "busy") == 0)
         writer.close()
+
+
+async def test_readers_take_no_place_of_the_webhook_route(web: aiohttp.ClientSession) -> None:
+    """An open page leaves the only other place to deliveries; a reader too many is answered 429."""
+    async with running_server(limits=ServerLimits(connections=1, readers=2)) as server:
+        streams = [await web.get(f"{server.url}/api/stream")]
+        assert streams[0].status == 200
+        assert (await web.get(f"{server.url}/api/stream")).status == 429
+        assert (await post(web, server, stage_event())).status == 200
+        streams[0].close()
+
+
+def test_few_file_descriptors_are_divided_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Start says how many connections fit, and how to get more."""
+    places = divide_places(ServerLimits(connections=10**9))
+    assert places.readers >= 2
+    assert places.others >= 1
+    assert "limit on open files leaves room for" in caplog.text
+
+
+def connections(server: ServerUnderTest, state: str) -> float:
+    """Return the gauge of the connections in a state."""
+    return server.metrics.registry.get_sample_value("fubd_connections", {"state": state}) or 0.0
+
+
+@pytest.mark.slow
+async def test_five_thousand_unfinished_requests_keep_no_delivery_out() -> None:
+    """Strangers open connections in waves, with a head and one byte of a body, or without reading the responses."""
+    async with running_server() as server:
+        strangers = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.server.strangers", str(server.port), "5000")
+        took: list[float] = []
+        most = 0.0
+        while strangers.returncode is None:
+            body = stage_event(event_id=f"e-{len(took)}")
+            started = time.monotonic()
+            answer = await exchange(server, head(body, "Connection: close", length=len(body)) + body)
+            took.append(time.monotonic() - started)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            most = max(most, connections(server, "reading"))
+        assert await strangers.wait() == 0
+        assert most >= 500
+        # On a loaded machine the slowest take longer; before connections could be closed for new ones, nobody was answered for ten seconds.
+        assert sorted(took)[len(took) * 9 // 10] < 1.0
+        assert server.is_balanced()

@@ -188,7 +188,7 @@ async def test_a_client_that_does_not_read_is_disconnected(web: aiohttp.ClientSe
     """Deliveries are recorded without waiting for it."""
     async with running_server(limits=ServerLimits(stream_write_timeout_seconds=0.1)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.http.port, limit=1024)
-        writer.write(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(reader, b"retry")
         recorded = 0
         while server.stream.client_count:
