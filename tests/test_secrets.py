@@ -91,7 +91,7 @@ async def test_no_secret_while_the_password_is_refused(empty_database: str, tmp_
 
 
 async def test_no_secret_while_the_host_is_unknown(tmp_path: Path) -> None:
-    """The host name does not exist: the reason contains no part of the URL."""
+    """The host name does not exist: the reason names host, port and database, and no more of the URL."""
     await _assert_hidden(_url("nowhere.invalid", 5432), tmp_path, "name is not known")
 
 
