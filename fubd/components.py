@@ -25,6 +25,7 @@ from fubd.monitor import Monitor
 from fubd.notifier import Notifier
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
 from fubd.ports import Clock
+from fubd.problems import Problems
 from fubd.retention import Retention
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
@@ -41,6 +42,7 @@ class Components:
     settings: Settings
     clock: Clock
     metrics: Metrics
+    problems: Problems
     pool: Pool
     state: StateStore
     store: ChangeStore
@@ -74,6 +76,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         settings=settings,
         clock=clock,
         metrics=metrics,
+        problems=Problems(clock, metrics),
         pool=pool,
         state=StateStore(pool, alerting=alerting),
         store=store,
@@ -95,6 +98,7 @@ def build_ingest(
         components.store,
         components.clock,
         components.metrics,
+        components.problems,
         window=timedelta(seconds=settings.dedup_window_seconds),
         ignored_stages=settings.ignore_stages,
         lead_source_tags=settings.lead_source_tags,

@@ -19,6 +19,14 @@ class Unavailable(Exception):
         self.retry_after = retry_after
 
 
+class Interrupted(Unavailable):
+    """This transaction was stopped: too slow, or in the way of another one. The same again, or less of it, may succeed."""
+
+
+class TableRefused(Unavailable):
+    """The table refuses rows because of something that its owner can change; the message names it and the remedy."""
+
+
 class UserError(Exception):
     """Only the user can fix this; the message says how."""
 

@@ -1,56 +1,47 @@
-"""Record what both sources report: gather it into batches, store each batch in one transaction, and only then answer.
+"""Records what both sources report: gather it into batches, store each batch in one transaction, and only then answer.
 
 This is group commit without a timer: what arrived while the last transaction ran is the next batch, so an idle daemon answers at once and a
-busy one shares its transactions. While the database is away everything waits in order in a bounded buffer. The webhook handler stops
-waiting after a few seconds, but the delivery is still recorded when the database is back.
+busy one shares its transactions. A batch that fails steps aside and is tried again, in ever smaller parts, next to the batches that follow:
+what cannot be stored alone holds up nothing else. While the database is away everything waits in a bounded buffer. The webhook handler
+stops waiting after a few seconds, but the delivery is still recorded when the database is back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fubd.backoff import backoff_seconds
 from fubd.core.batch import Batch
-from fubd.core.observation import Delivery, RefetchEvent, Snapshot, StageEvent
+from fubd.core.observation import Delivery, Snapshot
 from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate, reconcile
 from fubd.core.vocabulary import SOURCES
-from fubd.errors import Malformed, Unavailable
-from fubd.log_once import LogOnce
+from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.metrics import Metrics
+from fubd.pending import Item, Part, merge, outcome_of, snapshot_result, split
 from fubd.ports import ChangeSet, ChangeStore, Clock, Committed, DeliveryOutcome, InsertedEvidence, RecordingTransaction, SnapshotResult
+from fubd.problems import Problems
+from fubd.recording_health import RecordingFailure, RecordingHealth
 
-_log = logging.getLogger("fubd.ingest")
-
-_BATCH_ITEMS = 1_000
-_BATCH_CLAIMS = 20_000
+_BATCH_PARTS = 1_000
+# People in one transaction: at most so many; a failure halves their number, a success doubles it.
+_MOST_PEOPLE = 5_000
+_FEWEST_PEOPLE = 100
 _BUFFER_ITEMS = 10_000
 _BUFFER_BYTES = 256 * 1024 * 1024
-_BYTES_PER_READING = 1_000
 _FIRST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 5.0
-# While stopping, a batch is tried again until a retry would wait longer than this.
+# Failures of single people one after the other that are taken to be everybody's.
+_FAILURES_OF_ALL = 3
+# While stopping, something is tried again unless that would be later than this.
 _LONGEST_RETRY_WHILE_STOPPING_SECONDS = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 CommitListener = Callable[[Committed], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A delivery or snapshot on its way into the database. `result` is done once its caller was answered or stopped waiting."""
-
-    content: Delivery | Snapshot
-    received_at: datetime
-    result: asyncio.Future[Any]
-    size: int
-    tried: bool = False
-    duplicates: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -70,8 +61,7 @@ class Ingest:
 
     `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
     `on_commit` is called after each commit that touched rows, `on_new_delivery` with the instant (our clock) at which the event of each
-    new delivery was created. `failing`: the last try to record did not succeed. `stored_unanswered`: how many
-    deliveries were stored after their caller had stopped waiting.
+    new delivery was created. `stored_unanswered`: how many deliveries were stored after their caller had stopped waiting.
     """
 
     def __init__(
@@ -79,6 +69,7 @@ class Ingest:
         store: ChangeStore,
         clock: Clock,
         metrics: Metrics,
+        problems: Problems,
         *,
         window: timedelta,
         ignored_stages: Iterable[str] = (),
@@ -98,15 +89,20 @@ class Ingest:
         self._refetch_requested = refetch_requested or asyncio.Event()
         self._on_commit = on_commit
         self._on_new_delivery = on_new_delivery
-        self._queue: deque[_Item] = deque()
-        self._queued_bytes = 0
-        self._batch: list[_Item] = []
-        self._by_key: dict[bytes, _Item] = {}
+        self._health = RecordingHealth(clock, metrics, problems)
+        # Every item that is not complete; the parts of it that were not tried yet, and those that failed.
+        self._items: set[Item] = set()
+        self._items_bytes = 0
+        self._by_key: dict[bytes, Item] = {}
+        self._queue: deque[Part] = deque()
+        self._held_up: deque[Part] = deque()
         self._arrived = asyncio.Event()
+        self._stepped_aside = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._most_people = _MOST_PEOPLE
+        self._outages = 0
         self._stopping = False
-        self._outage = LogOnce(_log)
         self.stored_unanswered = 0
-        self.failing = False
 
     # --- Taking deliveries and snapshots ---
 
@@ -114,7 +110,7 @@ class Ingest:
         """Queue a delivery; the result comes once it is committed. Unavailable at once means that there was no room to keep it."""
         pending = self._by_key.get(delivery.key)
         if pending is None:
-            return self._enqueue(delivery, len(delivery.body))
+            return self._enqueue(delivery)
         result: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
         if pending.result.done():
             # The first sender was refused and this one would wait as long; the delivery is queued already.
@@ -129,117 +125,186 @@ class Ingest:
 
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; return once they are committed, however long that takes. Raises Unavailable when there is no room for them."""
-        result: asyncio.Future[SnapshotResult] = self._enqueue(snapshot, _BYTES_PER_READING * len(snapshot.readings))
+        result: asyncio.Future[SnapshotResult] = self._enqueue(snapshot)
         return await result
 
-    def _enqueue(self, content: Delivery | Snapshot, size: int) -> asyncio.Future[Any]:
+    def _enqueue(self, content: Delivery | Snapshot) -> asyncio.Future[Any]:
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._stopping and isinstance(content, Snapshot):
             result.set_exception(Unavailable("fubd is stopping"))
             return result
-        if len(self._queue) >= _BUFFER_ITEMS or self._queued_bytes + size > _BUFFER_BYTES:
+        item = Item(content, self._clock.now(), result)
+        if len(self._items) >= _BUFFER_ITEMS or self._items_bytes + item.size > _BUFFER_BYTES:
             result.set_exception(Unavailable("the database is away and the buffer is full", retry_after=30))
             return result
-        item = _Item(content, self._clock.now(), result, size)
-        self._queue.append(item)
-        self._queued_bytes += size
+        self._items.add(item)
+        self._items_bytes += item.size
         if isinstance(content, Delivery):
             self._by_key[content.key] = item
+        self._queue.append(Part(item, content))
         self._arrived.set()
         return result
-
-    # --- Recording ---
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Record until `stop` is set and everything that can be recorded is. Callers that still wait then get Unavailable."""
-        try:
-            while not (stop.is_set() and not self._queue):
-                if not self._queue:
-                    self._arrived.clear()
-                    await self._clock.pause(3600.0, self._arrived, stop)
-                    continue
-                self._batch = self._next_batch()
-                if not await self._record_until_done(stop):
-                    return
-        finally:
-            for item in (*self._batch, *self._queue):
-                _refuse(item)
 
     def reject_pending_reads(self) -> None:
         """Refuse snapshots from now on, and those that wait: the daemon is stopping, and the next poll reads the people again."""
         self._stopping = True
-        for item in (*self._batch, *self._queue):
+        for item in self._items:
             if isinstance(item.content, Snapshot):
                 _refuse(item)
 
     @property
     def pending(self) -> int:
         """The number of deliveries and snapshots that are not yet recorded."""
-        return len(self._queue) + len(self._batch)
+        return len(self._items)
 
-    def _next_batch(self) -> list[_Item]:
-        batch: list[_Item] = []
-        claims = 0
-        while self._queue and len(batch) < _BATCH_ITEMS:
-            claims += _count_claims(self._queue[0].content)
-            if batch and claims > _BATCH_CLAIMS:
-                break
-            item = self._queue.popleft()
-            self._queued_bytes -= item.size
-            if item.result.done() and isinstance(item.content, Snapshot):
-                # Its caller stopped waiting and will read again; a delivery is recorded even if its sender no longer waits.
+    @property
+    def failure(self) -> RecordingFailure | None:
+        """Why nothing is recorded now, and since when; None while recording works."""
+        return self._health.failure
+
+    # --- What arrives, batch by batch ---
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record until `stop` is set and everything that can be recorded is. Callers that still wait then get Unavailable."""
+        self._drained.clear()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._record_held_up())
+                await self._record_queue(stop)
+                self._drained.set()
+        finally:
+            for item in self._items:
+                _refuse(item)
+
+    async def _record_queue(self, stop: asyncio.Event) -> None:
+        while not (stop.is_set() and not self._queue):
+            batch = self._take(self._queue)
+            if not batch:
+                self._arrived.clear()
+                await self._clock.pause(3600.0, self._arrived, stop)
                 continue
-            batch.append(item)
+            error = await self._try_to_record(batch)
+            if error is None:
+                continue
+            self._held_up.extend(batch)
+            self._stepped_aside.set()
+            if _is_outage(error):
+                delay_seconds = _delay_seconds(self._outages)
+                if stop.is_set() and delay_seconds > _LONGEST_RETRY_WHILE_STOPPING_SECONDS:
+                    return
+                await self._clock.pause(delay_seconds)
+
+    def _take(self, waiting: deque[Part]) -> list[Part]:
+        """Take the next batch, splitting off what is too much for it; drop what nobody waits for."""
+        batch: list[Part] = []
+        room = self._most_people
+        while waiting and room > 0 and len(batch) < _BATCH_PARTS:
+            if waiting[0].item.is_unwanted:
+                self._forget(waiting.popleft().item)
+                continue
+            part = waiting[0].take(room)
+            if part is waiting[0]:
+                waiting.popleft()
+            room -= len(part.people)
+            batch.append(part)
         return batch
 
-    async def _record_until_done(self, stop: asyncio.Event) -> bool:
-        """Record the batch, however long the database is away; return False when stopped before that was possible."""
-        batches = [self._batch]
-        failures = 0
-        while batches:
-            batch = batches[0]
-            try:
-                await self._record(batch)
-            except Unavailable as error:
-                failures += 1
-                delay_seconds = backoff_seconds(failures, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_LONGEST_RETRY_SECONDS)
-                self._metrics.db_up.set(0)
-                for item in batch:
-                    item.tried = True
-                self.failing = True
-                self._outage.warning("Not recording, trying again: %s", error)
-                if stop.is_set() and delay_seconds > _LONGEST_RETRY_WHILE_STOPPING_SECONDS:
-                    return False
-                await self._clock.pause(delay_seconds)
-                # The batch may be too large, as when a statement took too long; it would then fail every time.
-                batches[0:1] = _halves(batch)
-            except Malformed as error:
-                batches[0:1] = _bisect(batch, str(error))
-            else:
-                failures = 0
-                self.failing = False
-                self._outage.resolved("Recording again.")
-                self._metrics.db_up.set(1)
-                batches.pop(0)
-        self._batch = []
-        return True
+    # --- What failed, in ever smaller parts ---
 
-    async def _record(self, items: list[_Item]) -> None:
+    async def _record_held_up(self) -> None:
+        """Try again what failed until it is recorded; after the end of the queue, as long as the next try is near."""
+        while True:
+            self._stepped_aside.clear()
+            now = self._clock.monotonic()
+            due = deque(part for part in self._held_up if part.retry_at <= now)
+            if due:
+                waiting = [part for part in self._held_up if part.retry_at > now]
+                batch = self._take(due)
+                self._held_up = deque((*due, *waiting))
+                await self._divide(batch)
+                continue
+            delay_seconds = min((part.retry_at - now for part in self._held_up), default=3600.0)
+            if self._drained.is_set() and delay_seconds > _LONGEST_RETRY_WHILE_STOPPING_SECONDS:
+                return
+            await self._clock.pause(delay_seconds, self._stepped_aside, *(() if self._drained.is_set() else (self._drained,)))
+
+    async def _divide(self, batch: list[Part]) -> None:
+        """Record what can be recorded of a batch that failed, half by half. What fails alone waits longer."""
+        work = [batch] if batch else []
+        failures = 0
+        while work:
+            parts = work.pop()
+            error = await self._try_to_record(parts)
+            if error is None:
+                failures = 0
+            elif isinstance(error, Malformed) and len(parts) == 1 and isinstance(delivery := parts[0].content, Delivery):
+                parts[0].content = parts[0].item.content = _quarantined(delivery, str(error))
+                work.append(parts)
+            elif not _is_outage(error) and len(halves := split(parts)) > 1:
+                work += reversed(halves)
+            else:
+                failures += 1
+                self._hold_up(parts, error)
+                if failures == _FAILURES_OF_ALL or _is_outage(error):
+                    # It is everybody's failure: the others wait too, and have the next try.
+                    self._hold_up([part for parts in reversed(work) for part in parts], error, tried=False)
+                    return
+
+    def _hold_up(self, parts: Sequence[Part], error: Exception, *, tried: bool = True) -> None:
+        """Let parts that failed, or that would, wait before the next try. Readings are not kept: their caller reads the people again."""
+        if isinstance(error, TableRefused):
+            self._health.on_refusal([key for part in parts for key in _refusal_keys(part)], error)
+        for part in parts:
+            if isinstance(part.content, Snapshot) and isinstance(error, TableRefused | Malformed):
+                refused = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0, refused=frozenset(part.people))
+                self._complete_snapshot_part(part.item, refused)
+                continue
+            part.failures += tried
+            part.retry_at = self._clock.monotonic() + _delay_seconds(max(1, part.failures))
+            if tried:
+                self._held_up.append(part)
+            else:
+                self._held_up.appendleft(part)
+
+    # --- One transaction ---
+
+    async def _try_to_record(self, parts: Sequence[Part]) -> Unavailable | Malformed | None:
+        """Record the parts in one transaction; return what prevented it."""
+        try:
+            await self._record(parts)
+        except (Unavailable, Malformed) as error:
+            for part in parts:
+                part.item.tried = True
+            if isinstance(error, Unavailable) and not isinstance(error, TableRefused):
+                self._most_people = max(_FEWEST_PEOPLE, self._most_people // 2)
+                self._outages += 1
+                if _is_outage(error) or self._outages > _FAILURES_OF_ALL:
+                    self._health.on_outage(error)
+            return error
+        self._outages = 0
+        self._most_people = min(_MOST_PEOPLE, self._most_people * 2)
+        return None
+
+    async def _record(self, parts: Sequence[Part]) -> None:
         now = self._clock.now()
         batch = Batch(ignored_stages=self._ignored_stages, lead_source_tags=self._lead_source_tags)
-        for item in items:
-            if isinstance(item.content, Delivery):
-                batch.add_delivery(item.content, item.received_at)
+        counts = Counter(part.item for part in parts)
+        # An item is complete with this batch when all its open parts are in it; its last part carries the delivery itself.
+        last = {part.item: part for part in parts if part.item.open_parts == counts[part.item]}
+        for part in parts:
+            if isinstance(part.content, Delivery):
+                batch.add_delivery(part.content, part.item.received_at, is_complete=last.get(part.item) is part)
             else:
-                batch.add_snapshot(item.content, item.received_at)
+                batch.add_snapshot(part.content, part.item.received_at)
         started = self._clock.monotonic()
         async with self._store.recording() as recording:
             result = await self._write(recording, batch, now)
         self._metrics.db_transaction_seconds.observe(self._clock.monotonic() - started)
-        result.evidence = await self._with_lost_reply(items, result.evidence)
-        self._answer(items, batch, result)
+        result.evidence = await self._with_lost_reply(last, result.evidence)
+        self._health.on_commit([key for part in parts for key in _refusal_keys(part)], wrote_rows=bool(result.inserts))
+        self._answer(parts, last.keys(), batch, result)
 
-    async def _with_lost_reply(self, items: list[_Item], evidence: InsertedEvidence) -> InsertedEvidence:
+    async def _with_lost_reply(self, items: Iterable[Item], evidence: InsertedEvidence) -> InsertedEvidence:
         """Count as new what this process stored when the reply to an earlier COMMIT of these items was lost: it is no duplicate."""
         retried = {item.content.key: item.received_at for item in items if item.tried and isinstance(item.content, Delivery)}
         if retried.keys() <= evidence.deliveries:
@@ -276,28 +341,57 @@ class Ingest:
 
     # --- After the commit ---
 
-    def _answer(self, items: list[_Item], batch: Batch, result: _BatchResult) -> None:
+    def _answer(self, parts: Sequence[Part], complete: Collection[Item], batch: Batch, result: _BatchResult) -> None:
         self._count(result)
         if batch.refetches:
             self._refetch_requested.set()
-        if self._on_commit is not None and (result.inserts or result.updates):
+        if self._on_commit is not None and (result.inserts or result.updates or result.merged):
             self._on_commit(
                 Committed(
                     recorded=[new.row.id for new in result.inserts],
                     corrected=[update.now.id for update in result.updates if update.is_correction],
                     updated=[update.now.id for update in result.updates if not update.is_correction],
+                    removed=[row.id for row in result.merged],
                 )
             )
         new_keys = set(result.evidence.deliveries)
         moved = {new.row.person_id: new.row.stage_from is not None for new in result.inserts if not new.dated_by.is_entry}
-        for item in items:
-            if isinstance(item.content, Delivery):
-                self._answer_delivery(item, item.content, is_new=item.content.key in new_keys)
-                new_keys.discard(item.content.key)
-            elif not item.result.done():
-                item.result.set_result(_snapshot_result(item.content, moved, result.known))
+        for part in parts:
+            if isinstance(part.content, Snapshot):
+                self._complete_snapshot_part(part.item, snapshot_result(part.content, moved, result.known))
+            else:
+                self._complete_delivery_part(part, part.content, complete, new_keys)
 
-    def _answer_delivery(self, item: _Item, delivery: Delivery, *, is_new: bool) -> None:
+    def _complete_snapshot_part(self, item: Item, result: SnapshotResult) -> None:
+        item.brought = merge(item.brought, result)
+        item.open_parts -= 1
+        if item.open_parts == 0:
+            self._forget(item)
+            if not item.result.done():
+                item.result.set_result(item.brought)
+
+    def _complete_delivery_part(self, part: Part, delivery: Delivery, complete: Collection[Item], new_keys: set[bytes]) -> None:
+        item = part.item
+        item.open_parts -= 1
+        if item.open_parts:
+            return
+        if item not in complete:
+            # Its last parts were committed side by side, each without the delivery itself.
+            item.open_parts = 1
+            self._queue.append(part.without_people())
+            self._arrived.set()
+            return
+        self._forget(item)
+        self._answer_delivery(item, delivery, is_new=delivery.key in new_keys)
+        new_keys.discard(delivery.key)
+
+    def _forget(self, item: Item) -> None:
+        """Free the room of an item that is complete, or that nobody waits for."""
+        if item in self._items:
+            self._items.remove(item)
+            self._items_bytes -= item.size
+
+    def _answer_delivery(self, item: Item, delivery: Delivery, *, is_new: bool) -> None:
         self._by_key.pop(delivery.key, None)
         if is_new:
             self.stored_unanswered += item.result.done()
@@ -308,7 +402,7 @@ class Ingest:
             if not duplicate.done():
                 duplicate.set_result(DeliveryOutcome.DUPLICATE)
         if not item.result.done():
-            item.result.set_result(_outcome(delivery) if is_new else DeliveryOutcome.DUPLICATE)
+            item.result.set_result(outcome_of(delivery) if is_new else DeliveryOutcome.DUPLICATE)
 
     def _count(self, result: _BatchResult) -> None:
         metrics, skew = self._metrics, self._skew_seconds()
@@ -327,45 +421,27 @@ class Ingest:
         metrics.hidden_steps.inc(result.repeats)
 
 
-def _refuse(item: _Item) -> None:
+def _refuse(item: Item) -> None:
     if not item.result.done():
         item.result.set_exception(Unavailable("fubd is stopping"))
 
 
-def _halves(batch: list[_Item]) -> list[list[_Item]]:
-    """Split a batch in two, in its order; a single item stays as it is."""
-    half = (len(batch) + 1) // 2
-    return [part for part in (batch[:half], batch[half:]) if part]
-
-
-def _bisect(batch: list[_Item], problem: str) -> list[list[_Item]]:
-    """Split a batch that holds something that can never be stored. A single delivery is quarantined; a single snapshot is a bug of ours."""
-    if len(batch) > 1:
-        return _halves(batch)
-    item = batch[0]
-    if isinstance(item.content, Snapshot) or item.content.content is None:
+def _quarantined(delivery: Delivery, problem: str) -> Delivery:
+    """Return a delivery that holds something that can never be stored, to be kept as received and not used."""
+    if delivery.content is None:
         raise RuntimeError(f"a cleaned value could not be stored: {problem}")
-    item.content = Delivery(item.content.key, item.content.body, None, None, None, problem)
-    return [batch]
+    return Delivery(delivery.key, delivery.body, None, None, None, problem)
 
 
-def _count_claims(content: Delivery | Snapshot) -> int:
-    if isinstance(content, Snapshot):
-        return len(content.readings)
-    return len(content.content.person_ids) if isinstance(content.content, StageEvent | RefetchEvent) else 0
+def _refusal_keys(part: Part) -> Sequence[Hashable]:
+    """Return by what a refusal is remembered until it is over: a reading by its person, who is read again, anything else by itself."""
+    return part.people if isinstance(part.content, Snapshot) else (part,)
 
 
-def _outcome(delivery: Delivery) -> DeliveryOutcome:
-    if delivery.quarantine is not None:
-        return DeliveryOutcome.QUARANTINED
-    return DeliveryOutcome.ACCEPTED if isinstance(delivery.content, StageEvent | RefetchEvent) else DeliveryOutcome.IGNORED
+def _is_outage(error: Exception) -> bool:
+    """Return whether nothing else could have been recorded either."""
+    return isinstance(error, Unavailable) and not isinstance(error, Interrupted | TableRefused)
 
 
-def _snapshot_result(snapshot: Snapshot, moved: Mapping[int, bool], known: frozenset[int]) -> SnapshotResult:
-    """Return what these readings brought. `moved`: people with a row made by a read, and whether their stage was known before."""
-    people = {reading.person_id for reading in snapshot.readings}
-    return SnapshotResult(
-        changes=len(people & moved.keys()),
-        mismatched=frozenset(person_id for person_id in people if moved.get(person_id)),
-        first_seen=len(people - known),
-    )
+def _delay_seconds(failures: int) -> float:
+    return backoff_seconds(failures, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_LONGEST_RETRY_SECONDS)

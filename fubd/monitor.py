@@ -103,7 +103,7 @@ class Monitor:
     def _set_gauges(self, summary: StatusSummary) -> None:
         metrics = self._metrics
         # A database that is full, or a standby, can be read but not written.
-        metrics.db_up.set(0 if self._ingest.failing else 1)
+        metrics.db_up.set(0 if self._ingest.failure else 1)
         metrics.inbox_pending.set(summary.pending_refetches)
         metrics.quarantined.set(summary.quarantined)
         if summary.completeness is not None:

@@ -115,12 +115,14 @@ class SnapshotResult:
     """What a committed snapshot brought.
 
     `changes`: rows that these readings made. `mismatched`: known people whose stage was not the one we held, so that a change had been
-    reported by no source. `first_seen`: people read for the first time.
+    reported by no source. `first_seen`: people read for the first time. `refused`: people whom the table refused; nothing of them was
+    recorded, so they count as not read.
     """
 
     changes: int
     mismatched: frozenset[int]
     first_seen: int
+    refused: frozenset[int] = frozenset()
 
 
 class SnapshotSink(Protocol):
@@ -132,11 +134,12 @@ class SnapshotSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The ids of the rows that one commit touched: new, corrected, or updated without a correction."""
+    """The ids of the rows that one commit touched: new, corrected, updated without a correction, or merged into another row."""
 
     recorded: Sequence[int] = ()
     corrected: Sequence[int] = ()
     updated: Sequence[int] = ()
+    removed: Sequence[int] = ()
 
 
 class Ingestor(SnapshotSink, Protocol):

@@ -17,6 +17,7 @@ from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snap
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
 from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.problems import Problems
 from fubd.store import ChangeStore, Pool, StateStore, migrate
 from fubd.store.dsn import parse
 
@@ -75,6 +76,7 @@ class Recorder:
     pool: Pool
     state: StateStore
     metrics: Metrics
+    problems: Problems
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def record(self, *evidence: Delivery | Snapshot) -> list[DeliveryOutcome | SnapshotResult]:
@@ -117,16 +119,18 @@ async def running_recorder(
     if columns:
         async with pool.connection() as connection:
             await migrate(connection, columns=columns)
-    metrics = Metrics(CollectorRegistry())
+    metrics, clock = Metrics(CollectorRegistry()), SystemClock()
+    problems = Problems(clock, metrics)
     ingest = Ingest(
         ChangeStore(pool, instance=instance, columns=columns or {}),
-        SystemClock(),
+        clock,
         metrics,
+        problems,
         window=timedelta(seconds=300),
         ignored_stages=ignored_stages,
         lead_source_tags=lead_source_tags,
     )
-    recorder = Recorder(ingest, pool, StateStore(pool), metrics)
+    recorder = Recorder(ingest, pool, StateStore(pool), metrics, problems)
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(recorder.stop))
         try:

@@ -21,6 +21,7 @@ from fubd.ingest import Ingest
 from fubd.metrics import Metrics
 from fubd.notifier import Notifier, alert_document
 from fubd.ports import Alert, ModeRecord
+from fubd.problems import Problems
 from fubd.store import ChangeStore, Pool, StateStore
 from fubd.store.dsn import parse
 from fubd.store.outbox import Outbox
@@ -106,7 +107,8 @@ async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> 
     """Record until the block ends, with alerts for the stages `watched` and, if there are any, for modes."""
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
-    ingest = Ingest(store, SystemClock(), Metrics(CollectorRegistry()), window=timedelta(seconds=300))
+    clock, metrics = SystemClock(), Metrics(CollectorRegistry())
+    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), window=timedelta(seconds=300))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))

@@ -59,13 +59,21 @@ class Batch:
         self.facts: dict[int, PersonFacts] = {}
         self.refetches: dict[int, NewRefetch] = {}
         self.people: set[int] = set()
+        # People of deliveries that are stored later.
+        self._asked_for: set[int] = set()
 
-    def add_delivery(self, delivery: Delivery, received_at: datetime) -> None:
-        """Add a delivery: an entry a person where it names a stage, and each person to be read again."""
-        self.deliveries.append(ReceivedDelivery(delivery, received_at))
+    def add_delivery(self, delivery: Delivery, received_at: datetime, *, is_complete: bool = True) -> None:
+        """Add a delivery, or some of its people: an entry a person where it names a stage, and each person to be read again.
+
+        `is_complete`: all its people are recorded with this batch, so the delivery itself is stored with it.
+        """
+        if is_complete:
+            self.deliveries.append(ReceivedDelivery(delivery, received_at))
         content = delivery.content
         if not isinstance(content, StageEvent | RefetchEvent):
             return
+        if not is_complete:
+            self._asked_for.update(content.person_ids)
         for person_id in content.person_ids:
             self.people.add(person_id)
             refetch = NewRefetch(
@@ -127,7 +135,7 @@ class Batch:
         """Return the people to be read because of the deliveries with these keys: a repeated delivery asks for nothing again."""
         if len(new_keys) == len(self.deliveries):
             return list(self.refetches.values())
-        asked_for = {
+        asked_for = self._asked_for | {
             person_id
             for received in self.deliveries
             if received.delivery.key in new_keys and isinstance(received.delivery.content, StageEvent | RefetchEvent)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from fubd.errors import Malformed, Unavailable
+from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
+from fubd.store import refusals
 
 _SOON_SECONDS = 5.0
 # Supavisor locks a client out for 120 s after ten refused logins within 150 s.
@@ -52,7 +53,11 @@ _NO_TENANT = _Fault(
     login=True,
 )
 _NOT_ALLOWED = _Fault("the user of DATABASE_URL lacks a privilege in {database}: `python -m fubd check` shows what it needs")
-_READ_ONLY = _Fault("{database} can only be read: set DATABASE_URL to the primary server, with a role that may write")
+_READ_ONLY = _Fault(
+    "{database} can only be read: set DATABASE_URL to the primary server, with a role that may write; a Supabase project whose disk is full"
+    " is read-only too, until its disk is enlarged"
+)
+_DISK_FULL = _Fault("the disk of {database} is full: free space or enlarge it", retry_after=_SOON_SECONDS)
 _FULL = _Fault("{database} accepts no further connection", retry_after=_SOON_SECONDS)
 _NO_SERVER = _Fault("the pooler of {database} has no connection to its server", retry_after=_SOON_SECONDS)
 _STARTING = _Fault("{database} is starting up or shutting down", retry_after=_SOON_SECONDS)
@@ -92,13 +97,19 @@ _CODES = {
     "3D000": _NO_DATABASE,
     "42501": _NOT_ALLOWED,
     "25006": _READ_ONLY,
+    "53100": _DISK_FULL,
     "53300": _FULL,
     "57P01": _STARTING,
     "57P02": _STARTING,
     "57P03": _STARTING,
 }
-# A retry cannot help: a type, a constraint or an index refuses the value.
-_REFUSED_VALUE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+# A retry cannot help: a type or an index of ours refuses the value.
+_REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+# The transaction took too long, waited too long for a lock, collided with another, or the table was altered since its plan was made.
+_INTERRUPTED = (
+    *(asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError),
+    asyncpg.InvalidCachedStatementError,
+)
 # Poolers use these for any fault: internal error, protocol violation, connection exception.
 _UNSPECIFIC = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
 
@@ -112,10 +123,8 @@ def translate_errors(place: str) -> Iterator[None]:
     """Raise fubd's errors in place of the driver's and the network's. `place` is the database's host, port and name."""
     try:
         yield
-    except _REFUSED_VALUE as error:
-        raise Malformed(f"the database refused a value ({_refusal(error)})") from None
     except asyncpg.PostgresError as error:
-        raise _of_server(error).error(place) from None
+        raise _of_statement(error) or _of_server(error).error(place) from None
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise Unavailable(f"the connection to the database at {place} was lost ({type(error).__name__})") from None
     except TimeoutError:
@@ -124,9 +133,16 @@ def translate_errors(place: str) -> Iterator[None]:
         raise Unavailable(f"the database at {place} {_of_network(error)}") from None
 
 
-def _refusal(error: asyncpg.PostgresError) -> str:
-    where = [f"{kind} {name}" for kind, name in (("constraint", error.constraint_name), ("table", error.table_name)) if name]
-    return ", ".join([type(error).__name__, *where])
+def _of_statement(error: asyncpg.PostgresError) -> Unavailable | Malformed | None:
+    """Return the error of a statement that the server could not run for what it says; None when the server itself is in trouble."""
+    refusal = refusals.describe(error)
+    if refusal is not None:
+        return TableRefused(refusal)
+    if isinstance(error, _REFUSED_VALUE):
+        return Malformed(f"the database refused a value ({type(error).__name__})")
+    if isinstance(error, _INTERRUPTED):
+        return Interrupted(f"the database stopped a statement ({error.sqlstate} {type(error).__name__})")
+    return None
 
 
 def _of_server(error: asyncpg.PostgresError) -> _Fault:

@@ -12,11 +12,12 @@ from datetime import datetime
 import asyncpg
 
 from fubd.core.batch import PersonFacts, ReceivedDelivery
+from fubd.core.observation import Delivery, RefetchEvent, StageEvent
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
 from fubd.core.timeline import Stage
-from fubd.errors import Unavailable
+from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
-from fubd.store import stage_changes, statements
+from fubd.store import refusals, stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import StageChangesTable
 
@@ -39,12 +40,18 @@ class ChangeStore:
         """Open the transaction; it is committed when left without an error."""
         try:
             async with self._pool.transaction() as connection:
-                self._table = self._table or await stage_changes.read(connection)
+                self._table = self._table or await self._read_table(connection)
                 yield RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
         except BaseException:
             # The cause may be that the table was altered: the next transaction reads its columns again.
             self._table = None
             raise
+
+    async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
+        missing = refusals.find_missing_columns(await stage_changes.read_columns(connection), self._columns)
+        if missing is not None:
+            raise TableRefused(missing)
+        return await stage_changes.read(connection)
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Return which deliveries this process stored since `received_at`."""
@@ -71,7 +78,7 @@ class RecordingTransaction:
     async def insert_claims(
         self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
     ) -> InsertedEvidence:
-        """Store deliveries, lock people, add claims. Raises Unavailable when another instance was adding one of the people."""
+        """Store deliveries, lock people, add claims. Raises Interrupted when another transaction was adding one of the people."""
         row = await statements.query("recording/insert_claims").fetchrow(
             self._connection,
             instance=self._instance,
@@ -83,6 +90,7 @@ class RecordingTransaction:
             delivery_received_at=[received.received_at for received in deliveries],
             delivery_quarantine=[received.delivery.quarantine for received in deliveries],
             delivery_body=[received.delivery.body for received in deliveries],
+            delivery_only_person_id=[_only_person_id(received.delivery) for received in deliveries],
             claim_person_id=[claim.person_id for claim in claims],
             claim_at=[claim.at for claim in claims],
             claim_kind=[claim.kind for claim in claims],
@@ -98,7 +106,7 @@ class RecordingTransaction:
         )
         if row["locked"] != len(people):
             # The other instance's row is newer than our snapshot, so the statement could not lock it.
-            raise Unavailable("a person was being added by another instance")
+            raise Interrupted("a person was being added by another transaction")
         for person_id, since in zip(row["foreign_row_people"] or (), row["foreign_row_since"] or (), strict=True):
             self._foreign_since[person_id] = min(since, self._foreign_since.get(person_id, since))
         return InsertedEvidence(
@@ -158,7 +166,7 @@ class RecordingTransaction:
         return frozenset(record["id"] for record in known)
 
     async def apply_changes(self, change_set: ChangeSet) -> None:
-        """Write the difference."""
+        """Write the difference. Raises TableRefused when the table did not take all of it."""
         inserts = await self._with_ids(change_set.inserts)
         rows = [new.row for new in inserts]
         updates = change_set.updates
@@ -168,7 +176,7 @@ class RecordingTransaction:
         corrections += [(row, None) for row in change_set.merged]
         merged = [row.id for row in change_set.merged]
         refetches = sorted(change_set.refetches, key=lambda refetch: refetch.person_id)
-        await self._table.query("recording/apply_changes", self._columns).execute(
+        written = await self._table.query("recording/apply_changes", self._columns).fetchrow(
             self._connection,
             now=change_set.now,
             alert_stages=self._alert_stages,
@@ -209,6 +217,9 @@ class RecordingTransaction:
             refetch_deleted=[refetch.deleted for refetch in refetches],
             refetch_created=[refetch.created for refetch in refetches],
         )
+        if (written["inserted"], written["updated"], written["merged"]) != (len(rows), len(updated), len(merged)):
+            triggers = await statements.query("recording/owner_triggers").fetch(self._connection)
+            raise TableRefused(refusals.dropped_rows([record["name"] for record in triggers]))
 
     async def _with_ids(self, inserts: Sequence[NewRow]) -> list[NewRow]:
         """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see the row."""
@@ -218,6 +229,11 @@ class RecordingTransaction:
         records = await statements.query("recording/draw_ids").fetch(self._connection, sequence=self._table.sequence, count=count)
         drawn = iter(records)
         return [new if new.claim_to_relink is None else replace(new, row=replace(new.row, id=next(drawn)["id"])) for new in inserts]
+
+
+def _only_person_id(delivery: Delivery) -> int | None:
+    people = delivery.content.person_ids if isinstance(delivery.content, StageEvent | RefetchEvent) else ()
+    return people[0] if len(people) == 1 else None
 
 
 def _claim(record: asyncpg.Record) -> Claim:

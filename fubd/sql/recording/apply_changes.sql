@@ -1,8 +1,9 @@
--- Write the difference. Each part is empty when there is nothing of its kind. A new row is `new_*`, an updated row `update_*`.
+-- Write the difference, and return how many rows of stage_changes were really inserted, updated and deleted: a trigger of the table's owner
+-- may drop them. Each part is empty when there is nothing of its kind. A new row is `new_*`, an updated row `update_*`.
 -- A value in braces is written as its column takes it: an older table's column may be shorter, or of another type
 -- (`fubd.store.stage_changes`).
 WITH merged AS (
-    DELETE FROM public.stage_changes c WHERE c.id = ANY(:merged::bigint[])
+    DELETE FROM public.stage_changes c WHERE c.id = ANY(:merged::bigint[]) RETURNING c.id
 ), confirmed AS (
     DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY(:confirmed::bigint[])
 ), updated AS (
@@ -10,14 +11,16 @@ WITH merged AS (
     SET stage_from = {stage_from: u.stage_from}, stage_to = {stage_to: u.stage_to}, changed_at = {changed_at: u.changed_at},
         changed_after = {changed_after: u.changed_after}, confirmed_by = {confirmed_by: u.confirmed_by},
         confirmed_at = {confirmed_at: u.confirmed_at}, event_id = {event_id: u.event_id},
-        raw_payload = coalesce({raw_payload: u.raw_payload}, c.raw_payload)
+        raw_payload = coalesce({raw_payload: CASE WHEN f.person_id IS NULL THEN u.raw_payload END}, c.raw_payload)
     FROM unnest(
         :update_id::bigint[], :update_person_id::bigint[], :update_stage_from::text[], :update_stage_to::text[],
         :update_changed_at::timestamptz[], :update_changed_after::timestamptz[], :update_confirmed_by::text[],
         :update_confirmed_at::timestamptz[], :update_event_id::text[], :update_raw_payload::jsonb[]
     ) AS u(id, person_id, stage_from, stage_to, changed_at, changed_after, confirmed_by, confirmed_at, event_id, raw_payload)
+    LEFT JOIN fubd.forgotten f ON f.person_id = u.person_id
     -- A row that no claim of ours made belongs to another writer and is never changed.
     WHERE c.id = u.id AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = u.person_id AND coalesce(k.row_id, k.seq) = c.id)
+    RETURNING c.id
 ), corrections AS (
     INSERT INTO fubd.correction (change_id, person_id, corrected_at, was, became)
     SELECT n.change_id, n.person_id, :now::timestamptz, n.was, n.became
@@ -30,11 +33,14 @@ WITH merged AS (
         AS n(change_id, person_id, became)
     WHERE n.became IS NULL AND a.subject = n.person_id AND (a.told->>'change_id')::bigint = n.change_id
 ), new_rows AS (
-    SELECT * FROM unnest(
+    SELECT n.id, n.person_id, n.stage_from, n.stage_to, n.changed_at, n.changed_after, n.received_at, n.source, n.confirmed_by, n.confirmed_at,
+        n.event_id, CASE WHEN f.person_id IS NULL THEN n.raw_payload END AS raw_payload
+    FROM unnest(
         :new_id::bigint[], :new_person_id::bigint[], :new_stage_from::text[], :new_stage_to::text[], :new_changed_at::timestamptz[],
         :new_changed_after::timestamptz[], :new_received_at::timestamptz[], :new_source::text[], :new_confirmed_by::text[],
         :new_confirmed_at::timestamptz[], :new_event_id::text[], :new_raw_payload::jsonb[]
     ) AS n(id, person_id, stage_from, stage_to, changed_at, changed_after, received_at, source, confirmed_by, confirmed_at, event_id, raw_payload)
+    LEFT JOIN fubd.forgotten f ON f.person_id = n.person_id
 ), inserted AS (
     INSERT INTO public.stage_changes
         (id, person_id, stage_from, stage_to, changed_at, changed_after, received_at, source, confirmed_by, confirmed_at, event_id, raw_payload,
@@ -47,6 +53,7 @@ WITH merged AS (
         {new lead_source_tag: p.lead_source_tag}{insert_values}
     FROM new_rows n JOIN fubd.person p ON p.id = n.person_id
     ORDER BY n.id
+    RETURNING id
 ), unconfirmed AS (
     INSERT INTO fubd.unconfirmed (change_id, changed_at)
     SELECT n.id, n.changed_at FROM new_rows n
@@ -73,10 +80,12 @@ WITH merged AS (
     DELETE FROM fubd.unconfirmed u
     USING unnest(:refetch_person_id::bigint[], :refetch_created::boolean[]) AS t(person_id, created), public.stage_changes c
     WHERE t.created AND c.person_id = t.person_id::text AND c.stage_from IS NULL AND u.change_id = c.id
+), refetches AS (
+    INSERT INTO fubd.hint AS h (person_id, since, asked_at, deleted)
+    SELECT t.person_id, t.since, t.asked_at, t.deleted
+    FROM unnest(:refetch_person_id::bigint[], :refetch_since::timestamptz[], :refetch_asked_at::timestamptz[], :refetch_deleted::boolean[])
+        AS t(person_id, since, asked_at, deleted)
+    ON CONFLICT (person_id) DO UPDATE
+        SET since = greatest(h.since, excluded.since), not_before = '-infinity', deleted = h.deleted OR excluded.deleted
 )
-INSERT INTO fubd.hint AS h (person_id, since, asked_at, deleted)
-SELECT t.person_id, t.since, t.asked_at, t.deleted
-FROM unnest(:refetch_person_id::bigint[], :refetch_since::timestamptz[], :refetch_asked_at::timestamptz[], :refetch_deleted::boolean[])
-    AS t(person_id, since, asked_at, deleted)
-ON CONFLICT (person_id) DO UPDATE
-    SET since = greatest(h.since, excluded.since), not_before = '-infinity', deleted = h.deleted OR excluded.deleted
+SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM merged) AS merged

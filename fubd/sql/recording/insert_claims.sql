@@ -2,11 +2,13 @@
 -- Each step waits for the one before, so that all transactions take their locks in one order: deliveries, people, claims.
 WITH inserted AS (
     INSERT INTO fubd.delivery (key, event_id, event, received_at, instance, quarantine, body)
-    SELECT d.key, d.event_id, d.event, d.received_at, :instance, d.quarantine, d.body
+    -- Of a delivery that is about a forgotten person alone, only what fubd itself needs is kept.
+    SELECT d.key, d.event_id, d.event, d.received_at, :instance, d.quarantine, CASE WHEN f.person_id IS NULL THEN d.body ELSE '' END
     FROM unnest(
         :delivery_key::bytea[], :delivery_event_id::text[], :delivery_event::text[], :delivery_received_at::timestamptz[],
-        :delivery_quarantine::text[], :delivery_body::bytea[]
-    ) AS d(key, event_id, event, received_at, quarantine, body)
+        :delivery_quarantine::text[], :delivery_body::bytea[], :delivery_only_person_id::bigint[]
+    ) AS d(key, event_id, event, received_at, quarantine, body, only_person_id)
+    LEFT JOIN fubd.forgotten f ON f.person_id = d.only_person_id
     ORDER BY d.key
     ON CONFLICT (key) DO NOTHING
     RETURNING key

@@ -1,11 +1,17 @@
 -- Store people as just read, learn the names of stages and answer the refetch requests: rows made since the person was asked for are filled.
--- Returns the people who had been read before. Braces are as in recording/apply_changes.sql.
-WITH read AS (
+-- Returns the people who had been read before. Braces are as in recording/apply_changes.sql. Of forgotten people no name and no custom field
+-- is stored.
+WITH given AS (
     SELECT * FROM unnest(
         :id::bigint[], :stage::text[], :stage_id::bigint[], :created::timestamptz[], :updated::timestamptz[], :read_at::timestamptz[],
         :first_name::text[], :last_name::text[], :assigned_user_id::text[], :assigned_user_name::text[], :lead_source_tag::text[],
         :fields::jsonb[]
     ) AS r(id, stage, stage_id, created, updated, read_at, first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag, fields)
+), read AS (
+    SELECT g.id, g.stage, g.stage_id, g.created, g.updated, g.read_at, g.assigned_user_id, g.assigned_user_name, g.lead_source_tag,
+        CASE WHEN f.person_id IS NULL THEN g.first_name END AS first_name, CASE WHEN f.person_id IS NULL THEN g.last_name END AS last_name,
+        CASE WHEN f.person_id IS NULL THEN g.fields ELSE '{}' END AS fields
+    FROM given g LEFT JOIN fubd.forgotten f ON f.person_id = g.id
 ), stage_names AS (
     INSERT INTO fubd.stage AS g (name, id)
     SELECT DISTINCT ON (r.stage) r.stage, r.stage_id FROM read r WHERE r.stage_id IS NOT NULL ORDER BY r.stage, r.updated DESC

@@ -1,0 +1,133 @@
+"""Deliveries and snapshots that wait to be recorded, whole or in parts.
+
+A part is some of the people of one item. An item is complete once every part of it is committed, in whatever order, and only then answered:
+the history of each person is a function of the evidence, so people may be recorded in different transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from fubd.core.observation import Delivery, RefetchEvent, Snapshot, StageEvent
+from fubd.ports import DeliveryOutcome, SnapshotResult
+
+# What a delivery, a number in it and a person as read occupy in memory besides the bytes received.
+_BYTES_PER_ITEM = 2_000
+_BYTES_PER_ID = 40
+_BYTES_PER_READING = 4_000
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A delivery or snapshot on its way into the database. `result` is done once its caller was answered or stopped waiting.
+
+    `open_parts`: how many parts are not committed yet. `tried`: a COMMIT of it may have succeeded without a reply.
+    `brought`: what the committed parts of a snapshot brought. `size`: about how many bytes of memory it occupies.
+    """
+
+    content: Delivery | Snapshot
+    received_at: datetime
+    result: asyncio.Future[Any]
+    open_parts: int = 1
+    tried: bool = False
+    duplicates: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
+    brought: SnapshotResult = field(default_factory=lambda: SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0))
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure it."""
+        if isinstance(self.content, Snapshot):
+            self.size = _BYTES_PER_ITEM + _BYTES_PER_READING * len(self.content.readings)
+        else:
+            self.size = _BYTES_PER_ITEM + len(self.content.body) + _BYTES_PER_ID * len(_people(self.content))
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether its caller stopped waiting and will read again; a delivery is recorded even if its sender no longer waits."""
+        return self.result.done() and isinstance(self.content, Snapshot)
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """Some of the people of an item. `failures`: how often it alone could not be recorded; `retry_at`: when to try again (monotonic)."""
+
+    item: Item
+    content: Delivery | Snapshot
+    failures: int = 0
+    retry_at: float = 0.0
+
+    @property
+    def people(self) -> tuple[int, ...]:
+        """The people whom it is about."""
+        return _people(self.content)
+
+    def take(self, limit: int) -> Part:
+        """Split off the first `limit` people and return them as a part of their own; this one keeps the others."""
+        if len(self.people) <= limit:
+            return self
+        self.item.open_parts += 1
+        head = Part(self.item, _slice(self.content, slice(limit)), self.failures, self.retry_at)
+        self.content = _slice(self.content, slice(limit, None))
+        return head
+
+    def without_people(self) -> Part:
+        """Return a part about nobody: what is left of an item when all its people are recorded."""
+        return Part(self.item, _slice(self.content, slice(0)))
+
+    def halves(self) -> list[Part]:
+        """Split it into two parts of about as many people; return only itself when it is about one person."""
+        head = self.take((len(self.people) + 1) // 2)
+        return [self] if head is self else [head, self]
+
+
+def split(batch: Sequence[Part]) -> list[list[Part]]:
+    """Split a batch in two, in its order: by parts, or a single part by its people. A part about one person stays as it is."""
+    if len(batch) == 1:
+        return [[part] for part in batch[0].halves()]
+    half = (len(batch) + 1) // 2
+    return [list(batch[:half]), list(batch[half:])]
+
+
+def merge(first: SnapshotResult, second: SnapshotResult) -> SnapshotResult:
+    """Return what two parts of a snapshot brought together."""
+    return SnapshotResult(
+        changes=first.changes + second.changes,
+        mismatched=first.mismatched | second.mismatched,
+        first_seen=first.first_seen + second.first_seen,
+        refused=first.refused | second.refused,
+    )
+
+
+def outcome_of(delivery: Delivery) -> DeliveryOutcome:
+    """Return how a new delivery is answered."""
+    if delivery.quarantine is not None:
+        return DeliveryOutcome.QUARANTINED
+    return DeliveryOutcome.ACCEPTED if isinstance(delivery.content, StageEvent | RefetchEvent) else DeliveryOutcome.IGNORED
+
+
+def snapshot_result(snapshot: Snapshot, moved: Mapping[int, bool], known: frozenset[int]) -> SnapshotResult:
+    """Return what these readings brought. `moved`: people with a row made by a read, and whether their stage was known before."""
+    people = {reading.person_id for reading in snapshot.readings}
+    return SnapshotResult(
+        changes=len(people & moved.keys()),
+        mismatched=frozenset(person_id for person_id in people if moved.get(person_id)),
+        first_seen=len(people - known),
+    )
+
+
+def _people(content: Delivery | Snapshot) -> tuple[int, ...]:
+    if isinstance(content, Snapshot):
+        return tuple(reading.person_id for reading in content.readings)
+    return content.content.person_ids if isinstance(content.content, StageEvent | RefetchEvent) else ()
+
+
+def _slice(content: Delivery | Snapshot, share: slice) -> Delivery | Snapshot:
+    if isinstance(content, Snapshot):
+        return replace(content, readings=content.readings[share])
+    if isinstance(content.content, StageEvent | RefetchEvent):
+        return replace(content, content=replace(content.content, person_ids=content.content.person_ids[share]))
+    return content
