@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from fubd import __version__
 from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
+from fubd.core.batch import RecordingRules
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus
 from fubd.failure_ratio import FailureRatio
@@ -99,9 +100,11 @@ def build_ingest(
         components.clock,
         components.metrics,
         components.problems,
-        window=timedelta(seconds=settings.dedup_window_seconds),
-        ignored_stages=settings.ignore_stages,
-        lead_source_tags=settings.lead_source_tags,
+        rules=RecordingRules(
+            window=timedelta(seconds=settings.dedup_window_seconds),
+            ignored_stages=frozenset(settings.ignore_stages),
+            lead_source_tags=tuple(settings.lead_source_tags),
+        ),
         skew_seconds=components.client.skew_seconds,
         refetch_requested=components.refetch_requested,
         on_commit=on_commit,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fubd.backoff import backoff_seconds
-from fubd.core.batch import Batch
+from fubd.core.batch import Batch, RecordingRules
 from fubd.core.observation import Delivery, Snapshot
 from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate, reconcile
 from fubd.core.vocabulary import SOURCES
@@ -59,7 +59,7 @@ class _BatchResult:
 class Ingest:
     """Records deliveries and snapshots.
 
-    `window`: FUBD_DEDUP_WINDOW. `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
+    `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
     `on_commit` is called after each commit that touched rows, `on_new_delivery` with the instant (our clock) at which the event of each
     new delivery was created. `stored_unanswered`: how many deliveries were stored after their caller had stopped waiting.
     """
@@ -71,9 +71,7 @@ class Ingest:
         metrics: Metrics,
         problems: Problems,
         *,
-        window: timedelta,
-        ignored_stages: Iterable[str] = (),
-        lead_source_tags: Iterable[str] = (),
+        rules: RecordingRules,
         skew_seconds: Callable[[], float] = lambda: 0.0,
         refetch_requested: asyncio.Event | None = None,
         on_commit: CommitListener | None = None,
@@ -82,9 +80,7 @@ class Ingest:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._window = window
-        self._ignored_stages = frozenset(ignored_stages)
-        self._lead_source_tags = tuple(lead_source_tags)
+        self._rules = rules
         self._skew_seconds = skew_seconds
         self._refetch_requested = refetch_requested or asyncio.Event()
         self._on_commit = on_commit
@@ -287,7 +283,7 @@ class Ingest:
 
     async def _record(self, parts: Sequence[Part]) -> None:
         now = self._clock.now()
-        batch = Batch(ignored_stages=self._ignored_stages, lead_source_tags=self._lead_source_tags)
+        batch = Batch(self._rules)
         counts = Counter(part.item for part in parts)
         # An item is complete with this batch when all its open parts are in it; its last part carries the delivery itself.
         last = {part.item: part for part in parts if part.item.open_parts == counts[part.item]}
@@ -315,7 +311,7 @@ class Ingest:
     async def _write(self, recording: RecordingTransaction, batch: Batch, now: datetime) -> _BatchResult:
         result = _BatchResult(await recording.insert_claims(batch.deliveries, batch.claims.values(), batch.people))
         if result.evidence.upserted:
-            for person in await recording.load_history(batch.affected_since(self._window)):
+            for person in await recording.load_history(batch.affected_since(self._rules.window)):
                 self._reconcile(person, batch, result)
         if batch.facts:
             result.known = await recording.upsert_people(list(batch.facts.values()))
@@ -333,7 +329,7 @@ class Ingest:
         refetch = batch.refetches.get(person.person_id)
         if refetch is not None and refetch.created:
             person = replace(person, announced=True)
-        difference = reconcile(person, result.evidence.claims, window=self._window, began=result.evidence.began)
+        difference = reconcile(person, result.evidence.claims, window=self._rules.window, began=result.evidence.began)
         result.inserts += difference.inserts
         result.updates += difference.updates
         result.merged += difference.merged

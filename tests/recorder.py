@@ -13,6 +13,7 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from fubd.clock import SystemClock
+from fubd.core.batch import RecordingRules
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
@@ -126,9 +127,7 @@ async def running_recorder(
         clock,
         metrics,
         problems,
-        window=timedelta(seconds=300),
-        ignored_stages=ignored_stages,
-        lead_source_tags=lead_source_tags,
+        rules=RecordingRules(timedelta(seconds=300), frozenset(ignored_stages), lead_source_tags),
     )
     recorder = Recorder(ingest, pool, StateStore(pool), metrics, problems)
     async with asyncio.TaskGroup() as group:

@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fubd.clock import SystemClock
+from fubd.core.batch import RecordingRules
 from fubd.core.observation import Delivery, Snapshot
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
@@ -108,7 +109,7 @@ async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> 
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
     clock, metrics = SystemClock(), Metrics(CollectorRegistry())
-    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), window=timedelta(seconds=300))
+    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=RecordingRules(timedelta(seconds=300)))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))

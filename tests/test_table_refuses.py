@@ -70,7 +70,10 @@ ALTERATIONS = {
         'ALTER TABLE public.stage_changes DISABLE TRIGGER "refuse"',
     ),
     "rule": Alteration(
-        "CREATE RULE nothing AS ON INSERT TO public.stage_changes DO INSTEAD NOTHING", "rule", "DROP RULE nothing ON public.stage_changes"
+        "CREATE RULE nothing AS ON INSERT TO public.stage_changes DO INSTEAD NOTHING",
+        "rule",
+        "DROP RULE nothing ON public.stage_changes",
+        is_named=False,
     ),
     "dropped column": Alteration(
         "ALTER TABLE public.stage_changes DROP COLUMN lead_source_tag",

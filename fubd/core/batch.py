@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -48,12 +48,21 @@ class NewRefetch:
     created: bool
 
 
-class Batch:
-    """Collects deliveries and snapshots. `ignored_stages`: FUBD_IGNORE_STAGES. `lead_source_tags`: FUBD_LEAD_SOURCE_TAGS, in order."""
+@dataclass(frozen=True, slots=True)
+class RecordingRules:
+    """How evidence becomes rows: FUBD_DEDUP_WINDOW, FUBD_IGNORE_STAGES and FUBD_LEAD_SOURCE_TAGS (in order)."""
 
-    def __init__(self, *, ignored_stages: Collection[str], lead_source_tags: Sequence[str]) -> None:
-        self._ignored_stages = ignored_stages
-        self._lead_source_tags = [(_normalized_tag(tag), tag) for tag in lead_source_tags]
+    window: timedelta
+    ignored_stages: frozenset[str] = frozenset()
+    lead_source_tags: tuple[str, ...] = ()
+
+
+class Batch:
+    """Collects deliveries and snapshots."""
+
+    def __init__(self, rules: RecordingRules) -> None:
+        self._ignored_stages = rules.ignored_stages
+        self._lead_source_tags = [(_normalized_tag(tag), tag) for tag in rules.lead_source_tags]
         self.deliveries: list[ReceivedDelivery] = []
         self.claims: dict[Hashable, Claim] = {}
         self.facts: dict[int, PersonFacts] = {}

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trustme
 
-from fubd.errors import Malformed, Unavailable
+from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.store import Pool
 from fubd.store.dsn import parse
 from tests.support.ports import free_port
@@ -192,10 +192,10 @@ async def test_a_refused_value_is_malformed_and_anything_else_unavailable(databa
     with pytest.raises(Malformed):
         async with pool.connection() as connection:
             await connection.execute("SELECT 1 / 0")
-    with pytest.raises(Malformed):
+    with pytest.raises(TableRefused, match="DROP NOT NULL"):
         async with pool.connection() as connection:
             await connection.execute("INSERT INTO stage_changes (person_id) VALUES (NULL)")
-    with pytest.raises(Unavailable, match="57014"):
+    with pytest.raises(Interrupted, match="57014"):
         async with pool.connection() as connection:
             await connection.execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)")
     with pytest.raises(Unavailable, match="in time"):
