@@ -12,7 +12,7 @@ from fubd.core.observation import Snapshot
 from fubd.core.problems import ProblemName
 from fubd.ports import DeliveryOutcome, SnapshotResult
 from fubd.store.dsn import parse
-from tests.recorder import Recorder, read, recorder, webhook
+from tests.recorder import Recorder, read, running_recorder, webhook
 from tests.support.waiting import eventually
 
 _REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
@@ -102,20 +102,20 @@ async def _execute(database: str, statements: str) -> None:
         await connection.close()
 
 
-def _problem(made: Recorder, name: ProblemName = ProblemName.TABLE_REFUSES) -> str | None:
-    return next((problem.text for problem in made.problems.current() if problem.name == name), None)
+def _problem(recorder: Recorder, name: ProblemName = ProblemName.TABLE_REFUSES) -> str | None:
+    return next((problem.text for problem in recorder.problems.current() if problem.name == name), None)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS.values(), ids=ALTERATIONS.keys())
 async def test_what_the_table_refuses_is_kept_and_stored_after_the_cure(database: str, alteration: Alteration) -> None:
     """Nothing is answered meanwhile; the problem names the object and the cure, and ends when everything is there."""
-    async with recorder(database) as made:
-        await made.record(webhook("e0", "A", "09:00"), read("A", "09:00", "09:30", person=2))
+    async with running_recorder(database) as recorder:
+        await recorder.record(webhook("e0", "A", "09:00"), read("A", "09:00", "09:30", person=2))
         await _execute(database, alteration.statement)
-        waiting = [asyncio.ensure_future(made.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(1, 31)]
-        await eventually(lambda: _problem(made) is not None)
-        assert [made.ingest.failure and made.ingest.failure.by_table] == [True]
-        text = str(_problem(made))
+        waiting = [asyncio.ensure_future(recorder.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(1, 31)]
+        await eventually(lambda: _problem(recorder) is not None)
+        assert [recorder.ingest.failure and recorder.ingest.failure.by_table] == [True]
+        text = str(_problem(recorder))
         assert alteration.word in text
         assert (alteration.cure in text) == alteration.is_named, text
         assert "Grace" not in text
@@ -123,8 +123,8 @@ async def test_what_the_table_refuses_is_kept_and_stored_after_the_cure(database
         await _execute(database, alteration.cure)
         async with asyncio.timeout(15.0):
             assert [answer for answers in await asyncio.gather(*waiting) for answer in answers] == [DeliveryOutcome.ACCEPTED] * 30
-        assert [_problem(made), made.ingest.failure] == [None, None]
-        async with made.pool.reading() as connection:
+        assert [_problem(recorder), recorder.ingest.failure] == [None, None]
+        async with recorder.pool.reading() as connection:
             count = "SELECT count(*) FROM public.stage_changes WHERE stage_to = 'B' AND person_id <> 'x'"
             assert await connection.fetchval(count) == 30
 
@@ -134,41 +134,41 @@ _REFUSE_ONE = _REFUSE.format(body="IF NEW.person_id = '7' THEN RAISE 'never'; EN
 
 async def test_one_person_whom_the_table_refuses_holds_up_nobody_else(database: str) -> None:
     """Others of the same batch and of the same delivery are recorded; only what names that person is not answered yet."""
-    async with recorder(database) as made:
+    async with running_recorder(database) as recorder:
         await _execute(database, _REFUSE_ONE)
-        many = asyncio.ensure_future(made.record(webhook("many", "B", "10:00", tuple(range(1, 101)))))
-        others = [asyncio.ensure_future(made.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(101, 151)]
+        many = asyncio.ensure_future(recorder.record(webhook("many", "B", "10:00", tuple(range(1, 101)))))
+        others = [asyncio.ensure_future(recorder.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(101, 151)]
         async with asyncio.timeout(10.0):
             await asyncio.gather(*others)
-            await eventually(lambda: _problem(made) is not None)
-            assert await made.record(webhook("later", "C", "11:00", (8,))) == [DeliveryOutcome.ACCEPTED]
+            await eventually(lambda: _problem(recorder) is not None)
+            assert await recorder.record(webhook("later", "C", "11:00", (8,))) == [DeliveryOutcome.ACCEPTED]
         assert not many.done()
-        async with made.pool.reading() as connection:
+        async with recorder.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(DISTINCT person_id) FROM public.stage_changes") == 149
             assert await connection.fetchval("SELECT count(*) FROM fubd.delivery WHERE event_id = 'many'") == 0
         await _execute(database, "DROP TRIGGER refuse ON public.stage_changes")
         async with asyncio.timeout(15.0):
             assert await many == [DeliveryOutcome.ACCEPTED]
-        assert len(await made.records(7)) == 1
-        assert _problem(made) is None
-        assert await made.record(webhook("many", "B", "10:00", tuple(range(1, 101)))) == [DeliveryOutcome.DUPLICATE]
+        assert len(await recorder.records(7)) == 1
+        assert _problem(recorder) is None
+        assert await recorder.record(webhook("many", "B", "10:00", tuple(range(1, 101)))) == [DeliveryOutcome.DUPLICATE]
 
 
 async def test_a_page_with_a_person_whom_the_table_refuses_is_recorded_without_them(database: str) -> None:
     """The poll hears whom it has to count as not read, and the next page that shows them after the cure ends the problem."""
-    async with recorder(database) as made:
-        await made.record(_page("A", "09:00"))
+    async with running_recorder(database) as recorder:
+        await recorder.record(_page("A", "09:00"))
         await _execute(database, _REFUSE_ONE)
         moved = _page("B", "10:00")
-        (result,) = await made.record(moved)
+        (result,) = await recorder.record(moved)
         assert isinstance(result, SnapshotResult)
         assert (result.changes, result.refused) == (19, frozenset({7}))
-        assert _problem(made) is not None
+        assert _problem(recorder) is not None
         await _execute(database, "DROP TRIGGER refuse ON public.stage_changes")
-        (again,) = await made.record(moved)
+        (again,) = await recorder.record(moved)
         assert isinstance(again, SnapshotResult)
         assert (again.changes, again.refused) == (1, frozenset())
-        assert _problem(made) is None
+        assert _problem(recorder) is None
 
 
 def _page(stage: str, updated: str) -> Snapshot:

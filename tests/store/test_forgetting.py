@@ -11,7 +11,7 @@ from fubd.core.observation import Delivery, Snapshot
 from fubd.core.redaction import redact
 from fubd.core.webhook import decode
 from fubd.store.forgetting import forget, forget_deleted
-from tests.recorder import Recorder, at, read, recorder
+from tests.recorder import Recorder, at, read, running_recorder
 
 COLUMNS = {"campaign_id": "customCampaignID"}
 _NAME = "Wilhelmina"
@@ -35,10 +35,10 @@ def _read(stage: str, updated: str, read_at: str, person: int = 4711) -> Snapsho
     return replace(snapshot, readings=(replace(reading, fields=fields, payload={"id": person, "stage": stage, "firstName": _NAME}),))
 
 
-async def _mentions(made: Recorder, text: str) -> list[str]:
+async def _mentions(recorder: Recorder, text: str) -> list[str]:
     """Return the tables that contain a text anywhere."""
     found = []
-    async with made.pool.reading() as connection:
+    async with recorder.pool.reading() as connection:
         tables = await connection.fetch(
             "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname IN ('public', 'fubd')"
         )
@@ -52,47 +52,47 @@ async def _mentions(made: Recorder, text: str) -> list[str]:
 
 async def test_a_forgotten_person_is_gone_everywhere_and_does_not_come_back(database: str) -> None:
     """A late webhook, a poll and a redelivery are recorded without the name; others of the same delivery keep what is theirs."""
-    async with recorder(database, columns=COLUMNS) as made:
-        await made.record(_read("A", "08:30", "09:00"), _event("e1", "B", "10:00", (4711, 4712)), _event("e2", "C", "10:10", (4711,)))
-        await made.record(_read("C", "10:10", "10:20"), _read("B", "10:00", "10:20", person=4712))
-        async with made.pool.connection() as connection:
+    async with running_recorder(database, columns=COLUMNS) as recorder:
+        await recorder.record(_read("A", "08:30", "09:00"), _event("e1", "B", "10:00", (4711, 4712)), _event("e2", "C", "10:10", (4711,)))
+        await recorder.record(_read("C", "10:10", "10:20"), _read("B", "10:00", "10:20", person=4712))
+        async with recorder.pool.connection() as connection:
             await connection.execute("CREATE TABLE fubd.stage_changes_backup AS TABLE public.stage_changes")
             await connection.execute("INSERT INTO fubd.alert (subject, told) VALUES (4711, '{}')")
-        before = await made.rows(4711)
-        assert await forget(made.pool, 4711, columns=COLUMNS)
-        await made.record(_event("e3", "D", "10:30", (4711,)), _event("e1", "B", "10:00", (4711, 4712)), _read("E", "10:40", "10:50"))
-        assert (await made.rows(4711))[:2] == before
-        assert [row[1] for row in await made.rows(4711)] == ["B", "C", "D", "E"]
-        for row in await made.records(4711):
+        before = await recorder.rows(4711)
+        assert await forget(recorder.pool, 4711, columns=COLUMNS)
+        await recorder.record(_event("e3", "D", "10:30", (4711,)), _event("e1", "B", "10:00", (4711, 4712)), _read("E", "10:40", "10:50"))
+        assert (await recorder.rows(4711))[:2] == before
+        assert [row[1] for row in await recorder.rows(4711)] == ["B", "C", "D", "E"]
+        for row in await recorder.records(4711):
             assert (row["first_name"], row["last_name"], row["raw_payload"], row["campaign_id"]) == (None, None, None, None)
-        async with made.pool.reading() as connection:
+        async with recorder.pool.reading() as connection:
             bodies = {row["event_id"]: row["body"] for row in await connection.fetch("SELECT event_id, body FROM fubd.delivery")}
             assert json.loads(bodies["e1"])["resourceIds"] == [4712]
             assert (bodies["e2"], bodies["e3"]) == (b"", b"")
             assert await connection.fetchval("SELECT count(*) FROM fubd.alert") == 0
             assert await connection.fetchval("SELECT first_name FROM fubd.person WHERE id = 4712") == _NAME
-        await forget(made.pool, 4712, columns=COLUMNS)
-        assert await _mentions(made, _NAME) == []
+        await forget(recorder.pool, 4712, columns=COLUMNS)
+        assert await _mentions(recorder, _NAME) == []
 
 
 async def test_an_unknown_person_cannot_be_forgotten(database: str) -> None:
     """Nothing is stored about somebody whom no source reported."""
-    async with recorder(database) as made:
-        assert not await forget(made.pool, 5)
-        async with made.pool.reading() as connection:
+    async with running_recorder(database) as recorder:
+        assert not await forget(recorder.pool, 5)
+        async with recorder.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(*) FROM fubd.forgotten") == 0
 
 
 async def test_deleted_people_are_forgotten_after_their_time(database: str) -> None:
     """Only people whom Follow Up Boss confirmed deleted long enough ago, each once, a bounded number at a time."""
-    async with recorder(database) as made:
-        await made.record(*(_read("A", "08:30", "09:00", person=person) for person in (1, 2, 3, 4)))
-        async with made.pool.connection() as connection:
+    async with running_recorder(database) as recorder:
+        await recorder.record(*(_read("A", "08:30", "09:00", person=person) for person in (1, 2, 3, 4)))
+        async with recorder.pool.connection() as connection:
             await connection.execute("UPDATE fubd.person SET gone_at = now() - interval '8 days' * id WHERE id > 1")
-        assert await forget_deleted(made.pool, older_than_days=10, limit=2) == 2
-        assert await forget_deleted(made.pool, older_than_days=10, limit=2) == 1
-        assert await forget_deleted(made.pool, older_than_days=10, limit=2) == 0
-        async with made.pool.reading() as connection:
+        assert await forget_deleted(recorder.pool, older_than_days=10, limit=2) == 2
+        assert await forget_deleted(recorder.pool, older_than_days=10, limit=2) == 1
+        assert await forget_deleted(recorder.pool, older_than_days=10, limit=2) == 0
+        async with recorder.pool.reading() as connection:
             names = await connection.fetch("SELECT id FROM fubd.person WHERE first_name IS NOT NULL")
             assert [row["id"] for row in names] == [1]
 
