@@ -19,11 +19,11 @@ from fubd.backoff import backoff_seconds
 from fubd.core.batch import Batch, RecordingRules
 from fubd.core.observation import Delivery, Snapshot
 from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate, reconcile
-from fubd.core.vocabulary import SOURCES
+from fubd.core.vocabulary import SOURCES, DeliveryOutcome
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.pending import Item, Part, merge, outcome_of, snapshot_result, split
-from fubd.ports import ChangeSet, ChangeStore, Clock, Committed, DeliveryOutcome, InsertedEvidence, RecordingTransaction, SnapshotResult
+from fubd.ports import ChangeSet, ChangeStore, Clock, Committed, InsertedEvidence, RecordingTransaction, SnapshotResult
 from fubd.problems import Problems
 from fubd.recording_health import RecordingFailure, RecordingHealth
 

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from fubd.core.observation import Delivery, RefetchEvent, Snapshot, StageEvent
-from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.core.vocabulary import DeliveryOutcome
+from fubd.ports import SnapshotResult
 
 # What a delivery, a number in it and a person as read occupy in memory besides the bytes received.
 _BYTES_PER_ITEM = 2_000

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Protocol
 
 from fubd.core.api import PeoplePage
@@ -20,6 +19,7 @@ from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
 from fubd.core.subscriptions import Subscription
+from fubd.core.vocabulary import DeliveryOutcome
 
 
 class Clock(Protocol):
@@ -99,15 +99,6 @@ class FubApi(Protocol):
 
 
 # --- Ingest ---------------------------------------------------------------------------------------------------------
-
-
-class DeliveryOutcome(StrEnum):
-    """What became of a delivery that is now committed."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    IGNORED = "ignored"
-    QUARANTINED = "quarantined"
 
 
 @dataclass(frozen=True, slots=True)

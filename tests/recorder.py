@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from fubd.clock import SystemClock
 from fubd.core.batch import RecordingRules
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
+from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
-from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.ports import SnapshotResult
 from fubd.problems import Problems
 from fubd.store import ChangeStore, Pool, StateStore, migrate
 from fubd.store.dsn import parse
@@ -47,7 +48,7 @@ def read(
     stage: str,
     updated: str,
     read_at: str,
-    covered: str | None = None,
+    watermark: str | None = None,
     *,
     person: int = 1,
     stage_id: int | None = None,
@@ -66,7 +67,7 @@ def read(
         "Example",
         payload={"id": person, "stage": stage},
     )
-    return Snapshot((reading,), at(read_at), at(covered) if covered else None, channel)
+    return Snapshot((reading,), at(read_at), at(watermark) if watermark else None, channel)
 
 
 @dataclass

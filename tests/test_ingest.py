@@ -13,7 +13,8 @@ import pytest
 
 from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
 from fubd.core.pacing import Hysteresis
-from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.core.vocabulary import DeliveryOutcome
+from fubd.ports import SnapshotResult
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, Row, at, read, refetch_event, running_recorder, webhook
 from tests.support.proxy import Proxy

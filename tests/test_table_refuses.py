@@ -10,7 +10,8 @@ import pytest
 
 from fubd.core.observation import Snapshot
 from fubd.core.problems import ProblemName
-from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.core.vocabulary import DeliveryOutcome
+from fubd.ports import SnapshotResult
 from fubd.store.dsn import parse
 from tests.recorder import Recorder, read, running_recorder, webhook
 from tests.support.waiting import eventually

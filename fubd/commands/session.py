@@ -12,9 +12,10 @@ from types import ModuleType
 
 from fubd.components import Components, build, build_ingest
 from fubd.core.observation import Delivery, Snapshot
+from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import FubRefused, Malformed, Unavailable, UserError
 from fubd.ingest import CommitListener, Ingest
-from fubd.ports import DeliveryOutcome, SnapshotResult
+from fubd.ports import SnapshotResult
 from fubd.settings import DATABASE_VARIABLES, InvalidSetting, Settings, SettingsError, load, unknown_variables
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse

@@ -1,1 +1,1 @@
-"""What the project is about, and nothing of the world: no clock, no network, no chance."""
+"""The domain as pure functions and frozen values: no clock, no network, no randomness."""

@@ -50,7 +50,7 @@ class Claim:
 
     @property
     def key(self) -> Hashable:
-        """Return what tells it from every other claim: a second claim with the same key is the same claim."""
+        """Return the identity of the claim: a second claim with the same key is the same claim."""
         return (self.person_id, self.at, self.kind, self.channel, self.event_id, self.stage.name)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 # What we subscribe to. Names: docs.followupboss.com/reference/webhooks-guide.
 STAGE_UPDATED = "peopleStageUpdated"
 PERSON_CREATED = "peopleCreated"
@@ -19,8 +21,18 @@ SOURCES = ("webhook", "polling")
 HEALTHY = "HEALTHY"
 STALE = {"webhook": "STALE - Check webhook server", "polling": "STALE - Check polling"}
 
-# The outcomes of an answered webhook request.
-DELIVERY_OUTCOMES = ("accepted", "duplicate", "ignored", "quarantined", "forged", "too_large", "too_slow", "unavailable")
+
+class DeliveryOutcome(StrEnum):
+    """What became of a delivery that is now committed."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    QUARANTINED = "quarantined"
+
+
+# The outcomes of an answered webhook request: those, and the refusals.
+DELIVERY_OUTCOMES = (*(outcome.value for outcome in DeliveryOutcome), "forged", "too_large", "too_slow", "unavailable")
 
 POLL_KINDS = ("incremental", "scrub", "sweep")
 

@@ -19,11 +19,11 @@ from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from fubd.core.observation import Delivery
-from fubd.core.vocabulary import DELIVERY_OUTCOMES
+from fubd.core.vocabulary import DELIVERY_OUTCOMES, DeliveryOutcome
 from fubd.core.webhook import decode, verify
 from fubd.errors import InvalidSignature, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Clock, DeliveryOutcome, Ingestor
+from fubd.ports import Clock, Ingestor
 from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
 

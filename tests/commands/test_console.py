@@ -108,8 +108,8 @@ def test_warnings_are_printed_on_stderr() -> None:
     """Warnings of all parts but the poller are printed, and only while the command wants them."""
     err = io.StringIO()
     with Console(io.StringIO(), err).show_warnings():
-        logging.getLogger("fubd.ingest").warning("not recording for now: %s", "the database is unavailable")
+        logging.getLogger("fubd.ingest").warning("Not recording, trying again: %s", "the database is unavailable")
         logging.getLogger("fubd.poller").warning("Not caught up")
-        logging.getLogger("fubd.ingest").info("recording again")
+        logging.getLogger("fubd.ingest").info("Recording again.")
     logging.getLogger("fubd.ingest").warning("later")
-    assert err.getvalue() == "not recording for now: the database is unavailable\n"
+    assert err.getvalue() == "Not recording, trying again: the database is unavailable\n"

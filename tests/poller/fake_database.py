@@ -10,8 +10,9 @@ from itertools import islice
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
+from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Unavailable
-from fubd.ports import Clock, Coverage, DeliveryOutcome, LastHeard, ModeRecord, PendingRefetch, SnapshotResult
+from fubd.ports import Clock, Coverage, LastHeard, ModeRecord, PendingRefetch, SnapshotResult
 from tests.support.virtual_time import VirtualClock, true_time
 
 

@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from fubd.clock import SystemClock
 from fubd.core.observation import Delivery, Snapshot
+from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Committed, DeliveryOutcome, ShownRow, SnapshotResult
+from fubd.ports import Committed, ShownRow, SnapshotResult
 from fubd.server import (
     AccessControl,
     ApiBudget,
