@@ -35,8 +35,9 @@ _LONGEST_NUMBER = 100
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _DAEMON = "serve"
+_ENDLESS = frozenset({_DAEMON, "tail"})
 _RECOVERY = "recover"
-_WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status", "explain"})
+_WITH_JSON = frozenset({_RECOVERY, "check", "audit", "status", "explain", "tail"})
 
 _DESCRIPTION = "Records every stage change in Follow Up Boss exactly once, by webhook and by polling."
 _EPILOG = (
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _fail(error, _FAILED)
         except KeyboardInterrupt:
             # A signal is the normal end of what runs until it is stopped.
-            endless = parsed.module == _DAEMON or parsed.forever
+            endless = parsed.module in _ENDLESS or parsed.forever
             code = 0 if endless else _TERMINATED if signals else _INTERRUPTED
         except OSError as error:
             if error.errno not in _CANNOT_WRITE:
@@ -111,7 +112,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(parsed, option) and not parsed.poll_only:
             parser.error(f"--{option} needs --poll-only")
     if parsed.json and parsed.module not in _WITH_JSON:
-        parser.error("--json needs --poll-only, check, audit, status or explain")
+        parser.error("--json needs --poll-only, check, audit, status, explain or tail")
     return parsed
 
 
@@ -124,7 +125,7 @@ def _make_parser() -> argparse.ArgumentParser:
     recovery.add_argument("--full", action="store_true", help="with --poll-only: read every person in the account")
     recovery.add_argument("--forever", action="store_true", help="with --poll-only: keep polling until SIGTERM or Ctrl-C")
     parser.add_argument(
-        "--json", action="store_true", help="print the result as one JSON object (--poll-only, check, audit, status, explain)"
+        "--json", action="store_true", help="print the result as one JSON object (--poll-only, check, audit, status, explain, tail)"
     )
 
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
@@ -144,15 +145,17 @@ def _make_parser() -> argparse.ArgumentParser:
         "0 when nothing was lost, doubled or invented, else 1",
     )
     demo.add_argument("--seconds", type=_positive, metavar="N", help="finish the whole demo within N seconds")
-    command(
+    demo.add_argument("--stay", action="store_true", help="keep the account, the daemon and the page alive afterwards, until Ctrl-C")
+    check = command(
         "check",
         "check the configuration, the database, the access to Follow Up Boss and the webhooks, with the fix for each problem",
         "0 all good, 1 something to fix",
     )
+    check.add_argument("--alert", action="store_true", help="send a test message to FUBD_ALERT_URL, and a test heartbeat")
     audit = command(
         "audit",
         "compare the stage of every person in Follow Up Boss with the database",
-        "0 at or above the minimum, 1 below it or out of reach",
+        "0 at or above the minimum, 1 below it, nothing to compare, or out of reach",
     )
     audit.add_argument("--sample", type=_count, metavar="N", help="compare N people chosen at random instead of everyone")
     audit.add_argument("--min", type=_ratio, default=1.0, metavar="RATIO", help="the minimum completeness, such as 0.999 (default: 1)")
@@ -162,6 +165,8 @@ def _make_parser() -> argparse.ArgumentParser:
     adopt.add_argument("--yes", action="store_true", help="continue without asking")
     adopt.add_argument("--undo", action="store_true", help="give the table back as it was; possible until fubd has recorded a change in it")
     command("replay", "process quarantined deliveries again, after an upgrade", "0 none remains, 1 some do")
+    tail = command("tail", "follow the recorded changes live", "0 on Ctrl-C, 1 when the database is out of reach")
+    tail.add_argument("--stage", metavar="STAGE", help="only changes into or out of this stage")
     explain = command("explain", "show one person's rows, newest first, each with its evidence", "0 shown, 1 the person is unknown")
     explain.add_argument("person", type=_person, metavar="PERSON", help="the person's id in Follow Up Boss, or a part of their name")
     explain.add_argument("--limit", type=_count, default=50, metavar="N", help="show the newest N rows (default: 50)")

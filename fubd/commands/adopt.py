@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from fubd.commands.console import Console
+from fubd.commands.question import confirm
 from fubd.commands.session import database, load_settings
 from fubd.core.text import format_count
 from fubd.settings import Settings
@@ -23,18 +23,17 @@ _NOTHING_TO_DO = {
 }
 _DIGITS_SHOWN = 16
 
-_Confirm = Callable[[str], bool]
+_Ask = Callable[[str], bool]
 
 
 def run(args: argparse.Namespace) -> int:
     """Adopt the table, or with `--undo` give it back; 0 when that is done or there is nothing to do, 1 when not."""
     settings = load_settings()
     console = Console()
-    confirm = partial(_confirm, console, ask=sys.stdin.isatty(), assume_yes=args.yes)
-    return asyncio.run(_run(settings, console, confirm, undo=args.undo))
+    return asyncio.run(_run(settings, console, partial(confirm, console, assume_yes=args.yes), undo=args.undo))
 
 
-async def _run(settings: Settings, console: Console, confirm: _Confirm, *, undo: bool) -> int:
+async def _run(settings: Settings, console: Console, ask: _Ask, *, undo: bool) -> int:
     async with AsyncExitStack() as stack:
         pool = Pool(await stack.enter_async_context(database(settings)), size=1)
         stack.push_async_callback(pool.close)
@@ -42,17 +41,17 @@ async def _run(settings: Settings, console: Console, confirm: _Confirm, *, undo:
         if undo and state != "adopted":
             raise AdoptionRefused("public.stage_changes was not adopted in this database: nothing to give back")
         if undo:
-            return await _undo(pool, console, confirm)
+            return await _undo(pool, console, ask)
         plan = await adoption.plan_adoption(pool, settings.columns) if state == "older" else None
         if plan is None:
             console.print(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
             return 0
-        return await _adopt(pool, settings, plan, console, confirm)
+        return await _adopt(pool, settings, plan, console, ask)
 
 
-async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Console, confirm: _Confirm) -> int:
+async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Console, ask: _Ask) -> int:
     _print_plan(plan, console)
-    if plan.obstacles or not confirm("Continue?"):
+    if plan.obstacles or not ask("Continue?"):
         return 1
     result = await adoption.adopt(pool, settings.columns, plan=plan, on_step=console.print_notice)
     console.print()
@@ -64,9 +63,9 @@ async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Co
     return 0
 
 
-async def _undo(pool: Pool, console: Console, confirm: _Confirm) -> int:
+async def _undo(pool: Pool, console: Console, ask: _Ask) -> int:
     console.print("This gives back public.stage_changes as it was, and removes the schema fubd with everything in it.", "bold")
-    if not confirm("Continue?"):
+    if not ask("Continue?"):
         return 1
     result = await adoption.undo(pool, on_step=console.print_notice)
     console.print(f"  before  {result.before.rows:,} rows, sha256 {result.before.digest[:_DIGITS_SHOWN]}")
@@ -101,17 +100,3 @@ def _print_plan(plan: AdoptionPlan, console: Console) -> None:
     for note in plan.notes:
         console.print(f"Note: {note}.", "yellow")
     console.print()
-
-
-def _confirm(console: Console, question: str, *, ask: bool, assume_yes: bool) -> bool:
-    """Return whether to go on: the answer of a person at a terminal, or `--yes`."""
-    if assume_yes:
-        return True
-    if not ask:
-        console.print_notice("fubd: nothing was changed: stdin is not a terminal, so no question can be asked; add --yes to continue")
-        return False
-    console.print_notice(f"{question} [y/N]")
-    if sys.stdin.readline().strip().lower() in {"y", "yes"}:
-        return True
-    console.print_notice("fubd: nothing was changed")
-    return False

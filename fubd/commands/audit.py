@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
+from random import SystemRandom
 
 from fubd.commands.comparison import Comparison, ComparisonResult
 from fubd.commands.console import Console
@@ -21,7 +22,7 @@ _LISTED = 50
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare; 0 when the share of people whose stage matches is at or above `--min`, 1 below."""
+    """Compare; 0 when the share of people whose stage matches is at or above `--min`, 1 below, or when nobody could be compared."""
     settings = load_settings(FOR_FUB)
     return asyncio.run(_audit(settings, args, Console()))
 
@@ -42,7 +43,7 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
             console.print_json(_to_json(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
         else:
             _print(result, console, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
-    return 0 if result.ratio >= args.min else 1
+    return 0 if result.ratio is not None and result.ratio >= args.min else 1
 
 
 async def _compare(
@@ -61,7 +62,7 @@ async def _compare(
             stop=stop,
         )
         try:
-            return await (comparison.compare_all() if sample is None else comparison.compare_sample(sample))
+            return await (comparison.compare_all() if sample is None else comparison.compare_sample(sample, SystemRandom().randint))
         except Unavailable:
             if stop.is_set():
                 return None
@@ -87,6 +88,9 @@ def _print(result: ComparisonResult, console: Console, *, fixed: bool, calls: in
     for kind, number in sorted(result.counts.items()):
         console.print(f"{kind}: {format_count(number, 'person')}{', recorded now' if fixed else ''}")
     console.print(f"read with {format_count(calls, 'call')} in {format_duration(round(seconds, 1))}")
+    if result.ratio is None:
+        console.print("nothing was compared: Follow Up Boss lists nobody whose stage can be read", "bold red")
+        return
     compared = format_count(result.compared, "person")
     style = "bold yellow" if result.mismatched else "bold green"
     console.print(f"completeness {format_ratio(result.ratio)}: {result.matched:,} of {compared} as in Follow Up Boss", style)

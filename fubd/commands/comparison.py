@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.timeline import Stage
-from fubd.errors import FubRefused, Malformed
+from fubd.errors import FubRefused, Malformed, UserError
 from fubd.poller import Progress
 from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
 from fubd.poller.sweep import Sweep
@@ -27,6 +27,8 @@ from fubd.store.people import CurrentStage, PeopleReader
 _WORKERS = 16
 _READS = 3
 _BETWEEN_READS_SECONDS = 2.0
+# One call for each sampled person would take minutes; so few neighbours leave the sample a random one.
+_SAMPLED_TOGETHER = 10
 _MAX_CONFIRMED = 200
 _MAX_LISTED = 1_000
 _IDS_PER_QUERY = 5_000
@@ -80,9 +82,9 @@ class ComparisonResult:
         return self.matched + self.mismatched
 
     @property
-    def ratio(self) -> float:
-        """The share of people whose stage matches; 1 when none was compared."""
-        return self.matched / self.compared if self.compared else 1.0
+    def ratio(self) -> float | None:
+        """The share of people whose stage matches; None when none was compared."""
+        return self.matched / self.compared if self.compared else None
 
 
 class Comparison:
@@ -132,15 +134,29 @@ class Comparison:
             known = await self._people.list_ids(known[-1], _IDS_PER_QUERY)
         return await self._settle()
 
-    async def compare_sample(self, number: int) -> ComparisonResult:
-        """Compare `number` known people, chosen at random. Raises as `compare_all` does."""
-        people = await self._people.sample_ids(number)
-        self._total = lambda: len(people)
-        for first in range(0, len(people), PAGE_SIZE):
-            ids = people[first : first + PAGE_SIZE]
-            await self._run.record_page(await self._run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(ids))))
-            self._suspects.update(person_id for person_id in ids if person_id not in self._seen)
+    async def compare_sample(self, number: int, randint: Callable[[int, int], int]) -> ComparisonResult:
+        """Compare `number` people of the account, from places chosen by `randint`. Raises as `compare_all` does, and UserError."""
+        newest = await self._run.page(PeopleQuery(limit=1, sort="-id"))
+        oldest = await self._run.page(PeopleQuery(limit=1, sort="id"))
+        if not newest.ids or not oldest.ids:
+            return await self._settle()
+        if newest.total is not None and number >= newest.total:
+            return await self.compare_all()
+        self._total = lambda: number
+        for _ in range(number):
+            if len(self._seen) >= number:
+                break
+            await self._compare_from(randint(oldest.ids[0], newest.ids[0]), min(_SAMPLED_TOGETHER, number - len(self._seen)))
         return await self._settle()
+
+    async def _compare_from(self, first: int, limit: int) -> None:
+        """Compare the people that follow an id; known people among them whom the list does not show become suspects."""
+        page = await self._run.page(PeopleQuery(limit=limit, sort="id", id_greater_than=first - 1))
+        if page.ids and page.ids[0] < first:
+            raise UserError("Follow Up Boss ignores ranges of ids, so that no sample can be drawn: run the audit without --sample")
+        await self._run.record_page(page)
+        known = await self._people.list_ids(first - 1, limit)
+        self._suspects.update(one for one in known if page.ids and one <= page.ids[-1] and one not in self._seen | {*page.unreadable})
 
     # --- The first read ---
 

@@ -18,7 +18,6 @@ from fubd.store.recording import ChangeStore
 from fubd.store.state import StateStore
 
 _MAX_ROWS = 10_000
-_MAX_LIMIT = 2**63 - 1
 # No row and no claim can be dated earlier than this (`fubd.core.webhook`, `recording/load_history.sql`).
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
@@ -45,10 +44,6 @@ class PeopleReader:
     async def list_ids(self, after: int, limit: int) -> list[int]:
         """Return ids of known people above `after`, ascending; people marked as gone are left out."""
         return [row["id"] for row in await self._fetch("reads/known_people", after=after, limit=limit)]
-
-    async def sample_ids(self, number: int) -> list[int]:
-        """Return the ids of `number` known people, chosen at random."""
-        return [row["id"] for row in await self._fetch("reads/sample_people", number=min(number, _MAX_LIMIT))]
 
     async def find_by_name(self, text: str, limit: int) -> list[KnownPerson]:
         """Return people whose first and last name contain the text in any case, the last changed first."""

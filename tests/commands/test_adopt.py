@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -144,9 +145,9 @@ async def test_a_short_stage_column_stops_the_adoption(empty_database: str, tmp_
     await connection.close()
 
 
-@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
-async def test_on_a_terminal_a_question_is_asked(empty_database: str, tmp_path: Path, answer: str, code: int) -> None:
-    """Only a yes continues."""
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0), (None, 130)])
+async def test_on_a_terminal_a_question_is_asked(empty_database: str, tmp_path: Path, answer: str | None, code: int) -> None:
+    """Only a yes continues; Ctrl-C (None) ends at once."""
     connection = await connect(empty_database)
     await legacy_tables.make(connection, rows=5)
     ours, theirs = pty.openpty()
@@ -166,7 +167,10 @@ async def test_on_a_terminal_a_question_is_asked(empty_database: str, tmp_path: 
     asyncio.get_running_loop().add_reader(ours, _read, ours, shown)
     try:
         await eventually(lambda: b"[y/N]" in shown, 30.0)
-        os.write(ours, f"{answer}\n".encode())
+        if answer is None:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, f"{answer}\n".encode())
         assert await asyncio.wait_for(process.wait(), 30.0) == code
     finally:
         asyncio.get_running_loop().remove_reader(ours)

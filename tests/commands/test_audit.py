@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -54,7 +55,7 @@ async def compare(
             on_progress=on_progress,
             stop=asyncio.Event(),
         )
-        return await (comparison.compare_all() if sample is None else comparison.compare_sample(sample))
+        return await (comparison.compare_all() if sample is None else comparison.compare_sample(sample, Random(7).randint))
 
 
 async def execute(here: Environment, statement: str, *values: object) -> None:
@@ -147,12 +148,29 @@ async def test_people_who_change_during_the_audit_are_left_out(database: str, tm
         assert result.matched + result.changing == 249
 
 
-async def test_a_sample_reads_no_more_than_it_needs(database: str, tmp_path: Path) -> None:
-    """A sample compares that many known people, chosen at random each time, in as few calls as possible."""
+async def test_a_sample_is_of_the_account(database: str, tmp_path: Path) -> None:
+    """It compares that many people at random places of the account, in a call for each ten of them; more than all are all."""
     async with read_account(database, tmp_path) as here:
-        sampled = await here.run("audit", "--sample", "150", "--json")
-        assert (sampled.code, sampled.json["people"], sampled.json["api_calls"]) == (0, 150, 2)
+        sampled = await here.run("audit", "--sample", "50", "--json")
+        assert (sampled.code, sampled.json["people"]) == (0, 50)
+        assert sampled.json["api_calls"] <= 20
         assert (await compare(here, sample=1000)).compared == 250
+
+
+async def test_a_sample_finds_people_whom_the_database_never_had(database: str, tmp_path: Path) -> None:
+    """The database is empty."""
+    async with environment(database, tmp_path) as here:
+        sampled = await here.run("audit", "--sample", "20", "--json")
+        assert (sampled.code, sampled.json["matched"], sampled.json["kinds"]) == (1, 0, {"unknown here": 20})
+
+
+async def test_nothing_compared_is_no_pass(database: str, tmp_path: Path) -> None:
+    """An account without people, with any minimum."""
+    async with environment(database, tmp_path, people=0) as here:
+        for arguments in (("--min", "0"), ("--sample", "10", "--min", "0")):
+            audited = await here.run("audit", *arguments)
+            assert audited.code == 1
+            assert audited.lines[-1] == "nothing was compared: Follow Up Boss lists nobody whose stage can be read"
 
 
 async def test_people_missing_from_lists_are_not_taken_for_deleted(database: str, tmp_path: Path) -> None:

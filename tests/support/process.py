@@ -138,4 +138,4 @@ async def program(
 
 async def _read(stream: asyncio.StreamReader | None, lines: list[str]) -> None:
     while stream is not None and (line := await stream.readline()):
-        lines.append(line.decode().rstrip("\n"))
+        lines.append(line.decode(errors="replace").rstrip("\n"))
