@@ -147,7 +147,13 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
     failure_ratio = FailureRatio(shared.status, clock, metrics)
     ingest = build_ingest(shared, on_commit=stream.on_commit, on_new_delivery=failure_ratio.on_new_delivery)
     webhook_handler = WebhookHandler(
-        ingestor=ingest, keys=_signing_keys(settings), metrics=metrics, clock=clock, fub_now=shared.client.fub_now, limits=limits
+        ingestor=ingest,
+        keys=_signing_keys(settings),
+        metrics=metrics,
+        problems=shared.problems,
+        clock=clock,
+        fub_now=shared.client.fub_now,
+        limits=limits,
     )
     retention = Retention(shared.maintenance, clock, keep_days=settings.keep_deliveries_days)
     monitor = Monitor(

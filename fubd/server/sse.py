@@ -1,4 +1,4 @@
-"""Server-sent events of recorded and corrected changes.
+"""Server-sent events of recorded, corrected and removed changes.
 
 One loop reads the table in id order, up to the id below which no row can appear any more, and appends what it finds to a log of limited
 length. Each client reads that log at its own pace. So rows arrive in the order of their ids, whichever process recorded them, and
@@ -25,6 +25,7 @@ from fubd.server.throttle import ReadThrottle
 
 RECORDED = "recorded"
 CORRECTED = "corrected"
+REMOVED = "removed"
 HEADERS = {
     hdrs.CONTENT_TYPE: "text/event-stream",
     hdrs.CACHE_CONTROL: "no-store",
@@ -50,6 +51,11 @@ def _event(kind: str, row: ShownRow) -> _Event:
     # A column of type json keeps its line breaks, which would end the data line; between JSON tokens a space means the same.
     data = row.json.replace("\r", " ").replace("\n", " ")
     return _Event(kind, row.id, f"{event_id}event: {kind}\ndata: {data}\n\n".encode())
+
+
+def _removed(row_id: int) -> _Event:
+    """Return the event of a row that was merged into another, or forgotten."""
+    return _Event(REMOVED, row_id, f'event: {REMOVED}\ndata: {{"id":{row_id}}}\n\n'.encode())
 
 
 class _Log:
@@ -183,7 +189,9 @@ class EventStream:
         self._updated |= dict.fromkeys(corrections.unseen(found, self._clock.monotonic()))
         if self._updated:
             updated, self._updated = self._updated, {}
-            self._log.append([_event(CORRECTED, row) for row in await self._throttle.run(self._changes.by_ids, list(updated))])
+            rows = await self._throttle.run(self._changes.by_ids, list(updated))
+            removed = updated.keys() - {row.id for row in rows}
+            self._log.append([_event(CORRECTED, row) for row in rows] + [_removed(row_id) for row_id in sorted(removed)])
 
     # --- one client ---
 

@@ -24,8 +24,10 @@ from fubd.core.webhook import decode, verify
 from fubd.errors import InvalidSignature, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock, Ingestor
+from fubd.problems import Problems
 from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
+from fubd.server.signing import SigningKeyCheck
 
 _logger = logging.getLogger(__name__)
 _SIGNATURE_HEADER = "FUB-Signature"
@@ -82,6 +84,7 @@ class WebhookHandler:
         ingestor: Ingestor,
         keys: Sequence[bytes],
         metrics: Metrics,
+        problems: Problems,
         clock: Clock,
         fub_now: Callable[[], datetime],
         limits: ServerLimits,
@@ -90,6 +93,7 @@ class WebhookHandler:
         self.outcomes = dict.fromkeys(DELIVERY_OUTCOMES, 0)
         self._ingestor = ingestor
         self._keys = tuple(keys)
+        self._signing_key = SigningKeyCheck(problems, clock)
         self._clock = clock
         self._fub_now = fub_now
         self._limits = limits
@@ -142,9 +146,17 @@ class WebhookHandler:
             raise IncompleteBody from error
         if len(body) > self._limits.body_bytes:
             raise TooLarge
-        verify(body, request.headers.get(_SIGNATURE_HEADER), self._keys)
+        self._verify(body, request.headers.get(_SIGNATURE_HEADER))
         cast("Connection", request.protocol).mark_verified()
         return await self._ingest(decode(body, fub_now=self._fub_now()))
+
+    def _verify(self, body: bytes, signature: str | None) -> None:
+        try:
+            verify(body, signature, self._keys)
+        except InvalidSignature:
+            self._signing_key.on_refused(body, signature, fub_now=self._fub_now())
+            raise
+        self._signing_key.on_verified()
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
         """Read a body that did not arrive with its head, up to slightly over the limit. Raises TooLarge and TooSlow."""

@@ -19,6 +19,7 @@ from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Committed, ShownRow, SnapshotResult
+from fubd.problems import Problems
 from fubd.server import (
     AccessControl,
     ApiBudget,
@@ -256,8 +257,9 @@ class ServerUnderTest:
         self.metrics = Metrics(CollectorRegistry())
         limits = limits or ServerLimits()
         clock, throttle = SystemClock(), ReadThrottle(limits)
+        self.problems = Problems(clock, self.metrics)
         self.webhook_handler = WebhookHandler(
-            ingestor=self.ingestor, keys=keys, metrics=self.metrics, clock=clock, fub_now=lambda: NOW, limits=limits
+            ingestor=self.ingestor, keys=keys, metrics=self.metrics, problems=self.problems, clock=clock, fub_now=lambda: NOW, limits=limits
         )
         self.stream = EventStream(self.view, throttle, clock, limits)
         routes = ReadRoutes(

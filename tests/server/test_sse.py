@@ -57,6 +57,19 @@ async def test_recorded_and_corrected_rows_are_sent(server: ServerUnderTest, web
         assert await listener.event() == ("recorded", "9", 9)
 
 
+async def test_a_removed_row_is_sent_by_its_id(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
+    """A row that was merged into another one is no longer in the table."""
+    server.view.table = [row(3), row(4)]
+    async with web.get(f"{server.url}/api/stream") as response:
+        listener = Listener(response)
+        server.record(row(8))
+        assert await listener.event() == ("recorded", "8", 8)
+        del server.view.table[0]
+        server.view.corrected.append((1, 3))
+        server.record(row(9))
+        assert sorted([await listener.event() for _ in range(2)]) == [("recorded", "9", 9), ("removed", None, 3)]
+
+
 @pytest.mark.parametrize(
     ("query", "header", "expected"),
     [
