@@ -60,7 +60,7 @@ async def test_the_story_ends_with_a_clean_score(tmp_path: Path) -> None:
     async with fubd("demo", "--seconds", "25", environ=FOREIGN_SETTINGS, folder=tmp_path) as demo:
         line = await demo.line("status page")
         assert b"<html" in await demo.answers(line.split()[-1])
-        code = await demo.ended(within_seconds=100)
+        code = await demo.ended(within_seconds=120)
     assert code == 0, demo.lines[-15:]
     found = LAST_LINE.fullmatch(demo.lines[-1])
     assert found is not None, demo.lines[-15:]
