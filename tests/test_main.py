@@ -13,7 +13,7 @@ from fubd.__main__ import main
 from tests.recorder import read, running_recorder
 from tests.support.process import fubd
 
-_COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "tail", "explain")
+_COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "forget", "tail", "explain")
 
 
 @pytest.mark.parametrize("command", ["", *_COMMANDS])

@@ -44,7 +44,7 @@ async def _run(settings: Settings, console: Console, ask: _Ask, *, undo: bool) -
             return await _undo(pool, console, ask)
         plan = await adoption.plan_adoption(pool, settings.columns) if state == "older" else None
         if plan is None:
-            console.print(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
+            console.print_wrapped(_NOTHING_TO_DO.get(state, _NOTHING_TO_DO["adopted"]))
             return 0
         return await _adopt(pool, settings, plan, console, ask)
 
@@ -55,39 +55,45 @@ async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Co
         return 1
     result = await adoption.adopt(pool, settings.columns, plan=plan, on_step=console.print_notice)
     console.print()
-    console.print("The proof, over all columns that the table had:", "bold")
+    console.print_wrapped("The proof, over all columns that the table had:", "bold")
     for name, fingerprint in (("before", result.before), ("the copy", result.copy), ("after", result.after)):
         console.print(f"  {name:<8}  {fingerprint.rows:,} rows, sha256 {fingerprint.digest[:_DIGITS_SHOWN]}")
-    console.print(f"Adopted: {format_count(result.after.rows, 'row')}, none lost, none changed.", "bold green")
-    console.print(f"The copy stays in {adoption.BACKUP} until you drop it. To go back, until fubd has recorded a change: adopt --undo")
+    console.print_wrapped(f"Adopted: {format_count(result.after.rows, 'row')}, none lost, none changed.", "bold green")
+    console.print_wrapped(
+        f"The copy stays in {adoption.BACKUP} until you drop it. To go back, until fubd has recorded a change: adopt --undo"
+    )
     return 0
 
 
 async def _undo(pool: Pool, console: Console, ask: _Ask) -> int:
-    console.print("This gives back public.stage_changes as it was, and removes the schema fubd with everything in it.", "bold")
+    console.print_wrapped("This gives back public.stage_changes as it was, and removes the schema fubd with everything in it.", "bold")
     if not ask("Continue?"):
         return 1
     result = await adoption.undo(pool, on_step=console.print_notice)
-    console.print(f"  before  {result.before.rows:,} rows, sha256 {result.before.digest[:_DIGITS_SHOWN]}")
-    console.print(f"  after   {result.after.rows:,} rows, sha256 {result.after.digest[:_DIGITS_SHOWN]}")
+    console.print_wrapped(f"  before  {result.before.rows:,} rows, sha256 {result.before.digest[:_DIGITS_SHOWN]}")
+    console.print_wrapped(f"  after   {result.after.rows:,} rows, sha256 {result.after.digest[:_DIGITS_SHOWN]}")
     since = "as on the day it was adopted" if result.is_unchanged else "with what other programs have added or changed since"
-    console.print(f"Given back: {format_count(result.after.rows, 'row')}, {since}.", "bold green")
+    console.print_wrapped(f"Given back: {format_count(result.after.rows, 'row')}, {since}.", "bold green")
     return 0
 
 
 def _print_plan(plan: AdoptionPlan, console: Console) -> None:
-    console.print(f"public.stage_changes has {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold")
-    console.print("No existing row is changed, and no existing column's type or name.")
+    console.print_wrapped(
+        f"public.stage_changes has {format_count(plan.rows, 'row')} in {format_count(len(plan.columns), 'column')}.", "bold"
+    )
+    console.print_wrapped("No existing row is changed, and no existing column's type or name.")
     console.print()
     if plan.obstacles:
-        console.print("It cannot be adopted as it is:", "bold red")
+        console.print_wrapped("It cannot be adopted as it is:", "bold red")
         for number, obstacle in enumerate(plan.obstacles, 1):
-            console.print(f"{number}. {obstacle.reason}", "red")
+            console.print_wrapped(f"{number}. {obstacle.reason}", "red")
             for line in f"{obstacle.statement};".splitlines():
                 console.print(f"   {line}")
-        console.print("Nothing was changed. Run these statements, then run adopt again.")
+        console.print_wrapped("Nothing was changed. Run these statements, then run adopt again.")
         return
-    console.print("The plan, in one transaction. Others can read the table except in its last part, and write to it afterwards:", "bold")
+    console.print_wrapped(
+        "The plan, in one transaction. Others can read the table except in its last part, and write to it afterwards:", "bold"
+    )
     steps = (
         f"copy the table ({plan.size}) to {adoption.BACKUP}, and compare the copy",
         *(step.description for step in plan.steps),
@@ -96,7 +102,7 @@ def _print_plan(plan: AdoptionPlan, console: Console) -> None:
         "prove by count and hash that no row was lost or changed",
     )
     for number, step in enumerate(steps, 1):
-        console.print(f"{number}. {step}")
+        console.print_wrapped(f"{number}. {step}")
     for note in plan.notes:
-        console.print(f"Note: {note}.", "yellow")
+        console.print_wrapped(f"Note: {note}.", "yellow")
     console.print()

@@ -75,9 +75,21 @@ class Console:
         else:
             self.print(" " * indent + text)
 
-    def print_spans(self, *spans: tuple[str, str]) -> None:
-        """Print a line of the result made of texts with a style each, never wrapped."""
-        self._rich_out.print(Text.assemble(*((printable(text), style) for text, style in spans)), soft_wrap=True)
+    def symbol(self, symbol: str, plain: str) -> str:
+        """Return a symbol, or its plain form where the code page of stdout lacks it."""
+        try:
+            symbol.encode(self._out.encoding or "ascii")
+        except UnicodeEncodeError:
+            return plain
+        return symbol
+
+    def print_hanging(self, label: Sequence[tuple[str, str]], text: str, style: str = "") -> None:
+        """Print a label made of texts with a style each, and a text beside it that a terminal wraps between words."""
+        grid = Table.grid(padding=0)
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text.assemble(*((printable(part), part_style) for part, part_style in label)), Text(printable(text), style=style))
+        self._rich_out.print(grid)
 
     def print_notice(self, text: str) -> None:
         """Print a line that is not part of the result, to stderr."""

@@ -17,7 +17,7 @@ from fubd.commands.signals import stop_on_signals
 from fubd.components import build, build_daemon
 from fubd.daemon import Daemon
 from fubd.errors import UserError
-from fubd.settings import FOR_THE_DAEMON, Settings
+from fubd.settings import FOR_THE_DAEMON, Settings, unknown_variables
 
 _log = logging.getLogger("fubd")
 
@@ -45,6 +45,8 @@ async def _serve(settings: Settings) -> int:
     stop = stop_on_signals(only_first=False)
     async with contextlib.AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(database(settings))
+        for unknown in unknown_variables():
+            _log.warning("%s", unknown.line())
         try:
             await Daemon(build_daemon(build(settings, dsn))).run(stop)
         except OSError as error:

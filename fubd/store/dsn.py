@@ -89,6 +89,11 @@ class Dsn:
         """Host, port and database name, for messages: no user, no password."""
         return f"{self.host}:{self.port}/{self.database}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine."""
+        return _is_local(self.host)
+
     def connect_arguments(self) -> dict[str, Any]:
         """Return the arguments of asyncpg.connect and asyncpg.create_pool.
 

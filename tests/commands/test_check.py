@@ -27,7 +27,22 @@ from tests.support.tls import behind_tls
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["configuration", "database", "tls", "pooler", "schema", "exposure", "api key", "system", "clock", "webhooks", "public url"]
+NAMES = [
+    "configuration",
+    "database",
+    "tls",
+    "pooler",
+    "schema",
+    "exposure",
+    "api key",
+    "system",
+    "clock",
+    "webhooks",
+    "public url",
+    "page",
+    "alerts",
+    "heartbeat",
+]
 
 
 @pytest.fixture
@@ -70,7 +85,7 @@ async def _answered(request: web.Request) -> web.Response:
 
 
 async def _counted(request: web.Request) -> web.Response:
-    asked = request.headers.get("Authorization") == "Bearer invented-token"
+    asked = request.headers.get("Authorization") == "Bearer invented-token-of-16"
     accepted = 0 if asked else 1
     return web.Response(
         text=f'fubd_webhook_deliveries_total{{outcome="accepted"}} {accepted}.0\nfubd_webhook_deliveries_total{{outcome="forged"}} 1024.0\n'

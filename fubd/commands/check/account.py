@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -63,6 +64,7 @@ async def check_account(settings: Settings) -> list[CheckResult]:
             _check_system(settings, access, remaining),
             _check_clock(client.skew_seconds()),
             await _check_webhooks(settings, client, metrics, access),
+            *await _check_stages(settings, client),
         ]
 
 
@@ -129,6 +131,30 @@ def _check_clock(skew_seconds: float) -> CheckResult:
     direction = "ahead of" if skew_seconds > 0 else "behind"
     found = f"{format_duration(round(abs(skew_seconds)))} {direction} Follow Up Boss's; recorded instants are in theirs, and right"
     return CheckResult("clock", CheckStatus.FIX, found, "set this machine's clock (NTP)")
+
+
+async def _check_stages(settings: Settings, client: FubClient) -> list[CheckResult]:
+    """Check the names of stages in the settings: one that the account does not have is never entered."""
+    named = {"FUBD_ALERT_STAGES": settings.alert_stages, "FUBD_IGNORE_STAGES": settings.ignore_stages}
+    if not any(named.values()):
+        return []
+    try:
+        stages = await client.stages()
+    except (FubRefused, Unavailable) as error:
+        return [CheckResult("stages", CheckStatus.UNKNOWN, str(error))]
+    wrong = [(variable, name) for variable, names in named.items() for name in names if name not in stages]
+    if not wrong:
+        return [CheckResult("stages", CheckStatus.GOOD, "every stage named in the settings is one of the account's")]
+    return [
+        CheckResult("stages", CheckStatus.FIX, f"{variable} names {name!r}, which is no stage of the account", _stage_fix(name, stages))
+        for variable, name in wrong
+    ]
+
+
+def _stage_fix(name: str, stages: Collection[str]) -> str:
+    nearest = {stage.casefold(): stage for stage in stages}
+    found = get_close_matches(name.casefold(), nearest, 1)
+    return f"write {nearest[found[0]]!r}" if found else "write it as Follow Up Boss does (Admin, Stages)"
 
 
 async def _check_webhooks(settings: Settings, client: FubClient, metrics: Metrics, access: _WebhookAccess) -> CheckResult:

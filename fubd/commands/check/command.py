@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from fubd.commands.check.account import REGISTER_SYSTEM, check_account
+from fubd.commands.check.alerts import check_alerts
 from fubd.commands.check.database import check_database
 from fubd.commands.check.public import check_public_url
 from fubd.commands.check.result import CheckResult, CheckStatus
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings
 from fubd.core.text import format_count
-from fubd.settings import FOR_FUB, Settings
+from fubd.settings import FOR_FUB, Settings, UnknownVariable, unknown_variables
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(FOR_FUB)
     # What the parts would log is in the results.
     logging.getLogger("fubd").addHandler(logging.NullHandler())
-    results = asyncio.run(run_checks(settings))
+    results = asyncio.run(run_checks(settings, send_alert=args.alert))
     if args.json:
         Console().print_json(_to_json(results))
     else:
@@ -29,22 +31,39 @@ def run(args: argparse.Namespace) -> int:
     return 0 if _is_good(results) else 1
 
 
-async def run_checks(settings: Settings) -> list[CheckResult]:
-    """Check the database, the account and the public URL at the same time; results in the order of printing."""
-    groups = await asyncio.gather(check_database(settings), check_account(settings), check_public_url(settings))
-    return [_check_configuration(settings), *(result for group in groups for result in group)]
+async def run_checks(
+    settings: Settings, *, send_alert: bool = False, unknown: Sequence[UnknownVariable] | None = None
+) -> list[CheckResult]:
+    """Run all checks at the same time; results in the order of printing. `unknown`: the misspelled variables, None for those set now."""
+    misspelled = unknown_variables() if unknown is None else unknown
+    groups = await asyncio.gather(
+        check_database(settings), check_account(settings), check_public_url(settings), check_alerts(settings, send=send_alert)
+    )
+    return [*_check_configuration(settings, misspelled), *(result for group in groups for result in group)]
 
 
 def _is_good(results: list[CheckResult]) -> bool:
     return all(result.status in {CheckStatus.GOOD, CheckStatus.NOTE} for result in results)
 
 
-def _check_configuration(settings: Settings) -> CheckResult:
-    if settings.fub_system_key is None:
-        return CheckResult(
-            "configuration", CheckStatus.FIX, "FUB_SYSTEM_KEY is not set; without it the daemon does not start", REGISTER_SYSTEM
+def _check_configuration(settings: Settings, unknown: Sequence[UnknownVariable]) -> list[CheckResult]:
+    name = "configuration"
+    results = [
+        CheckResult(
+            name,
+            CheckStatus.FIX if one.nearest else CheckStatus.NOTE,
+            f"{one.name} is not a setting of fubd and has no effect",
+            f"rename it to {one.nearest}, or remove it" if one.nearest else "remove it, unless another program reads it",
         )
-    return CheckResult("configuration", CheckStatus.GOOD, "all variables that are set are valid, and none is missing")
+        for one in unknown
+    ]
+    if settings.fub_system_key is None:
+        results.append(
+            CheckResult(name, CheckStatus.FIX, "FUB_SYSTEM_KEY is not set; without it the daemon does not start", REGISTER_SYSTEM)
+        )
+    if not results:
+        results.append(CheckResult(name, CheckStatus.GOOD, "all variables that are set are valid, and none is missing"))
+    return results
 
 
 def _to_json(results: list[CheckResult]) -> dict[str, object]:
@@ -53,10 +72,10 @@ def _to_json(results: list[CheckResult]) -> dict[str, object]:
 
 
 _MARKS = {
-    CheckStatus.GOOD: ("✓", "green"),
-    CheckStatus.NOTE: ("•", "cyan"),
-    CheckStatus.FIX: ("✗", "bold red"),
-    CheckStatus.UNKNOWN: ("?", "yellow"),
+    CheckStatus.GOOD: (("✓", "+"), "green"),
+    CheckStatus.NOTE: (("•", "-"), "cyan"),
+    CheckStatus.FIX: (("✗", "x"), "bold red"),
+    CheckStatus.UNKNOWN: (("?", "?"), "yellow"),
 }
 
 
@@ -75,8 +94,8 @@ def _print(results: list[CheckResult], console: Console) -> None:
 
 
 def _print_on_terminal(result: CheckResult, width: int, console: Console) -> None:
-    """Print a mark and the result, and the fix on a line of its own, which is not wrapped so that it can be copied."""
-    mark, style = _MARKS[result.status]
-    console.print_spans((mark, style), (" ", ""), (f"{result.name:<{width}}", "bold"), ("  ", ""), (result.found, ""))
+    """Print a mark and the result, and the fix below it; both are wrapped between words."""
+    (mark, plain), style = _MARKS[result.status]
+    console.print_hanging(((console.symbol(mark, plain), style), (f" {result.name:<{width}}  ", "bold")), result.found)
     if result.fix:
-        console.print_spans((" " * (width + 4), ""), ("→ ", style), (result.fix, "cyan"))
+        console.print_hanging(((" " * (width + 4), ""), (console.symbol("→", ">") + " ", style)), result.fix, "cyan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fubd.commands.check.connection import explain_failure, is_supabase_direct
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
 from fubd.core.text import format_count
@@ -22,7 +23,8 @@ async def check_database(settings: Settings) -> list[CheckResult]:
         async with database(settings) as dsn:
             seen = await inspect(dsn)
     except Unavailable as error:
-        unreached = CheckResult("database", CheckStatus.FIX, str(error), _connection_fix(settings))
+        found, fix = explain_failure(str(error), _own_dsn(settings))
+        unreached = CheckResult("database", CheckStatus.FIX, found, fix)
         return [unreached, *not_checked(("tls", "pooler", "schema", "exposure"), "database")]
     return [
         _check_server(settings, dsn, seen),
@@ -33,16 +35,10 @@ async def check_database(settings: Settings) -> list[CheckResult]:
     ]
 
 
-def _connection_fix(settings: Settings) -> str:
+def _own_dsn(settings: Settings) -> Dsn | None:
     if settings.database_url is None:
-        return "set DATABASE_URL to a database of your own, or find out why the embedded one does not start"
-    if _is_supabase_direct(parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)):
-        return "this host of Supabase has only an IPv6 address: use the host of its session pooler, port 5432, or correct DATABASE_URL"
-    return "correct DATABASE_URL (host, port, user, password, database), or start the database"
-
-
-def _is_supabase_direct(dsn: Dsn) -> bool:
-    return dsn.host.startswith("db.") and dsn.host.endswith(".supabase.co")
+        return None
+    return parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
 
 
 def _check_server(settings: Settings, dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
@@ -62,10 +58,16 @@ def _check_tls(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
     if dsn.tls in {Tls.VERIFY_FULL, Tls.VERIFY_CA}:
         return CheckResult("tls", CheckStatus.GOOD, f"{dsn.tls}: encrypted, and the server's certificate is verified")
     if dsn.tls is Tls.REQUIRE:
-        fix = "set DATABASE_CA_CERT to the provider's certificate, so that no other server can pose as yours"
-        return CheckResult("tls", CheckStatus.NOTE, "encrypted, but the server's certificate is not verified", fix)
+        where = "Supabase: Database, Settings, SSL Configuration, Download certificate" if _is_supabase(dsn) else "your provider has it"
+        fix = f"set DATABASE_CA_CERT to the text or the path of the provider's CA certificate ({where})"
+        found = "encrypted, but the server's certificate is not verified: another server could pose as yours and read the password"
+        return CheckResult("tls", CheckStatus.NOTE if dsn.is_local else CheckStatus.FIX, found, fix)
     found = "encrypted, on this machine" if seen.encrypted else "not encrypted: the server is on this machine"
     return CheckResult("tls", CheckStatus.GOOD, found)
+
+
+def _is_supabase(dsn: Dsn) -> bool:
+    return dsn.host.endswith((".supabase.co", ".supabase.com"))
 
 
 def _check_pooler(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
@@ -74,7 +76,7 @@ def _check_pooler(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
         return CheckResult("pooler", CheckStatus.NOTE, "a pooler in transaction mode: no prepared statement can be kept", better)
     if seen.pool_mode is PoolMode.SESSION:
         return CheckResult("pooler", CheckStatus.GOOD, "a pooler in session mode; fubd uses at most 4 of its connections")
-    if _is_supabase_direct(dsn):
+    if is_supabase_direct(dsn):
         fix = "from Railway use the host of the session pooler, port 5432"
         return CheckResult("pooler", CheckStatus.NOTE, "none; this host has only an IPv6 address", fix)
     return CheckResult("pooler", CheckStatus.GOOD, "none: connected to the server directly")

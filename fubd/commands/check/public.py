@@ -1,4 +1,4 @@
-"""The check of the public URL: whether webhooks sent to it reach fubd unchanged."""
+"""The checks of the public URL: whether webhooks sent to it reach fubd unchanged, and whether strangers can read names there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from fubd.core.vocabulary import WEBHOOK_ROUTE
 from fubd.settings import Settings
 
 _NAME = "public url"
+_PAGE = "page"
+# By this header the daemon knows that a request is not from this machine, also when the public URL is one of this machine.
+_FORWARDED = {"X-Forwarded-For": "192.0.2.1"}
+_LEADING_BYTES = 100
 _TIMEOUT_SECONDS = 10.0
 _MAX_METRICS_BYTES = 1024 * 1024
 _FORWARD_UNCHANGED = "let the proxy or load balancer in front of fubd pass every POST to it unchanged"
@@ -30,14 +34,42 @@ _CAUSES: tuple[tuple[type[Exception], str], ...] = (
 
 
 async def check_public_url(settings: Settings) -> list[CheckResult]:
-    """Send requests to the public URL, if there is one."""
+    """Check how the public URL is reached, and who can see the page."""
+    return [await _check_reach(settings), await _check_page(settings)]
+
+
+async def _check_reach(settings: Settings) -> CheckResult:
     if settings.public_url is not None:
-        return [await _check_url(settings, settings.public_url)]
+        return await _check_url(settings, settings.public_url)
     if not settings.manage_webhooks:
         found = "PUBLIC_URL is not set, and FUBD_MANAGE_WEBHOOKS is false: the webhooks are yours to manage"
-        return [CheckResult(_NAME, CheckStatus.NOTE, found)]
+        return CheckResult(_NAME, CheckStatus.NOTE, found)
     fix = "set PUBLIC_URL to the https URL at which Follow Up Boss reaches the daemon"
-    return [_to_fix("PUBLIC_URL is not set: the daemon cannot create or repair webhooks", fix)]
+    return _to_fix("PUBLIC_URL is not set: the daemon cannot create or repair webhooks", fix)
+
+
+async def _check_page(settings: Settings) -> CheckResult:
+    """Check who can read people's names: ask the public URL for changes as a stranger would."""
+    if settings.public_url is not None and await _shows_names(settings.public_url):
+        found = f"anybody who knows {settings.public_url} can read people's names and stages there"
+        return CheckResult(_PAGE, CheckStatus.FIX, found, "set FUBD_METRICS_TOKEN to at least 16 characters, and restart the daemon")
+    if settings.metrics_token is not None:
+        return CheckResult(
+            _PAGE, CheckStatus.GOOD, "the page, /api, /health and /metrics want FUBD_METRICS_TOKEN as password or bearer token"
+        )
+    found = "only this machine can open the page and /api; /health and /metrics, which name nobody, are open to all"
+    return CheckResult(_PAGE, CheckStatus.NOTE, found, "set FUBD_METRICS_TOKEN to open the page elsewhere with it as password")
+
+
+async def _shows_names(public_url: str) -> bool:
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as session,
+            session.get(f"{public_url}/api/changes?limit=1", headers=_FORWARDED, allow_redirects=False) as response,
+        ):
+            return response.status == HTTPStatus.OK and b'"changes"' in await response.content.read(_LEADING_BYTES)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return False
 
 
 def _to_fix(found: str, fix: str) -> CheckResult:

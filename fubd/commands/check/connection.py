@@ -1,0 +1,51 @@
+"""What to do when the database cannot be reached or used: each cause has its own fix."""
+
+from __future__ import annotations
+
+from fubd.store.dsn import Dsn
+
+_SESSION_POOLER = "Supabase: Connect, Session pooler, port 5432"
+_POOLED_USER = "copy the connection string again and put the password in it; through a pooler the user is postgres.PROJECT"
+
+# A part of the message (`fubd.store.errors`), and the fix. The first that occurs decides.
+_FIXES = (
+    ("refused the user or the password", f"{_POOLED_USER} ({_SESSION_POOLER})"),
+    ("does not know the user", f"{_POOLED_USER} ({_SESSION_POOLER})"),
+    ("accepts no logins", "correct the password in every program that uses this database, then wait two minutes"),
+    (
+        "accepts no further connection",
+        "close connections of other programs, or raise the limit of the server or pooler; fubd uses at most 4",
+    ),
+    ("has no connection to its server", "see whether the database is paused, restarting or overloaded; on Supabase, restore the project"),
+    ("is starting up or shutting down", "wait a minute, then run this again"),
+    ("certificate that is not trusted", "set DATABASE_CA_CERT to the provider's certificate; if a firewall inspects TLS, except this host"),
+    ("TLS", "use a server and a pooler with TLS 1.2 or newer, and no proxy between that changes the connection"),
+    ("host name is not known", "correct the host in DATABASE_URL; it has no spaces and no https://"),
+    ("Connection refused", "start the database, or correct host and port in DATABASE_URL"),
+    (
+        "did not answer in time",
+        "allow this machine in the database's firewall (Supabase: Database, Network Restrictions), or correct the port",
+    ),
+    ("none of its addresses answers", "allow this machine in the database's firewall, or correct host and port in DATABASE_URL"),
+)
+_IPV6_ONLY = f"this host has only an IPv6 address: use the host of the session pooler ({_SESSION_POOLER})"
+_OTHERWISE = "look at the database's own log, then run this again"
+_EMBEDDED = "set DATABASE_URL to a database of your own, or remove the cause that is named here"
+
+
+def is_supabase_direct(dsn: Dsn) -> bool:
+    """Return whether this is the host of a Supabase project itself, which has only an IPv6 address."""
+    return dsn.host.startswith("db.") and dsn.host.endswith(".supabase.co")
+
+
+def explain_failure(message: str, dsn: Dsn | None) -> tuple[str, str]:
+    """Return what happened and the fix. `dsn`: None for the embedded database."""
+    found, separator, advice = message.partition(": ")
+    if dsn is None:
+        return message, _EMBEDDED
+    if is_supabase_direct(dsn) and "cannot be reached" in message:
+        return message, _IPV6_ONLY
+    fix = next((fix for words, fix in _FIXES if words in message), None)
+    if fix is None and separator:
+        return found, advice
+    return message, fix or _OTHERWISE

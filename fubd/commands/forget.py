@@ -1,0 +1,42 @@
+"""`python -m fubd forget PERSON_ID`: removes a person's names and payloads everywhere, and keeps them out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from fubd.commands.console import Console
+from fubd.commands.question import confirm
+from fubd.commands.session import load_settings, open_pool
+from fubd.core.text import format_name
+from fubd.errors import UserError
+from fubd.settings import Settings
+from fubd.store.forgetting import forget
+from fubd.store.people import PeopleReader
+
+_HIGHEST_ID = 2**63 - 1
+
+
+def run(args: argparse.Namespace) -> int:
+    """Forget a person; 0, or 1 when the person is unknown or the answer is no."""
+    return asyncio.run(_forget(load_settings(), args, Console()))
+
+
+async def _forget(settings: Settings, args: argparse.Namespace, console: Console) -> int:
+    unknown = UserError(f"person {args.person_id} is unknown in this database: nothing was changed")
+    if args.person_id > _HIGHEST_ID:
+        raise unknown
+    async with open_pool(settings) as pool:
+        evidence = await PeopleReader(pool).evidence(args.person_id)
+        name = format_name(evidence.person.first_name, evidence.person.last_name) if evidence else ""
+        person = f"person {args.person_id} ({name})" if name else f"person {args.person_id}"
+        console.print_notice(
+            f"This removes the names and payloads of {person} from every table of fubd and from the copy that adopt made, and keeps them "
+            "out from now on. Stages and times stay. It cannot be undone."
+        )
+        if not confirm(console, "Continue?", assume_yes=args.yes):
+            return 1
+        if not await forget(pool, args.person_id, columns=settings.columns):
+            raise unknown
+    console.print(f"person {args.person_id} is forgotten; delete them in Follow Up Boss too, and in backups of the database", "bold green")
+    return 0

@@ -1,0 +1,161 @@
+"""`check` on settings, alerts and access: each trouble has a fix of its own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from fubd.commands.check import CheckStatus, run_checks
+from fubd.commands.check.alerts import check_alerts
+from fubd.commands.check.connection import explain_failure
+from fubd.commands.check.public import check_public_url
+from fubd.commands.console import Console
+from fubd.settings import Settings, UnknownVariable, load
+from fubd.store.dsn import parse
+from tests.commands.environment import environment, run_command
+
+_PLACE = "the database at db.example:5432/postgres"
+_CAUSES = [
+    f"{_PLACE} refused the user or the password of DATABASE_URL",
+    f"{_PLACE} does not exist: correct the name in DATABASE_URL, or create it",
+    f"the pooler of {_PLACE} accepts no logins for about two minutes, after too many refused ones",
+    f"{_PLACE} accepts no further connection",
+    f"the pooler of {_PLACE} has no connection to its server",
+    f"{_PLACE} is starting up or shutting down",
+    f"{_PLACE} has a certificate that is not trusted (self-signed certificate)",
+    f"{_PLACE} offers no TLS, which is required",
+    f"{_PLACE} cannot be reached (its host name is not known, or no name server answers)",
+    f"{_PLACE} cannot be reached (Connection refused)",
+    f"{_PLACE} cannot be reached (none of its addresses answers)",
+    f"{_PLACE} did not answer in time",
+]
+
+
+def test_each_cause_has_its_own_fix() -> None:
+    """No two of them share one, and what is found names host, port and database."""
+    explained = [explain_failure(message, parse("postgresql://me@db.example/postgres")) for message in _CAUSES]
+    assert all("db.example:5432/postgres" in found for found, _ in explained)
+    assert len({fix for _, fix in explained}) == len(_CAUSES)
+    direct = parse("postgresql://me@db.abc.supabase.co/postgres")
+    assert "session pooler" in explain_failure("… cannot be reached (Network is unreachable)", direct)[1]
+
+
+async def test_misspelled_names(database: str, tmp_path: Path) -> None:
+    """Each is one line with the right name; a name that resembles none is only a note."""
+    async with environment(database, tmp_path, people=1) as made:
+        unknown = [UnknownVariable("FUBD_POL_INTERVAL", "FUBD_POLL_INTERVAL"), UnknownVariable("DATABASE_PUBLIC_URL", None)]
+        results = (await run_checks(load(made.settings, env_file=None), unknown=unknown))[:2]
+        assert [(result.name, result.status) for result in results] == [
+            ("configuration", CheckStatus.FIX),
+            ("configuration", CheckStatus.NOTE),
+        ]
+        assert results[0].fix == "rename it to FUBD_POLL_INTERVAL, or remove it"
+
+
+async def test_a_misspelled_database_url_is_named_when_the_embedded_one_is_used(tmp_path: Path) -> None:
+    """Every command says on stderr which database it uses, and why."""
+    environ = {"DATABSE_URL": "postgresql://me@db.example/x", "XDG_DATA_HOME": str(tmp_path)}
+    ended = await run_command("status", environ=environ, folder=tmp_path)
+    assert ended.errors[0] == (
+        f"fubd: DATABASE_URL is not set, so the embedded Postgres in {tmp_path}/fubd/postgres is used; "
+        "DATABSE_URL is not a setting of fubd and has no effect; did you mean DATABASE_URL?"
+    )
+
+
+async def test_stages_that_the_account_does_not_have(database: str, tmp_path: Path) -> None:
+    """A watched stage that is written differently would never be entered; the fix is the account's own name."""
+    async with environment(database, tmp_path, people=1) as made:
+        stage = made.account.stages[0].name
+        settings = {**made.settings, "FUBD_ALERT_STAGES": f'["{stage}", "{stage.upper()}", "Nothing Like It"]'}
+        results = [result for result in await run_checks(load(settings, env_file=None), unknown=()) if result.name == "stages"]
+        assert [result.status for result in results] == [CheckStatus.FIX, CheckStatus.FIX]
+        assert results[0].fix == f"write {stage!r}"
+
+
+class _Receiver:
+    """A chat tool and a monitor: what they got, and the status they answer."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.requests: list[tuple[str, str]] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.requests.append((request.method, await request.text()))
+        return web.Response(status=self.status, text='{"changes": []}')
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[_Receiver]:
+    """Run a receiver."""
+    async with _running_receiver() as running:
+        yield running
+
+
+@asynccontextmanager
+async def _running_receiver() -> AsyncIterator[_Receiver]:
+    receiver, app = _Receiver(), web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+def _settings(receiver: _Receiver, **more: str) -> Settings:
+    urls = {"FUBD_ALERT_URL": f"{receiver.url}/secret-token", "FUBD_HEARTBEAT_URL": f"{receiver.url}/ping"}
+    return load({**urls, **more}, env_file=None)
+
+
+async def test_a_test_message_and_a_test_heartbeat_are_sent(receiver: _Receiver) -> None:
+    """Only with --alert; a receiver that refuses is something to fix, and its URL stays secret."""
+    assert [result.status for result in await check_alerts(_settings(receiver), send=False)] == [CheckStatus.GOOD, CheckStatus.GOOD]
+    assert receiver.requests == []
+    assert [result.status for result in await check_alerts(_settings(receiver), send=True)] == [CheckStatus.GOOD, CheckStatus.GOOD]
+    assert [method for method, _ in receiver.requests] == ["POST", "GET"]
+    assert '"text": "fubd: this is a test message' in receiver.requests[0][1]
+    receiver.status = 404
+    results = await check_alerts(_settings(receiver), send=True)
+    assert [(result.status, "status 404" in result.found) for result in results] == [(CheckStatus.FIX, True), (CheckStatus.FIX, True)]
+    assert "secret-token" not in str(results)
+
+
+async def test_without_a_receiver_there_is_nothing_to_test() -> None:
+    """That is a note, and something to fix when a test was asked for or a stage is watched."""
+    nothing = load({}, env_file=None)
+    assert [result.status for result in await check_alerts(nothing, send=False)] == [CheckStatus.NOTE, CheckStatus.NOTE]
+    assert (await check_alerts(nothing, send=True))[0].status is CheckStatus.FIX
+    watched = load({"FUBD_ALERT_STAGES": '["Lead"]'}, env_file=None)
+    assert (await check_alerts(watched, send=False))[0].status is CheckStatus.FIX
+
+
+async def test_names_that_anybody_can_read(receiver: _Receiver) -> None:
+    """A public URL that shows changes without a token is something to fix; a refusal is not."""
+    assert (await check_public_url(_settings(receiver, PUBLIC_URL=receiver.url)))[1].status is CheckStatus.FIX
+    receiver.status = 401
+    found = (await check_public_url(_settings(receiver, PUBLIC_URL=receiver.url)))[1]
+    assert (found.status, "only this machine" in found.found) == (CheckStatus.NOTE, True)
+    token = {"PUBLIC_URL": receiver.url, "FUBD_METRICS_TOKEN": "an-invented-token-16"}
+    assert (await check_public_url(_settings(receiver, **token)))[1].status is CheckStatus.GOOD
+
+
+def test_a_long_result_is_wrapped_between_words() -> None:
+    """Beside its label, without breaking a word; a code page without the mark gets a plain one."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp437")
+    console = Console(out, io.StringIO(), width=40)
+    assert console.symbol("✗", "x") == "x"
+    words = ["the", "certificate", "of", "this", "server", "cannot", "be", "verified", "by", "anybody"]
+    console.print_hanging((("x configuration  ", "bold"),), " ".join(words))
+    out.seek(0)
+    lines = out.read().splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert " ".join(lines).split()[2:] == words
