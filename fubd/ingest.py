@@ -29,7 +29,7 @@ from fubd.recording_health import RecordingFailure, RecordingHealth
 
 _BATCH_PARTS = 1_000
 # People in one transaction: at most so many; a failure halves their number, a success doubles it.
-_MOST_PEOPLE = 5_000
+_MOST_PEOPLE = 2_500
 _FEWEST_PEOPLE = 100
 _BUFFER_ITEMS = 10_000
 _BUFFER_BYTES = 256 * 1024 * 1024

@@ -225,7 +225,10 @@ class ChangeReader(Protocol):
         """Return the id of the newest correction, 0 for none."""
 
     async def corrections(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Return at most `limit` corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row."""
+        """Return at most `limit` corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row.
+
+        A row that was merged into another one is among them, and `by_ids` then leaves it out.
+        """
 
 
 class ChangeStore(Protocol):

@@ -16,7 +16,7 @@ from fubd.clock import SystemClock
 from fubd.core.batch import RecordingRules
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.core.vocabulary import DeliveryOutcome
-from fubd.ingest import Ingest
+from fubd.ingest import CommitListener, Ingest
 from fubd.metrics import Metrics
 from fubd.ports import SnapshotResult
 from fubd.problems import Problems
@@ -115,6 +115,7 @@ async def running_recorder(
     ignored_stages: tuple[str, ...] = (),
     columns: Mapping[str, str] | None = None,
     lead_source_tags: tuple[str, ...] = (),
+    on_commit: CommitListener | None = None,
 ) -> AsyncIterator[Recorder]:
     """Run an ingest on the database until the block ends."""
     pool = Pool(parse(dsn))
@@ -129,6 +130,7 @@ async def running_recorder(
         metrics,
         problems,
         rules=RecordingRules(timedelta(seconds=300), frozenset(ignored_stages), lead_source_tags),
+        on_commit=on_commit,
     )
     recorder = Recorder(ingest, pool, StateStore(pool), metrics, problems)
     async with asyncio.TaskGroup() as group:

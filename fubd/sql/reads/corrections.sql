@@ -1,6 +1,6 @@
--- The rows that any process corrected after the correction :after, oldest correction first.
+-- The rows that any process corrected, or merged into another row, after the correction :after, oldest correction first.
 SELECT k.id, k.change_id
 FROM fubd.correction k
-WHERE k.id > :after::bigint AND k.became IS NOT NULL
+WHERE k.id > :after::bigint
 ORDER BY k.id
 LIMIT :limit

@@ -1,0 +1,107 @@
+"""The recording transaction: it locks its people, deletes merged rows, keeps newer facts, and steps aside for whoever holds a lock."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from fubd.core.reconcile import Claim, ClaimKind
+from fubd.core.timeline import Stage
+from fubd.ports import Committed, DeliveryOutcome
+from fubd.store import ChangeReader, ChangeStore
+from tests.recorder import Recorder, at, read, running_recorder, webhook
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+def _entry(stage: str, when: str) -> Claim:
+    return Claim(
+        person_id=1, kind=ClaimKind.ENTRY, channel="webhook", at=at(when), stage=Stage(stage), event_id=stage, received_at=at(when)
+    )
+
+
+async def test_a_second_transaction_about_a_person_waits_for_the_first(database: str) -> None:
+    """It would otherwise derive its rows from a history that lacks what the first adds."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"))
+        first, second = (ChangeStore(recorder.pool, instance=name, columns={}) for name in ("first", "second"))
+        async with first.recording() as transaction:
+            await transaction.insert_claims([], [_entry("B", "10:00")], {1})
+            waiting = asyncio.ensure_future(_claims_seen(second))
+            await eventually(lambda: _is_waiting(recorder))
+            assert not waiting.done()
+        assert await waiting == {"A", "B", "C"}
+
+
+async def _claims_seen(store: ChangeStore) -> set[str]:
+    async with store.recording() as transaction:
+        await transaction.insert_claims([], [_entry("C", "10:05")], {1})
+        (history,) = await transaction.load_history({1: at("08:00") - timedelta(hours=1)})
+        return {claim.stage.name for claim in history.claims}
+
+
+async def _is_waiting(recorder: Recorder) -> bool:
+    async with recorder.pool.connection() as connection:
+        return int(await connection.fetchval(_WAITING)) > 0
+
+
+async def test_a_row_that_is_merged_is_deleted_and_reported_as_removed(database: str) -> None:
+    """A webhook about a stage that an earlier read shows to have held already: the row goes, and readers are given its id."""
+    commits: list[Committed] = []
+    async with running_recorder(database, on_commit=commits.append) as recorder:
+        await recorder.record(webhook("e1", "B", "10:15"))
+        (row,) = await recorder.records()
+        await recorder.record(read("B", "10:00", "10:01"))
+        assert await recorder.records() == []
+        assert list(commits[-1].removed) == [row["id"]]
+        changes = ChangeReader(recorder.pool)
+        assert [row_id for _, row_id in await changes.corrections(0, 10)] == [row["id"]]
+        assert await changes.by_ids([row["id"]]) == []
+
+
+async def test_an_older_read_changes_no_newer_fact(database: str) -> None:
+    """Pages may arrive out of order: the person stays as last read."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("B", "10:00", "10:30", first_name="Grace"), read("A", "09:00", "11:00", first_name="Ada"))
+        async with recorder.pool.reading() as connection:
+            person = await connection.fetchrow("SELECT stage, first_name, verified_at FROM fubd.person WHERE id = 1")
+        assert tuple(person) == ("B", "Grace", at("10:30"))
+
+
+@pytest.mark.slow
+async def test_a_person_whom_another_program_holds_locked_holds_up_nobody_else(database: str) -> None:
+    """The batch steps aside after the lock's time limit; what is about others is recorded while that person waits."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(webhook("e0", "A", "09:00", (7,)))
+        async with recorder.pool.connection() as connection, connection.transaction():
+            await connection.execute("SELECT FROM fubd.person WHERE id = 7 FOR UPDATE")
+            held = asyncio.ensure_future(recorder.record(webhook("e7", "B", "10:00", (7,))))
+            await eventually(lambda: _is_waiting(recorder))
+            async with asyncio.timeout(30.0):
+                for person in range(1, 6):
+                    assert await recorder.record(webhook(f"e{person}", "B", "10:00", (person,))) == [DeliveryOutcome.ACCEPTED]
+            assert not held.done()
+        async with asyncio.timeout(30.0):
+            assert await held == [DeliveryOutcome.ACCEPTED]
+
+
+async def test_a_bulk_edit_is_recorded_in_a_few_transactions(database: str) -> None:
+    """Neither one transaction so long that the server ends it, nor a round trip for each person; readings in pages share transactions."""
+    async with Proxy(database) as proxy, running_recorder(proxy.dsn) as recorder:
+        await recorder.record(webhook("e0", "A", "09:00", (1,)))
+        before = proxy.commits
+        await recorder.record(webhook("e1", "B", "10:00", tuple(range(1, 10_001))))
+        assert 4 <= proxy.commits - before <= 5
+        before = proxy.commits
+        (one,) = read("C", "11:00", "11:30").readings
+        pages = [
+            replace(read("C", "11:00", "11:30"), readings=tuple(replace(one, person_id=first + number) for number in range(100)))
+            for first in range(1, 2_001, 100)
+        ]
+        await recorder.record_concurrently(*pages)
+        assert proxy.commits - before <= 3
