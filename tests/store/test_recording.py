@@ -10,7 +10,8 @@ import pytest
 
 from fubd.core.reconcile import Claim, ClaimKind
 from fubd.core.timeline import Stage
-from fubd.ports import Committed, DeliveryOutcome
+from fubd.core.vocabulary import DeliveryOutcome
+from fubd.ports import Committed
 from fubd.store import ChangeReader, ChangeStore
 from tests.recorder import Recorder, at, read, running_recorder, webhook
 from tests.support.proxy import Proxy
