@@ -111,6 +111,8 @@ class Console:
             self._out.writelines(f"{name}: {value}\n" for name, value in safe)
             return
         grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
         for name, value in safe:
             grid.add_row(Text(name, style="dim"), Text(value))
         self._rich_out.print(grid)

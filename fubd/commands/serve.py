@@ -12,6 +12,8 @@ import socket
 import threading
 
 from fubd import logs
+from fubd.commands import greeting
+from fubd.commands.console import Console
 from fubd.commands.session import database, load_settings
 from fubd.commands.signals import stop_on_signals
 from fubd.components import build, build_daemon
@@ -45,6 +47,9 @@ async def _serve(settings: Settings) -> int:
     stop = stop_on_signals(only_first=False)
     async with contextlib.AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(database(settings))
+        console = Console()
+        if console.is_terminal:
+            console.print_facts(greeting.facts(settings, dsn.place))
         for unknown in unknown_variables():
             _log.warning("%s", unknown.line())
         try:
