@@ -138,7 +138,8 @@ async def test_problems_are_printed_with_their_fix(healthy: Environment) -> None
 async def test_the_environment_of_these_tests_is_good(healthy: Environment) -> None:
     """Nothing is wrong before a test breaks something."""
     assert await problems(healthy) == {}
-    assert {result.status for result in (await check(healthy)).values()} == {CheckStatus.GOOD}
+    notes = {name for name, result in (await check(healthy)).items() if result.status is not CheckStatus.GOOD}
+    assert notes == {"page", "alerts", "heartbeat"}
 
 
 # --- Follow Up Boss ---------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ async def test_a_second_webhook_of_ours_is_a_note(healthy: Environment) -> None:
     found = (await check(healthy))["webhooks"]
     assert found.status is CheckStatus.NOTE
     assert "peopleStageUpdated: webhook" in found.fix
-    assert "brings every delivery a second time" in found.fix
+    assert "sends every delivery a second time" in found.fix
 
 
 async def test_webhooks_that_do_not_reach_us(healthy: Environment) -> None:

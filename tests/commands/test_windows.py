@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 _CHECKOUT = Path(__file__).parents[2]
-_WINDOWS = {"PYTHONPATH": f"{_CHECKOUT / 'tests' / 'samples' / 'windows'}:{_CHECKOUT}"}
+_WINDOWS = {"PYTHONPATH": f"{_CHECKOUT / 'tests' / 'support' / 'windows'}:{_CHECKOUT}"}
 _NOT_HERE = "does not run on this platform"
 
 
@@ -59,7 +59,7 @@ async def test_the_daemon_starts_and_stops(account: Environment) -> None:
 @pytest.mark.parametrize("command", ["", "status", "check", "demo"])
 async def test_what_the_platform_lacks_is_one_line(command: str, tmp_path: Path) -> None:
     """Without a database of one's own: the embedded one does not run there, and neither does the demo."""
-    keys = {"FUB_API_KEY": "key-1", "FUB_SYSTEM_KEY": "key-2"}
+    keys = {"FUB_API_KEY": "key-1", "FUB_SYSTEM_KEY": "key-2", "XDG_DATA_HOME": str(tmp_path)}
     ended = await _run(*command.split(), environ=keys, folder=tmp_path)
     assert ended.code == (1 if command == "demo" else 2)
     (line,) = ended.errors
