@@ -107,6 +107,15 @@ class Recorder:
         return [(row["stage_from"], row["stage_to"], row["changed_at"], row["changed_after"]) for row in await self.records(person)]
 
 
+async def execute(database: str, statements: str) -> None:
+    """Run statements as the owner of the database would."""
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
 @asynccontextmanager
 async def running_recorder(
     dsn: str,

@@ -8,15 +8,13 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
 from fubd.core.pacing import Hysteresis
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ports import SnapshotResult
-from fubd.store.dsn import parse
-from tests.recorder import Recorder, Row, at, read, refetch_event, running_recorder, webhook
+from tests.recorder import Recorder, Row, at, execute, read, refetch_event, running_recorder, webhook
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.slow
@@ -342,7 +340,7 @@ async def test_values_too_long_for_an_index_are_quarantined(fubd_database: str) 
 
 async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, fubd_database: str) -> None:
     """When the database cancels statements on many rows as too slow, each retry has fewer rows."""
-    await _execute(
+    await execute(
         database,
         "CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF (SELECT count(*) FROM inserted) > 30 THEN RAISE EXCEPTION 'too slow' USING ERRCODE = 'query_canceled'; END IF; RETURN NULL;"
@@ -356,14 +354,6 @@ async def test_a_batch_that_takes_too_long_is_recorded_in_parts(database: str, f
         assert set(receipts) == {DeliveryOutcome.ACCEPTED}
         async with recorder.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 300
-
-
-async def _execute(database: str, statements: str) -> None:
-    connection = await asyncpg.connect(**parse(database).connect_arguments())
-    try:
-        await connection.execute(statements)
-    finally:
-        await connection.close()
 
 
 CUTS = 40

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-import asyncpg
 import pytest
 
 from fubd.core.observation import Snapshot
 from fubd.core.problems import ProblemName
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ports import SnapshotResult
-from fubd.store.dsn import parse
-from tests.recorder import Recorder, read, running_recorder, webhook
+from tests.recorder import Recorder, execute, read, running_recorder, webhook
 from tests.support.waiting import eventually
 
 _REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
@@ -95,14 +93,6 @@ ALTERATIONS = {
 }
 
 
-async def _execute(database: str, statements: str) -> None:
-    connection = await asyncpg.connect(**parse(database).connect_arguments())
-    try:
-        await connection.execute(statements)
-    finally:
-        await connection.close()
-
-
 def _problem(recorder: Recorder, name: ProblemName = ProblemName.TABLE_REFUSES) -> str | None:
     return next((problem.text for problem in recorder.problems.current() if problem.name == name), None)
 
@@ -112,7 +102,7 @@ async def test_what_the_table_refuses_is_kept_and_stored_after_the_cure(database
     """Nothing is answered meanwhile; the problem names the object and the cure, and ends when everything is there."""
     async with running_recorder(database) as recorder:
         await recorder.record(webhook("e0", "A", "09:00"), read("A", "09:00", "09:30", person=2))
-        await _execute(database, alteration.statement)
+        await execute(database, alteration.statement)
         waiting = [asyncio.ensure_future(recorder.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(1, 31)]
         await eventually(lambda: _problem(recorder) is not None)
         assert [recorder.ingest.failure and recorder.ingest.failure.by_table] == [True]
@@ -121,7 +111,7 @@ async def test_what_the_table_refuses_is_kept_and_stored_after_the_cure(database
         assert (alteration.cure in text) == alteration.is_named, text
         assert "Grace" not in text
         assert not any(task.done() for task in waiting)
-        await _execute(database, alteration.cure)
+        await execute(database, alteration.cure)
         async with asyncio.timeout(15.0):
             assert [answer for answers in await asyncio.gather(*waiting) for answer in answers] == [DeliveryOutcome.ACCEPTED] * 30
         assert [_problem(recorder), recorder.ingest.failure] == [None, None]
@@ -136,7 +126,7 @@ _REFUSE_ONE = _REFUSE.format(body="IF NEW.person_id = '7' THEN RAISE 'never'; EN
 async def test_one_person_whom_the_table_refuses_holds_up_nobody_else(database: str) -> None:
     """Others of the same batch and of the same delivery are recorded; only what names that person is not answered yet."""
     async with running_recorder(database) as recorder:
-        await _execute(database, _REFUSE_ONE)
+        await execute(database, _REFUSE_ONE)
         many = asyncio.ensure_future(recorder.record(webhook("many", "B", "10:00", tuple(range(1, 101)))))
         others = [asyncio.ensure_future(recorder.record(webhook(f"e{person}", "B", "10:00", (person,)))) for person in range(101, 151)]
         async with asyncio.timeout(10.0):
@@ -147,7 +137,7 @@ async def test_one_person_whom_the_table_refuses_holds_up_nobody_else(database: 
         async with recorder.pool.reading() as connection:
             assert await connection.fetchval("SELECT count(DISTINCT person_id) FROM public.stage_changes") == 149
             assert await connection.fetchval("SELECT count(*) FROM fubd.delivery WHERE event_id = 'many'") == 0
-        await _execute(database, "DROP TRIGGER refuse ON public.stage_changes")
+        await execute(database, "DROP TRIGGER refuse ON public.stage_changes")
         async with asyncio.timeout(15.0):
             assert await many == [DeliveryOutcome.ACCEPTED]
         assert len(await recorder.records(7)) == 1
@@ -159,13 +149,13 @@ async def test_a_page_with_a_person_whom_the_table_refuses_is_recorded_without_t
     """The poll hears whom it has to count as not read, and the next page that shows them after the cure ends the problem."""
     async with running_recorder(database) as recorder:
         await recorder.record(_page("A", "09:00"))
-        await _execute(database, _REFUSE_ONE)
+        await execute(database, _REFUSE_ONE)
         moved = _page("B", "10:00")
         (result,) = await recorder.record(moved)
         assert isinstance(result, SnapshotResult)
         assert (result.changes, result.refused) == (19, frozenset({7}))
         assert _problem(recorder) is not None
-        await _execute(database, "DROP TRIGGER refuse ON public.stage_changes")
+        await execute(database, "DROP TRIGGER refuse ON public.stage_changes")
         (again,) = await recorder.record(moved)
         assert isinstance(again, SnapshotResult)
         assert (again.changes, again.refused) == (1, frozenset())
