@@ -4,12 +4,16 @@ There are two kinds of claim. An *entry* (from a webhook) says "entered stage S 
 until it was read". `fold` turns the set of claims into the list of changes. It is a function of the set alone: the order in which claims
 arrived, how often, and through which process make no difference. The rules, in the order in which they are applied:
 
-1. Entries are ordered by their instants. Entries of one second are ordered by arrival, unless a state read after that second shows which
-   of them was the last.
-2. A state is *explained*, and makes no change, when the stage that holds at its `updated` is its own; when it was read within the very
-   second of several entries and shows one of their stages; or when the very next entry, no later than the window, is of its stage.
-3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before.
-4. The first state of an unknown person is where they stand, not a change, unless they were created after we began to watch.
+1. Entries are ordered by their instants. Entries of one second are ordered so that the fewest equal neighbours remain, because each event
+   is a real entry; among those orders one whose last stage a later read shows; among those by arrival.
+2. Entries and states are two records of the same moves, so they are matched as sequences. A state is *explained*, and makes no change, when
+   the stage that holds at its place among the entries is its own. Its place is after every entry dated before its `updated`. It may be
+   later, because an entry may be dated after the move itself: after entries up to `LAG` later, after entries dated before the read was made
+   that end in its stage, or after the very next entry within the window. The places of successive states never go back. Of all places
+   those hold that leave the fewest entries without a change of their own, then those that need the fewest changes without an entry.
+3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before. Where
+   an earlier read shows another stage with the same `updated`, the change did not move `updated`: it lies between the two reads.
+4. The first state of a person of whom nothing is known is where they stand, not a change, unless they were created after we began to watch.
 5. Equal neighbours are one change, the earliest.
 6. Instants of one person increase strictly: where two would be equal, the later one is placed a microsecond after.
 
@@ -19,25 +23,31 @@ because FUB reported explicitly that it happened.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise, permutations, product
 
+# By how much an event may be dated after the move that it reports (observed: an automation's queue takes seconds).
+LAG = timedelta(seconds=5)
+_SECOND = timedelta(seconds=1)
 _TICK = timedelta(microseconds=1)
+# Up to so many entries of one second are tried in every order.
+_FEW = 4
+_FEW_CHOICES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage by name, and by FUB's id where a read showed it. Renaming a stage changes only its name."""
+    """A stage by name, and by the id that FUB had for that name when the claim was made. Renaming a stage changes only its name."""
 
     name: str
     id: int | None = None
 
     def is_same(self, other: Stage) -> bool:
-        """Return whether both are one stage: by id where both have one, else by name."""
-        if self.id is not None and other.id is not None:
-            return self.id == other.id
-        return self.name == other.name
+        """Return whether both are one stage: by name in any case, or renamed, by id."""
+        return self.name == other.name or self.name.casefold() == other.name.casefold() or (self.id is not None and self.id == other.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +55,20 @@ class Entry:
     """The person entered `stage` at `at` (FUB's clock).
 
     `seq` numbers claims in the order of their first arrival. A negative `seq` is that of a row by another writer, which keeps its place.
+    `resent`: the claims of the same event with a later instant.
     """
 
     seq: int
     at: datetime
     stage: Stage
+    resent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """The person was in `stage` at `updated` and until `read_at` (FUB's clock, a lower bound).
 
+    `first_read_at`: when it was first read so, where that is not `read_at`.
     `watermark`: FUB's instant at which the stage before was known to hold still. `created`: when the person was created.
     """
 
@@ -65,6 +78,12 @@ class State:
     stage: Stage
     watermark: datetime | None = None
     created: datetime | None = None
+    first_read_at: datetime | None = None
+
+    @property
+    def first_seen(self) -> datetime:
+        """Return when this state was first read."""
+        return self.first_read_at or self.read_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +138,15 @@ def fold(
     `window`: by how much the two sources may differ in dating the same change. `began`: since when (FUB's clock) we watch, None while
     unknown. People created later entered their first stage; people created earlier only stand in it.
     """
-    in_order = sorted(states, key=lambda state: (state.updated, state.read_at, state.seq))
-    moves = _order_ties(sorted(entries, key=lambda entry: (entry.at, entry.seq)), in_order)
+    reads = sorted(_redate_unmoved(states), key=lambda state: (state.updated, state.read_at, state.seq))
+    moves = _order_ties(sorted(entries, key=lambda entry: (entry.at, entry.seq)), reads, start, window)
     chain = _Chain(start, window, began)
     done = 0
-    for state in in_order:
-        second = _second(state.updated)
-        while done < len(moves) and _second(moves[done].at) < second:
-            chain.add_entry(moves[done])
-            done += 1
-        ahead = done
-        while ahead < len(moves) and _second(moves[ahead].at) == second:
-            ahead += 1
-        within = moves[done:ahead]
-        if within and not _read_after(state, second) and chain.absorb_before(state, within):
-            continue
-        for move in within:
+    for state, position in zip(reads, _places(reads, moves, start, window).positions(), strict=True):
+        for move in moves[done:position]:
             chain.add_entry(move)
-        done = ahead
-        chain.add_state(state, moves[done] if done < len(moves) else None)
+        done = position
+        chain.add_state(state)
     for move in moves[done:]:
         chain.add_entry(move)
     return chain.history()
@@ -148,40 +157,192 @@ def _second(instant: datetime) -> datetime:
     return instant.replace(microsecond=0) if instant.microsecond else instant
 
 
-def _read_after(state: State, second: datetime) -> bool:
-    """Return whether this read saw the end of that second: a read made within it may have been followed by more entries."""
-    return _second(state.read_at) > second
+def _is_settled(state: State) -> bool:
+    """Return whether the read saw the end of the second of `updated`: a read made within it may have been followed by more moves."""
+    return _second(state.read_at) > _second(state.updated)
 
 
-def _order_ties(moves: list[Entry], states: Sequence[State]) -> list[Entry]:
-    """Rule 1: within a second, put last what the first read after it and before the next entry shows; else keep the order of arrival."""
-    first = 0
-    while first < len(moves):
-        second = _second(moves[first].at)
-        beyond = first + 1
-        while beyond < len(moves) and _second(moves[beyond].at) == second:
-            beyond += 1
-        if beyond - first > 1:
-            until = _second(moves[beyond].at) if beyond < len(moves) else None
-            shown = _first_read_after(second, until, states)
-            group = moves[first:beyond]
-            if shown is not None and not shown.stage.is_same(group[-1].stage):
-                last = next((move for move in reversed(group) if move.stage.is_same(shown.stage) and move.seq >= 0), None)
-                if last is not None:
-                    group.remove(last)
-                    moves[first:beyond] = [*group, last]
-        first = beyond
+def _redate_unmoved(states: Iterable[State]) -> list[State]:
+    """Return the states, those dated by their first read that show another stage than an earlier read with the same `updated` (rule 3)."""
+    redated: list[State] = []
+    groups: dict[datetime, list[State]] = {}
+    for state in states:
+        groups.setdefault(state.updated, []).append(state)
+    for updated, group in groups.items():
+        group.sort(key=lambda state: (state.first_seen, state.seq))
+        has_moved = False
+        for earlier, state in zip([group[0], *group], group, strict=False):
+            has_moved = has_moved or (not state.stage.is_same(earlier.stage) and _second(earlier.first_seen) > _second(updated))
+            redated.append(replace(state, updated=state.first_seen) if has_moved else state)
+    return redated
+
+
+# --- Rule 1 -----------------------------------------------------------------------------------------------------------
+
+
+def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None, window: timedelta) -> list[Entry]:
+    """Order the entries of each second: a first order from the entries alone, then the one that agrees best with what was read."""
+    groups = _ties(moves)
+    tied = {number for group in groups for number in range(group.start, group.stop)}
+    # From the last to the first, so that what follows is known; what precedes is known unless it is tied itself.
+    for group in reversed(groups):
+        before = start.stage if start is not None and group.start == 0 else None
+        if group.start and group.start - 1 not in tied:
+            before = moves[group.start - 1].stage
+        after = moves[group.stop].stage if group.stop < len(moves) else None
+        moves[group] = _alternate(moves[group], before, after)
+    # The order of one second may be decided by that of the next: neighbours are tried together where they are few.
+    for together in (*pairwise(groups), *((group,) for group in groups)):
+        choices = list(product(*([moves[group], *_other_orders(moves[group])] for group in together)))
+        if len(together) == 1 or len(choices) <= _FEW_CHOICES:
+            trials = [_with_orders(moves, together, orders) for orders in choices]
+            costs = [_places(reads, trial, start, window).cost[:2] for trial in trials]
+            moves = trials[costs.index(min(costs))]
     return moves
 
 
-def _first_read_after(second: datetime, until: datetime | None, states: Sequence[State]) -> State | None:
-    for state in states:
-        updated = _second(state.updated)
-        if until is not None and updated >= until:
-            return None
-        if updated >= second and _read_after(state, second):
-            return state
-    return None
+def _with_orders(moves: Sequence[Entry], groups: Sequence[slice], orders: Sequence[list[Entry]]) -> list[Entry]:
+    ordered = list(moves)
+    for group, order in zip(groups, orders, strict=True):
+        ordered[group] = order
+    return ordered
+
+
+def _ties(moves: Sequence[Entry]) -> list[slice]:
+    """Return where entries of different stages share a second. Rows by other writers keep their places."""
+    ends = [number for number in range(1, len(moves)) if _second(moves[number].at) != _second(moves[number - 1].at)]
+    groups = [slice(first, end) for first, end in pairwise([0, *ends, len(moves)])]
+    return [
+        group
+        for group in groups
+        if any(not move.stage.is_same(moves[group.start].stage) for move in moves[group]) and all(move.seq >= 0 for move in moves[group])
+    ]
+
+
+def _other_orders(group: Sequence[Entry]) -> Iterable[list[Entry]]:
+    """Return other orders worth trying, by arrival: all of a few entries, else one that begins and one that ends in each stage."""
+    if len(group) <= _FEW:
+        yield from (list(order) for order in permutations(sorted(group, key=lambda move: move.seq)))
+        return
+    stages = {move.stage.name: move.stage for move in group}
+    for stage in stages.values():
+        yield _alternate(group, stage, None)
+        last = next(move for move in reversed(group) if move.stage.is_same(stage))
+        yield [*_alternate([move for move in group if move is not last], None, stage), last]
+
+
+def _alternate(group: Sequence[Entry], before: Stage | None, after: Stage | None) -> list[Entry]:
+    """Return the first order by arrival with the fewest equal neighbours.
+
+    The next is the first to arrive of another stage than the one before, unless one stage is so frequent that it must come now.
+    """
+    waiting, ordered, stage = list(group), list[Entry](), before
+    while waiting:
+        others = [move for move in waiting if stage is None or not move.stage.is_same(stage)]
+        urgent = next((move for move in others if _must_come_now(move.stage, waiting, after)), None)
+        move = urgent or (others[0] if others else waiting[0])
+        waiting.remove(move)
+        ordered.append(move)
+        stage = move.stage
+    return ordered
+
+
+def _must_come_now(stage: Stage, waiting: Sequence[Entry], after: Stage | None) -> bool:
+    """Return whether a stage is so frequent among what follows that each further step without it costs an equal neighbour."""
+    following = [move.stage for move in waiting] + ([after] if after is not None else [])
+    return 2 * sum(each.is_same(stage) for each in following) > len(following)
+
+
+# --- Rule 2 -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a state stands: after `position` entries, when `stage` holds. It links the places of all states up to this one.
+
+    `cost`: entries without a change of their own, changes without an entry, and by how many entries states are explained late.
+    """
+
+    position: int
+    stage: Stage | None
+    cost: tuple[int, int, int] = (0, 0, 0)
+    earlier: _Place | None = None
+
+    def positions(self) -> list[int]:
+        """Return the positions of all states, this one's last."""
+        place, positions = self, list[int]()
+        while place.earlier is not None:
+            positions.append(place.position)
+            place = place.earlier
+        return positions[::-1]
+
+
+def _places(reads: Sequence[State], moves: Sequence[Entry], start: Start | None, window: timedelta) -> _Place:
+    """Return the place of the last state, linked to those before: the cheapest sequence of places, found state by state."""
+    entries = _Entries(moves)
+    best: dict[tuple[int, Stage | None], _Place] = {(0, None): _Place(0, start.stage if start is not None else None)}
+    for state in reads:
+        reached: dict[tuple[int, Stage | None], _Place] = {}
+        for place in best.values():
+            for candidate in entries.candidates(state, place, window):
+                key = (candidate.position, candidate.stage)
+                if key not in reached or candidate.cost < reached[key].cost:
+                    reached[key] = candidate
+        best = reached
+    last = min(best.values(), key=lambda place: entries.advance(place, len(moves)).cost)
+    return replace(last, cost=entries.advance(last, len(moves)).cost)
+
+
+class _Entries:
+    """The entries in order, with what a search among them needs."""
+
+    def __init__(self, moves: Sequence[Entry]) -> None:
+        self._stages = [move.stage for move in moves]
+        self._seconds = [_second(move.at) for move in moves]
+        # How many of the first n entries repeat the stage of the entry before.
+        self._repeats = [0] * (len(moves) + 1)
+        for count in range(2, len(moves) + 1):
+            self._repeats[count] = self._repeats[count - 1] + self._stages[count - 1].is_same(self._stages[count - 2])
+
+    def advance(self, place: _Place, position: int) -> _Place:
+        """Return the place after more entries; each that enters the stage that holds already is one without a change of its own."""
+        if position <= place.position:
+            return place
+        swallowed = self._repeats[position] - self._repeats[place.position + 1]
+        if place.stage is not None and self._stages[place.position].is_same(place.stage):
+            swallowed += 1
+        cost = (place.cost[0] + swallowed, place.cost[1], place.cost[2])
+        return _Place(position, self._stages[position - 1], cost, place.earlier)
+
+    def candidates(self, state: State, place: _Place, window: timedelta) -> Iterable[_Place]:
+        """Return the places that a state may have when the state before has `place`."""
+        second = _second(state.updated)
+        certain = bisect_right(self._seconds, second) if _is_settled(state) else bisect_left(self._seconds, second)
+        natural = self.advance(place, certain)
+        explained = False
+        for position in self._positions(state, natural.position, window):
+            there = self.advance(natural, position)
+            if there.stage is not None and there.stage.is_same(state.stage):
+                explained = explained or position == natural.position
+                late = there.cost[2] + position - natural.position
+                yield _Place(position, there.stage, (there.cost[0], there.cost[1], late), place)
+        if not explained and place.position <= max(certain, bisect_right(self._seconds, second + LAG)):
+            unreported = natural.cost[1] + (natural.stage is not None)
+            yield _Place(natural.position, state.stage, (natural.cost[0], unreported, natural.cost[2]), place)
+
+    def _positions(self, state: State, natural: int, window: timedelta) -> Iterable[int]:
+        """Return where a state may be explained: among the entries of its lag, at the end of its own interval, after the next entry."""
+        second = _second(state.updated)
+        lagging = max(natural, bisect_right(self._seconds, second + LAG))
+        yield from range(natural, lagging + 1)
+        if lagging < len(self._seconds) and self._seconds[lagging] <= state.updated + window:
+            yield lagging + 1
+        own = bisect_right(self._seconds, min(state.read_at, state.updated + window))
+        if own > lagging + 1:
+            yield own
+
+
+# --- Rules 3 to 6 -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -211,78 +372,31 @@ class _Chain:
         self._window = window
         self._began = began
         self._segments: list[_Segment] = []
-        # States of one stage that the next entry is expected to explain (rule 2).
-        self._expecting: list[State] = []
         if start is not None:
             self._segments.append(_Segment(start.stage, start.at, None, None))
 
     def add_entry(self, move: Entry) -> None:
         """Add the next entry; it makes no segment when the person is in that stage already (rule 5)."""
         last = self._segments[-1] if self._segments else None
-        if last is not None and last.stage.is_same(move.stage):
-            dated_at = last.dated_by.at if isinstance(last.dated_by, Entry) else last.at
-            repeated = last.dated_by is None or _second(dated_at) != _second(move.at)
-            (last.repeated_by if repeated else last.claims).append(move.seq)
-            last.held.append(move.at)
-            if move.seq < 0:
-                # A row by another writer keeps its place, so what follows has to come after it.
-                last.at = max(last.at, move.at)
-        else:
-            last = self._append(move.stage, move.at, None, move)
-        for state in self._expecting:
-            _attach(last, state)
-        self._expecting.clear()
+        if last is None or not last.stage.is_same(move.stage):
+            self._append(move.stage, move.at, None, move)
+            return
+        dated_at = last.dated_by.at if isinstance(last.dated_by, Entry) else last.at
+        repeated = last.dated_by is None or _second(dated_at) != _second(move.at)
+        (last.repeated_by if repeated else last.claims).extend((move.seq, *move.resent))
+        last.held.append(move.at)
+        if move.seq < 0:
+            # A row by another writer keeps its place, so what follows has to come after it.
+            last.at = max(last.at, move.at)
 
-    def absorb_before(self, state: State, within: Sequence[Entry]) -> bool:
-        """Add a read made within the second of the entries `within` as one of the stage before them. Return whether it can be one."""
-        if self._segments:
-            if not self._segments[-1].stage.is_same(state.stage):
-                return False
-            _attach(self._segments[-1], state)
-            return True
-        if any(move.stage.is_same(state.stage) for move in within):
-            return False
-        self._first_sighting(state)
-        return True
-
-    def add_state(self, state: State, ahead: Entry | None) -> None:
+    def add_state(self, state: State) -> None:
         """Add the next state: explained (rule 2), a first sight (rule 4), or a change that no webhook reported (rule 3)."""
-        if self._expecting and not self._expecting[0].stage.is_same(state.stage):
-            self._stop_expecting()
-        if self._segments and self._segments[-1].stage.is_same(state.stage):
-            _attach(self._segments[-1], state)
-        elif (passing := self._passed_within(state)) is not None:
-            _attach(passing, state)
-        elif ahead is not None and ahead.stage.is_same(state.stage) and ahead.at - state.updated <= self._window:
-            self._expecting.append(state)
-        else:
-            self._add_unexplained(state)
-
-    def _add_unexplained(self, state: State) -> None:
-        if self._segments:
-            self._infer_change(state)
-        else:
+        if not self._segments:
             self._first_sighting(state)
-
-    def _stop_expecting(self) -> None:
-        """Make a segment of the expecting states: another stage was read before the entry that was to explain them."""
-        first, *others = self._expecting
-        self._expecting.clear()
-        self._add_unexplained(first)
-        for state in others:
+        elif self._segments[-1].stage.is_same(state.stage):
             _attach(self._segments[-1], state)
-
-    def _passed_within(self, state: State) -> _Segment | None:
-        """Return the segment that a read within the very second of several entries may have seen in passing."""
-        second = _second(state.updated)
-        if _read_after(state, second):
-            return None
-        for segment in reversed(self._segments):
-            if segment.stage.is_same(state.stage):
-                return segment
-            if _second(segment.at) != second:
-                return None
-        return None
+        else:
+            self._infer_change(state)
 
     def _first_sighting(self, state: State) -> None:
         """Rule 4."""
@@ -300,8 +414,10 @@ class _Chain:
         """Rule 3: the change lies after the last instant that shows the stage before, and no later than `updated`."""
         last = self._segments[-1]
         at = max(state.updated, last.at + _TICK)
-        bounds = [bound for bound in (last.last_held_before(at), state.watermark) if bound is not None and bound < at]
-        _attach(self._append(state.stage, at, max(bounds, default=None), state), state)
+        bounds = [bound for bound in (last.last_held_before(state.updated), state.watermark) if bound is not None and bound < state.updated]
+        # An entry dated after the move that it reports says less of when the next move was.
+        after = max(bounds, default=min(last.at, state.updated - _SECOND))
+        _attach(self._append(state.stage, at, after, state), state)
 
     def _append(self, stage: Stage, at: datetime, after: datetime | None, dated_by: Entry | State) -> _Segment:
         """Rule 6."""
@@ -309,7 +425,7 @@ class _Chain:
             at = self._segments[-1].at + _TICK
         segment = _Segment(stage, at, after, dated_by)
         if isinstance(dated_by, Entry):
-            segment.claims.append(dated_by.seq)
+            segment.claims.extend((dated_by.seq, *dated_by.resent))
         self._segments.append(segment)
         return segment
 
@@ -342,6 +458,4 @@ class _Chain:
 
 def _attach(segment: _Segment, state: State) -> None:
     segment.claims.append(state.seq)
-    # A read from before the entry that explains it saw the stage, but not this stay in it.
-    if _second(state.updated) >= _second(segment.at):
-        segment.held.extend((state.updated, state.read_at))
+    segment.held.extend((state.updated, state.read_at))
