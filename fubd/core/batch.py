@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.core.reconcile import Claim, ClaimKind
-from fubd.core.timeline import Stage
+from fubd.core.timeline import LAG, Stage
 from fubd.core.vocabulary import PERSON_CREATED, PERSON_DELETED, STAGE_UPDATED
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -116,7 +116,8 @@ class Batch:
                 at=reading.updated,
                 stage=Stage(reading.stage, reading.stage_id),
                 received_at=received_at,
-                read_at=max(snapshot.read_at, reading.updated),
+                # The answer may come from a replica: what it shows is certain only until a little earlier.
+                read_at=max(snapshot.read_at - LAG, reading.updated),
                 watermark=snapshot.watermark if useful else None,
                 created=reading.created,
                 ignored=reading.stage in self._ignored_stages,

@@ -6,7 +6,7 @@ become one only when the claims that made them turn out to be one change.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,9 +29,9 @@ class ClaimKind(StrEnum):
 class Claim:
     """What one source said about one person's stage.
 
-    `at`: eventCreated of an entry, `updated` of a state. `received_at` is our clock's, every other instant FUB's. `read_at`, `watermark`
-    and `created` are those of a state (see `timeline.State`). `ignored`: kept, but it makes no row. `seq` numbers claims in the order of
-    arrival, and `row_id` is the row that it makes or would make; both are 0 until it is stored.
+    `at`: eventCreated of an entry, `updated` of a state. `received_at` is our clock's, every other instant FUB's. `read_at`,
+    `first_read_at`, `watermark` and `created` are those of a state (see `timeline.State`). `ignored`: kept, but it makes no row. `seq`
+    numbers claims in the order of arrival, and `row_id` is the row that it makes or would make; both are 0 until it is stored.
     """
 
     seq: int = 0
@@ -44,6 +44,7 @@ class Claim:
     event_id: str = ""
     received_at: datetime
     read_at: datetime | None = None
+    first_read_at: datetime | None = None
     watermark: datetime | None = None
     created: datetime | None = None
     ignored: bool = False
@@ -179,7 +180,7 @@ def reconcile(person: PersonHistory, new: AbstractSet[int], *, window: timedelta
 def derive_history(person: PersonHistory, *, window: timedelta, began: datetime | None) -> History:
     """Fold the claims of a person. Rows of other writers count as entries; a negative seq in the history is such a row's."""
     foreign = sorted((row for row in person.rows if row.foreign), key=lambda row: (row.changed_at, row.id))
-    entries = [Entry(claim.seq, claim.at, claim.stage) for claim in person.claims if claim.is_entry]
+    entries = _entries([claim for claim in person.claims if claim.is_entry])
     entries += [Entry(row.id - _FOREIGN, row.changed_at, row.stage) for row in foreign if row.stage.name]
     states = [_state(claim, foreign, window) for claim in person.claims if not claim.is_entry]
     start = None if person.start is None else Start(person.start.stage, person.start.changed_at)
@@ -199,6 +200,18 @@ def pair_with_rows(person: PersonHistory, history: History) -> list[tuple[Change
     return pairs
 
 
+def _entries(claims: Iterable[Claim]) -> list[Entry]:
+    """Return the entries that the claims report: claims of one event are one entry, the earliest."""
+    events: dict[Hashable, list[Claim]] = {}
+    for claim in claims:
+        events.setdefault((claim.event_id, claim.stage.name) if claim.event_id else claim.seq, []).append(claim)
+    entries = []
+    for same in events.values():
+        earliest, *resent = sorted(same, key=lambda claim: (claim.at, claim.seq))
+        entries.append(Entry(earliest.seq, earliest.at, earliest.stage, tuple(claim.seq for claim in resent)))
+    return entries
+
+
 def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
     """Return the state that a read claims, placed among foreign rows.
 
@@ -211,7 +224,7 @@ def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
     if before and not before[-1].stage.is_same(claim.stage):
         before = [row for row in before if row.changed_at <= read_at - window]
     updated = max(claim.at, before[-1].changed_at) if before else claim.at
-    return State(claim.seq, updated, read_at, claim.stage, claim.watermark, claim.created)
+    return State(claim.seq, updated, read_at, claim.stage, claim.watermark, claim.created, max(updated, claim.first_read_at or read_at))
 
 
 def _find_row(change: Change, claims: Mapping[int, Claim], rows: Mapping[int, Row]) -> Row | None:

@@ -458,4 +458,6 @@ class _Chain:
 
 def _attach(segment: _Segment, state: State) -> None:
     segment.claims.append(state.seq)
-    segment.held.extend((state.updated, state.read_at))
+    # A read from before the entry that explains it saw the stage, but not this stay in it.
+    if _second(state.updated) >= _second(segment.at):
+        segment.held.extend((state.updated, state.read_at))

@@ -248,6 +248,7 @@ def _claim(record: asyncpg.Record) -> Claim:
         event_id=record["event_id"],
         received_at=record["received_at"],
         read_at=record["read_at"],
+        first_read_at=record["first_read_at"],
         watermark=record["covered"],
         created=record["created"],
     )

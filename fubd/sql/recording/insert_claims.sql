@@ -29,21 +29,31 @@ WITH inserted AS (
     FROM (SELECT coalesce(pg_sequence_last_value(:sequence::text::regclass), 0) AS id WHERE (SELECT count(*) FROM locked) >= 0) d
 ), upserted AS (
     INSERT INTO fubd.claim AS k
-        (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
-    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage, c.stage_id, c.received_at, c.read_at, c.covered, c.created, c.ignored
+        (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
+    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage,
+        -- A webhook names no id: the claim keeps the one that the name has now.
+        coalesce(c.stage_id, (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)),
+        c.received_at, c.read_at, c.read_at, c.covered, c.created, c.ignored
     FROM unnest(
         :claim_person_id::bigint[], :claim_at::timestamptz[], :claim_kind::text[], :claim_channel::text[], :claim_event_id::text[],
         :claim_stage::text[], :claim_stage_id::bigint[], :claim_received_at::timestamptz[], :claim_read_at::timestamptz[],
         :claim_watermark::timestamptz[], :claim_created::timestamptz[], :claim_ignored::boolean[]
     ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
     WHERE (SELECT count(advisory_lock.lock) FROM advisory_lock) >= 0
+        -- An event that is sent again with a later instant is the same event: the earliest holds (see core/reconcile.py for the reverse).
+        AND NOT EXISTS (
+            SELECT FROM fubd.claim e
+            WHERE c.kind = 'entry' AND e.person_id = c.person_id AND e.kind = 'entry' AND e.event_id = c.event_id AND e.stage = c.stage
+                AND e.at < c.at
+        )
     -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer. But the watermark of a later read says nothing
     -- about when the stage before was left, because the earlier read had shown the new one already: the lowest is kept, and unknown is
     -- lower than any.
     ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
         SET read_at = greatest(k.read_at, excluded.read_at),
+            first_read_at = least(coalesce(k.first_read_at, k.read_at), excluded.first_read_at),
             covered = CASE WHEN k.covered IS NOT NULL AND excluded.covered IS NOT NULL THEN least(k.covered, excluded.covered) END
-        WHERE k.kind = 'state' AND (k.read_at < excluded.read_at OR k.covered > excluded.covered OR (k.covered IS NOT NULL AND excluded.covered IS NULL))
+        WHERE k.kind = 'state' AND (k.read_at < excluded.read_at OR k.first_read_at > excluded.first_read_at OR k.covered > excluded.covered OR (k.covered IS NOT NULL AND excluded.covered IS NULL))
     RETURNING k.person_id, k.seq, (k.xmax = 0) AS added
 ), foreign_rows AS (
     -- Rows of other writers that were noticed since the last claim of the person.

@@ -17,12 +17,15 @@ WITH start AS MATERIALIZED (
         FROM public.stage_changes c
         WHERE c.person_id = n.person_id::text AND (c.changed_at < n.since AND c.changed_at > '1900-01-01') IS TRUE
             AND (fubd.is_stage(c.stage_to) OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND coalesce(k.row_id, k.seq) = c.id))
-            -- A row is not settled when an earlier claim has dated it back while the claim that it belongs to lies ahead, or when other
-            -- stages were reported in its second too: a later read decides their order, unless another entry comes between.
+            -- A row is not settled when an earlier claim has dated it back while the claim that it belongs to lies ahead, when a read made it
+            -- and an entry of its stage follows that may yet explain the read, or when other stages were reported in its second too: a later
+            -- read decides their order, unless another entry comes between.
             AND NOT EXISTS (
                 SELECT FROM fubd.claim k
                 WHERE k.person_id = n.person_id AND k.at >= date_trunc('second', c.changed_at)
                     AND ((coalesce(k.row_id, k.seq) = c.id AND k.at >= c.changed_at + interval '1 second')
+                        OR (c.changed_after IS NOT NULL AND k.kind = 'entry' AND left(k.stage, :stage_length::int) = c.stage_to
+                            AND k.at < c.changed_at + interval '1 day')
                         OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, :stage_length::int) <> c.stage_to AND NOT k.ignored))
             )
         ORDER BY c.changed_at + interval '0' DESC, c.id DESC
@@ -32,7 +35,7 @@ WITH start AS MATERIALIZED (
 SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, CASE WHEN s.announced THEN 'announced' END AS kind,
     s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after,
     s.received_at, s.confirmed_by, s.confirmed_at,
-    NULL::timestamptz AS read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
+    NULL::timestamptz AS read_at, NULL::timestamptz AS first_read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
     NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS is_foreign
 FROM start s
 LEFT JOIN fubd.stage g ON g.name = s.stage_to
@@ -41,7 +44,7 @@ SELECT 'row', s.person_id, c.id, c.id, NULL, fubd.source_of(c.source), c.event_i
     CASE WHEN fubd.is_stage(c.stage_to) OR NOT f.is_foreign THEN c.stage_to ELSE '' END, g.id, c.changed_at::timestamptz,
     c.changed_after::timestamptz,
     (CASE WHEN c.received_at BETWEEN '1900-01-01' AND '9000-01-01' THEN c.received_at ELSE c.changed_at END)::timestamptz,
-    c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL,
+    c.confirmed_by, c.confirmed_at::timestamptz, NULL, NULL, NULL, NULL,
     f.is_foreign
 FROM start s
 JOIN public.stage_changes c ON c.person_id = s.person_id::text
@@ -52,8 +55,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN fubd.stage g ON g.name = c.stage_to
 UNION ALL
 SELECT 'claim', s.person_id, k.seq, coalesce(k.row_id, k.seq), k.kind, k.channel, k.event_id, NULL, left(k.stage, :stage_length::int),
-    coalesce(k.stage_id, g.id), k.at, NULL, k.received_at, NULL, NULL, k.read_at, k.covered, k.created, false
+    k.stage_id, k.at, NULL, k.received_at, NULL, NULL, k.read_at, coalesce(k.first_read_at, k.read_at), k.covered, k.created, false
 FROM start s
 JOIN fubd.claim k ON k.person_id = s.person_id AND k.at >= coalesce(date_trunc('second', s.changed_at), '-infinity') AND NOT k.ignored
     AND (s.changed_at IS NULL OR k.at > s.changed_at OR (k.kind = 'state' AND left(k.stage, :stage_length::int) = s.stage_to))
-LEFT JOIN fubd.stage g ON g.name = k.stage

@@ -1,0 +1,141 @@
+"""Entries and reads are dated by two clocks of FUB: events trail by seconds, and reads may come from a replica that is seconds behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import pairwise, permutations
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fubd.core.timeline import LAG, Entry, Stage, Start, State
+from tests.core.test_timeline import KNOWN_A, ORIGIN, TICK, at, history, read, row, shown, webhook
+
+EXAMPLES = {
+    "two moves whose events trail by three seconds": (
+        [KNOWN_A, read(2, "B", "10:00:10", "10:00:11"), read(3, "A", "10:00:12", "10:00:13"), webhook(4, "B", "10:00:13"),
+         webhook(5, "A", "10:00:15")],
+        [row("A", "B", "10:00:13"), row("B", "A", "10:00:15")],
+    ),
+    "two moves whose events trail by half a minute": (
+        [KNOWN_A, read(2, "B", "10:00:10", "10:00:11"), read(3, "A", "10:00:12", "10:00:13"), webhook(4, "B", "10:00:40"),
+         webhook(5, "A", "10:00:42")],
+        [row("A", "B", "10:00:40"), row("B", "A", "10:00:42")],
+    ),
+    "two moves before a read whose events trail": (
+        [KNOWN_A, read(2, "C", "10:00:11", "10:20"), webhook(3, "B", "10:00:12"), webhook(4, "C", "10:00:13")],
+        [row("A", "B", "10:00:12"), row("B", "C", "10:00:13")],
+    ),
+    "a poll in the very second of two moves, the first of them not reported": (
+        [KNOWN_A, read(2, "B", "10:00", "10:00", "09:58"), webhook(3, "C", "10:00")],
+        [row("A", "B", "10:00", "09:58"), ("B", "C", at("10:00") + TICK, None)],
+    ),
+    "a change that did not move `updated`": (
+        [read(1, "A", "03:00", "10:00"), read(2, "B", "03:00", "10:30", "02:00")],
+        [row("A", "B", "10:30", "10:00")],
+    ),
+    "a change that did not move `updated`, read again later": (
+        [read(1, "A", "03:00", "10:00"), replace(read(2, "B", "03:00", "12:00"), first_read_at=at("10:30"))],
+        [row("A", "B", "10:30", "10:00")],
+    ),
+    "three events of one second that alternate": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00"), webhook(4, "C", "10:00")],
+        [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None), ("C", "B", at("10:00") + 2 * TICK, None)],
+    ),
+    "a tie whose first stage is the stage before": (
+        [KNOWN_A, webhook(2, "A", "10:00"), webhook(3, "B", "10:00")],
+        [row("A", "B", "10:00"), ("B", "A", at("10:00") + TICK, None)],
+    ),
+    "a tie that counts the entry after it": (
+        [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00"), webhook(4, "C", "10:05")],
+        [row("A", "C", "10:00"), ("C", "B", at("10:00") + TICK, None), row("B", "C", "10:05")],
+    ),
+    "one spelling of a stage": ([KNOWN_A, webhook(2, "Offers made", "10:00"), read(3, "OFFERS MADE", "10:00", "10:30")],
+                                [row("A", "Offers made", "10:00")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("claims", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_examples_of_two_clocks(claims: list[Entry | State], expected: list[object]) -> None:
+    """Each case folds to its rows, in any order of arrival."""
+    for order in permutations(claims):
+        assert shown(history(*order).changes) == expected
+
+
+def test_a_name_used_again_for_a_new_stage_makes_no_row() -> None:
+    """Equal names are one stage, whatever their ids; an id joins two different names."""
+    renamed = State(1, at("08:00"), at("09:00"), Stage("Nurture 2025", 5))
+    reused = State(2, at("10:00"), at("10:30"), Stage("Nurture", 9))
+    before = Start(Stage("Nurture", 5), at("07:00"))
+    assert history(renamed, start=before).changes == ()
+    assert history(renamed, reused, start=before).changes == ()
+    elsewhere = Start(Stage("Lead", 1), at("07:00"))
+    assert shown(history(reused, start=elsewhere).changes) == [row("Lead", "Nurture", "10:00", "07:00")]
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What happened: the stages entered after the first, and what two lagging sources reported of it."""
+
+    entered: list[str]
+    claims: list[Entry | State]
+    has_ties: bool
+
+
+@st.composite
+def reported_histories(draw: st.DrawFn) -> _Truth:
+    """Draw moves seconds to hours apart, every one reported by an event that trails up to 5 s, and reads from replicas up to 5 s behind."""
+    lag = int(LAG.total_seconds())
+    moves = [(0, "A")]
+    for gap in draw(st.lists(st.sampled_from((1, 2, 3, 4, 6, 30, 299, 300, 301, 900, 7_200)), min_size=1, max_size=8)):
+        moves.append((moves[-1][0] + gap, draw(st.sampled_from([name for name in "ABC" if name != moves[-1][1]]))))
+    dates: list[int] = []
+    for when, _ in moves[1:]:
+        dates.append(max([when + draw(st.integers(0, lag)), *dates[-1:]]))
+    claims: list[Entry | State] = [State(0, ORIGIN, ORIGIN, Stage("A"))]
+    claims += [Entry(0, ORIGIN + timedelta(seconds=date), Stage(name)) for date, (_, name) in zip(dates, moves[1:], strict=True)]
+    for read_at in draw(st.lists(st.integers(0, moves[-1][0] + 20), max_size=8)):
+        shows = max(0, read_at - draw(st.integers(0, lag)))
+        when, name = [move for move in moves if move[0] <= shows][-1]
+        updated = draw(st.sampled_from((when, shows)))
+        claims.append(State(0, ORIGIN + timedelta(seconds=updated), ORIGIN + timedelta(seconds=max(updated, read_at - lag)), Stage(name)))
+    order = draw(st.permutations(range(len(claims))))
+    numbered = [replace(claim, seq=seq) for seq, claim in zip(order, claims, strict=True)]
+    return _Truth([name for _, name in moves[1:]], numbered, len(set(dates)) < len(dates))
+
+
+@given(reported_histories())
+def test_lags_of_both_clocks_make_no_row(truth: _Truth) -> None:
+    """When every move was reported, the rows are the moves, each dated by its event, whatever was read and in whatever order."""
+    changes = history(*truth.claims).changes
+    entered = [change.stage.name for change in changes]
+    if truth.has_ties:
+        assert len(entered) <= len(truth.entered)
+    else:
+        assert entered == truth.entered
+    assert all(isinstance(change.dated_by, Entry) for change in changes)
+    assert all(one.stage.name == two.stage_from for one, two in pairwise(changes))
+
+
+@given(st.lists(st.sampled_from("ABC"), min_size=2, max_size=6), st.sampled_from("ABC"), st.one_of(st.none(), st.sampled_from("ABC")))
+def test_a_tie_leaves_as_few_equal_neighbours_as_any_order(names: list[str], before: str, after: str | None) -> None:
+    """Compared with every order that the entries of one second can stand in."""
+    claims = [Entry(seq, at("10:00"), Stage(name)) for seq, name in enumerate(names)]
+    following = [] if after is None else [Entry(99, at("11:00"), Stage(after))]
+    changes = history(*claims, *following, start=Start(Stage(before), at("09:00"))).changes
+    orders = ((before, *order, *([after] if after else [])) for order in set(permutations(names)))
+    fewest = min(sum(one == two for one, two in pairwise(order)) for order in orders)
+    assert len(names) + len(following) - len(changes) == fewest
+
+
+def test_two_hundred_entries_of_one_second_are_ordered() -> None:
+    """A large tie is bounded work, and swallows no entry that can be kept."""
+    names = ["B"] * 100 + ["C"] * 100
+    Random(1).shuffle(names)
+    changes = history(
+        *(Entry(seq, at("10:00"), Stage(name)) for seq, name in enumerate(names)), start=Start(Stage("A"), at("09:00"))
+    ).changes
+    assert len(changes) == len(names)
