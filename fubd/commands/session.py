@@ -19,6 +19,7 @@ from fubd.ports import SnapshotResult
 from fubd.settings import DATABASE_VARIABLES, InvalidSetting, Settings, SettingsError, load, unknown_variables
 from fubd.store import Pool, migrate
 from fubd.store.dsn import Dsn, parse
+from fubd.store.pool_mode import PoolMode
 from fubd.store.status import StatusReader
 
 # The daemon waits for its database as long as it takes; a person who waits for a command wants an answer.
@@ -75,12 +76,16 @@ async def open_components(settings: Settings, *, migrated: bool) -> AsyncIterato
 
 
 @asynccontextmanager
-async def open_pool(settings: Settings) -> AsyncIterator[Pool]:
-    """Yield a pool on a database whose schema is up to date. Raises SettingsError, UserError, Unavailable."""
+async def open_pool(settings: Settings, *, require_schema: bool = True) -> AsyncIterator[Pool]:
+    """Yield a pool on a database whose schema is up to date. Raises SettingsError, UserError, Unavailable.
+
+    What works through a pooler in transaction mode works everywhere, so no time is spent to find out the mode.
+    """
     async with database(settings) as dsn:
-        pool = Pool(dsn)
+        pool = Pool(dsn, mode=PoolMode.TRANSACTION)
         try:
-            await StatusReader(pool).require_schema()
+            if require_schema:
+                await StatusReader(pool).require_schema()
             yield pool
         finally:
             await pool.close()

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
@@ -15,8 +16,8 @@ from fubd.core.text import format_age, format_count, format_duration, format_ins
 from fubd.core.vocabulary import HEALTHY
 from fubd.ports import ModeRecord
 from fubd.settings import Settings
-from fubd.store import ChangeReader, Pool, StateStore, StatusReader
-from fubd.store.status import EmptyDatabase, StatusSettings, StatusSummary
+from fubd.store import StatusReader
+from fubd.store.status import EmptyDatabase, StatusOverview, StatusSettings, StatusSummary
 
 _LAST_CHANGES = 10
 
@@ -29,11 +30,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def _status(settings: Settings, args: argparse.Namespace, console: Console) -> int:
     try:
-        async with open_pool(settings) as pool:
-            status = await _read(pool)
+        now = datetime.now(settings.zone())
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        async with open_pool(settings, require_schema=False) as pool:
+            overview = await StatusReader(pool).overview(blind_since=midnight, now=now, changes=_LAST_CHANGES)
     except EmptyDatabase as empty:
         console.print_notice(f"fubd: {empty}")
-        status = _empty(settings)
+        overview = _empty(settings)
+    status = _Status(overview, settings.zone())
     if args.json:
         console.print_json(status.to_json())
     else:
@@ -43,17 +47,14 @@ async def _status(settings: Settings, args: argparse.Namespace, console: Console
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """What the database says. `blind_seconds`: of the present day (UTC), None before the first complete poll."""
+    """What the database says, in the office's time zone."""
 
-    summary: StatusSummary
-    settings: StatusSettings
-    mode: ModeRecord | None
-    blind_seconds: float | None
-    changes: list[dict[str, Any]]
+    overview: StatusOverview
+    zone: ZoneInfo
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """Return both sources as in `/health`, judged by the settings with which the daemon last started."""
-        summary, settings = self.summary, self.settings
+        summary, settings = self.overview.summary, self.overview.settings
         facts = (
             ("webhook", settings.webhook_stale_after, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
             ("polling", settings.polling_stale_after, summary.polling_heard, summary.polling_change, summary.polling_today),
@@ -76,22 +77,26 @@ class _Status:
     @property
     def is_polled(self) -> bool:
         """Whether an instance holds the lease."""
-        return self.settings.polled_until is not None and self.settings.polled_until > self.settings.now
+        return self.overview.settings.polled_until is not None and self.overview.settings.polled_until > self.overview.settings.now
 
     def sentence(self) -> str:
         """Return the present day in one sentence."""
-        summary = self.summary
+        summary = self.overview.summary
         today = summary.webhook_today + summary.polling_today
         parts = [format_count(today, "change"), f"{summary.webhook_today:,} by webhook", f"{summary.polling_today:,} by polling"]
-        parts.append("never polled yet" if self.blind_seconds is None else f"blind for {format_duration(round(self.blind_seconds))}")
+        parts.append(
+            "never polled yet"
+            if self.overview.blind_seconds is None
+            else f"blind for {format_duration(round(self.overview.blind_seconds))}"
+        )
         if summary.oldest is not None:
-            verified_within = max(1, round((self.settings.now - summary.oldest).total_seconds()))
+            verified_within = max(1, round((self.overview.settings.now - summary.oldest).total_seconds()))
             parts.append(f"everyone verified within {format_duration(verified_within)}")
         return f"Today: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, object]:
         """Return it as JSON values, named as in `/health` where that has the same."""
-        summary, mode = self.summary, self.mode
+        summary, mode = self.overview.summary, self.overview.mode
         return {
             "healthy": self.is_healthy,
             "sentence": self.sentence(),
@@ -105,71 +110,65 @@ class _Status:
             # Only Follow Up Boss knows them, and this command does not call it.
             "subscriptions": None,
             "completeness": {"ratio": summary.completeness, "people": summary.people, "oldest": summary.oldest},
-            "blind_seconds_today": self.blind_seconds,
+            "blind_seconds_today": self.overview.blind_seconds,
             "pending": summary.pending_refetches,
             "quarantined": summary.quarantined,
-            "changes": self.changes,
+            "changes": self.overview.changes,
         }
 
 
-async def _read(pool: Pool) -> _Status:
-    reader = StatusReader(pool)
-    settings = await reader.settings()
-    midnight = settings.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return _Status(
-        summary=await reader.summary(),
-        settings=settings,
-        mode=await StateStore(pool).last_mode(),
-        blind_seconds=await reader.blind_seconds(midnight, settings.now),
-        changes=[row.to_dict() for row in await ChangeReader(pool).recent(_LAST_CHANGES)],
-    )
-
-
-def _empty(settings: Settings) -> _Status:
+def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
     stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
     summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
-    return _Status(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
+    return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
 
 
 def _print(status: _Status, console: Console) -> None:
-    now = status.settings.now
+    now = status.overview.settings.now
     console.print_wrapped(status.sentence(), "bold green" if status.is_healthy else "bold yellow")
     console.print()
     console.print_table(
         ("source", "status", "last heard", "last change", "today"),
         [
-            (name, source["status"], format_age(source["last_heard"], now), format_instant(source["last_change"]), source["records_today"])
+            (
+                name,
+                source["status"],
+                format_age(source["last_heard"], now),
+                _short(source["last_change"], now, status.zone),
+                source["records_today"],
+            )
             for name, source in status.sources().items()
         ],
     )
     console.print()
     console.print_facts(_facts(status, now))
-    if status.changes:
+    if status.overview.changes:
         console.print()
         console.print_table(
-            ("row", "person", "from", "to", "changed at", "seen by", "confirmed by"),
+            ("person", "from", "to", f"changed at ({now.astimezone(status.zone):%Z})", "seen by"),
             [
                 (
-                    row["id"],
                     f"{row['person_id']} {format_name(row['first_name'], row['last_name'])}".strip(),
                     row["stage_from"] or "-",
                     row["stage_to"],
-                    format_short_instant(datetime.fromisoformat(row["changed_at"]), now),
-                    row["source"],
-                    row["confirmed_by"] or "-",
+                    _short(datetime.fromisoformat(row["changed_at"]), now, status.zone),
+                    " and ".join(filter(None, (row["source"], row["confirmed_by"]))),
                 )
-                for row in status.changes
+                for row in status.overview.changes
             ],
         )
 
 
 def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
-    summary = status.summary
-    covered = f"all that changed before {format_instant(summary.coverage)} is recorded" if summary.coverage else "nothing yet"
+    summary = status.overview.summary
+    covered = f"all that changed before {format_instant(summary.coverage, status.zone)} is recorded" if summary.coverage else "nothing yet"
     quarantined = format_count(summary.quarantined, "delivery")
+    blind = status.overview.blind_seconds
     return [
-        *_mode_facts(status.mode, now),
+        ("as of", format_instant(now, status.zone)),
+        ("blind today", "never polled yet" if blind is None else format_duration(round(blind))),
+        *_mode_facts(status.overview.mode, now),
         ("polled by", _polled_by(status, now)),
         ("coverage", covered),
         ("completeness", _completeness(summary, now)),
@@ -198,5 +197,9 @@ def _completeness(summary: StatusSummary, now: datetime) -> str:
 def _polled_by(status: _Status, now: datetime) -> str:
     if status.is_polled:
         return "a running instance"
-    until = status.settings.polled_until
+    until = status.overview.settings.polled_until
     return "no instance now" if until is None else f"no instance now, the last one until {format_age(until, now)}"
+
+
+def _short(at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
+    return "never" if at is None else format_short_instant(at, now, zone)

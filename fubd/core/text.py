@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from math import floor
 
 _IRREGULAR_PLURALS = {"person": "people", "delivery": "deliveries"}
@@ -35,15 +35,15 @@ def format_name(*parts: object) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def format_instant(at: datetime | None) -> str:
-    """Return an instant in UTC, to the second; `never` for None."""
-    return "never" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def format_instant(at: datetime | None, zone: tzinfo = UTC) -> str:
+    """Return an instant to the second, with the name of the zone; `never` for None."""
+    return "never" if at is None else f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
-def format_short_instant(at: datetime, now: datetime) -> str:
-    """Return an instant in UTC, to the second, without the zone and without the year when that is the current one."""
-    at = at.astimezone(UTC)
-    return f"{at:%m-%d %H:%M:%S}" if at.year == now.astimezone(UTC).year else f"{at:%Y-%m-%d %H:%M:%S}"
+def format_short_instant(at: datetime, now: datetime, zone: tzinfo = UTC) -> str:
+    """Return an instant, to the second, without the zone and without the year when that is the current one."""
+    at = at.astimezone(zone)
+    return f"{at:%m-%d %H:%M:%S}" if at.year == now.astimezone(zone).year else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def format_age(at: datetime | None, now: datetime) -> str:

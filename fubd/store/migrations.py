@@ -36,7 +36,7 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
         await lock(connection)
         applied = await _applied(connection)
         known = statements.migrations()
-        _refuse_unknown(applied, known)
+        _refuse_unknown(applied)
         if not applied and await has_product_table(connection):
             raise SchemaRefused(_NOT_ADOPTED)
         missing = [migration for migration in known if migration[0] not in applied]
@@ -67,7 +67,7 @@ async def record(connection: asyncpg.Connection, number: int, name: str, text: s
 async def not_ready_reason(connection: asyncpg.Connection) -> str | None:
     """Return why the schema is not this version's and what to do; None when it is."""
     applied = await _applied(connection)
-    known = {number: _digest(text) for number, _, text in statements.migrations()}
+    known = _digests()
     if applied == known:
         return None
     if not applied and await has_product_table(connection):
@@ -78,11 +78,20 @@ async def not_ready_reason(connection: asyncpg.Connection) -> str | None:
     return "the schema belongs to another version of fubd: run that version"
 
 
+def are_all(applied: Mapping[int, str]) -> bool:
+    """Return whether these migrations, number to digest, are exactly this version's."""
+    return applied == _digests()
+
+
+def _digests() -> dict[int, str]:
+    return {number: _digest(text) for number, _, text in statements.migrations()}
+
+
 async def count_missing(connection: asyncpg.Connection) -> int:
     """Count the migrations that are not applied yet. Raises SchemaRefused where another version's were applied."""
     applied = await _applied(connection)
     known = statements.migrations()
-    _refuse_unknown(applied, known)
+    _refuse_unknown(applied)
     return sum(number not in applied for number, _, _ in known)
 
 
@@ -104,8 +113,8 @@ async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
     return {row["number"]: row["sha256"] for row in await statements.query("state/applied_migrations").fetch(connection)}
 
 
-def _refuse_unknown(applied: dict[int, str], known: list[tuple[int, str, str]]) -> None:
-    ours = {number: _digest(text) for number, _, text in known}
+def _refuse_unknown(applied: dict[int, str]) -> None:
+    ours = _digests()
     if newer := sorted(set(applied) - set(ours)):
         raise SchemaRefused(
             f"the database's schema is newer (migration {newer[-1]}) than this fubd knows ({max(ours)}): start the newer version"

@@ -43,9 +43,11 @@ _SHARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatem
 
 
 class Pool:
-    """At most four connections, opened on demand. `monotonic` returns seconds that only grow."""
+    """At most four connections, opened on demand. `mode`: None to find it out. `monotonic` returns seconds that only grow."""
 
-    def __init__(self, dsn: Dsn, *, size: int = _POOL_SIZE, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, dsn: Dsn, *, size: int = _POOL_SIZE, mode: PoolMode | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._dsn = dsn
         self._monotonic = monotonic
         self._refusal: LoginRefused | None = None
@@ -53,7 +55,7 @@ class Pool:
         self._hold_seconds = _FIRST_HOLD_SECONDS
         self._size = size
         self._pool: asyncpg.Pool | None = None
-        self._mode: PoolMode | None = None
+        self._mode = mode
         self._opening = asyncio.Lock()
 
     @property

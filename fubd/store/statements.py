@@ -77,6 +77,13 @@ def parse(name: str, written: str) -> Query:
     return Query(name, numbered_text, tuple(parameters))
 
 
+def combine(**names: str) -> Query:
+    """Return one statement that runs several: a row for each, with its `name` here and its `rows` as a JSON array."""
+    part = text("reads/part_as_json")
+    parts = [part.replace("{name}", name).replace("{query}", text(file)) for name, file in names.items()]
+    return parse("+".join(names.values()), "UNION ALL\n".join(parts))
+
+
 @cache
 def text(name: str) -> str:
     """Return the text of `fubd/sql/NAME.sql`."""

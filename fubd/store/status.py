@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
-from fubd.errors import UserError
+from fubd.errors import Unavailable, UserError
 from fubd.ports import ModeRecord
 from fubd.store import migrations, statements
 from fubd.store.pool import Pool
+
+_ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,17 @@ class StatusSettings:
     polled_until: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class StatusOverview:
+    """All that `status` shows. `blind_seconds`: None before the first complete poll; `changes`: the last rows, newest first."""
+
+    summary: StatusSummary
+    settings: StatusSettings
+    mode: ModeRecord | None
+    blind_seconds: float | None
+    changes: Sequence[dict[str, Any]]
+
+
 class EmptyDatabase(UserError):
     """There is no schema of fubd's and no older table either."""
 
@@ -67,6 +83,29 @@ class StatusReader:
                 raise UserError(reason)
             raise EmptyDatabase(reason)
 
+    async def overview(self, *, blind_since: datetime, now: datetime, changes: int) -> StatusOverview:
+        """Return all that `status` shows, in one statement; blind time from `blind_since` until `now`. Raises as `require_schema` does."""
+        query = statements.combine(
+            migrations="state/applied_migrations",
+            settings="reads/status_settings",
+            summary="reads/status_summary",
+            mode="state/current_mode",
+            blind="reads/blind_time",
+            changes="reads/status_changes",
+        )
+        values = {"instance": self._instance, "first_delivery": self._first_delivery}
+        try:
+            async with self._pool.reading() as connection:
+                found = await query.fetch(connection, since=blind_since, until=now, limit=changes, **values)
+        except Unavailable:
+            # A schema that is missing or another version's explains it better.
+            await self.require_schema()
+            raise
+        rows = {row["name"]: json.loads(row["rows"]) for row in found}
+        if not migrations.are_all({row["number"]: row["sha256"] for row in rows["migrations"]}):
+            await self.require_schema()
+        return _overview(rows)
+
     async def mark_start(self) -> None:
         """Note the id above which this process's own deliveries lie; call it before the first of them is stored."""
         async with self._pool.reading() as connection:
@@ -79,11 +118,6 @@ class StatusReader:
             query = statements.query("reads/status_summary")
             row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
             return StatusSummary(**dict(row))
-
-    async def settings(self) -> StatusSettings:
-        """Return the settings by which the daemon judges the sources."""
-        async with self._pool.reading() as connection:
-            return StatusSettings(**dict(await statements.query("reads/status_settings").fetchrow(connection)))
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Return the mode changes since then, oldest first, beginning with the mode in force at that instant."""
@@ -116,3 +150,33 @@ class StatusReader:
                 window_begins=window_start(now),
             )
             return OtherProcesses(row["failed"], row["taken"], row["until"])
+
+
+def _overview(rows: Mapping[str, list[dict[str, Any]]]) -> StatusOverview:
+    mode = next((ModeRecord(row["mode"], row["reason"], row["delay_seconds"], _instant(row["at"])) for row in rows["mode"]), None)
+    return StatusOverview(
+        summary=StatusSummary(**_with_instants(rows["summary"][0])),
+        settings=StatusSettings(**_with_instants(rows["settings"][0])),
+        mode=mode,
+        blind_seconds=next((float(row["seconds"] or 0.0) for row in rows["blind"]), None),
+        changes=[_in_utc(row["shown"]) for row in rows["changes"]],
+    )
+
+
+def _with_instants(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with instants in the place of texts."""
+    return {name: _instant(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose instants all have a zone; `infinity`, and years that Python cannot hold, stay as they are."""
+    shown = dict(row)
+    for name in _ROW_INSTANTS:
+        with suppress(ValueError, TypeError):
+            at = _instant(row[name])
+            shown[name] = (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+    return shown

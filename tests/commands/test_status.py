@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,11 @@ from fubd.store.dsn import parse
 from fubd.store.status import StatusReader
 from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import read, running_recorder, webhook
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.slow
 
+_DELAY_SECONDS = 0.08
 NOON = datetime(2031, 3, 3, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -111,6 +114,34 @@ async def test_it_judges_by_the_settings_of_the_daemon(database: str, tmp_path: 
         await connection.execute("UPDATE fubd.setting SET value = 300")
     await pool.close()
     assert (await status(database, tmp_path)).code == 1
+
+
+@pytest.mark.slow
+async def test_a_database_far_away_costs_few_round_trips(database: str, tmp_path: Path) -> None:
+    """After the log-in at most six, of 160 ms each, for everything that is shown."""
+    async with Proxy(database) as proxy:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await status(proxy.dsn, tmp_path)
+        near = loop.time() - began
+        proxy.delay_seconds = _DELAY_SECONDS
+        began = loop.time()
+        assert (await status(proxy.dsn, tmp_path)).lines
+        far = loop.time() - began
+    log_in = 3
+    assert (far - near) / (2 * _DELAY_SECONDS) < log_in + 6
+
+
+async def test_a_terminal_of_80_columns(database: str, tmp_path: Path) -> None:
+    """The tables fit, with times in the office's zone."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
+    shown = await run_command("status", environ={"DATABASE_URL": database, "FUBD_TIMEZONE": "America/Chicago"}, folder=tmp_path)
+    assert any("01-05 04:00:00" in line for line in shown.lines)
+    assert any(line.startswith("person") and "changed at (CST)" in line for line in shown.lines)
+    assert any(line.startswith("as of: ") and line.endswith((" CST", " CDT")) for line in shown.lines)
+    tables = [line for line in shown.lines if "  " in line]
+    assert max(map(len, tables)) <= 80
 
 
 async def test_an_empty_database_has_a_status(empty_database: str, tmp_path: Path) -> None:

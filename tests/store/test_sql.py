@@ -17,7 +17,14 @@ COLUMNS = {"campaign_id": "customCampaignID"}
 SCRIPTS = ("adopt/begin", "reads/begin", "state/begin", "state/begin_migration", "state/create_migration_table", "state/secure")
 PREPARED = [name for name in statements.names() if name not in SCRIPTS]
 # Generated SQL for what stands in braces.
-PARTS = {"column": "stage_to", "columns": "id, stage_to", "relation": "public.stage_changes", "assignments": "stage_to = NULL"}
+PARTS = {
+    "column": "stage_to",
+    "columns": "id, stage_to",
+    "relation": "public.stage_changes",
+    "assignments": "stage_to = NULL",
+    "name": "x",
+    "query": "SELECT 1",
+}
 
 
 @pytest.fixture(params=["fresh", *legacy_tables.VARIANTS])
