@@ -13,7 +13,7 @@ from tests.deploy.programs import CHECKOUT, run
 
 pytestmark = pytest.mark.slow
 
-GUIDES = ("README.md", "deploy/README.md", "grafana/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md")
+GUIDES = ("README.md", "deploy/README.md", "deploy/data.md", "grafana/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md")
 _OURS = re.compile(r"\b(?:FUB|FUBD|DATABASE|SUPABASE|WEBHOOK|POLLING|PUBLIC|RAILWAY|POSTGRES|GRAFANA)_[A-Z_]+\b")
 
 
