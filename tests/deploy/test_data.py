@@ -81,7 +81,8 @@ CREATE SCHEMA auth;
 CREATE FUNCTION auth.jwt() RETURNS jsonb STABLE LANGUAGE sql AS $$SELECT current_setting('request.jwt.claims')::jsonb$$;
 GRANT USAGE ON SCHEMA auth TO {role};
 CREATE PUBLICATION supabase_realtime;
-INSERT INTO stage_changes (person_id, first_name, stage_to, changed_at, received_at, source) VALUES ('1', 'Ada', 'Lead', now(), now(), 'webhook');
+INSERT INTO stage_changes (person_id, first_name, stage_to, changed_at, received_at, source)
+    VALUES ('1', 'Ada', 'Lead', now(), now(), 'webhook');
 """
 
 
