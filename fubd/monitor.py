@@ -68,7 +68,9 @@ class Monitor:
         self._database_error = reason
 
     def not_ready_reason(self) -> str | None:
-        """Return why nothing can be recorded or shown yet; None once both can."""
+        """Return why nothing can be recorded or shown now; None while both can."""
+        if self._database_error is None and self._ingest.failure is not None:
+            return self._ingest.failure.reason
         if self._database_error is None and self.summary is None:
             return "the database has not been read yet"
         return self._database_error
@@ -83,9 +85,11 @@ class Monitor:
             self._refresh_requested.clear()
             try:
                 await self._refresh()
-            except Unavailable:
+            except Unavailable as error:
+                self._database_error = str(error)
                 self._metrics.db_up.set(0)
             else:
+                self._database_error = None
                 await self._check_chain()
             self._set_source_gauges()
             self._failure_ratio.update(self._webhook_handler.counts())
