@@ -34,7 +34,7 @@ COLUMN_TYPES = {
     "assigned_user_name": "text",
     "lead_source_tag": "text",
 }
-_RAISE_SEQUENCE = f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), (SELECT max(id) FROM {TABLE}))"
+RAISE_SEQUENCE = f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), (SELECT max(id) FROM {TABLE}))"
 _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"
 
 # A function of another schema on the stack of an error: a trigger of the owner's called it.
@@ -90,7 +90,7 @@ def _violated(error: asyncpg.PostgresError, code: str) -> tuple[str, str]:
         column = quote_identifier(error.column_name or "")
         return f"its column {error.column_name} must not be null", f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL"
     if code == "23505" and (error.detail or "").startswith("Key (id)="):
-        return f"the sequence of its ids is behind its rows (constraint {constraint})", _RAISE_SEQUENCE
+        return f"the sequence of its ids is behind its rows (constraint {constraint})", RAISE_SEQUENCE
     if error.data_type_name:
         domain = f"{error.schema_name}.{error.data_type_name}"
         return (

@@ -124,7 +124,7 @@ async def test_problems_are_printed_with_their_fix(healthy: Environment) -> None
     ended = await healthy.run("check", FUB_API_KEY="an-unknown-key", DATABASE_URL="postgresql://me:pass-word-123@127.0.0.1:1/x")
     assert ended.code == 1
     assert any(line.startswith("fix     api key") and " -> set FUB_API_KEY" in line for line in ended.lines)
-    assert ended.lines[-1] == "2 things to fix, 7 not checked."
+    assert ended.lines[-1] == "2 things to fix, 8 not checked."
     ended_json = await healthy.run("check", "--json", FUB_API_KEY="an-unknown-key")
     assert (ended_json.code, ended_json.json["good"]) == (1, False)
     unusable = await healthy.run("check", FUB_API_KEY="", FUBD_API_SHARE="7")
@@ -284,7 +284,7 @@ async def test_nothing_but_the_results_is_printed(healthy: Environment) -> None:
 
 async def test_looking_changes_nothing(healthy: Environment) -> None:
     """No table, no row and no webhook is another afterwards."""
-    contents = "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY 1"
+    contents = "SELECT relname, n_live_tup FROM pg_stat_user_tables ORDER BY 1"
     connection = await asyncpg.connect(**parse(healthy.settings["DATABASE_URL"]).connect_arguments())
     before, hooks = await connection.fetch(contents), list(healthy.simulator.registry.all())
     await check(healthy)
@@ -304,7 +304,7 @@ async def test_a_database_out_of_reach(healthy: Environment) -> None:
     for url, words in ((f"postgresql://me:secret@127.0.0.1:{free_port()}/x", "cannot be reached"), (missing, "does not exist")):
         found = await check(healthy, {"DATABASE_URL": url})
         assert (found["database"].status, words in found["database"].found) == (CheckStatus.FIX, True)
-        assert {found[name].status for name in ("tls", "pooler", "schema", "exposure")} == {CheckStatus.UNKNOWN}
+        assert {found[name].status for name in ("tls", "pooler", "schema", "table", "exposure")} == {CheckStatus.UNKNOWN}
 
 
 async def test_a_read_only_database(healthy: Environment) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fubd.commands.check.connection import explain_failure, is_supabase_direct
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
@@ -11,6 +13,7 @@ from fubd.settings import Settings
 from fubd.store.dsn import Dsn, Tls, parse
 from fubd.store.inspection import DatabaseInspection, Schema, inspect
 from fubd.store.pool_mode import PoolMode
+from fubd.store.table_check import find_trouble
 
 _OLDEST_VERSION = 14
 _EXPOSED_SHOWN = 3
@@ -22,15 +25,17 @@ async def check_database(settings: Settings) -> list[CheckResult]:
     try:
         async with database(settings) as dsn:
             seen = await inspect(dsn)
+            table = await _check_table(dsn, settings, seen)
     except Unavailable as error:
         found, fix = explain_failure(str(error), _own_dsn(settings))
         unreached = CheckResult("database", CheckStatus.FIX, found, fix)
-        return [unreached, *not_checked(("tls", "pooler", "schema", "exposure"), "database")]
+        return [unreached, *not_checked(("tls", "pooler", "schema", "table", "exposure"), "database")]
     return [
         _check_server(settings, dsn, seen),
         _check_tls(dsn, seen),
         _check_pooler(dsn, seen),
         _check_schema(settings, seen),
+        table,
         _check_exposure(seen),
     ]
 
@@ -101,6 +106,18 @@ def _check_schema(settings: Settings, seen: DatabaseInspection) -> CheckResult:
     return CheckResult(
         "schema", CheckStatus.FIX, f"{state}, and the user of DATABASE_URL may not make it", f"run as an administrator: {grant}"
     )
+
+
+async def _check_table(dsn: Dsn, settings: Settings, seen: DatabaseInspection) -> CheckResult:
+    """Check the table by looking and by a write that is rolled back. Raises Unavailable."""
+    if seen.schema is not Schema.READY or seen.read_only:
+        (result,) = not_checked(["table"], "database" if seen.read_only else "schema")
+        # A schema that is still to be made is no trouble, and neither is a table that does not exist yet.
+        return replace(result, status=CheckStatus.NOTE) if seen.schema in {Schema.EMPTY, Schema.BEHIND} and seen.may_create else result
+    trouble = await find_trouble(dsn, settings.columns)
+    if trouble is not None:
+        return CheckResult("table", CheckStatus.FIX, trouble.found, trouble.fix)
+    return CheckResult("table", CheckStatus.GOOD, "public.stage_changes takes what the daemon writes (a write that was rolled back)")
 
 
 def _user(settings: Settings) -> str:

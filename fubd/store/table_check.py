@@ -1,0 +1,72 @@
+"""Whether the product table takes what the daemon writes: by looking, and by a write that is rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from fubd.errors import Malformed, TableRefused
+from fubd.store import refusals, stage_changes, statements
+from fubd.store.adoption import dry_run
+from fubd.store.dsn import Dsn
+from fubd.store.errors import translate_errors
+
+_CONNECT_SECONDS = 8.0
+_COMMAND_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TableTrouble:
+    """What is wrong with the table, and the statement or action that mends it."""
+
+    found: str
+    fix: str
+
+
+async def find_trouble(dsn: Dsn, columns: Mapping[str, str]) -> TableTrouble | None:
+    """Return why the table refuses or alters what the daemon writes; None when it does not. `columns`: FUBD_COLUMNS. Raises Unavailable.
+
+    The schema must be ready. Nothing is changed: what is written is rolled back.
+    """
+    try:
+        with translate_errors(dsn.place):
+            connection = await asyncpg.connect(
+                **dsn.connect_arguments(), timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS, statement_cache_size=0
+            )
+            try:
+                return await _find_trouble(connection, columns)
+            finally:
+                await connection.close(timeout=_CLOSE_SECONDS)
+    except TableRefused as error:
+        return _split(str(error))
+    except Malformed:
+        return _altered()
+
+
+async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, str]) -> TableTrouble | None:
+    async with connection.transaction(readonly=True):
+        present = await stage_changes.read_columns(connection)
+        missing = refusals.find_missing_columns(present, {})
+        row = await statements.query("check/sequence").fetchrow(connection)
+    if missing is not None:
+        return _split(missing)
+    if row["highest_id"] is not None and (row["last_drawn"] or 0) < row["highest_id"]:
+        found = f"the sequence of ids is at {row['last_drawn'] or 0}, behind the highest id {row['highest_id']}: new rows will be refused"
+        return TableTrouble(found, f"run: {refusals.RAISE_SEQUENCE};")
+    # The daemon creates the missing ones when it starts.
+    own = {name: field for name, field in columns.items() if name in present}
+    return None if await dry_run.run(connection, own) else _altered()
+
+
+def _altered() -> TableTrouble:
+    found = f"{refusals.TABLE} does not keep rows as fubd writes them: a trigger, a rule or the type of a column alters them"
+    return TableTrouble(found, f"look for it with psql's \\d {refusals.TABLE}, and remove it")
+
+
+def _split(refusal: str) -> TableTrouble:
+    found, _, rest = refusal.partition(". Nothing is lost")
+    _, _, statement = rest.partition("stored after: ")
+    return TableTrouble(found, f"run: {statement}")

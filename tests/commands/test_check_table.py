@@ -1,0 +1,58 @@
+"""`check` on the owner's table: whatever refuses rows is found before it bites, with the statement that mends it."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from fubd.store.dsn import parse
+from fubd.store.table_check import find_trouble
+
+_ROW = "INSERT INTO stage_changes (id, person_id, stage_to, changed_at, received_at, source) VALUES (7, '1', 'A', now(), now(), 'webhook')"
+_DROPPING = """
+    CREATE FUNCTION public.drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER dropping BEFORE INSERT ON stage_changes FOR EACH ROW EXECUTE FUNCTION public.drop_it()
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "ALTER TABLE stage_changes ADD COLUMN office text NOT NULL DEFAULT ''; ALTER TABLE stage_changes ALTER office DROP DEFAULT",
+            "its column office must not be null",
+        ),
+        ("ALTER TABLE stage_changes ADD CONSTRAINT known CHECK (stage_to IN ('Lead')) NOT VALID", "the constraint known"),
+        ("CREATE UNIQUE INDEX once ON stage_changes (person_id)", "the constraint once"),
+        ("ALTER TABLE stage_changes RENAME stage_from TO previous", "its column stage_from is missing"),
+        ("ALTER TABLE stage_changes DROP COLUMN confirmed_by CASCADE", "its column confirmed_by is missing"),
+        ("SELECT setval(pg_get_serial_sequence('stage_changes', 'id'), 1, false)", "the sequence of ids is at 0, behind the highest id 7"),
+        (_DROPPING, "a trigger drops rows without an error (triggers: dropping)"),
+    ],
+)
+async def test_what_refuses_rows_is_found(database: str, change: str, words: str) -> None:
+    """Each by its name and with its own cure; nothing is left behind by the write that was tried."""
+    dsn = parse(database)
+    connection = await asyncpg.connect(**dsn.connect_arguments())
+    assert await find_trouble(dsn, {}) is None
+    await connection.execute(f"SELECT setval(pg_get_serial_sequence('stage_changes', 'id'), 7); {_ROW}")
+    assert await find_trouble(dsn, {}) is None
+    await connection.execute(change)
+    trouble = await find_trouble(dsn, {})
+    assert trouble is not None
+    assert words in trouble.found
+    assert trouble.fix.startswith("run: ")
+    assert await connection.fetchval("SELECT count(*) FROM stage_changes") == 1
+    await connection.close()
+
+
+async def test_the_cure_cures(database: str) -> None:
+    """What the fix says is a statement that can be run as it is."""
+    dsn = parse(database)
+    connection = await asyncpg.connect(**dsn.connect_arguments())
+    await connection.execute("ALTER TABLE stage_changes ADD COLUMN office text NOT NULL")
+    trouble = await find_trouble(dsn, {})
+    assert trouble is not None
+    await connection.execute(trouble.fix.removeprefix("run: "))
+    assert await find_trouble(dsn, {}) is None
+    await connection.close()
