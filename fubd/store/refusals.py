@@ -75,7 +75,7 @@ def _cause(error: asyncpg.PostgresError, code: str) -> tuple[str, str] | None:
         return _violated(error, code)
     if code == "42703":
         found = _MISSING_COLUMN.search(str(error))
-        return _missing([found[1]]) if found else None
+        return _missing([found[1]]) if found and found[1] in COLUMN_TYPES else None
     if code == "54000" and error.schema_name != "fubd" and (index := _INDEX.search(str(error))):
         return f"a value is too long for its index {index[1]}", f"DROP INDEX public.{quote_identifier(index[1])}"
     return next((cause for known, word, cause in _CAUSES if known == code and word in str(error)), None)
