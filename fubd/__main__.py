@@ -23,7 +23,7 @@ from typing_extensions import override
 from fubd import __version__
 from fubd.commands.signals import interrupt_on_termination
 from fubd.core.text import printable
-from fubd.errors import FubRefused, Unavailable, UserError
+from fubd.errors import FubRefused, Malformed, Unavailable, UserError
 from fubd.settings import SettingsError
 
 _FAILED = 1
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except SettingsError as error:
             code = _fail(error, _BAD_CONFIGURATION)
-        except (Unavailable, UserError, FubRefused) as error:
+        except (Unavailable, UserError, FubRefused, Malformed) as error:
             code = _fail(error, _FAILED)
         except KeyboardInterrupt:
             # A signal is the normal end of what runs until it is stopped.

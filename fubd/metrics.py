@@ -102,6 +102,7 @@ class Metrics:
             "coverage_timestamp_seconds",
             "Every change in FUB before this Unix time is recorded; 0 until the first complete poll.",
         )
+        self.people_unreadable = gauge("people_unreadable", "People whose last reading could not be used; they are asked for again.")
         self.scrubbed_people = counter("scrubbed_people", "People verified again.", "outcome", ("match", "mismatch"))
         self.completeness_ratio = gauge("completeness_ratio", "Share of people with the recorded stage in the last complete scrub round.")
         self.scrub_oldest = gauge("scrub_oldest_timestamp_seconds", "When the person who has waited longest was last verified, Unix time.")

@@ -297,6 +297,18 @@ class PendingRefetch:
     deleted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadPerson:
+    """A person whom FUB showed without usable data; id 0 stands for elements without an id. Instants are our clock's.
+
+    `since`: when that was first seen. `not_before`: when to ask again.
+    """
+
+    person_id: int
+    since: datetime
+    not_before: datetime
+
+
 class StateStore(Protocol):
     """The daemon's memory in the database. Every method raises Unavailable."""
 
@@ -370,6 +382,15 @@ class StateStore(Protocol):
 
     async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         """Delete refetch requests that will never be answered."""
+
+    async def unread_people(self) -> list[UnreadPerson]:
+        """Return the people who could not be read, those due longest first."""
+
+    async def add_unread(self, person_ids: Collection[int], now: datetime) -> None:
+        """Note people who could not be read; each time they are seen again the next attempt comes later."""
+
+    async def drop_unread(self, person_ids: Collection[int]) -> None:
+        """Forget that these people could not be read: they were read, or are gone."""
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         """Take or renew the lease by the database's clock; return the fencing token, None when another instance holds it."""

@@ -8,19 +8,21 @@ samples point to another host (https://docs.followupboss.com/reference/paginatio
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, Request, Response, Retryable, Timeouts
+from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, Request, Response, Timeouts
 from fubd.core.api import (
     PERSON_FIELDS,
     Listing,
     PeoplePage,
-    parse_error,
+    is_not_found,
     parse_identity,
     parse_page,
     parse_person,
@@ -30,9 +32,11 @@ from fubd.core.api import (
 )
 from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
-from fubd.errors import Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock, PeopleQuery
+
+_log = logging.getLogger("fubd.client")
 
 MAX_PER_PAGE = 100
 """People, stages or webhooks in one response (https://docs.followupboss.com/reference/people-get)."""
@@ -64,7 +68,7 @@ class FubClient:
     ) -> None:
         self._clock = clock
         self._custom_fields = tuple(dict.fromkeys(custom_fields))
-        self._fields = ",".join(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
+        self._zoneless_seen = False
         self._session = FubSession(
             base_url=base_url,
             credentials=credentials,
@@ -101,33 +105,61 @@ class FubClient:
     async def people(self, query: PeopleQuery) -> PeoplePage:
         """Read one page of people.
 
-        Raises Unavailable, FubRefused (for example 400 for an offset that is too deep), and ValueError for an invalid query.
+        Raises Unavailable, Malformed, FubRefused (for example 400 for an offset that is too deep), and ValueError for an invalid query.
         """
         requested = None if query.ids is None else frozenset(query.ids)
-        request = Request("people", "people", {**_people_params(query), "fields": self._fields})
 
-        def parse(response: Response) -> PeoplePage:
+        def parse(response: Response, fields: tuple[str, ...]) -> PeoplePage:
             body = self._session.raise_for_status(response)
-            return parse_page(body, fields=self._custom_fields, read_at=response.read_at, requested=requested)
+            return parse_page(body, fields=fields, read_at=response.read_at, requested=requested)
 
-        page, _ = await self._session.request(request, parse)
+        page = await self._with_fields("people", "people", _people_params(query), parse)
+        if page.has_zoneless_times and not self._zoneless_seen:
+            self._zoneless_seen = True
+            _log.warning("Follow Up Boss sends times of people without a time zone; they are taken as UTC, as it documents them")
         return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
-        """Read one person by id, Trash included; None when FUB answers 404. Also returns `read_at`, as in PeoplePage.
+        """Read one person by id, Trash included; None when FUB answers 404 in its own words. Also returns `read_at`, as in PeoplePage.
 
-        Raises Unavailable, FubRefused.
+        Raises Unavailable, Malformed, FubRefused.
         """
 
-        def parse(response: Response) -> Reading | None:
+        def parse(response: Response, fields: tuple[str, ...]) -> tuple[Reading | None, datetime]:
             if response.status == HTTPStatus.NOT_FOUND:
-                # A 404 marks the person as deleted, so it must come from FUB and not from a proxy.
-                if parse_error(response.body) is None:
-                    raise Retryable("404 without FUB's error document")
-                return None
-            return parse_person(self._session.raise_for_status(response), fields=self._custom_fields, requested=person_id)
+                # A 404 marks the person as deleted, so it must come from FUB and not from a gateway.
+                if not is_not_found(response.body):
+                    raise Malformed("404 without Follow Up Boss's own words")
+                return None, response.read_at
+            body = self._session.raise_for_status(response)
+            return parse_person(body, fields=fields, requested=person_id), response.read_at
 
-        return await self._session.request(Request("person", f"people/{person_id:d}", {"fields": self._fields}), parse)
+        return await self._with_fields("person", f"people/{person_id:d}", {}, parse)
+
+    async def _with_fields(
+        self, endpoint: str, path: str, params: dict[str, str], parse: Callable[[Response, tuple[str, ...]], _Value]
+    ) -> _Value:
+        """Send the request with our fields. Custom fields that FUB refuses with 400 are left out, from then on."""
+        fields = self._custom_fields
+        first: FubRefused | None = None
+        while True:
+            listed = ",".join(dict.fromkeys((*PERSON_FIELDS, *fields)))
+            request = Request(endpoint, path, {**params, "fields": listed})
+            try:
+                value, _ = await self._session.request(request, partial(parse, fields=fields))
+            except FubRefused as refusal:
+                first = first or refusal
+                if refusal.status != HTTPStatus.BAD_REQUEST or not fields:
+                    raise first from None
+                unnamed = tuple(name for name in fields if name.lower() not in str(refusal).lower())
+                fields = () if unnamed == fields else unnamed
+            else:
+                break
+        if first is not None:
+            refused = ", ".join(name for name in self._custom_fields if name not in fields)
+            _log.warning("Follow Up Boss refuses the custom fields %s, so they are no longer requested: %s", refused, first)
+            self._custom_fields = fields
+        return value
 
     async def stages(self) -> dict[str, int]:
         """Read all stages; return each id by name. Raises Unavailable, FubRefused."""

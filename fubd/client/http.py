@@ -1,8 +1,9 @@
 """Send one request to Follow Up Boss: headers, limits, retries, and every network exception turned into one of ours.
 
 Retried, at most five attempts within the total timeout: no connection, a lost connection, a timeout, 5xx, 429, and responses that are not
-what was requested. Not retried: a refusal (4xx), and a non-idempotent request once FUB may have processed it. FUB recommends truncated
-exponential backoff with jitter for 5xx (https://docs.followupboss.com/reference/error-responses).
+what was requested. Not retried: a refusal (4xx), a non-idempotent request once FUB may have processed it, and a JSON document that cannot be
+used and came a second time with the same bytes. FUB recommends truncated exponential backoff with jitter for 5xx
+(https://docs.followupboss.com/reference/error-responses).
 
 aiohttp itself resends an idempotent request once when a reused connection turns out to be dead. That resend has no switch and bypasses
 the rate limiter and the metrics. A middleware around each send therefore raises an exception that aiohttp does not resend after; the
@@ -138,6 +139,7 @@ class _RetryBudget:
 
     total_seconds: float
     spent_seconds: float = 0.0
+    unusable_body: bytes | None = None
 
     def left_seconds(self) -> float:
         return max(0.0, self.total_seconds - self.spent_seconds)
@@ -188,8 +190,8 @@ class FubSession:
     async def request(self, request: Request, parse: Callable[[Response], _Value]) -> tuple[_Value, datetime]:
         """Send the request; return the parsed response and its `read_at`.
 
-        `parse` raises Malformed or Retryable to have the request retried, FubRefused to end it. Raises FubRefused, and Unavailable when
-        no attempt succeeded.
+        `parse` raises Malformed or Retryable to have the request retried, FubRefused to end it. Raises FubRefused, Malformed when FUB sends
+        the same unusable document again, and Unavailable when no attempt succeeded.
         """
         budget = _RetryBudget(self._timeouts.total_seconds)
 
@@ -226,7 +228,12 @@ class FubSession:
         try:
             value = parse(response)
         except Malformed as error:
-            raise Retryable(f"an answer that cannot be used ({error})") from None
+            reason = self._credentials.redact(str(error))
+            is_document = parse_error(response.body) is not None
+            if is_document and response.body == budget.unusable_body:
+                raise Malformed(f"Follow Up Boss sent an answer that cannot be used, twice the same: {reason}") from None
+            budget.unusable_body = response.body
+            raise Retryable(f"an answer that cannot be used ({reason})") from None
         return value, response.read_at
 
     def limit_and_remaining(self) -> tuple[int | None, int | None]:

@@ -6,7 +6,8 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 - `next` is an opaque token, absent or null on the last page. `nextLink` repeats it in its query, on any host (documented samples).
 - One person is the bare object (documented). Asked for something unknown, FUB was seen to answer with the whole list instead, so an answer
   is compared with what was requested.
-- Instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks. Ids are numbers, in places numeric strings.
+- Instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks. One without a zone is UTC too
+  (https://docs.followupboss.com/reference/common-filters). Ids are numbers, in places numeric strings.
 
 The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
 without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
@@ -67,7 +68,9 @@ class PeoplePage:
     """One answer of `GET /people`.
 
     `ids` are all ids in the page's order; `unreadable` are those among them without a usable stage or `updated`. `total` and `next` are
-    None where the page has none. `read_at` is at or before the moment of reading, in FUB's time.
+    None where the page has none. `read_at` is at or before the moment of reading, in FUB's time. `unidentified` counts the elements without
+    a usable id. `next_is_unusable`: there is a next page, and its token cannot be used. `has_zoneless_times`: an instant came without a zone
+    and was taken as UTC.
     """
 
     readings: tuple[Reading, ...]
@@ -76,6 +79,14 @@ class PeoplePage:
     total: int | None
     next: str | None
     read_at: datetime
+    unidentified: int = 0
+    next_is_unusable: bool = False
+    has_zoneless_times: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of elements on the page, usable or not."""
+        return len(self.ids) + self.unidentified
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +103,17 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
     """Decode an answer of `GET /people`.
 
     `fields` are the custom fields that were requested; `requested` the ids, where ids were. Raises Malformed when the answer is not a page
-    of people, or holds a person who was not requested.
+    of people, shows nobody with a usable id, or holds a person who was not requested.
     """
-    people, total, token = _collection(_object(body), "people")
+    document = _object(body)
+    people, total = _collection(document, "people")
     readings: list[Reading] = []
     ids: list[int] = []
     unreadable: list[int] = []
     for person in people:
-        person_id = _person_id(person)
+        person_id = _positive_integer(person.get("id")) if isinstance(person, dict) else None
+        if person_id is None or not isinstance(person, dict):
+            continue
         if requested is not None and person_id not in requested:
             raise Malformed("the page holds a person who was not requested")
         ids.append(person_id)
@@ -108,13 +122,28 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
             unreadable.append(person_id)
         else:
             readings.append(reading)
-    return PeoplePage(tuple(readings), tuple(ids), tuple(unreadable), total, token, read_at)
+    if people and not ids:
+        raise Malformed("no person on the page has a usable id")
+    token, next_is_unusable = _next(document)
+    return PeoplePage(
+        readings=tuple(readings),
+        ids=tuple(ids),
+        unreadable=tuple(unreadable),
+        total=total,
+        next=token,
+        read_at=read_at,
+        unidentified=len(people) - len(ids),
+        next_is_unusable=next_is_unusable,
+        has_zoneless_times=any(_is_zoneless(person.get("updated")) for person in people if isinstance(person, dict)),
+    )
 
 
 def parse_person(body: bytes, *, fields: Sequence[str], requested: int | None = None) -> Reading:
     """Decode an answer of `GET /people/:id`. Raises Malformed when it is not one person, not the one requested, or not usable."""
     person = _object(body)
-    person_id = _person_id(person)
+    person_id = _positive_integer(person.get("id"))
+    if person_id is None:
+        raise _unusable(person, "the answer is not a person")
     if requested is not None and person_id != requested:
         raise Malformed("the answer is not the person who was requested")
     reading = _reading(person_id, person, fields)
@@ -125,16 +154,18 @@ def parse_person(body: bytes, *, fields: Sequence[str], requested: int | None = 
 
 def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
     """Decode an answer of `GET /stages`: pairs of name and id, without the stages that lack one of them. Raises Malformed."""
-    stages, total, token = _collection(_object(body), "stages")
-    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in stages)
+    document = _object(body)
+    stages, total = _collection(document, "stages")
+    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in stages if isinstance(stage, dict))
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
-    return Listing(named, len(stages), total, token)
+    return Listing(named, len(stages), total, _token(document))
 
 
 def parse_subscriptions(body: bytes) -> Listing[Subscription]:
     """Decode an answer of `GET /webhooks`. Raises Malformed, also for a single unusable webhook: it would seem to be missing."""
-    webhooks, total, token = _collection(_object(body), "webhooks")
-    return Listing(tuple(_subscription(webhook) for webhook in webhooks), len(webhooks), total, token)
+    document = _object(body)
+    webhooks, total = _collection(document, "webhooks")
+    return Listing(tuple(_subscription(webhook) for webhook in webhooks), len(webhooks), total, _token(document))
 
 
 def parse_subscription(body: bytes) -> Subscription:
@@ -156,10 +187,17 @@ def parse_error(body: bytes) -> str | None:
         document = _object(body)
     except Malformed:
         return None
-    message = document.get("errorMessage")
-    if not isinstance(message, str):
-        return ""
-    return " ".join(_CONTROL.sub(" ", _clean(message)).split())[:MAX_ERROR_CHARS]
+    return _message(document)
+
+
+def is_not_found(body: bytes) -> bool:
+    """Return whether a 404 is FUB's own (observed), and not that of a gateway in front of it, which says nothing about a person."""
+    return (parse_error(body) or "").rstrip(".").lower() == "requested resource was not found"
+
+
+def is_owner_only(body: bytes) -> bool:
+    """Return whether a 403 means that the key is not the account owner's (observed), and not a firewall or an expired account."""
+    return (parse_error(body) or "").rstrip(".").lower() == "only the account owner may access webhooks"
 
 
 # --- Answers as a whole ------------------------------------------------------------------------------------------------------
@@ -182,20 +220,52 @@ def _object(body: bytes) -> dict[str, object]:
     return document
 
 
-def _collection(document: dict[str, object], name: str) -> tuple[list[dict[str, object]], int | None, str | None]:
-    """Return the elements of a page, the total and the token of the next page."""
-    items = document.get(name)
+def _unusable(document: dict[str, object], what: str) -> Malformed:
+    """Return the error for an answer that is not what was requested, with FUB's own words where it sent an error under status 200."""
+    message = _message(document)
+    return Malformed(f"{what}; Follow Up Boss says: {message}" if message else what)
+
+
+def _message(document: dict[str, object]) -> str:
+    message = document.get("errorMessage")
+    return " ".join(_CONTROL.sub(" ", _clean(message)).split())[:MAX_ERROR_CHARS] if isinstance(message, str) else ""
+
+
+def _collection(document: dict[str, object], name: str) -> tuple[list[object], int | None]:
+    """Return the elements of a page and the total."""
+    key = next((key for key in document if key == name), None) or next((key for key in document if key.lower() == name), None)
+    items = None if key is None else _list(document[key])
     if items is None:
-        items = next((value for key, value in document.items() if key.lower() == name), None)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise Malformed(f"the answer is not a page of {name}")
+        raise _unusable(document, f"the answer is not a page of {name}")
+    return items, _count(_metadata(document).get("total"))
+
+
+def _list(value: object) -> list[object] | None:
+    """Return a JSON list; PHP writes an empty one as null, and one with gaps as an object with numeric keys. None for anything else."""
+    if value is None:
+        return []
+    if isinstance(value, dict) and all(key.isdecimal() for key in value):
+        return list(value.values())
+    return value if isinstance(value, list) else None
+
+
+def _metadata(document: dict[str, object]) -> dict[str, object]:
     metadata = document.get("_metadata") or {}  # an empty PHP array is [], null or absent
     if not isinstance(metadata, dict):
         raise Malformed("the page's _metadata is not an object")
-    return items, _count(metadata.get("total")), _token(metadata)
+    return metadata
 
 
-def _token(metadata: dict[str, object]) -> str | None:
+def _next(document: dict[str, object]) -> tuple[str | None, bool]:
+    """Return the token of the next page, None for none, and whether there is one that cannot be used."""
+    try:
+        return _token(document), False
+    except Malformed:
+        return None, True
+
+
+def _token(document: dict[str, object]) -> str | None:
+    metadata = _metadata(document)
     token = metadata.get("next")
     link = metadata.get("nextLink")
     if token is None and isinstance(link, str):
@@ -220,13 +290,6 @@ def _token_of_link(link: str) -> str | None:
 
 
 # --- One element ----------------------------------------------------------------------------------------------------
-
-
-def _person_id(person: dict[str, object]) -> int:
-    person_id = _positive_integer(person.get("id"))
-    if person_id is None:
-        raise Malformed("a person has no usable id")
-    return person_id
 
 
 def _reading(person_id: int, person: dict[str, object], fields: Sequence[str]) -> Reading | None:
@@ -260,11 +323,13 @@ def _payload(person: dict[str, object], custom_fields: dict[str, str | None], ta
     return payload
 
 
-def _subscription(webhook: dict[str, object]) -> Subscription:
+def _subscription(webhook: object) -> Subscription:
+    if not isinstance(webhook, dict):
+        raise Malformed("a webhook is not an object")
     subscription_id = _positive_integer(webhook.get("id"))
     event, url, status = (_text(webhook.get(name)) for name in ("event", "url", "status"))
     if subscription_id is None or not event or not url or not status:
-        raise Malformed("a webhook lacks its id, event, url or status")
+        raise _unusable(webhook, "a webhook lacks its id, event, url or status")
     return Subscription(subscription_id, event, url, status)
 
 
@@ -319,19 +384,26 @@ def _count(value: object) -> int | None:
 
 
 def _tags(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return ()
-    return tuple(_clean(tag)[:MAX_TAG_CHARS] for tag in value[:MAX_TAGS] if isinstance(tag, str))
+    return tuple(_clean(tag)[:MAX_TAG_CHARS] for tag in (_list(value) or [])[:MAX_TAGS] if isinstance(tag, str))
 
 
 def _instant(value: object) -> datetime | None:
-    """Return an instant in UTC, whole seconds; None for anything that is not clearly one, and for a time without zone."""
-    if not isinstance(value, str):
+    """Return an instant in UTC, whole seconds; None for anything that is not clearly one. A time without a zone is UTC."""
+    if not isinstance(value, str) or ":" not in value:
         return None
     try:
         instant = datetime.fromisoformat(value)
     except ValueError:
         return None
-    if instant.tzinfo is None or instant.year not in _YEARS:
+    if instant.year not in _YEARS:
         return None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
     return instant.astimezone(UTC).replace(microsecond=0)
+
+
+def _is_zoneless(value: object) -> bool:
+    try:
+        return isinstance(value, str) and ":" in value and datetime.fromisoformat(value).tzinfo is None
+    except ValueError:
+        return False

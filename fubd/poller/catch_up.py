@@ -31,6 +31,7 @@ class CatchUp:
 
         Raises Unavailable, FubRefused and Malformed; what was read until then stays recorded.
         """
+        await self._context.unread.load()
         covered = (await self._state.coverage()).watermark
         self._export(covered)
         watermark = None if full else covered
@@ -50,6 +51,7 @@ class CatchUp:
         async with self._open_run("incremental", watermark, report) as run:
             began = await self._context.incremental.changed_since(run, watermark)
             if began is not None:
+                run.require_usable()
                 return await self._advance(began, sweep=False)
             run.incomplete_reason = "more people changed than an incremental read can prove complete"
             _log.info("More people changed than an incremental read can prove complete; reading the whole account")
@@ -64,6 +66,7 @@ class CatchUp:
             if coverage.sweep_began is not None:
                 _log.info("Resuming the sweep that began at %s from person id %s", coverage.sweep_began, coverage.sweep_from_id)
             began = await sweep.run(coverage.sweep_began, coverage.sweep_from_id)
+            run.require_usable()
             watermark = await self._advance(began, sweep=True)
         _log.info("Read the whole account: %d people in %d calls", run.stats.people, run.stats.calls)
         return watermark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,9 +12,8 @@ from fubd.metrics import Metrics
 from fubd.poller.incremental import IncrementalRead
 from fubd.poller.poll_run import PollPolicy, PollRun, RunStats
 from fubd.poller.trash_visibility import TrashVisibility
+from fubd.poller.unread import UnreadPeople
 from fubd.ports import Clock, FubApi, SnapshotSink, StateStore
-
-_log = logging.getLogger("fubd.poller")
 
 FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 """What ends a run without being a bug: it is tried again later."""
@@ -23,7 +21,7 @@ FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 
 @dataclass(frozen=True, slots=True)
 class PollContext:
-    """The parts around the poller. `incremental` and `trash` hold what this process has learned about the account.
+    """The parts around the poller. `incremental`, `trash` and `unread` hold what this process has learned about the account.
 
     `next_run_within_seconds`: for runs outside the modes, within what time the next one follows, 0 for none.
     """
@@ -33,6 +31,7 @@ class PollContext:
     state: StateStore
     clock: Clock
     metrics: Metrics
+    unread: UnreadPeople
     policy: PollPolicy = field(default_factory=PollPolicy)
     next_run_within_seconds: float | None = None
     incremental: IncrementalRead = field(default_factory=IncrementalRead)
@@ -48,7 +47,15 @@ class PollContext:
         on_page: Callable[[RunStats], None] | None = None,
     ) -> AsyncIterator[PollRun]:
         """Open a run of this kind (incremental, sweep or scrub) and record how it ended. Raises FUB_ERRORS."""
-        run = PollRun(self.api, self.ingestor, watermark=watermark, should_continue=should_continue, on_page=on_page, trash=self.trash)
+        run = PollRun(
+            self.api,
+            self.ingestor,
+            watermark=watermark,
+            should_continue=should_continue,
+            on_page=on_page,
+            trash=self.trash,
+            unread=self.unread,
+        )
         began = self.clock.monotonic()
         run_id = await self.state.start_run(kind, self.clock.now(), next_within_seconds=self.next_run_within_seconds)
         try:
@@ -64,12 +71,8 @@ class PollContext:
             await self._finish_run(run_id, run.stats, "failed", run.incomplete_reason)
             return
         self.metrics.poll_runs.labels(kind, "ok").inc()
-        unreadable = run.stats.unreadable
-        if unreadable:
-            _log.warning(
-                "Follow Up Boss returned %d people without a usable stage or date in a %s poll; they are skipped", unreadable, kind
-            )
-        await self._finish_run(run_id, run.stats, "ok", f"{unreadable} unreadable" if unreadable else None)
+        unusable = run.stats.unreadable + run.stats.unidentified
+        await self._finish_run(run_id, run.stats, "ok", f"{unusable} unreadable" if unusable else None)
 
     async def _finish_run(self, run_id: int, stats: RunStats, outcome: str, note: str | None) -> None:
         await self.state.finish_run(

@@ -9,13 +9,18 @@ from datetime import datetime
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
+from fubd.core.text import format_count
 from fubd.errors import Unavailable
 from fubd.poller.trash_visibility import TrashVisibility
+from fubd.poller.unread import UnreadPeople
 from fubd.ports import FubApi, PeopleQuery, SnapshotResult, SnapshotSink
 
 PAGE_SIZE = 100
 """The most people that FUB returns on one page (https://docs.followupboss.com/reference/people-get)."""
 _BATCH_SHARE = 1 / 30
+# Of a run, more than one in ten unusable people mean that the fault is not theirs. One alone is only ever one odd person.
+_TOLERATED_ONE_IN = 10
+_TOLERATED = 1
 NOTHING = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0)
 
 
@@ -65,12 +70,16 @@ class Progress:
 
 @dataclass(slots=True)
 class RunStats:
-    """What was read and found so far. `unreadable`: people on a page without a usable stage or date."""
+    """What was read and found so far. `people`: readings recorded. `unreadable`: people on a page without a usable stage or date.
+
+    `unidentified`: elements of a page without a usable id.
+    """
 
     people: int = 0
     calls: int = 0
     changes: int = 0
     unreadable: int = 0
+    unidentified: int = 0
 
     def add(self, other: RunStats) -> None:
         """Add the figures of another run."""
@@ -78,6 +87,7 @@ class RunStats:
         self.calls += other.calls
         self.changes += other.changes
         self.unreadable += other.unreadable
+        self.unidentified += other.unidentified
 
 
 class PollRun:
@@ -96,12 +106,14 @@ class PollRun:
         should_continue: Callable[[], bool],
         on_page: Callable[[RunStats], None] | None = None,
         trash: TrashVisibility | None = None,
+        unread: UnreadPeople | None = None,
     ) -> None:
         self._api = api
         self._ingestor = ingestor
         self._should_continue = should_continue
         self._on_page = on_page
         self._trash = trash or TrashVisibility()
+        self._unread = unread
         self.watermark = watermark
         self.stats = RunStats()
         self.incomplete_reason: str | None = None
@@ -111,6 +123,8 @@ class PollRun:
         self._count_call()
         page = await self._api.people(query)
         self._trash.observe_page(page)
+        if self._unread is not None:
+            await self._unread.observe_page(page)
         return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
@@ -131,15 +145,26 @@ class PollRun:
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
         self.stats.people += len(readings)
         self.stats.changes += result.changes
+        if self._unread is not None:
+            await self._unread.settle(reading.person_id for reading in readings)
         return result
 
     async def record_page(self, page: PeoplePage) -> SnapshotResult:
         """Record everyone on the page. Raises Unavailable."""
         self.stats.unreadable += len(page.unreadable)
+        self.stats.unidentified += page.unidentified
         result = await self.record(page.readings, page.read_at)
         if self._on_page is not None:
             self._on_page(self.stats)
         return result
+
+    def require_usable(self) -> None:
+        """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""
+        stats, unusable = self.stats, self.stats.unreadable + self.stats.unidentified
+        if unusable > _TOLERATED and unusable * _TOLERATED_ONE_IN > stats.people + unusable:
+            raise Unavailable(f"Follow Up Boss sent nothing usable for {unusable} of {stats.people + unusable} people")
+        if self._unread is not None and self._unread.blocks_coverage(stats.unidentified):
+            raise Unavailable(f"{format_count(stats.unidentified, 'element')} on Follow Up Boss's pages had no usable id")
 
     def _count_call(self) -> None:
         if not self._should_continue():

@@ -231,6 +231,7 @@ class Refetcher:
             watermark=coverage.watermark,
             should_continue=lambda: self._lease.held,
             trash=self._context.trash,
+            unread=self._context.unread,
         )
 
     async def _reschedule(self, absent: Sequence[PendingRefetch]) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 
 from fubd.core.pacing import Hysteresis
 from fubd.errors import Unavailable
-from fubd.ports import Coverage, LastHeard, ModeRecord, PendingRefetch
+from fubd.ports import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.store import statements
 from fubd.store.pool import Pool
 
@@ -172,6 +172,19 @@ class StateStore:
     async def drop_refetches(self, person_ids: Sequence[int]) -> None:
         """Drop refetch requests."""
         await self._execute("state/drop_refetches", person_ids=sorted(person_ids))
+
+    async def unread_people(self) -> list[UnreadPerson]:
+        """Return the people who could not be read, those due longest first."""
+        rows = await self._fetch("state/unread")
+        return [UnreadPerson(row["person_id"], row["since"], row["not_before"]) for row in rows]
+
+    async def add_unread(self, person_ids: Collection[int], now: datetime) -> None:
+        """Note people who could not be read, and when to ask for them again."""
+        await self._execute("state/add_unread", person_ids=sorted(person_ids), now=now)
+
+    async def drop_unread(self, person_ids: Collection[int]) -> None:
+        """Forget that these people could not be read."""
+        await self._execute("state/drop_unread", person_ids=sorted(person_ids))
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         """Take or renew the lease by the database's clock and return its token, a new one for a new holder; None when another holds it."""

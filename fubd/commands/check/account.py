@@ -17,7 +17,7 @@ from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.components import fub_credentials
 from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
-from fubd.errors import FubRefused, Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.settings import Settings
@@ -55,7 +55,7 @@ async def check_account(settings: Settings) -> list[CheckResult]:
         except FubRefused as error:
             found = "Follow Up Boss does not accept FUB_API_KEY" if error.status == HTTPStatus.UNAUTHORIZED else str(error)
             return _without_access(found, "set FUB_API_KEY to a key of the account's owner (Follow Up Boss: Admin, API)")
-        except Unavailable as error:
+        except (Unavailable, Malformed) as error:
             return _without_access(str(error), "check that this machine can reach FUB_API_URL, and try again")
         access = await _webhook_access(client)
         remaining = metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "global"})
@@ -89,7 +89,7 @@ async def _webhook_access(client: FubClient) -> _WebhookAccess:
         await client.subscriptions()
     except FubRefused as error:
         return _WebhookAccess.NO_SYSTEM if "system" in str(error).lower() else _WebhookAccess.NOT_OWNER
-    except Unavailable:
+    except (Unavailable, Malformed):
         return _WebhookAccess.UNKNOWN
     return _WebhookAccess.OWNER
 

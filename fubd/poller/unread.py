@@ -1,0 +1,94 @@
+"""People whom Follow Up Boss shows without usable data: kept by id, asked for again, and reported as a problem.
+
+One odd person must not stop the others, and must not count as read either. So everybody else on the page is recorded and coverage may go
+on; the odd one is verified by nothing until a reading of theirs is recorded. When more than a tenth of a run was odd, the fault is not a
+person's but FUB's or ours: such a run moves no coverage. An element without a usable id cannot be asked for again; it makes every run
+incomplete, but no longer than a day, as it may never be mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from fubd.core.api import PeoplePage
+from fubd.core.problems import ProblemName
+from fubd.core.text import format_count
+from fubd.metrics import Metrics
+from fubd.ports import Clock, StateStore
+from fubd.problems import Problems
+
+WITHOUT_ID = 0
+"""Stands for elements without a usable id among the ids of unread people."""
+
+_BLOCKS_FOR = timedelta(days=1)
+_EXAMPLES = 5
+
+
+class UnreadPeople:
+    """The people who could not be read, as the database keeps them."""
+
+    def __init__(self, state: StateStore, clock: Clock, metrics: Metrics, problems: Problems) -> None:
+        self._state = state
+        self._clock = clock
+        self._metrics = metrics
+        self._problems = problems
+        self._since: dict[int, datetime] = {}
+        self._due: list[int] = []
+
+    async def load(self) -> None:
+        """Read the table: another process may have read some of them. Raises Unavailable."""
+        unread = await self._state.unread_people()
+        now = self._clock.now()
+        self._since = {person.person_id: person.since for person in unread}
+        self._due = [person.person_id for person in unread if person.not_before <= now and person.person_id != WITHOUT_ID]
+        self._show()
+
+    def due(self, limit: int) -> list[int]:
+        """Return people to ask for again, those due longest first."""
+        return self._due[:limit]
+
+    async def observe_page(self, page: PeoplePage) -> None:
+        """Note those of the page who cannot be used. Raises Unavailable."""
+        await self.add([*page.unreadable, *([WITHOUT_ID] if page.unidentified else [])])
+
+    async def add(self, person_ids: Iterable[int]) -> None:
+        """Note people who were shown and could not be read. Raises Unavailable."""
+        ids = frozenset(person_ids)
+        if ids:
+            now = self._clock.now()
+            await self._state.add_unread(ids, now)
+            self._since = dict.fromkeys(ids, now) | self._since
+            self._forget_due(ids)
+
+    async def settle(self, person_ids: Iterable[int]) -> None:
+        """Drop people whose reading is recorded, or who are gone. Raises Unavailable."""
+        ids = frozenset(person_ids) & self._since.keys()
+        if ids:
+            await self._state.drop_unread(ids)
+            for person_id in ids:
+                del self._since[person_id]
+            self._forget_due(ids)
+
+    def blocks_coverage(self, unidentified: int) -> bool:
+        """Return whether a run with that many elements without an id must move no coverage."""
+        since = self._since.get(WITHOUT_ID)
+        return unidentified > 0 and since is not None and self._clock.now() - since < _BLOCKS_FOR
+
+    def _forget_due(self, ids: frozenset[int]) -> None:
+        self._due = [person_id for person_id in self._due if person_id not in ids]
+        self._show()
+
+    def _show(self) -> None:
+        self._metrics.people_unreadable.set(len(self._since))
+        if not self._since:
+            self._problems.end(ProblemName.PEOPLE_UNREADABLE)
+            return
+        people = sorted(self._since.keys() - {WITHOUT_ID})
+        examples = f", for example {', '.join(map(str, people[:_EXAMPLES]))}" if people else ""
+        nameless = "; some elements have no usable id" if WITHOUT_ID in self._since else ""
+        self._problems.begin(
+            ProblemName.PEOPLE_UNREADABLE,
+            f"Follow Up Boss shows {format_count(len(people), 'person')} without a usable stage or time of change{examples}{nameless}."
+            " Everybody else is recorded, and these are asked for again. Open them in Follow Up Boss and set their stage.",
+        )
