@@ -24,7 +24,7 @@ from fubd.lease import Lease
 from fubd.metrics import Metrics
 from fubd.monitor import Monitor
 from fubd.notifier import Notifier
-from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
+from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import Clock
 from fubd.problems import Problems
 from fubd.retention import Retention
@@ -177,6 +177,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         state=shared.state,
         clock=clock,
         metrics=metrics,
+        unread=UnreadPeople(shared.state, clock, metrics, shared.problems),
         policy=poll_policy or PollPolicy(pacing=pacing, scrub_batches=settings.scrub_batches),
     )
     poller = Poller(

@@ -1,8 +1,8 @@
 """Send one request to Follow Up Boss: headers, limits, retries, and every network exception turned into one of ours.
 
 Retried, at most five attempts within the total timeout: no connection, a lost connection, a timeout, 5xx, 429, and responses that are not
-what was requested. Not retried: a refusal (4xx), a non-idempotent request once FUB may have processed it, and a JSON document that cannot be
-used and came a second time with the same bytes. FUB recommends truncated exponential backoff with jitter for 5xx
+what was requested. Not retried: a refusal (4xx), a non-idempotent request once FUB may have processed it, and a JSON document that cannot
+be used and came a second time with the same bytes. FUB recommends truncated exponential backoff with jitter for 5xx
 (https://docs.followupboss.com/reference/error-responses).
 
 aiohttp itself resends an idempotent request once when a reused connection turns out to be dead. That resend has no switch and bypasses

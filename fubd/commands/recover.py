@@ -23,7 +23,7 @@ from fubd.components import Components, build_notifier, pacing_policy
 from fubd.core.text import format_count, format_duration, format_instant, format_name, format_short_instant
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
-from fubd.poller import PollContext, PollPolicy, Progress, RecoveryResult, Refetcher, recover
+from fubd.poller import PollContext, PollPolicy, Progress, RecoveryResult, Refetcher, UnreadPeople, recover
 from fubd.poller.scrub import ScrubSchedule
 from fubd.ports import Committed
 from fubd.settings import FOR_FUB, Settings
@@ -100,6 +100,7 @@ class _Recovery:
             state=components.state,
             clock=components.clock,
             metrics=components.metrics,
+            unread=UnreadPeople(components.state, components.clock, components.metrics, components.problems),
             policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
             next_run_within_seconds=settings.poll_interval_failover_seconds if forever else 0.0,
         )

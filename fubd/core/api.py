@@ -69,8 +69,8 @@ class PeoplePage:
 
     `ids` are all ids in the page's order; `unreadable` are those among them without a usable stage or `updated`. `total` and `next` are
     None where the page has none. `read_at` is at or before the moment of reading, in FUB's time. `unidentified` counts the elements without
-    a usable id. `next_is_unusable`: there is a next page, and its token cannot be used. `has_zoneless_times`: an instant came without a zone
-    and was taken as UTC.
+    a usable id. `next_is_unusable`: there is a next page, and its token cannot be used. `has_zoneless_times`: an instant came without a
+    zone and was taken as UTC.
     """
 
     readings: tuple[Reading, ...]

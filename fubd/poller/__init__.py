@@ -10,7 +10,8 @@ The rules, most important first:
 One subject per file: `incremental` (people who changed), `sweep` (the whole account), `scrub` (people unverified for longest), `refetch`
 (people named by webhooks), `poll_run` (what these four share), `context` (what they work with, and how a run is recorded), `catch_up`
 (read until everything is covered), `mode` (which mode), `poller` (when to do what), `recovery` (one run without a daemon),
-`trash_visibility` (whether lists show people in Trash), `blind_time` (the time in which neither source was alive).
+`trash_visibility` (whether lists show people in Trash), `unread` (people whose data could not be used), `blind_time` (the time in which
+neither source was alive).
 """
 
 from fubd.poller.context import PollContext
@@ -18,5 +19,6 @@ from fubd.poller.poll_run import PollPolicy, Progress
 from fubd.poller.poller import Poller
 from fubd.poller.recovery import RecoveryResult, recover
 from fubd.poller.refetch import Refetcher
+from fubd.poller.unread import UnreadPeople
 
-__all__ = ["PollContext", "PollPolicy", "Poller", "Progress", "RecoveryResult", "Refetcher", "recover"]
+__all__ = ["PollContext", "PollPolicy", "Poller", "Progress", "RecoveryResult", "Refetcher", "UnreadPeople", "recover"]

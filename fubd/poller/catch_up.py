@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.context import PollContext
-from fubd.poller.poll_run import PollRun, Progress, RunStats
+from fubd.poller.poll_run import PAGE_SIZE, PollRun, Progress, RunStats
 from fubd.poller.sweep import Sweep
+from fubd.ports import PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
+
+_UNREAD_BY_ID = 10
 
 
 class CatchUp:
@@ -51,6 +55,7 @@ class CatchUp:
         async with self._open_run("incremental", watermark, report) as run:
             began = await self._context.incremental.changed_since(run, watermark)
             if began is not None:
+                await self._read_unread(run)
                 run.require_usable()
                 return await self._advance(began, sweep=False)
             run.incomplete_reason = "more people changed than an incremental read can prove complete"
@@ -66,10 +71,40 @@ class CatchUp:
             if coverage.sweep_began is not None:
                 _log.info("Resuming the sweep that began at %s from person id %s", coverage.sweep_began, coverage.sweep_from_id)
             began = await sweep.run(coverage.sweep_began, coverage.sweep_from_id)
-            run.require_usable()
+            await self._require_usable_sweep(run, began)
             watermark = await self._advance(began, sweep=True)
         _log.info("Read the whole account: %d people in %d calls", run.stats.people, run.stats.calls)
         return watermark
+
+    async def _read_unread(self, run: PollRun) -> None:
+        """Ask again for people who could not be read before and are due: all in one call, a few who are on no list by id."""
+        unread = self._context.unread
+        due = unread.due(PAGE_SIZE)
+        if not due:
+            return
+        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(due)))
+        await run.record(page.readings, page.read_at)
+        absent = sorted(set(due) - set(page.ids))
+        await unread.add(absent[_UNREAD_BY_ID:])
+        for person_id in absent[:_UNREAD_BY_ID]:
+            try:
+                reading, read_at = await run.person(person_id)
+            except (FubRefused, Malformed):
+                await unread.add([person_id])
+                continue
+            if reading is None:
+                await self._state.mark_deleted(person_id, read_at)
+                await unread.settle([person_id])
+            else:
+                await run.record([reading], read_at)
+
+    async def _require_usable_sweep(self, run: PollRun, began: datetime) -> None:
+        """Raise Unavailable when too much of the account could not be used; the next sweep starts over, and not at once."""
+        try:
+            run.require_usable()
+        except Unavailable as error:
+            await self._state.begin_sweep(began, from_id=0)
+            raise Unavailable(str(error), retry_after=self._context.policy.pacing.poll_interval_seconds) from None
 
     async def _advance(self, began: datetime, *, sweep: bool) -> datetime:
         overlap = timedelta(seconds=self._context.policy.overlap_seconds)

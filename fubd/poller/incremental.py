@@ -20,14 +20,15 @@ When neither way proves that it saw everyone, `changed_since` returns None and t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 from itertools import pairwise
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
-from fubd.errors import FubRefused, Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
 from fubd.ports import PeopleQuery
 
@@ -125,6 +126,8 @@ class _CursorRead:
         self._after = after
         self._canary = canary
         self._ids = MonotonicIds()
+        self._rows = 0
+        self._counted: int | None = None
         self.began: datetime | None = None
         self.canary_seen = False
         self.newest: _Canary | None = None
@@ -133,25 +136,45 @@ class _CursorRead:
         """Record page after page; return whether filter and cursor behaved as documented. Raises Unavailable and FubRefused."""
         page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after))
         self.began = page.read_at
-        if page.next is None and page.total is not None and len(page.ids) < page.total:
-            # A single page whose total exceeds the people on it.
-            return False
+        self._counted = page.total
         empty = 0
         while self._is_valid(page):
             await self._run.record_page(page)
             self._observe(page)
-            if page.next is None:
-                return True
+            if self._is_last(page):
+                return self._counted is None or self._rows >= min(self._counted, page.total or 0)
             empty = 0 if page.ids else empty + 1
             if empty == _MAX_EMPTY_PAGES:
                 raise Unavailable("Follow Up Boss's pages of changed people do not end")
-            page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
+            page = await self._next_page(page)
         return False
+
+    def _is_last(self, page: PeoplePage) -> bool:
+        """Return whether nothing suggests another page: no token, no full page, no larger total."""
+        if page.next is not None or page.next_is_unusable:
+            return False
+        return page.rows < PAGE_SIZE or not page.ids
+
+    async def _next_page(self, page: PeoplePage) -> PeoplePage:
+        """Read the page after this one: by its token, else by the last id, as the default order is by descending id."""
+        if page.next is not None:
+            try:
+                return await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, next=page.next))
+            except (FubRefused, Malformed) as error:
+                if isinstance(error, FubRefused) and error.status != HTTPStatus.BAD_REQUEST:
+                    raise
+                if not page.ids:
+                    raise
+                _log.warning("Follow Up Boss does not accept its own token of the next page; reading on by id: %s", error)
+        if not page.ids:
+            raise Unavailable("Follow Up Boss's pages of changed people do not continue")
+        return await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, id_less_than=page.ids[-1]))
 
     def _is_valid(self, page: PeoplePage) -> bool:
         return all(reading.updated >= self._after for reading in page.readings) and self._ids.accept(page.ids)
 
     def _observe(self, page: PeoplePage) -> None:
+        self._rows += page.rows
         self.canary_seen |= self._canary is not None and self._canary.person_id in page.ids
         newest = _choose_canary(page.readings)
         if newest is not None and (self.newest is None or newest.updated > self.newest.updated):
@@ -177,7 +200,7 @@ async def _probe(run: PollRun) -> tuple[UpdatedAfterSupport, _Canary | None]:
     page = await run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
     if any(reading.updated < after for reading in page.readings):
         return UpdatedAfterSupport.IGNORED, None
-    if not page.ids or (page.next is None and not expected <= set(page.ids)):
+    if not page.ids or (page.next is None and not page.next_is_unusable and not expected <= set(page.ids)):
         return UpdatedAfterSupport.UNRELIABLE, None
     future = await run.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
     return (UpdatedAfterSupport.IGNORED, None) if future.ids else (UpdatedAfterSupport.WORKS, _choose_canary(newest.readings))
@@ -235,7 +258,7 @@ class _OffsetRead:
     async def _page(self, offset: int) -> PeoplePage | None:
         try:
             return await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", offset=offset))
-        except FubRefused:
+        except (FubRefused, Malformed):
             if offset == 0:
                 raise
             return None
@@ -255,16 +278,16 @@ class _OffsetRead:
         if page.readings:
             oldest = page.readings[-1].updated
             self._bound = oldest if self._bound is None else min(self._bound, oldest)
-        await self._run.record_page(PeoplePage(new, page.ids, page.unreadable, page.total, page.next, page.read_at))
+        await self._run.record_page(replace(page, readings=new))
 
     def _is_last(self, page: PeoplePage, offset: int) -> bool:
         if page.readings and page.readings[-1].updated < self._watermark:
             return True
-        if page.total is None:
-            return len(page.ids) < PAGE_SIZE
-        if not page.ids and page.total > 0:
+        if not page.ids and page.total and offset < page.total:
             raise Unavailable("Follow Up Boss counts people that it does not list")
-        return offset + len(page.ids) >= page.total
+        # Where the signs disagree there is more: the total may count only the page, and a page may be smaller than requested.
+        is_counted = page.total is None or offset + page.rows >= page.total
+        return not page.ids or (is_counted and page.next is None and not page.next_is_unusable and page.rows < PAGE_SIZE)
 
     def _next_offset(self, page: PeoplePage, offset: int) -> int | None:
         """Return an offset whose row is newer than everyone not yet seen; None when there is none, or when it is too deep."""

@@ -110,6 +110,9 @@ class Sweep:
         low, high = oldest.ids[0], newest.ids[0]
         if not first_id <= low <= high or not _is_rising(oldest.ids) or not _is_rising(newest.ids[::-1]):
             raise _RangesIgnored
+        if oldest.total is not None and oldest.total < len({*oldest.ids, *newest.ids}) and first_id == 0:
+            # The total counts the page, and says nothing about the account.
+            return _Survey(low, high, None, is_count_reliable=False)
         # A count of a part that equals the count of the account may not be of that part.
         return _Survey(low, high, oldest.total, is_count_reliable=first_id == 0 or oldest.total != newest.total)
 
@@ -171,14 +174,14 @@ class Sweep:
         self._pages += 1
         # Another worker may have taken the upper half during this call; it counts those people.
         mine = sum(1 for person_id in page.ids if person_id < part.high)
-        self._read += mine
-        shows_all = page.total is not None and page.total == len(page.ids)
+        self._read += mine + page.unidentified
+        shows_all = self.total is not None and page.total == page.rows
         if not page.ids or mine < len(page.ids) or shows_all or page.ids[-1] >= part.high - 1:
             part.low, part.left = part.high - 1, 0
             return True
         part.low = page.ids[-1]
         if high == part.high:
-            part.left = None if page.total is None else page.total - len(page.ids)
+            part.left = None if page.total is None else page.total - page.rows
         return False
 
     async def _on_page_read(self, began: datetime) -> None:
@@ -220,7 +223,9 @@ class Sweep:
         ids = MonotonicIds()
         while ids.accept(page.ids):
             await self._run.record_page(page)
-            self._read += len(page.ids)
+            self._read += page.rows
+            if page.next_is_unusable:
+                break
             if page.next is None:
                 await self._compare_count(at_start or 0, page.total)
                 return began

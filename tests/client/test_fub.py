@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fubd.core.subscriptions import Subscription
-from fubd.errors import FubRefused, Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import FubApi, PeopleQuery
 from fubd.simulator import Account, ApiFault, Behaviour, SimClock, Simulator
@@ -91,20 +91,46 @@ async def test_one_person_is_read_by_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "error", "requests"),
     [
-        web.Response(status=404),
-        web.Response(status=404, text="<html>no such host</html>", content_type="text/html"),
-        page(),
-        web.json_response(PERSON | {"id": 6}),
+        (web.Response(status=404), Unavailable, 5),
+        (web.Response(status=404, text="<html>no such host</html>", content_type="text/html"), Unavailable, 5),
+        (web.json_response({"message": "Not Found"}, status=404), Malformed, 2),
+        (error_document(404, "no route"), Malformed, 2),
+        (page(), Malformed, 2),
+        (web.json_response(PERSON | {"id": 6}), Malformed, 2),
+        (web.json_response(PERSON | {"stage": None}), Malformed, 2),
     ],
 )
-async def test_a_foreign_404_is_no_answer(answer: web.Response) -> None:
-    """A 404 that is not FUB's own, the list instead of the person, or another person: Unavailable, so no person is marked deleted."""
+async def test_only_fubs_own_404_means_gone(answer: web.Response, error: type[Exception], requests: int) -> None:
+    """A gateway's 404, the list in place of the person, another or an unusable person: an error, so no person is marked deleted."""
     async with fake_fub(answer) as (server, base), make_client(base, SkippingClock()) as client:
-        with pytest.raises(Unavailable):
+        with pytest.raises(error):
             await client.person(5)
-    assert len(server.requests) == 5
+    assert len(server.requests) == requests
+
+
+async def test_a_refused_custom_field_is_left_out() -> None:
+    """The field that FUB names, or all custom fields when it names none; the others go on being requested."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        bad = "customGone" in request.query["fields"]
+        return error_document(400, "Invalid field: customGone") if bad else page(PERSON | {"customKept": "k"})
+
+    async with fake_fub(handle) as (server, base), make_client(base, SkippingClock(), custom_fields=("customKept", "customGone")) as client:
+        assert (await client.people(PeopleQuery())).readings[0].fields == {"customKept": "k"}
+        await client.people(PeopleQuery())
+    assert ["customGone" in request.query["fields"] for request in server.requests] == [True, False, False]
+
+
+async def test_times_without_a_zone_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    """They are taken as UTC."""
+    async with fake_fub(page(PERSON | {"updated": "2031-02-03T04:05:04"})) as (_, base), make_client(base, SkippingClock()) as client:
+        for _ in range(2):
+            assert (await client.people(PeopleQuery())).readings[0].updated == datetime(2031, 2, 3, 4, 5, 4, tzinfo=UTC)
+    assert [record.message for record in caplog.records if "UTC" in record.message] == [
+        "Follow Up Boss sends times of people without a time zone; they are taken as UTC, as it documents them"
+    ]
 
 
 async def test_all_stages_are_read() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Unavailable
-from fubd.ports import Clock, Coverage, LastHeard, ModeRecord, PendingRefetch, SnapshotResult
+from fubd.ports import Clock, Coverage, LastHeard, ModeRecord, PendingRefetch, SnapshotResult, UnreadPerson
 from tests.support.virtual_time import VirtualClock, true_time
 
 
@@ -67,6 +67,7 @@ class FakeDatabase:
     max_observing: int = 0
     stored_pace: tuple[float, Hysteresis | None] = (0.0, None)
     verifications: int = 0
+    unread: dict[int, UnreadPerson] = field(default_factory=dict)
 
     def _check_outage(self) -> None:
         if self.outage is not None:
@@ -234,6 +235,21 @@ class FakeDatabase:
         self._check_outage()
         for person_id in person_ids:
             self.pending.pop(person_id, None)
+
+    async def unread_people(self) -> list[UnreadPerson]:
+        self._check_outage()
+        return sorted(self.unread.values(), key=lambda person: person.not_before)
+
+    async def add_unread(self, person_ids: Collection[int], now: datetime) -> None:
+        self._check_outage()
+        for person_id in person_ids:
+            since = self.unread[person_id].since if person_id in self.unread else now
+            self.unread[person_id] = UnreadPerson(person_id, since, now + timedelta(minutes=1) + (now - since))
+
+    async def drop_unread(self, person_ids: Collection[int]) -> None:
+        self._check_outage()
+        for person_id in person_ids:
+            self.unread.pop(person_id, None)
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         raise Unavailable(f"the fake database has no lease: {holder} for {ttl_seconds}")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
-from fubd.errors import FubRefused
+from fubd.errors import FubRefused, Malformed
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
 from tests.support.virtual_time import VirtualClock, true_time
@@ -130,7 +130,8 @@ class FubBehaviour:
 class FakeFubApi:
     """The API of the account. `before_response` runs before each response; `outage` makes every call fail.
 
-    `registry` holds the webhooks; `refusals` maps an endpoint to its refusal.
+    `registry` holds the webhooks; `refusals` maps an endpoint to its refusal. `odd`: people without a usable stage; `unidentified`: the
+    elements without an id on each page of people.
     """
 
     def __init__(self, account: FakeAccount, behaviour: FubBehaviour | None = None) -> None:
@@ -142,6 +143,8 @@ class FakeFubApi:
         self.in_flight = 0
         self.max_in_flight = 0
         self.registry: dict[int, Subscription] = {}
+        self.odd: set[int] = set()
+        self.unidentified = 0
         self.refusals: dict[str, FubRefused] = {}
         self.writes = 0
         self._sent: deque[float] = deque()
@@ -162,8 +165,9 @@ class FakeFubApi:
             matches = [person_id for person_id in matches if self.account.people[person_id].stage != "Trash"]
         total = len(matches) if self.behaviour.counts_filtered else len(self.account.ids)
         token, shown = self._page_of(query, matches)
-        readings = tuple(self.account.people[person_id].reading() for person_id in shown)
-        return PeoplePage(readings, tuple(shown), (), total, token, read_at)
+        readings = tuple(self.account.people[person_id].reading() for person_id in shown if person_id not in self.odd)
+        odd = tuple(person_id for person_id in shown if person_id in self.odd)
+        return PeoplePage(readings, tuple(shown), odd, total, token, read_at, unidentified=self.unidentified if shown else 0)
 
     def _matches(self, query: PeopleQuery) -> list[int]:
         account, behaviour = self.account, self.behaviour
@@ -203,6 +207,8 @@ class FakeFubApi:
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         read_at = await self._respond("person", person_id)
         person = self.account.people.get(person_id)
+        if person is not None and person_id in self.odd:
+            raise Malformed("the person has no usable stage or time of update")
         return (None if person is None or person_id in self.account.hidden else person.reading()), read_at
 
     async def stages(self) -> dict[str, int]:

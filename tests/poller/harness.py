@@ -13,8 +13,9 @@ from fubd.core.subscriptions import Subscription
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
-from fubd.poller import PollContext, Poller, PollPolicy, Refetcher
+from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import ModeRecord
+from fubd.problems import Problems
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fake_database import FakeDatabase
@@ -59,7 +60,9 @@ class PollerHarness:
     def build(self) -> None:
         """Build the daemon's parts over the same database, as a restart does."""
         self.metrics = Metrics(CollectorRegistry())
-        self.context = PollContext(self.api, self.database, self.database, self.clock, self.metrics, self.policy)
+        self.problems = Problems(self.clock, self.metrics)
+        unread = UnreadPeople(self.database, self.clock, self.metrics, self.problems)
+        self.context = PollContext(self.api, self.database, self.database, self.clock, self.metrics, unread, self.policy)
         self.refetcher = Refetcher(self.context, lease=self.lease, refetch_requested=self.database.refetch_requested)
         self.poller = Poller(
             self.context,

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from fubd.client import Credentials, FubClient, Timeouts
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
-from fubd.poller import PollContext, Poller, RecoveryResult, recover
+from fubd.poller import PollContext, Poller, RecoveryResult, UnreadPeople, recover
+from fubd.problems import Problems
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import SubscriptionManager
@@ -81,7 +82,8 @@ async def simulated(
         async with client:
             lease = LocalLease()
             subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC_URL, manage=True, lease=lease)
-            context = PollContext(client, database, database, ours, metrics)
+            unread = UnreadPeople(database, ours, metrics, Problems(ours, metrics))
+            context = PollContext(client, database, database, ours, metrics, unread)
             poller = Poller(context, lease=lease, subscriptions=subscriptions, jitter=Rng(seed + 5).random)
             yield SimulatorHarness(account, simulator, database, context, poller, subscriptions)
 

@@ -14,8 +14,9 @@ from fubd.core.observation import Channel
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
-from fubd.poller import PollContext, Refetcher
+from fubd.poller import PollContext, Refetcher, UnreadPeople
 from fubd.ports import PeopleQuery
+from fubd.problems import Problems
 from tests.poller.fake_database import FakeDatabase, KnownPerson
 from tests.poller.fake_fub import FakeAccount, FakeFubApi, FubBehaviour
 from tests.support.virtual_time import EPOCH, VirtualClock, run_virtual
@@ -31,7 +32,9 @@ class RefetchHarness:
         self.api, self.database, self.clock = FakeFubApi(account), FakeDatabase(), VirtualClock()
         self.stop = asyncio.Event()
         self.lease = LocalLease()
-        context = PollContext(self.api, self.database, self.database, self.clock, Metrics(CollectorRegistry()))
+        metrics = Metrics(CollectorRegistry())
+        unread = UnreadPeople(self.database, self.clock, metrics, Problems(self.clock, metrics))
+        context = PollContext(self.api, self.database, self.database, self.clock, metrics, unread)
         self.refetcher = Refetcher(context, lease=self.lease, refetch_requested=self.database.refetch_requested)
 
     def request(self, *people: int) -> None:

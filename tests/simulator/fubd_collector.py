@@ -13,7 +13,7 @@ from fubd.components import Components, build, build_ingest, pacing_policy
 from fubd.core.observation import Delivery
 from fubd.core.webhook import decode, verify
 from fubd.ingest import Ingest
-from fubd.poller import PollContext, PollPolicy, recover
+from fubd.poller import PollContext, PollPolicy, UnreadPeople, recover
 from fubd.settings import load
 from fubd.simulator import SimClock
 from fubd.store.dsn import parse
@@ -36,6 +36,7 @@ class FubdCollector:
             state=components.state,
             clock=components.clock,
             metrics=components.metrics,
+            unread=UnreadPeople(components.state, components.clock, components.metrics, components.problems),
             policy=PollPolicy(pacing=pacing_policy(components.settings)),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fubd.core.pacing import Hysteresis
-from fubd.ports import ModeRecord
+from fubd.ports import ModeRecord, UnreadPerson
 from tests.recorder import at, running_recorder
 
 
@@ -32,3 +32,13 @@ async def test_a_mode_of_an_older_version_has_no_hysteresis(database: str) -> No
         found = await recorder.state.last_mode()
         assert found is not None
         assert found.hysteresis is None
+
+
+async def test_people_who_could_not_be_read_are_kept_until_they_are(database: str) -> None:
+    """Each sighting puts the next attempt later; the first sighting stays."""
+    async with running_recorder(database) as recorder:
+        await recorder.state.add_unread([7, 8], at("10:00"))
+        await recorder.state.add_unread([7], at("10:05"))
+        await recorder.state.add_unread([7], at("10:10"))
+        await recorder.state.drop_unread([8, 9])
+        assert await recorder.state.unread_people() == [UnreadPerson(7, since=at("10:00"), not_before=at("10:14"))]

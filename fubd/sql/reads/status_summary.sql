@@ -11,7 +11,7 @@ SELECT
         ORDER BY c.changed_at DESC LIMIT 1) AS polling_change,
     v.reached AS coverage,
     s.last_ratio AS completeness,
-    (SELECT count(*) FROM fubd.person p WHERE p.gone_at IS NULL) AS people,
+    coalesce(s.last_people, 0) AS people,
     (SELECT p.verified_at FROM fubd.person p WHERE p.gone_at IS NULL AND p.verified_at IS NOT NULL ORDER BY p.scrub_after, p.id LIMIT 1) AS oldest,
     (SELECT count(*) FROM fubd.hint) AS pending_refetches,
     (SELECT count(*) FROM fubd.delivery d WHERE d.quarantine IS NOT NULL) AS quarantined,

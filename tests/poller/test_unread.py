@@ -1,0 +1,127 @@
+"""People whom FUB shows without usable data: kept by id, asked for again, reported; everybody else goes on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.poller.harness import PollerHarness, run_scenario
+from tests.support.virtual_time import true_time
+
+
+def test_an_odd_person_stops_nobody() -> None:
+    """The others are recorded and coverage goes on; the odd one is counted, named, and never verified."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        covered = fub.coverage
+        fub.api.odd.add(7)
+        fub.account.touch(7)
+        moved = [fub.move("Offer", person_id=person_id) for person_id in (8, 9, 10)]
+        await fub.wait(7200)
+        assert fub.coverage > covered + timedelta(hours=1)
+        assert all(fub.database.known[person_id].stage == "Offer" for person_id in moved)
+        assert fub.database.known[7].updated < covered
+        assert fub.sample("people_unreadable") == 1
+        (problem,) = fub.problems.current()
+        assert "1 person" in problem.text
+        assert "for example 7." in problem.text
+
+    run_scenario(scenario)
+
+
+def test_an_odd_person_is_asked_for_again_and_recorded_once_usable() -> None:
+    """Also when nothing else of the person changes, so that no list of changes shows them."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.odd.add(7)
+        fub.account.move(7, "Offer")
+        await fub.wait(7200)
+        fub.api.odd.clear()
+        await fub.wait(24 * 3600)
+        assert fub.database.known[7].stage == "Offer"
+        assert fub.problems.current() == ()
+        assert fub.sample("people_unreadable") == 0
+
+    run_scenario(scenario)
+
+
+def test_an_odd_person_who_is_deleted_is_no_longer_asked_for() -> None:
+    """FUB's 404 ends it."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.odd.add(7)
+        fub.account.touch(7)
+        await fub.wait(7200)
+        fub.account.delete(7)
+        await fub.wait(24 * 3600)
+        assert fub.problems.current() == ()
+
+    run_scenario(scenario)
+
+
+def test_odd_people_cost_no_more_calls_than_others() -> None:
+    """A day with one odd person costs at most a few calls more."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        await fub.wait(24 * 3600)
+        usual = len(fub.api.calls)
+        fub.api.odd.add(7)
+        fub.account.touch(7)
+        await fub.wait(24 * 3600)
+        assert len(fub.api.calls) - usual < usual + 30
+
+    run_scenario(scenario)
+
+
+def test_a_poll_of_which_more_than_a_tenth_is_unusable_moves_nothing() -> None:
+    """What is usable is recorded, coverage stays; once the people are usable it goes on."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        covered = fub.coverage
+        fub.api.odd.update(range(1, 20))
+        for person_id in range(1, 101):
+            fub.account.move(person_id, "Offer")
+        await fub.wait(7200)
+        assert fub.coverage == covered
+        assert fub.database.known[50].stage == "Offer"
+        assert fub.database.runs[-1].note is not None
+        fub.api.odd.clear()
+        await fub.wait(3600)
+        assert fub.coverage > covered
+        assert fub.unrecorded() == []
+
+    run_scenario(scenario)
+
+
+def test_an_account_of_unusable_people_is_never_covered() -> None:
+    """The sweep fails, is not repeated at every short interval, and succeeds once the people are usable."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.odd.update(range(1, 501))
+        fub.start()
+        await fub.wait(6 * 3600)
+        assert fub.database.stored_coverage.watermark is None
+        assert len(fub.api.calls) < 400
+        fub.api.odd.clear()
+        await fub.wait(3600)
+        assert fub.database.stored_coverage.watermark is not None
+        assert len(fub.database.known) == 500
+
+    run_scenario(scenario, started=False)
+
+
+def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
+    """It cannot be asked for again; after a day coverage goes on without it, and the problem stays."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        covered = fub.coverage
+        fub.api.unidentified = 1
+        for person_id in range(1, 50):
+            fub.account.move(person_id, "Offer")
+        await fub.wait(20 * 3600)
+        assert fub.coverage == covered
+        assert fub.database.known[30].stage == "Offer"
+        await fub.wait(6 * 3600)
+        assert fub.coverage > true_time() - timedelta(hours=2)
+        assert "no usable id" in fub.problems.current()[0].text
+
+    run_scenario(scenario)
