@@ -12,7 +12,6 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
@@ -146,20 +145,19 @@ class FubClient:
             listed = ",".join(dict.fromkeys((*PERSON_FIELDS, *fields)))
             request = Request(endpoint, path, {**params, "fields": listed})
             try:
-                value, _ = await self._session.request(request, partial(parse, fields=fields))
+                value, _ = await self._session.request(request, lambda response, current=fields: parse(response, current))
             except FubRefused as refusal:
                 first = first or refusal
                 if refusal.status != HTTPStatus.BAD_REQUEST or not fields:
                     raise first from None
                 unnamed = tuple(name for name in fields if name.lower() not in str(refusal).lower())
                 fields = () if unnamed == fields else unnamed
-            else:
-                break
-        if first is not None:
-            refused = ", ".join(name for name in self._custom_fields if name not in fields)
-            _log.warning("Follow Up Boss refuses the custom fields %s, so they are no longer requested: %s", refused, first)
-            self._custom_fields = fields
-        return value
+                continue
+            if first is not None:
+                refused = ", ".join(name for name in self._custom_fields if name not in fields)
+                _log.warning("Follow Up Boss refuses the custom fields %s, so they are no longer requested: %s", refused, first)
+                self._custom_fields = fields
+            return value
 
     async def stages(self) -> dict[str, int]:
         """Read all stages; return each id by name. Raises Unavailable, FubRefused."""
