@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
@@ -108,7 +109,7 @@ class FubClient:
         """
         requested = None if query.ids is None else frozenset(query.ids)
 
-        def parse(response: Response, fields: tuple[str, ...]) -> PeoplePage:
+        def parse(fields: tuple[str, ...], response: Response) -> PeoplePage:
             body = self._session.raise_for_status(response)
             return parse_page(body, fields=fields, read_at=response.read_at, requested=requested)
 
@@ -124,7 +125,7 @@ class FubClient:
         Raises Unavailable, Malformed, FubRefused.
         """
 
-        def parse(response: Response, fields: tuple[str, ...]) -> tuple[Reading | None, datetime]:
+        def parse(fields: tuple[str, ...], response: Response) -> tuple[Reading | None, datetime]:
             if response.status == HTTPStatus.NOT_FOUND:
                 # A 404 marks the person as deleted, so it must come from FUB and not from a gateway.
                 if not is_not_found(response.body):
@@ -136,7 +137,7 @@ class FubClient:
         return await self._with_fields("person", f"people/{person_id:d}", {}, parse)
 
     async def _with_fields(
-        self, endpoint: str, path: str, params: dict[str, str], parse: Callable[[Response, tuple[str, ...]], _Value]
+        self, endpoint: str, path: str, params: dict[str, str], parse: Callable[[tuple[str, ...], Response], _Value]
     ) -> _Value:
         """Send the request with our fields. Custom fields that FUB refuses with 400 are left out, from then on."""
         fields = self._custom_fields
@@ -145,7 +146,7 @@ class FubClient:
             listed = ",".join(dict.fromkeys((*PERSON_FIELDS, *fields)))
             request = Request(endpoint, path, {**params, "fields": listed})
             try:
-                value, _ = await self._session.request(request, lambda response, current=fields: parse(response, current))
+                value, _ = await self._session.request(request, partial(parse, fields))
             except FubRefused as refusal:
                 first = first or refusal
                 if refusal.status != HTTPStatus.BAD_REQUEST or not fields:

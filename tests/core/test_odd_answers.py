@@ -1,0 +1,67 @@
+"""Answers that are odd in one place: nobody else on the page is affected, and nothing is taken for what it is not."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from fubd.core.api import is_not_found, parse_page
+from fubd.errors import Malformed
+
+NOW = datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def page_of(*people: object) -> bytes:
+    """Return a page of these people."""
+    return json.dumps({"people": people}).encode()
+
+
+def test_a_page_says_that_its_times_had_no_zone() -> None:
+    """So that it can be reported once."""
+    person = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04"}
+    assert parse_page(page_of(person), read_at=NOW, fields=()).has_zoneless_times
+    assert not parse_page(page_of(person | {"updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=()).has_zoneless_times
+
+
+@pytest.mark.parametrize("odd", [None, [], 7, {}, {"id": 0, "stage": "Lead"}, {"id": True}, {"id": 1.5}, {"id": 99999999999999999999}])
+def test_an_element_without_a_usable_id_affects_no_other(odd: object) -> None:
+    """It is counted as a row of the page."""
+    well = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
+    page = parse_page(json.dumps({"people": [odd, well]}).encode(), read_at=NOW, fields=())
+    assert (page.ids, page.unidentified, page.rows) == ((5,), 1, 2)
+
+
+@pytest.mark.parametrize(("people", "ids"), [(None, ()), ([], ()), ({}, ())])
+def test_an_empty_list_has_several_forms(people: object, ids: tuple[int, ...]) -> None:
+    """PHP writes null or an empty object as well."""
+    assert parse_page(json.dumps({"people": people}).encode(), read_at=NOW, fields=()).ids == ids
+
+
+def test_an_object_with_numeric_keys_is_a_list() -> None:
+    """PHP writes a list with gaps so, of people and of tags."""
+    person = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z", "tags": {"0": "a", "2": "b"}}
+    page = parse_page(json.dumps({"people": {"1": person, "7": person | {"id": 6}}}).encode(), read_at=NOW, fields=())
+    assert page.ids == (5, 6)
+    assert page.readings[0].tags == ("a", "b")
+
+
+def test_an_error_under_status_200_is_shown() -> None:
+    """In FUB's own words."""
+    with pytest.raises(Malformed, match="Follow Up Boss says: Your subscription has expired"):
+        parse_page(b'{"errorMessage":"Your subscription has\\n expired"}', read_at=NOW, fields=())
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"errorMessage":"Requested resource was not found."}', True),
+        (b'{"errorMessage":"no route"}', False),
+        (b'{"message":"Not Found"}', False),
+        (b"<html>", False),
+    ],
+)
+def test_a_404_counts_only_in_fubs_words(body: bytes, expected: bool) -> None:
+    """A gateway's says nothing about a person."""
+    assert is_not_found(body) is expected
