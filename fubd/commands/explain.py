@@ -22,8 +22,9 @@ from fubd.core.explanation import (
 )
 from fubd.core.reconcile import Claim, Row
 from fubd.core.text import format_count, format_duration, format_instant, format_name
-from fubd.errors import UserError
+from fubd.errors import Unavailable, UserError
 from fubd.settings import Settings
+from fubd.store import StatusReader
 from fubd.store.people import PeopleReader
 
 # No column of the database and no id of Follow Up Boss goes beyond it.
@@ -43,9 +44,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _explain(settings: Settings, args: argparse.Namespace, console: Console) -> int:
-    async with open_pool(settings) as pool:
-        person_id = await _find_person(PeopleReader(pool), args.person, console)
-        evidence = await PeopleReader(pool).evidence(person_id) if person_id <= _HIGHEST_ID else None
+    async with open_pool(settings, require_schema=False) as pool:
+        try:
+            person_id = await _find_person(PeopleReader(pool), args.person, console)
+            evidence = await PeopleReader(pool).evidence(person_id) if person_id <= _HIGHEST_ID else None
+        except Unavailable:
+            # A schema that is missing or another version's explains it better.
+            await StatusReader(pool).require_schema()
+            raise
     if evidence is None:
         raise UserError(f"person {person_id} is unknown in this database: use the id from the person's page in Follow Up Boss")
     report = explain(evidence, window=timedelta(seconds=settings.dedup_window_seconds))

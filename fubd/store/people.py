@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 
@@ -14,8 +15,8 @@ from fubd.core.reconcile import Claim, PersonHistory, Row
 from fubd.core.timeline import Stage
 from fubd.store import statements
 from fubd.store.pool import Pool
-from fubd.store.recording import ChangeStore
-from fubd.store.state import StateStore
+from fubd.store.recording import RecordingTransaction
+from fubd.store.stage_changes import Column, StageChangesTable
 
 _MAX_ROWS = 10_000
 # No row and no claim can be dated earlier than this (`fubd.core.webhook`, `recording/load_history.sql`).
@@ -51,43 +52,43 @@ class PeopleReader:
         return [KnownPerson(**dict(row)) for row in rows]
 
     async def evidence(self, person_id: int) -> PersonEvidence | None:
-        """Return everything stored about a person, also of one known only from an older script's table; None for an unknown id."""
-        person = await self.person(person_id)
-        history = await self.history(person_id)
-        if person is None or history is None:
+        """Return everything stored about a person, also of one known only from an older script's table; None for an unknown id.
+
+        Rows and claims are loaded as the recording transaction loads them. It takes six round trips.
+        """
+        query = statements.combine(
+            person="reads/person",
+            ignored="reads/person_ignored_claims",
+            corrections="reads/person_corrections",
+            coverage="state/coverage",
+            columns="adopt/columns",
+        )
+        async with self._pool.reading() as connection:
+            found = await query.fetch(connection, person_id=person_id, limit=_MAX_ROWS)
+            parts = {row["name"]: json.loads(row["rows"]) for row in found}
+            table = StageChangesTable({column["name"]: Column(**column) for column in parts["columns"]}, "")
+            recording = RecordingTransaction(connection, table, "", {}, [])
+            histories = await recording.load_history({person_id: _BEFORE_ALL}) if parts["person"] else []
+        if not histories:
             foreign = await self.foreign_history(person_id)
             return None if foreign is None else PersonEvidence(*foreign)
         return PersonEvidence(
-            person,
-            history,
-            ignored=await self.ignored_claims(person_id),
-            corrections=await self.corrections(person_id),
-            began=(await StateStore(self._pool).coverage()).began,
+            KnownPerson(**_with_instants(parts["person"][0], "created", "updated", "verified_at", "gone_at")),
+            histories[0],
+            ignored=[
+                Claim(
+                    **{
+                        **_with_instants(row, "at", "received_at", "read_at"),
+                        "person_id": person_id,
+                        "stage": Stage(row["stage"]),
+                        "ignored": True,
+                    }
+                )
+                for row in parts["ignored"]
+            ],
+            corrections=[Correction(**_with_instants(row, "corrected_at")) for row in parts["corrections"]],
+            began=_instant(parts["coverage"][0]["began"]),
         )
-
-    async def person(self, person_id: int) -> KnownPerson | None:
-        """Return a person as last read; None for an unknown id."""
-        rows = await self._fetch("reads/person", person_id=person_id)
-        return KnownPerson(**dict(rows[0])) if rows else None
-
-    async def ignored_claims(self, person_id: int) -> list[Claim]:
-        """Return a person's claims that make no row because of FUBD_IGNORE_STAGES."""
-        rows = await self._fetch("reads/person_ignored_claims", person_id=person_id, limit=_MAX_ROWS)
-        return [Claim(**{**dict(row), "person_id": person_id, "stage": Stage(row["stage"]), "ignored": True}) for row in rows]
-
-    async def corrections(self, person_id: int) -> list[Correction]:
-        """Return what was corrected in a person's rows, oldest first."""
-        rows = await self._fetch("reads/person_corrections", person_id=person_id, limit=_MAX_ROWS)
-        return [
-            Correction(row["change_id"], row["corrected_at"], json.loads(row["was"]), row["became"] and json.loads(row["became"]))
-            for row in rows
-        ]
-
-    async def history(self, person_id: int) -> PersonHistory | None:
-        """Return all rows and claims of a person, loaded as the recording transaction loads them; None for an unknown id."""
-        async with ChangeStore(self._pool, instance="", columns={}).recording() as recording:
-            found = await recording.load_history({person_id: _BEFORE_ALL})
-        return found[0] if found else None
 
     async def foreign_history(self, person_id: int) -> tuple[KnownPerson, PersonHistory] | None:
         """Return the rows of a person known only from an older script's table; None when there are none."""
@@ -117,3 +118,12 @@ class PeopleReader:
     async def _fetch(self, name: str, **values: object) -> list[asyncpg.Record]:
         async with self._pool.reading() as connection:
             return await statements.query(name).fetch(connection, **values)
+
+
+def _with_instants(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the values with instants in the place of these texts."""
+    return {**row, **{name: _instant(row[name]) for name in names}}
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -33,6 +33,7 @@ NAMES = [
     "tls",
     "pooler",
     "schema",
+    "table",
     "exposure",
     "api key",
     "system",
