@@ -139,14 +139,16 @@ class PollRun:
         return reading, read_at
 
     async def record(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> SnapshotResult:
-        """Record what was read; return once it is committed. Raises Unavailable."""
+        """Record what was read; return once it is committed. People whom the table refused count as unread. Raises Unavailable."""
         if not readings:
             return NOTHING
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
-        self.stats.people += len(readings)
+        self.stats.people += len(readings) - len(result.refused)
+        self.stats.unreadable += len(result.refused)
         self.stats.changes += result.changes
         if self._unread is not None:
-            await self._unread.settle(reading.person_id for reading in readings)
+            await self._unread.add(result.refused)
+            await self._unread.settle({reading.person_id for reading in readings} - result.refused)
         return result
 
     async def record_page(self, page: PeoplePage) -> SnapshotResult:

@@ -123,14 +123,15 @@ class Scrub:
         wanted = set(requested)
         present = [reading for reading in page.readings if reading.person_id in wanted]
         recorded = await run.record(present, page.read_at)
-        await self._count(run, present, recorded.mismatched, result)
+        verified = [reading for reading in present if reading.person_id not in recorded.refused]
+        await self._count(run, verified, recorded.mismatched, result)
         seen = {reading.person_id for reading in present}
         self._invisible -= seen
         return sorted(wanted - seen)
 
-    async def _count(self, run: PollRun, present: list[Reading], mismatched: frozenset[int], result: ScrubResult) -> None:
-        wrong = [reading for reading in present if reading.person_id in mismatched]
-        right = len(present) - len(wrong)
+    async def _count(self, run: PollRun, verified: list[Reading], mismatched: frozenset[int], result: ScrubResult) -> None:
+        wrong = [reading for reading in verified if reading.person_id in mismatched]
+        right = len(verified) - len(wrong)
         result.matched += right
         result.mismatched += len(wrong)
         result.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in wrong)

@@ -68,6 +68,7 @@ class FakeDatabase:
     stored_pace: tuple[float, Hysteresis | None] = (0.0, None)
     verifications: int = 0
     unread: dict[int, UnreadPerson] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
 
     def _check_outage(self) -> None:
         if self.outage is not None:
@@ -91,9 +92,11 @@ class FakeDatabase:
             self.snapshots.append(snapshot)
         mismatched: set[int] = set()
         first = 0
+        refused = self.refused.intersection(reading.person_id for reading in snapshot.readings)
         for reading in snapshot.readings:
-            first += self._record(reading, snapshot, mismatched)
-        return SnapshotResult(changes=len(mismatched), mismatched=frozenset(mismatched), first_seen=first)
+            if reading.person_id not in refused:
+                first += self._record(reading, snapshot, mismatched)
+        return SnapshotResult(changes=len(mismatched), mismatched=frozenset(mismatched), first_seen=first, refused=frozenset(refused))
 
     def _record(self, reading: Reading, snapshot: Snapshot, mismatched: set[int]) -> int:
         self.verifications += 1

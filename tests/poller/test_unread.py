@@ -125,3 +125,20 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
         assert "no usable id" in fub.problems.current()[0].text
 
     run_scenario(scenario)
+
+
+def test_a_person_whom_the_table_refuses_counts_as_unread_until_the_cure() -> None:
+    """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.database.refused.add(7)
+        fub.account.move(7, "Offer")
+        fub.move("Offer", person_id=8)
+        await fub.wait(7200)
+        assert (fub.database.known[8].stage, fub.sample("people_unreadable")) == ("Offer", 1)
+        assert fub.database.known[7].stage != "Offer"
+        fub.database.refused.clear()
+        await fub.wait(24 * 3600)
+        assert (fub.database.known[7].stage, fub.sample("people_unreadable")) == ("Offer", 0)
+
+    run_scenario(scenario)
