@@ -30,7 +30,7 @@ from fubd.problems import Problems
 from fubd.retention import Retention
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
-from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, Pool, StateStore, StatusReader
+from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
 from fubd.watchdog import Watchdog
@@ -196,9 +196,11 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
             client=shared.client,
             poller=poller,
             subscriptions=subscriptions,
-            api_share=settings.api_share,
+            settings=settings,
         ),
         changes=shared.changes,
+        people=PeopleReader(shared.pool),
+        dedup_window=timedelta(seconds=settings.dedup_window_seconds),
         throttle=throttle,
         stream=stream,
         registry=metrics.registry,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
 
 from fubd import __version__
 from fubd.client import FubClient
 from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.monitor import Monitor
 from fubd.poller import Poller
-from fubd.ports import Clock
-from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Health, ModeChange, Overview
+from fubd.ports import BlindSpan, Clock
+from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview
+from fubd.settings import Settings
 from fubd.store import ChangeReader, StatusReader
 from fubd.subscriptions import SubscriptionManager
 
@@ -18,7 +20,7 @@ _RECENT_CHANGES = 20
 
 
 class DaemonStatus:
-    """Implements `fubd.server.StatusView`. `api_share`: FUBD_API_SHARE."""
+    """Implements `fubd.server.StatusView`."""
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class DaemonStatus:
         client: FubClient,
         poller: Poller,
         subscriptions: SubscriptionManager,
-        api_share: float,
+        settings: Settings,
     ) -> None:
         self._monitor = monitor
         self._changes = changes
@@ -39,7 +41,7 @@ class DaemonStatus:
         self._client = client
         self._poller = poller
         self._subscriptions = subscriptions
-        self._api_share = api_share
+        self._settings = settings
         self._started_at = clock.now()
 
     def not_ready_reason(self) -> str | None:
@@ -83,8 +85,31 @@ class DaemonStatus:
             quarantined=summary.quarantined if summary else 0,
             safe_id=safe_id,
             recent=await self._changes.recent(_RECENT_CHANGES),
+            day=await self._day(now, start),
+        )
+
+    async def _day(self, now: datetime, since: datetime) -> Day:
+        """Return what the page says of the present day, and the blind times since `since`."""
+        zone = self._settings.zone()
+        local = now.astimezone(zone)
+        # Arithmetic on local dates, not on instants: a day may have 23 or 25 hours.
+        today, yesterday, week = (datetime.combine(local.date() - timedelta(days=days), time(), zone) for days in (0, 1, 6))
+        blind = await self._status.blind_spans(min(since, today), now)
+        return Day(
+            zone=self._settings.timezone,
+            started=today,
+            stages=await self._changes.stage_counts(today=today, yesterday=yesterday, week=week),
+            watched=self._settings.alert_stages,
+            agents=await self._changes.agents(week),
+            blind=[span for span in blind or () if span.until > since],
+            blind_seconds=None if blind is None else _seconds_since(today, blind),
         )
 
     def _api_budget(self) -> ApiBudget:
         limit, remaining = self._client.limit_and_remaining()
-        return ApiBudget(limit, remaining, DEFAULT_WINDOW_SECONDS, self._api_share, self._client.calls_made())
+        return ApiBudget(limit, remaining, DEFAULT_WINDOW_SECONDS, self._settings.api_share, self._client.calls_made())
+
+
+def _seconds_since(start: datetime, spans: Sequence[BlindSpan]) -> float:
+    """Return how long the spans last, as far as they lie after `start`."""
+    return sum(max(0.0, (span.until - max(span.since, start)).total_seconds()) for span in spans)

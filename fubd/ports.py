@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from fubd.core.api import PeoplePage
 from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
+from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
@@ -206,6 +207,44 @@ class ShownRow:
         return columns
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """Which changes a reader asks for: those into a stage, of an agent's people, first seen by a source. None: all."""
+
+    stage: str | None = None
+    agent: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """How many changes entered a stage today, yesterday and in seven days. `polling_only`: those of today that no webhook reported."""
+
+    stage: str
+    today: int
+    yesterday: int
+    week: int
+    polling_only: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlindSpan:
+    """A time (our clock) in which neither webhooks nor polls were alive."""
+
+    since: datetime
+    until: datetime
+
+
+class PeopleReader(Protocol):
+    """People and their evidence, as the status page shows them. Every method raises Unavailable."""
+
+    async def find_by_name(self, text: str, limit: int) -> list[KnownPerson]:
+        """Return people whose name contains the text in any case, the last changed first."""
+
+    async def evidence(self, person_id: int) -> PersonEvidence | None:
+        """Return everything stored about a person; None for an unknown id."""
+
+
 class ChangeReader(Protocol):
     """Recorded changes, as clients of the server read them. Every method raises Unavailable."""
 
@@ -217,6 +256,9 @@ class ChangeReader(Protocol):
 
         A row that becomes visible later has an id above every row returned, so a client that pages by id gets it.
         """
+
+    async def filtered(self, chosen: ChangeFilter, *, before: int | None, limit: int) -> Sequence[ShownRow]:
+        """Return the latest of the chosen rows that come before row `before`, newest first."""
 
     async def by_ids(self, ids: Sequence[int]) -> Sequence[ShownRow]:
         """Return the rows with these ids; ids without a row are left out."""

@@ -7,15 +7,17 @@ import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from fubd.core.explanation import explain, report_to_json
+from fubd.core.vocabulary import SOURCES
 from fubd.errors import Unavailable
-from fubd.ports import ChangeReader, ShownRow
+from fubd.ports import ChangeFilter, ChangeReader, PeopleReader, ShownRow
 from fubd.server.access import AccessControl, is_local, page_audience
 from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
@@ -35,6 +37,8 @@ _CONTENT_TYPES = {
 }
 _MAX_ID = 2**63 - 1
 _MAX_DIGITS = 19
+_MAX_TEXT_CHARS = 500
+_MAX_PEOPLE_FOUND = 20
 _DATA_HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
 _PAGE_HEADERS = {
     hdrs.CACHE_CONTROL: "no-cache",
@@ -60,6 +64,8 @@ class ReadRoutes:
         *,
         view: StatusView,
         changes: ChangeReader,
+        people: PeopleReader,
+        dedup_window: timedelta,
         throttle: ReadThrottle,
         stream: EventStream,
         registry: CollectorRegistry,
@@ -68,6 +74,8 @@ class ReadRoutes:
     ) -> None:
         self._view = view
         self._changes = changes
+        self._people = people
+        self._dedup_window = dedup_window
         self._throttle = throttle
         self._stream = stream
         self._registry = registry
@@ -90,6 +98,9 @@ class ReadRoutes:
             "/api/changes": self._changes_page,
             "/api/overview": self._overview,
             "/api/stream": self._changes_stream,
+            "/api/recent": self._recent,
+            "/api/people": self._find_people,
+            "/api/person": self._person,
         }
         personal |= {f"/web/{name}": self._web_file for name in self._files}
         impersonal: dict[str, Handler] = {"/health": self._health, "/metrics": self._metrics}
@@ -147,6 +158,35 @@ class ReadRoutes:
         rows = await self._throttle.run(self._changes.page, after, limit)
         return _json_response(f'{{"changes":{_json_array(rows)},"next_after":{rows[-1].id if rows else after}}}')
 
+    async def _recent(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer with changes newest first, older than row `before`, into a stage, of an agent, of a source."""
+        query = request.query
+        before = _int_parameter(request, "before", minimum=0, default=0) or None
+        limit = min(_int_parameter(request, "limit", minimum=1, default=self._limits.page_rows), self._limits.max_page_rows)
+        if query.get("source") not in {None, *SOURCES}:
+            raise BadParameter(f"source must be one of {', '.join(SOURCES)}")
+        chosen = ChangeFilter(*(_text_parameter(request, name) for name in ("stage", "agent", "source")))
+        rows = await self._throttle.run(self._changes.filtered, chosen, before=before, limit=limit)
+        return _json_response(f'{{"changes":{_json_array(rows)},"next_before":{rows[-1].id if len(rows) == limit else "null"}}}')
+
+    async def _find_people(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer with the people whose name contains `q`, or whose id it is."""
+        text = (_text_parameter(request, "q") or "").strip()
+        if not text:
+            raise BadParameter("q must be a part of a name, or an id")
+        found = await self._throttle.run(self._people.find_by_name, text, _MAX_PEOPLE_FOUND)
+        if _is_int64(text) and (evidence := await self._throttle.run(self._people.evidence, int(text))) is not None:
+            found = [evidence.person, *found]
+        return _json({"people": [asdict(person) for person in found]})
+
+    async def _person(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer with a person's rows and their evidence, as `fubd explain --json` prints them."""
+        person_id = _int_parameter(request, "id", minimum=1, default=0)
+        evidence = await self._throttle.run(self._people.evidence, person_id)
+        if evidence is None:
+            return _json({"error": "nobody with this id is known"}, status=404)
+        return _json(report_to_json(explain(evidence, window=self._dedup_window), limit=self._limits.page_rows))
+
     async def _overview(self, request: web.BaseRequest) -> web.StreamResponse:
         hours = _int_parameter(request, "hours", minimum=1, default=max(SPANS))
         if hours not in SPANS:
@@ -188,6 +228,18 @@ def _int_parameter(request: web.BaseRequest, name: str, *, minimum: int, default
     if not _is_int64(text) or int(text) < minimum:
         raise BadParameter(f"{name} must be a whole number of at least {minimum}")
     return int(text)
+
+
+def _text_parameter(request: web.BaseRequest, name: str) -> str | None:
+    """Return a parameter's text, None where it is missing or empty. PostgreSQL has no text with a NUL."""
+    text = request.query.get(name) or None
+    if text is not None and ("\0" in text or len(text) > _MAX_TEXT_CHARS or (not text.isascii() and _has_lone_surrogate(text))):
+        raise BadParameter(f"{name} must be a text of at most {_MAX_TEXT_CHARS} characters")
+    return text
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _text(text: str, status: int = 200) -> web.Response:

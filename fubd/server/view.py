@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from fubd.ports import ShownRow
+from fubd.ports import BlindSpan, ShownRow, StageCounts
 
 # The time spans of the status page, in hours, each with the bucket size of its timeline in seconds.
 SPANS = {1: 60, 24: 900}
@@ -85,6 +85,23 @@ class ApiBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Day:
+    """The present day of `zone` (FUBD_TIMEZONE), which began at `started`.
+
+    `blind`: the times of the overview's span in which neither source was alive; `blind_seconds`: of the day, None before the first complete
+    poll. `watched`: FUBD_ALERT_STAGES.
+    """
+
+    zone: str
+    started: datetime
+    stages: Sequence[StageCounts]
+    watched: Sequence[str]
+    agents: Sequence[str]
+    blind: Sequence[BlindSpan]
+    blind_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """What the status page shows in addition to `/health`.
 
@@ -102,6 +119,7 @@ class Overview:
     quarantined: int
     safe_id: int
     recent: Sequence[ShownRow]
+    day: Day
 
 
 class StatusView(Protocol):

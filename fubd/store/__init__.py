@@ -4,9 +4,21 @@ from fubd.store.changes import ChangeReader
 from fubd.store.dsn import Dsn
 from fubd.store.maintenance import Maintenance
 from fubd.store.migrations import SchemaRefused, migrate
+from fubd.store.people import PeopleReader
 from fubd.store.pool import Pool
 from fubd.store.recording import ChangeStore
 from fubd.store.state import StateStore
 from fubd.store.status import StatusReader
 
-__all__ = ["ChangeReader", "ChangeStore", "Dsn", "Maintenance", "Pool", "SchemaRefused", "StateStore", "StatusReader", "migrate"]
+__all__ = [
+    "ChangeReader",
+    "ChangeStore",
+    "Dsn",
+    "Maintenance",
+    "PeopleReader",
+    "Pool",
+    "SchemaRefused",
+    "StateStore",
+    "StatusReader",
+    "migrate",
+]

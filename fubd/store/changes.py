@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
 
 import asyncpg
 
-from fubd.ports import ShownRow
+from fubd.ports import ChangeFilter, ShownRow, StageCounts
 from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import StageChangesTable
@@ -44,6 +45,23 @@ class ChangeReader:
         """Return the latest rows, newest first."""
         async with self._reading() as (connection, table):
             return _shown(await table.query("reads/changes_recent").fetch(connection, limit=limit))
+
+    async def filtered(self, chosen: ChangeFilter, *, before: int | None, limit: int) -> list[ShownRow]:
+        """Return the latest of the chosen rows that come before row `before`, newest first."""
+        async with self._reading() as (connection, table):
+            query = table.query("reads/changes_filtered")
+            return _shown(await query.fetch(connection, before=before, limit=limit, **asdict(chosen)))
+
+    async def stage_counts(self, *, today: datetime, yesterday: datetime, week: datetime) -> list[StageCounts]:
+        """Return how many rows entered each stage since `today`, between `yesterday` and `today`, and since `week` (FUB's time)."""
+        async with self._pool.reading() as connection:
+            rows = await statements.query("reads/stage_counts").fetch(connection, today=today, yesterday=yesterday, week=week)
+            return [StageCounts(**dict(row)) for row in rows]
+
+    async def agents(self, since: datetime) -> list[str]:
+        """Return the names of the agents in changes since then."""
+        async with self._pool.reading() as connection:
+            return [row["agent"] for row in await statements.query("reads/agents").fetch(connection, since=since)]
 
     async def last_correction_id(self) -> int:
         """Return the id of the newest correction, 0 for none."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.errors import Unavailable, UserError
-from fubd.ports import ModeRecord
+from fubd.ports import BlindSpan, ModeRecord
 from fubd.store import migrations, statements
 from fubd.store.pool import Pool
 
@@ -133,9 +133,14 @@ class StatusReader:
 
     async def blind_seconds(self, since: datetime, until: datetime) -> float | None:
         """Return the seconds between these instants (our clock) in which neither source was alive; None before the first complete poll."""
+        spans = await self.blind_spans(since, until)
+        return None if spans is None else sum((span.until - span.since).total_seconds() for span in spans)
+
+    async def blind_spans(self, since: datetime, until: datetime) -> list[BlindSpan] | None:
+        """Return the times between these instants (our clock) in which neither source was alive; None before the first complete poll."""
         async with self._pool.reading() as connection:
-            row = await statements.query("reads/blind_time").fetchrow(connection, since=since, until=until)
-            return None if row is None else float(row["seconds"] or 0.0)
+            rows = await statements.query("reads/blind_time").fetch(connection, since=since, until=until)
+            return [BlindSpan(row["began"], row["ended"]) for row in rows if row["began"] is not None] if rows else None
 
     async def exchange_delivery_attempts(self, hours: Sequence[HourCount], now: datetime) -> OtherProcesses:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""

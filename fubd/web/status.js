@@ -1,8 +1,10 @@
 // The status page: loads the data, shows it in words, and follows the event stream. Every text is set as text, never as HTML.
 
-import { Changes } from "./changes.js";
+import { Changes, toCsv } from "./changes.js";
+import { Drawer, Search } from "./people.js";
 import { Timeline } from "./timeline.js";
-import { ago, count, duration, exact, modeWords, moment, share, sourceStatus, subscription, zone } from "./words.js";
+import { headline, offer, problemItems, stageRows } from "./today.js";
+import { ago, count, duration, exact, modeWords, moment, setZone, share, sourceStatus, subscription, zone } from "./words.js";
 
 const HEALTH_INTERVAL_MS = 5_000;
 const OVERVIEW_INTERVAL_MS = 30_000;
@@ -65,8 +67,23 @@ function showHealth(response) {
   for (const [name, source] of Object.entries(health.sources)) showSource(name, source);
   showSubscriptions(health.subscriptions, health.subscription_advice);
   showCompleteness(health.completeness);
+  showDay();
   const isStale = Object.values(health.sources).some((source) => sourceStatus(source.status).state === "stale");
   document.title = `${mode.glyph} ${mode.name}${isStale ? " · stale" : ""} · fubd`;
+}
+
+let day = null;
+
+function showDay() {
+  if (!health || !day) return;
+  setText(byId("headline"), headline(health, day, now()));
+  const found = health.problems ?? [];
+  byId("problems").replaceChildren(...problemItems(found, now()));
+  byId("problems").hidden = found.length === 0;
+  byId("stage-counts").replaceChildren(...stageRows(day));
+  byId("blind").textContent = day.blind_seconds === null ? "not known yet" : duration(day.blind_seconds);
+  offer(byId("filter-stage"), day.stages.map(({ stage }) => stage));
+  offer(byId("filter-agent"), day.agents);
 }
 
 function showSource(name, source) {
@@ -151,8 +168,12 @@ let safeId = 0;
 
 function showOverview(overview) {
   safeId = overview.safe_id;
+  day = overview.day;
+  setZone(day.zone);
+  byId("zone").textContent = zone();
   timeline.show(overview);
-  changes.replace(overview.recent, now());
+  if (!changes.isExtended) changes.replace(overview.recent, now());
+  showDay();
   showModes(overview.modes);
   showBudget(overview.api);
   showAge(byId("started"), overview.started_at, "–", () => duration((now() - new Date(overview.started_at).getTime()) / 1000));
@@ -249,7 +270,7 @@ function showConnection(state, text) {
 
 function listen() {
   const stream = new EventSource(address(`/api/stream?after=${safeId}`));
-  for (const kind of ["recorded", "corrected"]) {
+  for (const kind of ["recorded", "corrected", "removed"]) {
     stream.addEventListener(kind, (event) => {
       changes[kind](JSON.parse(event.data), now());
       loadOverviewSoon();
@@ -263,7 +284,65 @@ function listen() {
   };
 }
 
-byId("zone").textContent = zone();
+// --- What the reader chooses -------------------------------------------------------------------------------------------
+
+async function getJson(path) {
+  const response = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+  if (!response.ok) throw new Error(`${path} was answered ${response.status}`);
+  return response.json();
+}
+
+const FILTERS = { stage_to: "stage", assigned_user_name: "agent", source: "source" }; // column -> parameter
+const PAGE_ROWS = 50;
+
+function chosenFilter() {
+  const chosen = Object.entries(FILTERS).map(([column, parameter]) => [column, byId(`filter-${parameter}`).value]);
+  return Object.fromEntries(chosen.filter(([, value]) => value));
+}
+
+function recentPath(filter, before) {
+  const query = new URLSearchParams({ limit: PAGE_ROWS });
+  for (const [column, value] of Object.entries(filter)) query.set(FILTERS[column], value);
+  if (before) query.set("before", before);
+  return `/api/recent?${query}`;
+}
+
+byId("filters").addEventListener("change", () => {
+  const filter = chosenFilter();
+  load(recentPath(filter), ({ changes: rows, next_before: next }) => {
+    changes.choose(filter, rows, now());
+    byId("older").hidden = next === null;
+  });
+});
+
+byId("older").addEventListener("click", () =>
+  load(recentPath(chosenFilter(), changes.rows.at(-1)?.id), ({ changes: rows, next_before: next }) => {
+    changes.extend(rows, now());
+    byId("older").hidden = next === null;
+  }),
+);
+
+byId("csv").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([toCsv(changes.rows, byId("hide-names").checked)], { type: "text/csv" }));
+  link.download = "stage-changes.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
+function hideNames(isHiding) {
+  document.body.dataset.names = isHiding ? "hidden" : "shown";
+}
+
+byId("hide-names").checked = localStorage.getItem("hide-names") === "yes";
+hideNames(byId("hide-names").checked);
+byId("hide-names").addEventListener("change", ({ target }) => {
+  localStorage.setItem("hide-names", target.checked ? "yes" : "no");
+  hideNames(target.checked);
+});
+new Drawer(byId("drawer"), getJson, now);
+new Search(byId("search"), byId("found"), getJson);
+
 loadHealth();
 loadOverview().then(listen);
 document.addEventListener("visibilitychange", () => {

@@ -1,7 +1,7 @@
 // The chart of the last 24 hours or the last hour: webhooks above the axis, polling below, the modes underneath. It is drawn at its real
 // width, so that text keeps its size on a phone. Arrow keys and the pointer select a bucket, which is described in words.
 
-import { count, hourAndMinute, modeWords } from "./words.js";
+import { count, hourAndMinute, minutesOfDay, modeWords } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HALF = 78; // pixels of the highest bar on each side
@@ -13,6 +13,7 @@ const HEIGHT = BASE + 8 + RIBBON + 24;
 const RIGHT = 30;
 const FIVE_MINUTES = 300_000;
 const QUARTER = 900_000;
+const BLIND = "not recording";
 // Minutes between two time labels: for buckets of a quarter hour and for smaller ones, on a wide and on a narrow chart.
 const LABEL_MINUTES = { quarters: { wide: 180, narrow: 360 }, minutes: { wide: 10, narrow: 15 } };
 
@@ -46,6 +47,7 @@ export class Timeline {
       polling,
       buckets: Math.max(webhook.length, polling.length),
       modes: overview.modes.map((each) => ({ ...each, since: new Date(each.since).getTime() })),
+      blind: overview.day.blind.map(({ since, until }) => ({ from: new Date(since).getTime(), to: new Date(until).getTime() })),
       now: new Date(overview.now).getTime(),
     };
     if (this.#selected !== null) this.#selected = Math.min(this.#selected, this.#data.buckets - 1);
@@ -71,6 +73,7 @@ export class Timeline {
     this.#drawHours(svg, inner);
     this.#drawBars(svg, inner);
     this.#drawModes(svg, inner);
+    this.#drawBlind(svg, inner);
     svg.append(shape("rect", { class: "cursor", y: TOP, height: HEIGHT - TOP - 24, width: inner / this.#data.buckets, visibility: "hidden" }));
     svg.addEventListener("keydown", (event) => this.#onKey(event));
     svg.addEventListener("pointermove", (event) => this.#onPointer(event, svg, inner));
@@ -97,11 +100,11 @@ export class Timeline {
     const { start, step, buckets } = this.#data;
     const end = start + step * buckets;
     const labelMinutes = LABEL_MINUTES[step < QUARTER ? "minutes" : "quarters"][inner > 560 ? "wide" : "narrow"];
-    const tick = new Date(start);
-    tick.setMinutes(Math.floor(tick.getMinutes() / 5) * 5, 0, 0);
+    // Every zone's hours begin at a multiple of five minutes.
+    const tick = new Date(Math.floor(start / FIVE_MINUTES) * FIVE_MINUTES);
     for (; tick.getTime() < end; tick.setTime(tick.getTime() + FIVE_MINUTES)) {
       const x = ((tick.getTime() - start) / (end - start)) * inner;
-      if ((tick.getHours() * 60 + tick.getMinutes()) % labelMinutes || x < 0) continue;
+      if (minutesOfDay(tick) % labelMinutes || x < 0) continue;
       svg.append(shape("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: BASE }));
       const anchor = x < 20 ? "start" : x > inner - 20 ? "end" : "middle";
       svg.append(shape("text", { x, y: HEIGHT - 6, "text-anchor": anchor }, hourAndMinute(tick)));
@@ -142,6 +145,21 @@ export class Timeline {
       const text = wide > words.name.length * 7.5 + 24 ? `${words.glyph} ${words.name}` : wide > 15 ? words.glyph : "";
       if (text) group.append(shape("text", { x: x + wide / 2, y: BASE + 8 + 15, "text-anchor": "middle" }, text));
       group.append(shape("title", {}, `${words.name} since ${hourAndMinute(span.since)}: ${span.reason}`));
+      svg.append(group);
+    }
+  }
+
+  #drawBlind(svg, inner) {
+    const { start, step, buckets, blind } = this.#data;
+    const end = start + step * buckets;
+    const scale = inner / (end - start);
+    for (const { from, to } of blind.filter((each) => each.to > start && each.from < end)) {
+      const x = (Math.max(from, start) - start) * scale;
+      const wide = Math.max(2, (Math.min(to, end) - start) * scale - x);
+      const group = shape("g", { class: "blind" });
+      group.append(shape("rect", { x, y: BASE + 8, width: wide, height: RIBBON, rx: 4 }));
+      if (wide > BLIND.length * 7.5) group.append(shape("text", { x: x + wide / 2, y: BASE + 8 + 15, "text-anchor": "middle" }, BLIND));
+      group.append(shape("title", {}, `${BLIND} from ${hourAndMinute(from)} to ${hourAndMinute(to)}: neither webhooks nor polls`));
       svg.append(group);
     }
   }
@@ -188,6 +206,7 @@ export class Timeline {
     const from = start + step * bucket;
     const modes = this.#spans().filter((each) => each.from < from + step && each.to > from).map((each) => modeWords(each.mode).name);
     const text = `${hourAndMinute(from)}–${hourAndMinute(from + step)}: ${count(webhook[bucket] ?? 0)} by webhook, ${count(polling[bucket] ?? 0)} by polling`;
+    if (this.#data.blind.some((each) => each.from < from + step && each.to > from)) modes.push(BLIND);
     return modes.length ? `${text} · ${modes.join(", then ").toLowerCase()}` : text;
   }
 }

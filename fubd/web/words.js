@@ -2,10 +2,27 @@
 
 const LOCALE = undefined; // that of the browser
 const integer = new Intl.NumberFormat(LOCALE);
-const clock = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const clockSeconds = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const day = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short" });
-const full = new Intl.DateTimeFormat(LOCALE, { dateStyle: "full", timeStyle: "long" });
+const FORMATS = {
+  clock: { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+  clockSeconds: { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+  day: { day: "numeric", month: "short" },
+  date: { year: "numeric", month: "2-digit", day: "2-digit" },
+  full: { dateStyle: "full", timeStyle: "long" },
+};
+let timeZone;
+let formats = formatsOf(timeZone);
+
+function formatsOf(zone) {
+  const made = Object.entries(FORMATS).map(([name, options]) => [name, new Intl.DateTimeFormat(LOCALE, { ...options, timeZone: zone })]);
+  return Object.fromEntries(made);
+}
+
+/** Write all times in this zone (FUBD_TIMEZONE). */
+export function setZone(name) {
+  if (name === timeZone) return;
+  formats = formatsOf(name);
+  timeZone = name;
+}
 
 const MODES = {
   starting: { glyph: "◌", name: "Starting" },
@@ -29,16 +46,22 @@ const SUBSCRIPTIONS = {
 export const modeWords = (mode) => MODES[mode] ?? { glyph: "?", name: mode };
 export const subscription = (status) => SUBSCRIPTIONS[status] ?? { glyph: "?", text: status };
 
-export const zone = () => new Intl.DateTimeFormat(LOCALE).resolvedOptions().timeZone;
+export const zone = () => formats.clock.resolvedOptions().timeZone;
 export const count = (number) => integer.format(number);
-export const exact = (instant) => full.format(new Date(instant));
-export const hourAndMinute = (instant) => clock.format(new Date(instant));
+export const exact = (instant) => formats.full.format(new Date(instant));
+export const hourAndMinute = (instant) => formats.clock.format(new Date(instant));
+
+/** Return the minutes since midnight. */
+export function minutesOfDay(instant) {
+  const parts = Object.fromEntries(formats.clock.formatToParts(new Date(instant)).map(({ type, value }) => [type, Number(value)]));
+  return parts.hour * 60 + parts.minute;
+}
 
 /** Return the time of day, with the date if it is not today. */
 export function moment(instant, now) {
   const then = new Date(instant);
-  const isToday = new Date(now).toDateString() === then.toDateString();
-  return isToday ? clockSeconds.format(then) : `${day.format(then)}, ${clock.format(then)}`;
+  const isToday = formats.date.format(new Date(now)) === formats.date.format(then);
+  return isToday ? formats.clockSeconds.format(then) : `${formats.day.format(then)}, ${formats.clock.format(then)}`;
 }
 
 /** Return a duration in its one or two largest units. */

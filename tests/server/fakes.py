@@ -14,17 +14,19 @@ from datetime import UTC, datetime, timedelta
 from prometheus_client import CollectorRegistry
 
 from fubd.clock import SystemClock
+from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.observation import Delivery, Snapshot
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import Committed, ShownRow, SnapshotResult
+from fubd.ports import ChangeFilter, Committed, ShownRow, SnapshotResult, StageCounts
 from fubd.problems import Problems
 from fubd.server import (
     AccessControl,
     ApiBudget,
     ChangeCounts,
     Completeness,
+    Day,
     EventStream,
     Health,
     HttpServer,
@@ -79,6 +81,7 @@ def row(row_id: int, **changed: object) -> dict[str, object]:
         "confirmed_by": None,
         "confirmed_at": None,
         "event_id": f"e-{row_id}",
+        "assigned_user_name": "Alex Agent",
     } | changed
 
 
@@ -155,6 +158,15 @@ def example_day() -> Overview:
         quarantined=1,
         safe_id=0,
         recent=[],
+        day=Day(
+            zone="Europe/Berlin",
+            started=NOW.replace(hour=0, minute=0, second=0) - timedelta(hours=1),
+            stages=[StageCounts("ACQ - Offers Made", 31, 24, 140, 2), StageCounts("Lead", 12, 15, 90, 0)],
+            watched=["ACQ - Offers Made"],
+            agents=["Alex Agent"],
+            blind=[],
+            blind_seconds=0.0,
+        ),
     )
 
 
@@ -168,6 +180,7 @@ class FakeView:
     def __init__(self) -> None:
         self.table: list[dict[str, object]] = []
         self.corrected: list[tuple[int, int]] = []
+        self.people: dict[int, PersonEvidence] = {}
         self.reads = 0
         self.database_up = True
         self.unreadable = False
@@ -218,6 +231,23 @@ class FakeView:
         await self._read()
         return [_shown(each) for each in self.table if _id(each) in ids]
 
+    async def filtered(self, chosen: ChangeFilter, *, before: int | None, limit: int) -> Sequence[ShownRow]:
+        """Return the newest of the chosen rows before a row."""
+        await self._read()
+        wanted = {"stage_to": chosen.stage, "assigned_user_name": chosen.agent, "source": chosen.source}
+        rows = [each for each in self.table if all(value is None or each.get(name) == value for name, value in wanted.items())]
+        return [_shown(each) for each in reversed(rows) if before is None or _id(each) < before][:limit]
+
+    async def find_by_name(self, text: str, limit: int) -> list[KnownPerson]:
+        """Return the people of the evidence whose first name contains the text."""
+        await self._read()
+        return [each.person for each in self.people.values() if text.lower() in (each.person.first_name or "").lower()][:limit]
+
+    async def evidence(self, person_id: int) -> PersonEvidence | None:
+        """Return a person's evidence."""
+        await self._read()
+        return self.people.get(person_id)
+
     async def last_correction_id(self) -> int:
         """Return the id of the last correction."""
         await self._read()
@@ -265,6 +295,8 @@ class ServerUnderTest:
         routes = ReadRoutes(
             view=self.view,
             changes=self.view,
+            people=self.view,
+            dedup_window=timedelta(minutes=5),
             throttle=throttle,
             stream=self.stream,
             registry=self.metrics.registry,

@@ -1,5 +1,5 @@
--- For how many seconds between :since and :until (our clock) no source was alive, so that a change could have come and gone unseen. No row
--- before the first complete poll. A delivery keeps webhooks alive until silence turns stale, unless the mode was failover. A poll keeps
+-- Each time between :since and :until (our clock) in which no source was alive, so that a change could have come and gone unseen. One row of
+-- nulls when there was none, no row before the first complete poll. A delivery keeps webhooks alive until silence turns stale, unless the mode was failover. A poll keeps
 -- polling alive until the next poll is a full delay late, but never for longer than FUBD_POLL_STALE_AFTER. All of it is derived from what
 -- was recorded, so time in which no fubd ran counts too.
 WITH stale AS (
@@ -32,11 +32,11 @@ WITH stale AS (
 ), failing AS (
     SELECT range_agg(s.span) AS known FROM spans s WHERE s.mode = 'failover'
 )
-SELECT sum(extract(epoch FROM upper(b.blind) - lower(b.blind)))::float8 AS seconds
+SELECT lower(b.blind) AS began, upper(b.blind) AS ended
 FROM asked, polled, heard, failing,
     LATERAL (
         SELECT tstzmultirange(tstzrange(asked.began, asked.ended)) - coalesce(polled.alive, '{}')
             - (coalesce(heard.alive, '{}') - coalesce(failing.known, '{}')) AS blind
     ) u
     LEFT JOIN LATERAL unnest(u.blind) AS b(blind) ON true
-HAVING count(*) > 0
+ORDER BY 1
