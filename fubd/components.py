@@ -169,7 +169,14 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
     )
     lease = Lease(shared.state, clock, metrics, holder=shared.instance)
     subscriptions = SubscriptionManager(
-        shared.client, metrics, public_url=settings.public_url, manage=settings.manage_webhooks, lease=lease
+        shared.client,
+        metrics,
+        shared.problems,
+        shared.state,
+        clock,
+        public_url=settings.public_url,
+        manage=settings.manage_webhooks,
+        lease=lease,
     )
     poll_context = PollContext(
         api=shared.client,

@@ -351,6 +351,16 @@ class UnreadPerson:
     not_before: datetime
 
 
+class WebhookHosts(Protocol):
+    """The hosts at which FUB reached the daemons of this database. Every method raises Unavailable."""
+
+    async def webhook_hosts(self) -> frozenset[str]:
+        """Return them."""
+
+    async def remember_webhook_host(self, host: str) -> None:
+        """Add one."""
+
+
 class StateStore(Protocol):
     """The daemon's memory in the database. Every method raises Unavailable."""
 

@@ -3,9 +3,13 @@
 A subscription is ours when our system registered it (FUB lists no others) for one of our events and one of our two webhook routes, on any
 host: an earlier deployment may have left it. Every other subscription belongs to another program and is never changed.
 
-When two subscriptions of one event are ours, the better one is kept correct and the other is left alone: it may serve a second deployment.
-If the other is active too, the owner is advised: at our address it delivers everything twice (recorded once); at another address, which may
-no longer exist, its failures count until FUB disables it. Nothing is ever removed.
+One of ours on another host may serve a second deployment. An active one is left alone, and a subscription of our own is created in the free
+place, unless this database was at that host before. Disabled ones, those on hosts that we had, and any of ours when both places are in use
+are taken over. If another program takes one back twice, we stop and report it (`subscriptions_contested`): a fight costs both deliveries.
+
+When two subscriptions of one event are ours, the better one is kept correct. If the other is active too, the owner is advised: at our
+address it delivers everything twice (recorded once); at another address, which may no longer exist, its failures count until FUB disables
+it. Nothing is ever removed.
 """
 
 from __future__ import annotations
@@ -16,17 +20,26 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from fubd.core.problems import ProblemName
 from fubd.core.subscriptions import Subscription, SubscriptionReport, SubscriptionsReport, SubscriptionStatus
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS, WEBHOOK_ROUTE, WEBHOOK_ROUTES
 from fubd.core.webhook import is_webhook_route
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
-from fubd.ports import FubApi, Lease
+from fubd.ports import Clock, FubApi, Lease, WebhookHosts
+from fubd.problems import Problems
 
 _log = logging.getLogger("fubd.subscriptions")
 
 # FUB allows a system so many webhooks for one event (https://docs.followupboss.com/reference/webhooks-guide).
 _SLOTS = 2
+# Only these words of FUB mean that the key is not the owner's; other refusals of the list are shown as they are (observed).
+_OWNER_ONLY = "account owner"
+# FUB's list may show a change of ours seconds late (observed).
+_LIST_LAG_SECONDS = 60.0
+# A webhook that was ours for so long after a correction is no longer contested.
+_CALM_SECONDS = 3600.0
+_MOST_CORRECTIONS = 2
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _ADVICE = {
@@ -38,6 +51,7 @@ _ADVICE = {
     SubscriptionStatus.UNMANAGED: "set PUBLIC_URL to the address at which Follow Up Boss reaches this daemon",
     SubscriptionStatus.UNKNOWN: "Follow Up Boss did not answer; fubd asks again",
 }
+_BLOCKED = (SubscriptionStatus.SLOTS_TAKEN, SubscriptionStatus.NOT_OWNER, SubscriptionStatus.UNMANAGED)
 
 _DESCRIPTIONS = {
     SubscriptionStatus.ACTIVE: "active, but not the only one",
@@ -51,20 +65,47 @@ _DESCRIPTIONS = {
 }
 
 
+class NoWebhookHosts:
+    """Knows no host: for a check that changes nothing. Satisfies `fubd.ports.WebhookHosts`."""
+
+    async def webhook_hosts(self) -> frozenset[str]:
+        """Return none."""
+        return frozenset()
+
+    async def remember_webhook_host(self, host: str) -> None:
+        """Forget it."""
+
+
 class SubscriptionManager:
     """Maintains our subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change them.
 
     The lease is checked before each change: while this process was suspended, another instance may have made the change.
     """
 
-    def __init__(self, api: FubApi, metrics: Metrics, *, public_url: str | None, manage: bool, lease: Lease) -> None:
+    def __init__(
+        self,
+        api: FubApi,
+        metrics: Metrics,
+        problems: Problems,
+        hosts: WebhookHosts,
+        clock: Clock,
+        *,
+        public_url: str | None,
+        manage: bool,
+        lease: Lease,
+    ) -> None:
         self._api = api
         self._metrics = metrics
+        self._problems = problems
+        self._hosts = hosts
+        self._clock = clock
         self._public_address = None if public_url is None else _parse_address(public_url.rstrip("/"))
         self._callback_url = None if public_url is None else public_url.rstrip("/") + WEBHOOK_ROUTE
         self._manage = manage
         self._lease = lease
         self._reports: dict[str, SubscriptionReport] = {}
+        self._known_hosts: frozenset[str] = frozenset()
+        self._writes: dict[str, _Write] = {}
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each event from the last check, as `/health` shows it; unknown before the first."""
@@ -79,26 +120,91 @@ class SubscriptionManager:
         """List our subscriptions, repair what may be repaired, and report the status before and after."""
         reports = await self._check_and_repair()
         self._log_changes(reports)
+        self._report_blocked(reports)
         return SubscriptionsReport(reports)
 
     async def _check_and_repair(self) -> tuple[SubscriptionReport, ...]:
         try:
             registered = await self._api.subscriptions()
         except FubRefused as error:
-            return _same_for_all(SubscriptionStatus.NOT_OWNER if error.status == HTTPStatus.FORBIDDEN else SubscriptionStatus.UNKNOWN)
+            if error.status == HTTPStatus.FORBIDDEN and _OWNER_ONLY in str(error):
+                return _same_for_all(SubscriptionStatus.NOT_OWNER)
+            return _same_for_all(SubscriptionStatus.UNKNOWN, advice=str(error))
         except (Unavailable, Malformed):
             return _same_for_all(SubscriptionStatus.UNKNOWN)
+        await self._remember_hosts()
         findings = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
-        return tuple([await self._repair(finding) for finding in findings])
+        reports = tuple([await self._repair(finding) for finding in findings])
+        self._report_contested(findings)
+        return reports
+
+    async def _remember_hosts(self) -> None:
+        """Learn which hosts this database had, and add the present one: it is ours from the first check on that may manage webhooks."""
+        if self._public_host in self._known_hosts or self._public_host is None:
+            return
+        try:
+            self._known_hosts = await self._hosts.webhook_hosts()
+            if self._manage and self._lease.held:
+                await self._hosts.remember_webhook_host(self._public_host)
+                self._known_hosts |= {self._public_host}
+        except Unavailable:
+            # Without them only the present host counts as ours; the next check asks again.
+            self._known_hosts = frozenset()
+
+    @property
+    def _public_host(self) -> str | None:
+        return None if self._public_address is None else self._public_address.host[1]
+
+    def _report_blocked(self, reports: Iterable[SubscriptionReport]) -> None:
+        blocked = next((report for report in reports if report.now in _BLOCKED), None)
+        if blocked is not None:
+            self._problems.begin(ProblemName.SUBSCRIPTIONS_BLOCKED, f"The webhook for {blocked.event} cannot be kept: {blocked.advice}.")
+        elif all(report.now is not SubscriptionStatus.UNKNOWN for report in reports):
+            self._problems.end(ProblemName.SUBSCRIPTIONS_BLOCKED)
+
+    def _report_contested(self, findings: Iterable[_Finding]) -> None:
+        contested = [finding for finding in findings if finding.contested_by is not None]
+        if contested:
+            host = contested[0].contested_by
+            self._problems.begin(
+                ProblemName.SUBSCRIPTIONS_CONTESTED,
+                f"Another program keeps pointing our webhooks to {host}; fubd no longer changes them."
+                " Stop that deployment or give it another FUB_SYSTEM, then restart fubd.",
+            )
+        else:
+            self._problems.end(ProblemName.SUBSCRIPTIONS_CONTESTED)
 
     def _find(self, event: str, registered: list[Subscription]) -> _Finding:
         of_event = [subscription for subscription in registered if subscription.event == event]
         ours = [subscription for subscription in of_event if self._is_ours(subscription)]
-        best = min(ours, key=lambda each: (not self._is_correct(each), not _is_active(each), each.id), default=None)
+        full = len(of_event) >= _SLOTS
+        candidates = [each for each in ours if self._is_correct(each) or self._may_take_over(each, full=full)]
+        best = min(candidates, key=lambda each: (not self._is_correct(each), not _is_active(each), each.id), default=None)
         delivers = best is not None and _is_active(best) and (self._public_address is None or self._is_correct(best))
         self._metrics.webhook_subscription_active.labels(event).set(1 if delivers else 0)
         duplicates = tuple(each for each in ours if each is not best and _is_active(each))
-        return _Finding(event, best, duplicates, self._status(best, others=len(of_event) - len(ours)))
+        status = self._status(best, others=len(of_event) - len(candidates))
+        return _Finding(event, best, duplicates, status, self._contested_by(event, ours, status))
+
+    def _may_take_over(self, subscription: Subscription, *, full: bool) -> bool:
+        """Return whether one of ours at another address may be corrected, rather than left to another deployment."""
+        address = _parse_address(subscription.url)
+        host = None if address is None else address.host[1]
+        return full or not _is_active(subscription) or host == self._public_host or host in self._known_hosts
+
+    def _contested_by(self, event: str, ours: Iterable[Subscription], status: SubscriptionStatus) -> str | None:
+        """Return the host to which another program has pointed our webhook again and again; None while it is not contested."""
+        write = self._writes.get(event)
+        if write is None:
+            return None
+        since = self._clock.monotonic() - write.at
+        if status is SubscriptionStatus.ACTIVE:
+            if since > _CALM_SECONDS:
+                del self._writes[event]
+            return None
+        if write.corrections < _MOST_CORRECTIONS or since <= _LIST_LAG_SECONDS:
+            return None
+        return next((urlsplit(each.url).hostname for each in ours if not self._is_correct(each)), None)
 
     def _advice(self, finding: _Finding) -> str | None:
         if finding.status is not SubscriptionStatus.ACTIVE or not finding.duplicates:
@@ -125,8 +231,11 @@ class SubscriptionManager:
         event, best, status = finding.event, finding.best, finding.status
         report = SubscriptionReport(event, status, status, self._advice(finding))
         callback_url = self._callback_url
-        if not self._manage or callback_url is None or not self._lease.held:
+        if not self._manage or callback_url is None or not self._lease.held or finding.contested_by is not None:
             return report
+        if status is not SubscriptionStatus.ACTIVE and self._is_change_unlisted(event):
+            return replace(report, now=SubscriptionStatus.ACTIVE)
+        corrections = 0 if event not in self._writes else self._writes[event].corrections
         try:
             if status is SubscriptionStatus.MISSING:
                 await self._api.subscribe(event, callback_url)
@@ -134,15 +243,22 @@ class SubscriptionManager:
                 await self._api.update_subscription(best.id, status="Active")
             elif best is not None and status is SubscriptionStatus.ELSEWHERE:
                 await self._api.update_subscription(best.id, url=callback_url, status="Active")
+                corrections += 1
             else:
                 return report
         except FubRefused as error:
             return replace(report, advice=f"Follow Up Boss refused the repair: {error}")
         except (Unavailable, Malformed):
             return replace(report, advice="Follow Up Boss did not answer the repair; fubd tries again")
+        self._writes[event] = _Write(self._clock.monotonic(), corrections)
         self._metrics.webhook_subscription_active.labels(event).set(1)
         _log.info("The webhook for %s was %s and has been repaired.", event, status)
         return replace(report, now=SubscriptionStatus.ACTIVE, advice=self._advice(replace(finding, status=SubscriptionStatus.ACTIVE)))
+
+    def _is_change_unlisted(self, event: str) -> bool:
+        """Return whether our last change is so fresh that FUB's list may not show it yet: it is not made a second time."""
+        write = self._writes.get(event)
+        return write is not None and self._clock.monotonic() - write.at <= _LIST_LAG_SECONDS
 
     def _is_ours(self, subscription: Subscription) -> bool:
         address = _parse_address(subscription.url)
@@ -174,16 +290,25 @@ class SubscriptionManager:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """The best of our subscriptions for an event, the other active ones of ours, and the status."""
+    """The subscription to keep for an event, the other active ones of ours, the status, and who keeps changing it."""
 
     event: str
     best: Subscription | None
     duplicates: tuple[Subscription, ...]
     status: SubscriptionStatus
+    contested_by: str | None
 
 
-def _same_for_all(status: SubscriptionStatus) -> tuple[SubscriptionReport, ...]:
-    return tuple(SubscriptionReport(event, status, status, _ADVICE[status]) for event in SUBSCRIBED_EVENTS)
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """When (our steady clock) we last changed the webhook of an event, and how often its address had to be corrected."""
+
+    at: float
+    corrections: int
+
+
+def _same_for_all(status: SubscriptionStatus, *, advice: str | None = None) -> tuple[SubscriptionReport, ...]:
+    return tuple(SubscriptionReport(event, status, status, advice or _ADVICE[status]) for event in SUBSCRIBED_EVENTS)
 
 
 def _is_active(subscription: Subscription) -> bool:

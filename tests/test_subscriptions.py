@@ -14,14 +14,17 @@ from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.errors import FubRefused, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
+from fubd.problems import Problems
 from fubd.subscriptions import SubscriptionManager
 from tests.poller.fake_fub import FakeAccount, FakeFubApi
-from tests.support.virtual_time import run_virtual
+from tests.support.virtual_time import VirtualClock, run_virtual
 
 PUBLIC = "https://fubd.example.net"
 OURS = f"{PUBLIC}/webhook/fub"
 OLDER = f"{PUBLIC}/webhook/fub/stage-change"
 STAGE = "peopleStageUpdated"
+OLD_HOST = "older.example.org"
+OTHER = "https://other.example.org/webhook/fub"
 
 
 def _account(*hooks: tuple[str, str, str]) -> FakeFubApi:
@@ -35,9 +38,50 @@ def _all_ours(url: str = OURS, status: str = "Active") -> list[tuple[str, str, s
     return [(event, url, status) for event in SUBSCRIBED_EVENTS]
 
 
+class _Hosts:
+    """The hosts that the database had."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = set(hosts)
+
+    async def webhook_hosts(self) -> frozenset[str]:
+        return frozenset(self.hosts)
+
+    async def remember_webhook_host(self, host: str) -> None:
+        self.hosts.add(host)
+
+
+class _Managed:
+    """A manager of an account's webhooks, with its clock, its metrics and its problems."""
+
+    def __init__(
+        self,
+        api: FakeFubApi,
+        *,
+        public_url: str | None = PUBLIC,
+        manage: bool = True,
+        held: bool = True,
+        hosts: tuple[str, ...] = (OLD_HOST,),
+    ) -> None:
+        self.clock = VirtualClock()
+        self.metrics = Metrics(CollectorRegistry())
+        self.problems = Problems(self.clock, self.metrics)
+        self.hosts = _Hosts(*hosts)
+        self.manager = SubscriptionManager(
+            api,
+            self.metrics,
+            self.problems,
+            self.hosts,
+            self.clock,
+            public_url=public_url,
+            manage=manage,
+            lease=LocalLease(held=held),
+        )
+
+
 def _manager(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
-    metrics = Metrics(CollectorRegistry())
-    return SubscriptionManager(api, metrics, public_url=public_url, manage=manage, lease=LocalLease()), metrics
+    managed = _Managed(api, public_url=public_url, manage=manage)
+    return managed.manager, managed.metrics
 
 
 def _check(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = True) -> SubscriptionsReport:
@@ -61,8 +105,7 @@ def test_missing_subscriptions_are_created_by_the_first_check() -> None:
 def test_without_the_lease_nothing_is_changed() -> None:
     """A process suspended between listing and repair creates no second subscription after another instance made the repair."""
     api = _account()
-    manager = SubscriptionManager(api, Metrics(CollectorRegistry()), public_url=PUBLIC, manage=True, lease=LocalLease(held=False))
-    report = run_virtual(manager.check())
+    report = run_virtual(_Managed(api, held=False).manager.check())
     assert (api.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
 
 
@@ -269,13 +312,89 @@ def test_what_only_the_owner_can_fix_is_one_warning(problem: str, words: str, ca
             await manager.check()
 
     run_virtual(story())
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert words in caplog.records[0].message
-    assert all(event in caplog.records[0].message for event in SUBSCRIBED_EVENTS)
+    (record,) = [record for record in caplog.records if record.name == "fubd.subscriptions"]
+    assert record.levelname == "WARNING"
+    assert words in record.message
+    assert all(event in record.message for event in SUBSCRIBED_EVENTS)
     assert set(manager.advice()) == set(SUBSCRIBED_EVENTS)
     assert all(words in advice for advice in manager.advice().values())
     assert metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": STAGE}) == 0
     assert api.writes == 0
+
+
+def test_an_active_webhook_of_another_deployment_is_left_alone_while_a_place_is_free() -> None:
+    """Two deployments of one system share the two places of each event, and neither changes the other's."""
+    api = _account((STAGE, OTHER, "Active"))
+    managed = _Managed(api)
+    report = run_virtual(managed.manager.check())
+    assert _registered(api) == [(OTHER, "Active"), (OURS, "Active")]
+    assert report.statuses()[STAGE] == "active"
+    assert managed.hosts.hosts == {OLD_HOST, "fubd.example.net"}
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [[(STAGE, OTHER, "Disabled")], [(STAGE, OTHER, "Active"), (STAGE, "https://crm.example.org/in", "Active")]],
+    ids=["disabled", "both places in use"],
+)
+def test_a_webhook_of_another_deployment_is_taken_over_when_it_fails_or_no_place_is_free(hooks: list[tuple[str, str, str]]) -> None:
+    """A disabled one delivers to nobody; with both places in use there is no other way to be heard."""
+    api = _account(*hooks)
+    assert run_virtual(_Managed(api).manager.check()).statuses()[STAGE] == "active"
+    assert (OURS, "Active") in _registered(api)
+    assert (OTHER, "Active") not in _registered(api)
+
+
+def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
+    """Two corrections, then none: the problem names the other host, and ends once the webhook is ours again."""
+    other = "https://other.example.org/webhook/fub"
+    api = _account(*_all_ours())
+    stage = next(number for number, hook in api.registry.items() if hook.event == STAGE)
+    managed = _Managed(api, hosts=("other.example.org",))
+
+    async def story() -> None:
+        for _ in range(6):
+            await api.update_subscription(stage, url=other)
+            await managed.clock.pause(300.0)
+            await managed.manager.check()
+        (problem,) = managed.problems.current()
+        assert problem.name == "subscriptions_contested"
+        assert "other.example.org" in problem.text
+        assert _registered(api) == [(other, "Active")]
+        await api.update_subscription(stage, url=OURS)
+        await managed.manager.check()
+        assert managed.problems.current() == ()
+
+    before = api.writes
+    run_virtual(story())
+    assert api.writes - before - 7 == 2
+
+
+def test_a_registration_that_fub_lists_late_is_not_made_twice() -> None:
+    """FUB's list shows a new webhook only seconds later; until then the check counts it as made."""
+    api = _account()
+    managed = _Managed(api)
+
+    async def story() -> None:
+        await managed.manager.check()
+        listed, api.registry = api.registry, {}
+        await managed.clock.pause(20.0)
+        assert (await managed.manager.check()).statuses() == dict.fromkeys(SUBSCRIBED_EVENTS, "active")
+        assert api.registry == {}
+        api.registry = listed
+        assert (await managed.manager.check()).was_broken is None
+
+    run_virtual(story())
+    assert len(api.registry) == len(SUBSCRIBED_EVENTS)
+
+
+def test_a_refusal_in_other_words_is_not_blamed_on_the_key() -> None:
+    """An expired account or a firewall is shown as it is; only FUB's own words mean that the key is not the owner's."""
+    api = _account()
+    api.refusals["webhooks"] = FubRefused("Your subscription has expired.", status=403)
+    report = _check(api)
+    assert {event.now.value for event in report.events} == {"unknown"}
+    assert all("expired" in (event.advice or "") for event in report.events)
 
 
 urls = st.sampled_from(

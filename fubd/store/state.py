@@ -186,6 +186,14 @@ class StateStore:
         """Forget that these people could not be read."""
         await self._execute("state/drop_unread", person_ids=sorted(person_ids))
 
+    async def webhook_hosts(self) -> frozenset[str]:
+        """Return the hosts at which FUB reached the daemons of this database."""
+        return frozenset(row["host"] for row in await self._fetch("state/webhook_hosts"))
+
+    async def remember_webhook_host(self, host: str) -> None:
+        """Add a host at which FUB reaches a daemon of this database."""
+        await self._execute("state/insert_webhook_host", host=host)
+
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         """Take or renew the lease by the database's clock and return its token, a new one for a new holder; None when another holds it."""
         row = await self._fetchrow("state/acquire_lease", name=_LEASE, holder=holder, ttl_seconds=ttl_seconds)

@@ -17,7 +17,7 @@ from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import ModeRecord
 from fubd.problems import Problems
 from fubd.simulator.rng import Rng
-from fubd.subscriptions import SubscriptionManager
+from fubd.subscriptions import NoWebhookHosts, SubscriptionManager
 from tests.poller.fake_database import FakeDatabase
 from tests.poller.fake_fub import FakeAccount, FakeFubApi
 from tests.support.virtual_time import EPOCH, VirtualClock, run_virtual, true_time
@@ -67,7 +67,16 @@ class PollerHarness:
         self.poller = Poller(
             self.context,
             lease=self.lease,
-            subscriptions=SubscriptionManager(self.api, self.metrics, public_url=PUBLIC_URL, manage=True, lease=LocalLease()),
+            subscriptions=SubscriptionManager(
+                self.api,
+                self.metrics,
+                Problems(self.clock, self.metrics),
+                NoWebhookHosts(),
+                self.clock,
+                public_url=PUBLIC_URL,
+                manage=True,
+                lease=LocalLease(),
+            ),
             jitter=self.rng.random,
             on_mode_change=self._on_mode_change,
         )

@@ -16,7 +16,7 @@ from fubd.poller import PollContext, Poller, RecoveryResult, UnreadPeople, recov
 from fubd.problems import Problems
 from fubd.simulator import Account, Behaviour, Lags, SimClock, Simulator
 from fubd.simulator.rng import Rng
-from fubd.subscriptions import SubscriptionManager
+from fubd.subscriptions import NoWebhookHosts, SubscriptionManager
 from tests.poller.fake_database import FakeDatabase
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -81,7 +81,9 @@ async def simulated(
         )
         async with client:
             lease = LocalLease()
-            subscriptions = SubscriptionManager(client, metrics, public_url=PUBLIC_URL, manage=True, lease=lease)
+            subscriptions = SubscriptionManager(
+                client, metrics, Problems(ours, metrics), NoWebhookHosts(), ours, public_url=PUBLIC_URL, manage=True, lease=lease
+            )
             unread = UnreadPeople(database, ours, metrics, Problems(ours, metrics))
             context = PollContext(client, database, database, ours, metrics, unread)
             poller = Poller(context, lease=lease, subscriptions=subscriptions, jitter=Rng(seed + 5).random)

@@ -20,8 +20,9 @@ from fubd.core.text import format_duration
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
+from fubd.problems import Problems
 from fubd.settings import Settings
-from fubd.subscriptions import SubscriptionManager
+from fubd.subscriptions import NoWebhookHosts, SubscriptionManager
 
 REGISTER_SYSTEM = "register a system at apps.followupboss.com/system-registration, and set FUB_SYSTEM and FUB_SYSTEM_KEY to what it shows"
 
@@ -164,7 +165,17 @@ async def _check_webhooks(settings: Settings, client: FubClient, metrics: Metric
     if access is _WebhookAccess.UNKNOWN:
         return CheckResult("webhooks", CheckStatus.UNKNOWN, "Follow Up Boss did not answer")
     # It may change nothing here.
-    manager = SubscriptionManager(client, metrics, public_url=settings.public_url, manage=False, lease=LocalLease())
+    clock = SystemClock()
+    manager = SubscriptionManager(
+        client,
+        metrics,
+        Problems(clock, metrics),
+        NoWebhookHosts(),
+        clock,
+        public_url=settings.public_url,
+        manage=False,
+        lease=LocalLease(),
+    )
     events = (await manager.check()).events
     wrong = [event for event in events if event.now is not SubscriptionStatus.ACTIVE]
     if not wrong:
