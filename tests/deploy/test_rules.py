@@ -113,4 +113,4 @@ async def test_scaled_rules_are_accepted(tmp_path: Path) -> None:
     found = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"] if "alert" in rule}
     assert found["FubdFailoverLasting"]["for"] == "6000ms"
     assert "[2000ms])) > 0.1\n" in found["FubdBlind"]["expr"]
-    assert found["FubdWebhookSilentForADay"]["expr"].endswith("> 144")
+    assert found["FubdWebhookSilentForADay"]["expr"].rstrip().endswith("> 3 * 144")
