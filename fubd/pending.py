@@ -63,7 +63,7 @@ class Part:
 
     @property
     def people(self) -> tuple[int, ...]:
-        """The people whom it is about."""
+        """The people in its content."""
         return _people(self.content)
 
     def take(self, limit: int) -> Part:

@@ -107,7 +107,7 @@ class SnapshotResult:
     """What a committed snapshot brought.
 
     `changes`: rows that these readings made. `mismatched`: known people whose stage was not the one we held, so that a change had been
-    reported by no source. `first_seen`: people read for the first time. `refused`: people whom the table refused; nothing of them was
+    reported by no source. `first_seen`: people read for the first time. `refused`: people that the table refused; nothing of them was
     recorded, so they count as not read.
     """
 
@@ -341,7 +341,7 @@ class PendingRefetch:
 
 @dataclass(frozen=True, slots=True)
 class UnreadPerson:
-    """A person whom FUB showed without usable data; id 0 stands for elements without an id. Instants are our clock's.
+    """A person that FUB showed without usable data; id 0 stands for elements without an id. Instants are our clock's.
 
     `since`: when that was first seen. `not_before`: when to ask again.
     """

@@ -123,7 +123,7 @@ async def test_what_the_table_refuses_is_kept_and_stored_after_the_cure(database
 _REFUSE_ONE = _REFUSE.format(body="IF NEW.person_id = '7' THEN RAISE 'never'; END IF; RETURN NEW;") + _BEFORE_INSERT
 
 
-async def test_one_person_whom_the_table_refuses_holds_up_nobody_else(database: str) -> None:
+async def test_one_person_that_the_table_refuses_delays_no_other(database: str) -> None:
     """Others of the same batch and of the same delivery are recorded; only what names that person is not answered yet."""
     async with running_recorder(database) as recorder:
         await execute(database, _REFUSE_ONE)
@@ -145,8 +145,8 @@ async def test_one_person_whom_the_table_refuses_holds_up_nobody_else(database: 
         assert await recorder.record(webhook("many", "B", "10:00", tuple(range(1, 101)))) == [DeliveryOutcome.DUPLICATE]
 
 
-async def test_a_page_with_a_person_whom_the_table_refuses_is_recorded_without_them(database: str) -> None:
-    """The poll hears whom it has to count as not read, and the next page that shows them after the cure ends the problem."""
+async def test_a_page_with_a_person_that_the_table_refuses_is_recorded_without_them(database: str) -> None:
+    """The poll learns who counts as not read, and the next page that shows them after the cure ends the problem."""
     async with running_recorder(database) as recorder:
         await recorder.record(_page("A", "09:00"))
         await execute(database, _REFUSE_ONE)

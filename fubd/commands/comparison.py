@@ -150,7 +150,7 @@ class Comparison:
         return await self._settle()
 
     async def _compare_from(self, first: int, limit: int) -> None:
-        """Compare the people that follow an id; known people among them whom the list does not show become suspects."""
+        """Compare the people that follow an id; known people among them that the list does not show become suspects."""
         page = await self._run.page(PeopleQuery(limit=limit, sort="id", id_greater_than=first - 1))
         if page.ids and page.ids[0] < first:
             raise UserError("Follow Up Boss ignores ranges of ids, so that no sample can be drawn: run the audit without --sample")

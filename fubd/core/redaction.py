@@ -12,8 +12,8 @@ _IDS = "resourceIds"
 def redact(body: bytes, people: Collection[int]) -> bytes | None:
     """Return the body without these people, empty when it is about nobody else; None when it does not mention them.
 
-    Digits within a longer number are not a mention. A body that is no JSON object is emptied where it mentions one of them: what it says
-    about whom is not known.
+    Digits within a longer number are not a mention. A body that is no JSON object is emptied where it mentions one of them, because it
+    is unknown which parts are about them.
     """
     if not any(re.search(rb"(?<!\d)%d(?!\d)" % person_id, body) for person_id in people):
         return None

@@ -13,7 +13,7 @@ arrived, how often, and through which process make no difference. The rules, in 
    those hold that leave the fewest entries without a change of their own, then those that need the fewest changes without an entry.
 3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before. Where
    an earlier read shows another stage with the same `updated`, the change did not move `updated`: it lies between the two reads.
-4. The first state of a person of whom nothing is known is where they stand, not a change, unless they were created after we began to watch.
+4. The first state of an unknown person is where they stand, not a change, unless they were created after we began to watch.
 5. Equal neighbours are one change, the earliest.
 6. Instants of one person increase strictly: where two would be equal, the later one is placed a microsecond after.
 

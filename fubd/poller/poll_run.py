@@ -139,7 +139,7 @@ class PollRun:
         return reading, read_at
 
     async def record(self, readings: Sequence[Reading], read_at: datetime, channel: Channel = Channel.POLLING) -> SnapshotResult:
-        """Record what was read; return once it is committed. People whom the table refused count as unread. Raises Unavailable."""
+        """Record what was read; return once it is committed. People that the table refused count as unread. Raises Unavailable."""
         if not readings:
             return NOTHING
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))

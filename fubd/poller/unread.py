@@ -1,9 +1,9 @@
-"""People whom Follow Up Boss shows without usable data: kept by id, asked for again, and reported as a problem.
+"""People that Follow Up Boss shows without usable data: kept by id, asked for again, and reported as a problem.
 
 One odd person must not stop the others, and must not count as read either. So everybody else on the page is recorded and coverage may go
 on; the odd one is verified by nothing until a reading of theirs is recorded. When more than a tenth of a run was odd, the fault is not a
 person's but FUB's or ours: such a run moves no coverage. An element without a usable id cannot be asked for again; it makes every run
-incomplete, but no longer than a day, as it may never be mended.
+incomplete, but no longer than a day, as it may never be repaired.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from fubd.server.limits import ServerLimits
 
 VARIABLE = "FUBD_METRICS_TOKEN"
 _TOKEN_REQUIRED = f"a token is required: send {VARIABLE} as a bearer token or as a Basic password\n"
-_LOCAL_ONLY = f"this answers only the machine that fubd runs on: set {VARIABLE} to open it to whoever sends that token\n"
+_LOCAL_ONLY = f"this answers only the machine that fubd runs on: set {VARIABLE} to open it to clients that send that token\n"
 _PROXY_HEADERS = frozenset({"forwarded", "via", "client-ip", "x-request-start"})
 _PROXY_HEADER_PREFIXES = (
     *("x-forwarded", "x-original-", "x-real-", "x-client-", "x-cluster-", "x-proxy", "x-envoy-", "x-railway-", "x-amzn-", "x-azure-"),
@@ -33,7 +33,7 @@ _MINUTE_SECONDS = 60.0
 def page_audience(*, token_set: bool) -> str:
     """Return in one sentence who can read the status page and the changes."""
     if token_set:
-        return f"The status page and /api answer whoever sends {VARIABLE}."
+        return f"The status page and /api answer every client that sends {VARIABLE}."
     return f"The status page and /api answer only this machine; set {VARIABLE} to open them."
 
 

@@ -27,7 +27,7 @@ async def forget(pool: Pool, person_id: int, *, columns: Collection[str] = ()) -
 
 
 async def forget_deleted(pool: Pool, *, older_than_days: float, limit: int, columns: Collection[str] = ()) -> int:
-    """Forget at most `limit` people whom FUB confirmed deleted at least so long ago; return how many. Raises Unavailable."""
+    """Forget at most `limit` people that FUB confirmed deleted at least so long ago; return how many. Raises Unavailable."""
     async with pool.transaction() as connection:
         due = await statements.query("forgetting/due_people").fetch(connection, older_than_days=older_than_days, limit=limit)
         return len(await _forget(connection, [record["id"] for record in due], columns))

@@ -106,7 +106,7 @@ def _violated(error: asyncpg.PostgresError, code: str) -> tuple[str, str]:
 def find_missing_columns(present: Collection[str], custom: Mapping[str, str]) -> str | None:
     """Return what is wrong when a column that fubd fills is missing, FUBD_COLUMNS (`custom`) included; None when all are there."""
     if not present:
-        return _sentence("it does not exist", "restore it from a backup; its rows cannot be made anew in full")
+        return _sentence("it does not exist", "restore it from a backup; its rows cannot all be recreated")
     missing = [name for name in (*COLUMN_TYPES, *custom) if name not in present]
     return _sentence(*_missing(missing)) if missing else None
 

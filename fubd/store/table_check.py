@@ -20,7 +20,7 @@ _CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TableTrouble:
-    """What is wrong with the table, and the statement or action that mends it."""
+    """What is wrong with the table, and the statement or action that fixes it."""
 
     found: str
     fix: str

@@ -157,7 +157,7 @@ async def test_a_sample_is_of_the_account(database: str, tmp_path: Path) -> None
         assert (await compare(here, sample=1000)).compared == 250
 
 
-async def test_a_sample_finds_people_whom_the_database_never_had(database: str, tmp_path: Path) -> None:
+async def test_a_sample_finds_people_that_the_database_never_had(database: str, tmp_path: Path) -> None:
     """The database is empty."""
     async with environment(database, tmp_path) as here:
         sampled = await here.run("audit", "--sample", "20", "--json")

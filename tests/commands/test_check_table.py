@@ -1,4 +1,4 @@
-"""`check` on the owner's table: whatever refuses rows is found before it bites, with the statement that mends it."""
+"""`check` on the owner's table: whatever refuses rows is found before it bites, with the statement that fixes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People whom FUB shows without usable data: kept by id, asked for again, reported; everybody else goes on."""
+"""People that FUB shows without usable data: kept by id, asked for again, reported; everybody else goes on."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
     run_scenario(scenario)
 
 
-def test_a_person_whom_the_table_refuses_counts_as_unread_until_the_cure() -> None:
+def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> None:
     """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there."""
 
     async def scenario(fub: PollerHarness) -> None:

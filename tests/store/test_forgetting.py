@@ -76,7 +76,7 @@ async def test_a_forgotten_person_is_gone_everywhere_and_does_not_come_back(data
 
 
 async def test_an_unknown_person_cannot_be_forgotten(database: str) -> None:
-    """Nothing is stored about somebody whom no source reported."""
+    """Nothing is stored about a person that no source reported."""
     async with running_recorder(database) as recorder:
         assert not await forget(recorder.pool, 5)
         async with recorder.pool.reading() as connection:
@@ -84,7 +84,7 @@ async def test_an_unknown_person_cannot_be_forgotten(database: str) -> None:
 
 
 async def test_deleted_people_are_forgotten_after_their_time(database: str) -> None:
-    """Only people whom Follow Up Boss confirmed deleted long enough ago, each once, a bounded number at a time."""
+    """Only people that Follow Up Boss confirmed deleted long enough ago, each once, a bounded number at a time."""
     async with running_recorder(database) as recorder:
         await recorder.record(*(_read("A", "08:30", "09:00", person=person) for person in (1, 2, 3, 4)))
         async with recorder.pool.connection() as connection:

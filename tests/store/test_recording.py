@@ -1,4 +1,4 @@
-"""The recording transaction: it locks its people, deletes merged rows, keeps newer facts, and steps aside for whoever holds a lock."""
+"""The recording transaction: it locks its people, deletes merged rows, keeps newer facts, and steps aside for another holder of a lock."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_an_older_read_changes_no_newer_fact(database: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_person_whom_another_program_holds_locked_holds_up_nobody_else(database: str) -> None:
+async def test_a_person_locked_by_another_program_delays_no_other(database: str) -> None:
     """The batch steps aside after the lock's time limit; what is about others is recorded while that person waits."""
     async with running_recorder(database) as recorder:
         await recorder.record(webhook("e0", "A", "09:00", (7,)))

@@ -21,7 +21,7 @@ async def check_alerts(settings: Settings, *, send: bool) -> list[CheckResult]:
 
 async def _check_messages(settings: Settings, *, send: bool) -> CheckResult:
     if settings.alert_url is None:
-        found = "FUBD_ALERT_URL is not set: nobody is told when webhooks fail, polling stops or nothing can be recorded"
+        found = "FUBD_ALERT_URL is not set: no one learns when webhooks fail, polling stops or nothing can be recorded"
         fix = "set FUBD_ALERT_URL to the incoming webhook of a chat tool; deploy/README.md has them"
         if send or settings.alert_stages:
             return CheckResult("alerts", CheckStatus.FIX, found, fix)
@@ -40,7 +40,7 @@ async def _check_messages(settings: Settings, *, send: bool) -> CheckResult:
 
 async def _check_heartbeat(settings: Settings, *, send: bool) -> CheckResult:
     if settings.heartbeat_url is None:
-        found = "FUBD_HEARTBEAT_URL is not set: when the whole machine is down, nobody is told"
+        found = "FUBD_HEARTBEAT_URL is not set: when the whole machine is down, no one learns of it"
         fix = "set FUBD_HEARTBEAT_URL to a check of Healthchecks.io, Uptime Kuma or Better Stack"
         return CheckResult("heartbeat", CheckStatus.NOTE, found, fix)
     failure = await _failure("GET", settings.heartbeat_url, None) if send else None

@@ -2,7 +2,7 @@
 WITH known AS MATERIALIZED (
     SELECT p.id FROM fubd.person p WHERE p.id = ANY(:people::bigint[]) ORDER BY p.id FOR NO KEY UPDATE
 ), others AS (
-    -- A table that was adopted has rows of people whom no source reported since.
+    -- A table that was adopted has rows of people that no source reported since.
     SELECT w.id FROM unnest(:people::bigint[]) AS w(id)
     WHERE EXISTS (SELECT FROM public.stage_changes c WHERE c.person_id = w.id::text) AND NOT EXISTS (SELECT FROM known WHERE known.id = w.id)
 ), inserted AS (
