@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from fubd.demo import score_report
-from fubd.demo.environment import demo_environment
+from fubd.demo.environment import DemoEnvironment, demo_environment
 from fubd.demo.observer import DaemonObserver
 from fubd.demo.plan import DemoPlan, make_plan
 from fubd.demo.screen import DemoScreen, choose_screen
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     screen = choose_screen(sys.stdout, narrator)
     try:
         with _warnings_as_narration(narrator), screen:
-            result = asyncio.run(_until_interrupted(_play(plan, narrator, screen)))
+            result = asyncio.run(_until_interrupted(_play(plan, narrator, screen, stay=args.stay)))
     except SettingsError:
         sys.stderr.write("fubd: the demo brings its own Postgres, which is not installed: pip install 'fubd[embedded]'\n")
         return _BAD_CONFIGURATION
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return score_report.exit_code(result)
 
 
-async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen) -> Score:
+async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen, *, stay: bool) -> Score:
     narrator.say("starting a temporary Postgres, a simulated Follow Up Boss account, and fubd")
     await asyncio.to_thread(screen.draw, DemoView(narrator.seconds, plan.story_seconds))
     async with demo_environment(plan) as environment:
@@ -69,10 +69,27 @@ async def _play(plan: DemoPlan, narrator: Narrator, screen: DemoScreen) -> Score
         finally:
             await _cancelled(tasks - {environment.running})
         # Messages during the shutdown are not part of the story.
-        narrator.is_over = True
+        narrator.is_over = not stay
         await observer.refresh()
+        result = score(environment.simulator.truth, await environment.rows(), sightings=environment.simulator.sightings)
+        if stay:
+            narrator.say(f"the account, the daemon and the page stay until Ctrl-C, which shows the score: {environment.url}")
+            narrator.is_over = True
         await asyncio.to_thread(screen.draw, observer.view())
-        return score(environment.simulator.truth, await environment.rows(), sightings=environment.simulator.sightings)
+        if stay:
+            await _until_ctrl_c(environment)
+        return result
+
+
+async def _until_ctrl_c(environment: DemoEnvironment) -> None:
+    """Keep the account, the daemon and the page alive. The account stands still, so the score stays what it is."""
+    try:
+        # The daemon ends early only by an error.
+        await asyncio.wait({environment.running})
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
 
 
 async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:

@@ -85,6 +85,16 @@ async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, tempor
         os.kill(postgres, 0)
 
 
+async def test_it_stays_until_ctrl_c(tmp_path: Path) -> None:
+    """The page answers after the end of the story; Ctrl-C then shows the score and exits with its code."""
+    async with fubd("demo", "--seconds", "15", "--stay", folder=tmp_path) as demo:
+        line = await demo.line("stay until Ctrl-C", 120)
+        await demo.answers(f"{line.rpartition(': ')[2].rstrip('/')}/healthz")
+        demo.signal(signal.SIGINT)
+        assert await demo.ended(within_seconds=60) == 0
+        assert demo.lines[-1].startswith("score: ")
+
+
 async def test_sigterm_ends_the_story(tmp_path: Path) -> None:
     """SIGTERM ends the demo like Ctrl-C, even while it is starting."""
     async with fubd("demo", folder=tmp_path) as demo:
