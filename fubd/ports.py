@@ -19,6 +19,7 @@ from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
+from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.core.subscriptions import Subscription
 from fubd.core.vocabulary import DeliveryOutcome
 
@@ -284,71 +285,6 @@ class ChangeStore(Protocol):
 
 
 # --- State that survives a restart ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How far the account is recorded. Instants are FUB's.
-
-    `began`: when the first baseline started. `watermark`: everything that changed before it is recorded. Both are None until known.
-    `sweep_from_id`: where an interrupted sweep goes on (ids below it are read), with `sweep_began` its start.
-    """
-
-    began: datetime | None
-    watermark: datetime | None
-    sweep_began: datetime | None
-    sweep_from_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LastHeard:
-    """When each source was last heard (our clock).
-
-    `webhook_received`: last verified delivery. `stage_webhook_received`: last peopleStageUpdated. `polling_received`: last complete poll.
-    """
-
-    webhook_received: datetime | None
-    stage_webhook_received: datetime | None
-    polling_received: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModeRecord:
-    """The mode last announced, with what is needed to continue it after a restart. `since` is our clock's.
-
-    `hysteresis` is None where it was not stored, or was not requested.
-    """
-
-    mode: str
-    reason: str
-    delay_seconds: float
-    since: datetime
-    hysteresis: Hysteresis | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PendingRefetch:
-    """A person to be read. `since`: FUB's instant that the read must have seen. `attempts`: reads that did not find the person.
-
-    `deleted`: FUB reported that the person was.
-    """
-
-    person_id: int
-    since: datetime
-    attempts: int
-    deleted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadPerson:
-    """A person that FUB showed without usable data; id 0 stands for elements without an id. Instants are our clock's.
-
-    `since`: when that was first seen. `not_before`: when to ask again.
-    """
-
-    person_id: int
-    since: datetime
-    not_before: datetime
 
 
 class WebhookHosts(Protocol):

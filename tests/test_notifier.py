@@ -18,10 +18,11 @@ from prometheus_client import CollectorRegistry
 from fubd.clock import SystemClock
 from fubd.core.batch import RecordingRules
 from fubd.core.observation import Delivery, Snapshot
+from fubd.core.stored_state import ModeRecord
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
 from fubd.notifier import Notifier, alert_document
-from fubd.ports import Alert, ModeRecord
+from fubd.ports import Alert
 from fubd.problems import Problems
 from fubd.store import ChangeStore, Pool, StateStore
 from fubd.store.dsn import parse

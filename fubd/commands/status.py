@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
 from fubd.core.freshness import source_status
+from fubd.core.stored_state import ModeRecord
 from fubd.core.text import format_age, format_count, format_duration, format_instant, format_name, format_ratio, format_short_instant
 from fubd.core.vocabulary import HEALTHY
-from fubd.ports import ModeRecord
 from fubd.settings import Settings
 from fubd.store import StatusReader
 from fubd.store.status import EmptyDatabase, StatusOverview, StatusSettings, StatusSummary

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fubd.core.freshness import source_status
+from fubd.core.stored_state import ModeRecord
 from fubd.demo.environment import DemoEnvironment, instant
 from fubd.demo.plan import DemoPlan
 from fubd.demo.view import DemoView, ModeView, Narrator, ShownChange, SourceView
 from fubd.errors import Unavailable
-from fubd.ports import ModeRecord
 
 if TYPE_CHECKING:
     from fubd.store.status import StatusSummary

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from fubd.core.freshness import blind_seconds, watched_until
 from fubd.core.pacing import Mode, Pace, Policy
+from fubd.core.stored_state import LastHeard
 from fubd.metrics import Metrics
-from fubd.ports import LastHeard
 
 
 class BlindTimeCounter:

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
+from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import SubscriptionsReport
 from fubd.errors import Unavailable
 from fubd.poller.blind_time import BlindTimeCounter
 from fubd.poller.context import PollContext
-from fubd.ports import Lease, ModeRecord
+from fubd.ports import Lease
 
 _log = logging.getLogger("fubd.poller")
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from fubd.backoff import backoff_seconds
 from fubd.core.pacing import Pace
+from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import SubscriptionsReport
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
@@ -16,7 +17,7 @@ from fubd.poller.catch_up import CatchUp
 from fubd.poller.context import FUB_ERRORS, PollContext
 from fubd.poller.mode import CurrentMode, ModeController
 from fubd.poller.scrub import ScrubSchedule
-from fubd.ports import Lease, ModeRecord
+from fubd.ports import Lease
 
 _log = logging.getLogger("fubd.poller")
 

@@ -22,11 +22,12 @@ from heapq import heapify, heappop, heappush
 
 from fubd.backoff import backoff_seconds
 from fubd.core.observation import Channel
+from fubd.core.stored_state import PendingRefetch
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.log_once import LogOnce
 from fubd.poller.context import FUB_ERRORS, PollContext
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
-from fubd.ports import Clock, Lease, PendingRefetch, PeopleQuery
+from fubd.ports import Clock, Lease, PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
 

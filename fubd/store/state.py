@@ -10,8 +10,8 @@ from datetime import datetime
 import asyncpg
 
 from fubd.core.pacing import Hysteresis
+from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.errors import Unavailable
-from fubd.ports import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.store import statements
 from fubd.store.pool import Pool
 

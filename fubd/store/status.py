@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
+from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
-from fubd.ports import BlindSpan, ModeRecord
+from fubd.ports import BlindSpan
 from fubd.store import migrations, statements
 from fubd.store.pool import Pool
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fubd.ports import ModeRecord
+from fubd.core.stored_state import ModeRecord
 from fubd.simulator import Faults
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fubd.ports import ModeRecord
+from fubd.core.stored_state import ModeRecord
 from fubd.store import Pool, StateStore, migrate
 from fubd.store.dsn import parse
 from fubd.store.status import StatusReader

@@ -10,9 +10,10 @@ from itertools import islice
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
+from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Unavailable
-from fubd.ports import Clock, Coverage, LastHeard, ModeRecord, PendingRefetch, SnapshotResult, UnreadPerson
+from fubd.ports import Clock, SnapshotResult
 from tests.support.virtual_time import VirtualClock, true_time
 
 

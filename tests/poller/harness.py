@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
+from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import Subscription
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
-from fubd.ports import ModeRecord
 from fubd.problems import Problems
 from fubd.simulator.rng import Rng
 from fubd.subscriptions import NoWebhookHosts, SubscriptionManager

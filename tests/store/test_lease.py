@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fubd.core.pacing import Hysteresis
+from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable
-from fubd.ports import ModeRecord
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
 from tests.recorder import at, read, refetch_event, running_recorder

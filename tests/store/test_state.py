@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fubd.core.pacing import Hysteresis
-from fubd.ports import ModeRecord, UnreadPerson
+from fubd.core.stored_state import ModeRecord, UnreadPerson
 from tests.recorder import at, running_recorder
 
 
