@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fubd.settings import variables
 from fubd.store.dsn import Tls, parse
 from tests.deploy.programs import CHECKOUT, run
 from tests.support.programs import require_program
@@ -32,6 +33,12 @@ def composed() -> dict[str, Any]:
 def with_variables(text: str) -> str:
     """Replace the variables in a text of the compose file, as Docker does."""
     return re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: ENVIRONMENT[match[1]], text)
+
+
+def test_fubd_gets_all_of_its_variables_and_no_other(composed: dict[str, Any]) -> None:
+    """Each setting can be set in deploy/.env, and the passwords of the other services stay with them."""
+    assert not [name for name, service in composed["services"].items() if "env_file" in service]
+    assert set(composed["services"]["fubd"]["environment"]) == set(variables()) - {"FUBD_HOST"}
 
 
 def test_ports_are_bound_to_the_loopback(composed: dict[str, Any]) -> None:
