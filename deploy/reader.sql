@@ -29,6 +29,8 @@ GRANT SELECT (
 ) ON public.stage_changes TO fubd_reader;
 GRANT SELECT (id, received_at) ON fubd.delivery TO fubd_reader;
 GRANT SELECT (name, value) ON fubd.setting TO fubd_reader;
+GRANT SELECT (name) ON fubd.time_zone TO fubd_reader;
+GRANT SELECT (id, mode) ON fubd.mode_change TO fubd_reader;
 GRANT SELECT (kind, outcome, finished_at) ON fubd.poll_run TO fubd_reader;
 GRANT SELECT (id, stage, updated, verified_at, gone_at) ON fubd.person TO fubd_reader;
 GRANT SELECT (person_id, seq, row_id) ON fubd.claim TO fubd_reader;
@@ -37,7 +39,9 @@ DO $$
 DECLARE
     seen regclass;
 BEGIN
-    FOREACH seen IN ARRAY ARRAY['public.stage_changes', 'fubd.delivery', 'fubd.setting', 'fubd.poll_run', 'fubd.person', 'fubd.claim']::regclass[]
+    FOREACH seen IN ARRAY ARRAY[
+        'public.stage_changes', 'fubd.delivery', 'fubd.setting', 'fubd.time_zone', 'fubd.mode_change', 'fubd.poll_run', 'fubd.person', 'fubd.claim'
+    ]::regclass[]
     LOOP
         EXECUTE format('DROP POLICY IF EXISTS fubd_reader_reads ON %s', seen);
         EXECUTE format('CREATE POLICY fubd_reader_reads ON %s FOR SELECT TO fubd_reader USING (true)', seen);

@@ -108,7 +108,8 @@ class Daemon:
             {
                 "webhook_stale_after_seconds": settings.webhook_stale_after_seconds,
                 "poll_stale_after_seconds": settings.poll_stale_after_seconds,
-            }
+            },
+            time_zone=settings.timezone,
         )
         await self._shared.status.mark_start()
 

@@ -25,10 +25,12 @@ class Maintenance:
         self._pool = pool
         self._instance = instance
 
-    async def save_settings(self, values: Mapping[str, float]) -> None:
-        """Save the settings that the views in the database use."""
+    async def save_settings(self, values: Mapping[str, float], *, time_zone: str) -> None:
+        """Save the settings that the views in the database use. A `time_zone` that the server does not know is UTC there."""
         async with self._pool.transaction() as connection:
-            await statements.query("state/save_settings").execute(connection, names=list(values), values=list(values.values()))
+            await statements.query("state/save_settings").execute(
+                connection, names=list(values), values=list(values.values()), time_zone=time_zone
+            )
 
     async def count_chain_violations(self) -> int:
         """Count our rows whose stage_from is not the stage_to of the row before."""

@@ -9,7 +9,7 @@ import asyncpg
 
 from fubd.errors import UserError
 from fubd.store import stage_changes, statements
-from fubd.store.quoting import quote_identifier
+from fubd.store.quoting import quote_identifier, quote_literal
 
 # The key of the advisory lock: 'fubd' in ASCII, and a number.
 _LOCK_KEY = 0x66756264_0001
@@ -126,7 +126,10 @@ def _refuse_unknown(applied: dict[int, str]) -> None:
 async def _add_columns(connection: asyncpg.Connection, columns: Mapping[str, str]) -> None:
     present = await stage_changes.read_columns(connection) if columns else {}
     for name in sorted(columns.keys() - present):
-        await connection.execute(f"ALTER TABLE public.stage_changes ADD COLUMN {quote_identifier(name)} text")
+        quoted = quote_identifier(name)
+        await connection.execute(f"ALTER TABLE public.stage_changes ADD COLUMN {quoted} text")
+        meaning = f"{columns[name]} of the person at the time of the change (FUBD_COLUMNS)."
+        await connection.execute(f"COMMENT ON COLUMN public.stage_changes.{quoted} IS {quote_literal(meaning)}")
         # Undoing an adoption removes the columns that were added.
         await statements.query("adopt/add_column").execute(connection, column=name)
 

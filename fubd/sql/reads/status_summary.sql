@@ -2,13 +2,7 @@
 SELECT
     (SELECT d.received_at FROM fubd.delivery d ORDER BY d.id DESC LIMIT 1) AS webhook_heard,
     (SELECT max(r.finished_at) FROM fubd.poll_run r WHERE r.outcome = 'ok' AND r.kind <> 'scrub') AS polling_heard,
-    counts.webhook_today, counts.polling_today,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c
-        WHERE fubd.source_of(c.source) = 'webhook' AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01'
-        ORDER BY c.changed_at DESC LIMIT 1) AS webhook_change,
-    (SELECT c.changed_at::timestamptz FROM public.stage_changes c
-        WHERE fubd.source_of(c.source) = 'polling' AND c.changed_at BETWEEN '1900-01-01' AND '9000-01-01'
-        ORDER BY c.changed_at DESC LIMIT 1) AS polling_change,
+    h.webhook_today, h.polling_today, h.webhook_change, h.polling_change,
     v.reached AS coverage,
     s.last_ratio AS completeness,
     coalesce(s.last_people, 0) AS people,
@@ -18,8 +12,9 @@ SELECT
     (SELECT count(*) FROM fubd.delivery d WHERE d.id >= :first_delivery AND d.instance = :instance) AS own_deliveries
 FROM fubd.coverage v, fubd.scrub s, (
     SELECT
-        count(*) FILTER (WHERE fubd.source_of(c.source) = 'webhook') AS webhook_today,
-        count(*) FILTER (WHERE fubd.source_of(c.source) = 'polling') AS polling_today
-    FROM public.stage_changes c
-    WHERE c.received_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AND c.received_at < '9000-01-01'
-) counts
+        max(h.records_today) FILTER (WHERE h.source = 'webhook') AS webhook_today,
+        max(h.records_today) FILTER (WHERE h.source = 'polling') AS polling_today,
+        max(h.latest_change) FILTER (WHERE h.source = 'webhook') AS webhook_change,
+        max(h.latest_change) FILTER (WHERE h.source = 'polling') AS polling_change
+    FROM public.source_health h
+) h

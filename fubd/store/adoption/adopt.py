@@ -177,6 +177,8 @@ async def undo(pool: Pool, *, on_step: OnStep = lambda _: None) -> UndoResult:
         for statement in (*facts["back"], *_drop_columns(facts["added"])):
             on_step(statement)
             await connection.execute(statement, timeout=_STATEMENT_SECONDS)
+        # Made by a migration after the adoption, where the plan did not have it yet.
+        await connection.execute("DROP INDEX IF EXISTS public.fubd_stage_changes_source")
         on_step("counting and hashing again")
         after = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
         if before != after:

@@ -19,6 +19,7 @@ INDEXES = {
     "fubd_stage_changes_person": ("person_id", "changed_at"),
     "fubd_stage_changes_time": ("changed_at",),
     "fubd_stage_changes_received": ("received_at",),
+    "fubd_stage_changes_source": ("source", "changed_at"),
 }
 # The key in `Survey.views` of the views that use either stage column.
 STAGES = "stages"
