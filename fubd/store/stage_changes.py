@@ -6,7 +6,7 @@ tables hold both in full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import asyncpg
@@ -20,6 +20,15 @@ _UNBOUNDED = 10_000
 
 _NAMES = frozenset({"first_name", "last_name", "stage_from", "stage_to", "assigned_user_name"})
 _STAGES = ("stage_from", "stage_to")
+# Columns of older tables that the order of a person's rows determines (sql/recording/update_derived.sql).
+DERIVED_COLUMNS = (
+    "previous_stage_entered_at",
+    *("time_in_previous_stage_days", "time_in_previous_stage_hours", "time_in_previous_stage_minutes"),
+    *("stage_priority_from", "stage_priority_to", "is_forward_progression"),
+)
+_INTEGERS = frozenset({"int2", "int4", "int8"})
+# Types that hold every derived number.
+_WIDE = frozenset({"int4", "int8", "float8"})
 _TEXT = frozenset({"text", "character varying", "character"})
 _INSTANTS = frozenset({"timestamp with time zone", "timestamp without time zone"})
 
@@ -71,6 +80,19 @@ class Column:
             return self._limit_length(value)
         if self.udt == "jsonb" and not self.domain:
             return value
+        return self._fit(value)
+
+    def coerce_derived(self, value: str) -> str:
+        """Return the SQL that makes a derived value fit this column; a whole number counts completed days, hours or minutes."""
+        if self.name == "previous_stage_entered_at" and self.is_instant:
+            return value
+        if self.name.startswith("time_in_") and self.udt in _INTEGERS:
+            value = f"trunc({value})"
+        if self.name.startswith(("time_in_", "stage_priority_")) and self.udt in _WIDE and not self.domain:
+            return f"({value})::{self.udt}"
+        return self._fit(value) if self.is_instant else self.coerce(f"({value})::text")
+
+    def _fit(self, value: str) -> str:
         return f"fubd.fitted(({value})::text, {quote_literal(self.sql_type)})::{self.sql_type}"
 
     def _limit_length(self, value: str) -> str:
@@ -108,7 +130,23 @@ class StageChangesTable:
     def query(self, name: str, columns: Mapping[str, str] | None = None) -> Query:
         """Return a statement of `fubd/sql` for this table, with the columns of FUBD_COLUMNS."""
         query = statements.query(name)
-        return replace(query, text=statements.with_columns(query.text, columns or {}, self.coerce).replace("{shown}", self.shown))
+        text = statements.with_columns(query.text, columns or {}, self.coerce)
+        return replace(query, text=text).fill(shown=self.shown, update_derived=self._update_derived(columns or {}))
+
+    def _update_derived(self, taken: Collection[str]) -> str:
+        """Return the statement that fills the derived columns, as an SQL literal; NULL where there are none but those of FUBD_COLUMNS."""
+        columns = [self.columns[name] for name in DERIVED_COLUMNS if name in self.columns and name not in taken]
+        columns = [column for column in columns if not column.generated]
+        quoted = [quote_identifier(column.name) for column in columns]
+        if not quoted:
+            return "NULL"
+        values = [f"{column.coerce_derived(f'd.{column.name}')} AS {name}" for column, name in zip(columns, quoted, strict=True)]
+        filled = statements.query("recording/update_derived").fill(
+            values=", ".join(values),
+            assignments=", ".join(f"{name} = n.{name}" for name in quoted),
+            differences=" OR ".join(f"c.{name} IS DISTINCT FROM n.{name}" for name in quoted),
+        )
+        return quote_literal(filled.text)
 
 
 async def read(connection: asyncpg.Connection) -> StageChangesTable:

@@ -51,6 +51,10 @@ class StateStore:
         async with self.fenced() as connection:
             await statements.query("state/begin_sweep").execute(connection, began=began, from_id=from_id)
 
+    async def save_stage_order(self, names: Sequence[str]) -> None:
+        """Save the names of the stages in Follow Up Boss's own order."""
+        await self._execute("state/save_stage_order", names=list(names))
+
     async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards, and return it. The first complete sweep is the first complete scrub round too."""
         async with self._pool.transaction() as connection:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import asyncpg
 import pytest
@@ -183,6 +184,60 @@ async def test_a_late_webhook_of_a_recorded_change_adds_no_row(empty_database: s
         assert await rows_of(recorder) == before
         await recorder.record(webhook("e2", "C", "09:00"))
         assert await rows_of(recorder) == [before[0], ("A", "C", at("09:00"), None), before[1]]
+
+
+_DERIVED = (
+    "SELECT stage_to, previous_stage_entered_at AS entered, time_in_previous_stage_days AS days, time_in_previous_stage_hours AS hours,"
+    " time_in_previous_stage_minutes AS minutes, stage_priority_from AS from_place, stage_priority_to AS to_place,"
+    " is_forward_progression AS forward FROM public.stage_changes WHERE person_id = '1' ORDER BY changed_at, id"
+)
+
+
+async def derived(recorder: Recorder) -> list[tuple[object, ...]]:
+    """Return the derived columns of a person's rows."""
+    async with recorder.pool.reading() as connection:
+        return [tuple(row) for row in await connection.fetch(_DERIVED)]
+
+
+@pytest.mark.parametrize("variant", ["as reconstructed", "instants with a zone", "short columns"])
+async def test_derived_columns_follow_the_rows(empty_database: str, variant: str) -> None:
+    """They are filled in new rows, and corrected in the next row when a late webhook is inserted; rows of other writers stay."""
+    async with adopted(empty_database, A_AT_EIGHT, variant=variant) as recorder:
+        await recorder.state.save_stage_order(["A", "B", "C"])
+        await recorder.record(webhook("e1", "C", "18:00:30"))
+        old = ("A", None, None, None, None, None, None, None)
+        eight, nine = (when if variant == "instants with a zone" else when.replace(tzinfo=None) for when in (at("08:00"), at("09:30")))
+        assert await derived(recorder) == [old, ("C", eight, Decimal("0.42"), 10, 600, 1, 3, True)]
+        await recorder.record(webhook("e2", "B", "09:30"))
+        second = ("B", eight, Decimal("0.06"), 1, 90, 1, 2, True)
+        assert await derived(recorder) == [old, second, ("C", nine, Decimal("0.35"), 8, 510, 2, 3, True)]
+        await recorder.record(webhook("e3", "A", "19:00:30"), webhook("e4", "unknown to FUB", "19:00:31"))
+        back, unknown = (await derived(recorder))[3:]
+        assert back[3:] == (1, 60, 3, 1, False)
+        assert unknown[3:] == (0, 0, 1, None, None)
+
+
+async def test_derived_columns_follow_a_row_that_is_dated_anew(empty_database: str) -> None:
+    """A webhook dates the row that polling had found; the next row's stage_from stays, and its time in the previous stage does not."""
+    async with adopted(empty_database, A_AT_EIGHT) as recorder:
+        await recorder.record(read("B", "10:00", "10:01", "08:00"), webhook("e1", "C", "12:00"))
+        assert [row[4] for row in await derived(recorder)] == [None, 120, 120]
+        await recorder.record(webhook("e2", "B", "09:00"))
+        assert [row[4] for row in await derived(recorder)] == [None, 60, 180]
+
+
+async def test_derived_columns_of_odd_types_hold_what_fits(empty_database: str) -> None:
+    """Nothing fails on a column that is too narrow or of another type; a generated one and one of FUBD_COLUMNS are left alone."""
+    altered = (
+        "ALTER TABLE stage_changes ALTER time_in_previous_stage_days TYPE numeric(3,2), ALTER previous_stage_entered_at TYPE text,"
+        " ALTER stage_priority_to TYPE boolean USING NULL, ALTER time_in_previous_stage_minutes TYPE smallint, DROP is_forward_progression,"
+        " ADD is_forward_progression boolean GENERATED ALWAYS AS (stage_to = 'B') STORED"
+    )
+    rows = "('1', NULL, 'A', '2025-01-05 08:00', 'polling')"
+    async with adopted(empty_database, rows, altered=altered) as recorder:
+        await recorder.state.save_stage_order(["A", "B"])
+        await recorder.record(webhook("e1", "B", "08:00"))
+        assert (await derived(recorder))[1] == ("B", "2025-01-05 08:00:00+00", None, 8760, None, 1, None, True)
 
 
 # --- Older columns -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ PARTS = {
     "assignments": "stage_to = NULL",
     "name": "x",
     "query": "SELECT 1",
+    "values": "d.stage_priority_to",
+    "differences": "true",
 }
 
 

@@ -88,4 +88,7 @@ WITH merged AS (
     ON CONFLICT (person_id) DO UPDATE
         SET since = greatest(h.since, excluded.since), not_before = '-infinity', deleted = h.deleted OR excluded.deleted
 )
-SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM merged) AS merged
+SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM merged) AS merged,
+    -- Null on a table without such columns: then the function is not called.
+    fubd.run_after((SELECT count(*) FROM inserted) + (SELECT count(*) FROM updated) + (SELECT count(*) FROM merged),
+        :new_person_id::bigint[] || :update_person_id::bigint[] || :correction_person_id::bigint[], {update_derived}) AS derived

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fubd.store.adoption.obstacles import ADDED_COLUMNS, COLUMN_LENGTHS, REQUIRED_COLUMNS, Obstacle, find_obstacles
 from fubd.store.adoption.survey import INDEXES, RENAMED_VIEWS, Survey
 from fubd.store.quoting import quote_identifier
+from fubd.store.stage_changes import DERIVED_COLUMNS
 
 BACKUP = "fubd.stage_changes_backup"
 
@@ -127,7 +128,11 @@ def _notes(found: Survey, columns: Mapping[str, str], filled: frozenset[str]) ->
         yield "values that do not fit the type are stored as null: " + ", ".join(f"{column.name} {column.sql_type}" for column in other)
     if "id" in found.columns and found.columns["id"].udt == "int4" and found.facts.numbers_left is not None:
         yield f"id is integer: {found.facts.numbers_left:,} numbers are left, and fubd also uses one for each report about a person"
-    empty = [name for name, column in found.columns.items() if name not in filled and column.default is None]
+    determined = [name for name in DERIVED_COLUMNS if name in found.columns and name not in columns]
+    if determined:
+        yield f"filled in new rows, by the order of each person's rows: {', '.join(determined)}"
+    left = (name for name in found.columns if name not in filled and name not in determined)
+    empty = [name for name in left if found.columns[name].default is None]
     if empty:
         yield f"left empty in new rows, unless FUBD_COLUMNS names a field of Follow Up Boss for them: {', '.join(empty)}"
     if found.facts.triggers:

@@ -149,7 +149,7 @@ COMMENT ON COLUMN public.current_stages.since IS 'Since when, as far as a row of
 COMMENT ON COLUMN public.current_stages.verified_at IS 'When a read of the person last confirmed it (Follow Up Boss''s clock).';
 COMMENT ON COLUMN public.current_stages.gone_at IS 'When Follow Up Boss confirmed that the person was deleted; null for everybody else.';
 
--- An older table keeps the comments of its owner, and columns that its owner has named otherwise go without.
+-- Of an older table only the columns that fubd added: the others are the owner's, and undoing an adoption leaves them as they were.
 DO $$
 DECLARE
     described record;
@@ -176,11 +176,11 @@ BEGIN
             ('lead_source_tag', 'The first of FUBD_LEAD_SOURCE_TAGS that the person had.')
         ) AS d(name, meaning)
         JOIN pg_attribute a ON a.attrelid = 'public.stage_changes'::regclass AND a.attname = d.name AND NOT a.attisdropped
-        WHERE col_description(a.attrelid, a.attnum) IS NULL
+        WHERE NOT EXISTS (SELECT FROM fubd.adoption f WHERE NOT f.facts->'added' ? d.name)
     LOOP
         EXECUTE format('COMMENT ON COLUMN public.stage_changes.%I IS %L', described.name, described.meaning);
     END LOOP;
-    IF obj_description('public.stage_changes'::regclass) IS NULL THEN
+    IF NOT EXISTS (SELECT FROM fubd.adoption) THEN
         COMMENT ON TABLE public.stage_changes IS 'One row for each stage that a person really entered. Written by fubd.';
     END IF;
     -- The role of deploy/reader.sql can go on reading the views.
