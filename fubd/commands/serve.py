@@ -16,9 +16,11 @@ from fubd.commands import greeting
 from fubd.commands.console import Console
 from fubd.commands.session import database, load_settings
 from fubd.commands.signals import stop_on_signals
-from fubd.components import build, build_daemon
+from fubd.components import Components, build, build_daemon
+from fubd.core.problems import ProblemName
 from fubd.daemon import Daemon
 from fubd.errors import UserError
+from fubd.problems import Problems
 from fubd.settings import FOR_THE_DAEMON, Settings, unknown_variables
 
 _log = logging.getLogger("fubd")
@@ -46,14 +48,22 @@ async def _run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     stop = stop_on_signals(only_first=False)
     async with contextlib.AsyncExitStack() as stack:
-        dsn = await stack.enter_async_context(database(settings))
+        loop = asyncio.get_running_loop()
+        shared: Components | None = None
+
+        def on_fault(reason: str | None) -> None:
+            if shared is not None:
+                loop.call_soon_threadsafe(_update_problem, shared.problems, reason)
+
+        dsn = await stack.enter_async_context(database(settings, on_fault=on_fault))
         console = Console()
         if console.is_terminal:
             console.print_facts(greeting.facts(settings, dsn.place))
         for unknown in unknown_variables():
             _log.warning("%s", unknown.line())
         try:
-            await Daemon(build_daemon(build(settings, dsn))).run(stop)
+            shared = build(settings, dsn)
+            await Daemon(build_daemon(shared)).run(stop)
         except OSError as error:
             raise UserError(f"cannot listen on port {settings.port}{_cause_and_advice(settings, error)}") from None
         except BaseExceptionGroup as bugs:
@@ -62,6 +72,14 @@ async def _serve(settings: Settings) -> int:
             return 1
     _log.info("stopped")
     return 0
+
+
+def _update_problem(problems: Problems, reason: str | None) -> None:
+    """Begin or end the problem of an embedded server that has died."""
+    if reason is None:
+        problems.end(ProblemName.EMBEDDED_DATABASE_DOWN)
+    else:
+        problems.begin(ProblemName.EMBEDDED_DATABASE_DOWN, reason)
 
 
 def _cause_and_advice(settings: Settings, error: OSError) -> str:

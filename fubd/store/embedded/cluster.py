@@ -8,6 +8,7 @@ user, and it counts a server's users in a list of process ids that is wrong afte
   where there is no such user. No other permission changes: binaries that this user cannot reach are copied into the folder.
 - Each user of a server holds a file lock, which the kernel releases when the process ends. The last one to leave stops the server, and a
   server left running by a killed process is used again.
+- A server that dies is started again at the same address by whichever process notices first (`supervision`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from fubd.errors import Unavailable
@@ -25,6 +27,7 @@ from fubd.store.embedded import binaries
 from fubd.store.embedded.lock import FileLock
 from fubd.store.embedded.os_user import OsUser
 from fubd.store.embedded.server import PostgresServer
+from fubd.store.embedded.supervision import OnFault, log_fault, supervised
 
 _PREFIX = "fubd-postgres-"
 _ABANDONED_AFTER_SECONDS = 3600.0
@@ -42,12 +45,13 @@ def default_home() -> Path:
 
 
 @contextmanager
-def embedded_server(home: Path | None = None) -> Iterator[str]:
+def embedded_server(home: Path | None = None, *, on_fault: OnFault = log_fault) -> Iterator[str]:
     """Run a server whose data stays in `home`, and yield its DATABASE_URL. Any number of processes may use it at once.
 
+    A server that dies is started again; `on_fault` is called, from another thread, with what happened, and with None when it runs again.
     Raises SettingsError when the extra is not installed, Unavailable when the server cannot start.
     """
-    with _running(Path(home or default_home()).absolute(), {}, is_temporary=False) as url:
+    with _running(Path(home or default_home()).absolute(), {}, on_fault, is_temporary=False) as url:
         yield url
 
 
@@ -61,14 +65,14 @@ def temporary_server(*, durable: bool = False) -> Iterator[str]:
     _remove_abandoned()
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with _running(home, {} if durable else _NOT_DURABLE, is_temporary=True) as url:
+        with _running(home, {} if durable else _NOT_DURABLE, log_fault, is_temporary=True) as url:
             yield url
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager
-def _running(home: Path, settings: dict[str, str], *, is_temporary: bool) -> Iterator[str]:
+def _running(home: Path, settings: dict[str, str], on_fault: OnFault, *, is_temporary: bool) -> Iterator[str]:
     with ExitStack() as stack:
         with _translate_errors(home):
             installation = binaries.find_installation()
@@ -80,9 +84,16 @@ def _running(home: Path, settings: dict[str, str], *, is_temporary: bool) -> Ite
             with _starting(home, os_user):
                 is_alone = using.try_exclusive()
                 using.acquire_shared()
-                url = server.join(binaries.ensure_reachable(installation, home, os_user), is_alone=is_alone)
+                installation = binaries.ensure_reachable(installation, home, os_user)
+                url = server.join(installation, is_alone=is_alone)
             stack.callback(_leave, home, os_user, using, server, is_temporary)
+            stack.enter_context(supervised(server.is_alive, partial(_restart, home, os_user, server, installation), home, on_fault))
         yield url
+
+
+def _restart(home: Path, os_user: OsUser, server: PostgresServer, installation: Path) -> None:
+    with _translate_errors(home), _starting(home, os_user):
+        server.restart(installation)
 
 
 def _leave(home: Path, os_user: OsUser, using: FileLock, server: PostgresServer, is_temporary: bool) -> None:
@@ -113,13 +124,14 @@ def _translate_errors(home: Path) -> Iterator[None]:
 
 def _remove_abandoned() -> None:
     """Remove temporary servers whose process was killed: their lock is free."""
+    # Others can create such names too. Only folders of the user whom ours belong to count, not whomever a folder belongs to.
+    os_user = OsUser.of(Path(tempfile.gettempdir()) / "none")
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            os_user = OsUser.of(home)
             if not os_user.owns(home) or not (home / "using.lock").exists():
                 continue
             with closing(FileLock(home / "using.lock")) as using:
-                is_new = not (home / "data").exists() and time.time() - home.stat().st_mtime < _ABANDONED_AFTER_SECONDS
+                is_new = not (home / "data").exists() and time.time() - home.lstat().st_mtime < _ABANDONED_AFTER_SECONDS
                 if not is_new and using.try_exclusive():
                     PostgresServer(home, os_user, {}).stop(immediately=True)
                     shutil.rmtree(home, ignore_errors=True)

@@ -44,7 +44,7 @@ class OsUser:
             raise Unavailable(
                 f"Postgres does not run as root, and the user {self.name} cannot enter {blocked}: run as another user, or set DATABASE_URL"
             )
-        self.chown(home)
+        self.chown(home.resolve())
 
     def blocked_by(self, path: Path) -> Path | None:
         """Return the highest folder above `path` that this user cannot enter; None when there is none."""
@@ -59,7 +59,7 @@ class OsUser:
     def chown(self, path: Path) -> None:
         """Make this user the owner of a file or folder of ours."""
         if self.is_switched:
-            os.chown(path, self.uid, self.gid)
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def owns(self, path: Path) -> bool:
         """Return whether the path is a folder, not a link, that is ours or this user's."""

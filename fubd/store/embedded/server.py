@@ -62,20 +62,52 @@ class PostgresServer:
         self._os_user = os_user
         self._settings = {**_SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None
+        # Of the server in use, ours or another process's.
+        self._pid: int | None = None
+        self._socket: Path | None = None
 
     def join(self, installation: Path, *, is_alone: bool) -> str:
         """Start the server unless it runs, and return its URL. `is_alone`: no other process uses it. Raises Unavailable."""
         self._create_data(installation)
         postmaster = self._running()
         if postmaster is not None and _answers(postmaster):
+            self._pid, self._socket = postmaster.pid, postmaster.socket_folder
             return _url(postmaster.socket_folder)
         if not is_alone:
             raise Unavailable(f"another process uses the embedded Postgres in {self._home}, but it does not answer")
         self.stop()
-        return self._start(installation)
+        try:
+            return self._start(installation)
+        except Unavailable:
+            self.stop()
+            raise
+
+    def is_alive(self) -> bool:
+        """Return whether the server in use still runs."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return self._pid is not None and _is_alive(self._pid)
+
+    def restart(self, installation: Path) -> None:
+        """Start a server that has died at the same address, unless another process did so first. Raises Unavailable."""
+        postmaster = self._running()
+        if postmaster is None:
+            self._end(immediately=False)
+            self._start(installation)
+        elif postmaster.socket_folder != self._socket:
+            raise Unavailable(f"the embedded Postgres in {self._home} runs at another address now: start this program again")
+        else:
+            self._process, self._pid = None, postmaster.pid
 
     def stop(self, *, immediately: bool = False) -> None:
         """Stop the server cleanly, or by force when that takes too long. `immediately`: its data need not be kept."""
+        known = self._postmaster()
+        self._end(immediately=immediately)
+        for folder in {self._socket, known.socket_folder if known is not None else None}:
+            if folder is not None:
+                self._remove_socket(folder)
+
+    def _end(self, *, immediately: bool) -> None:
         known = self._postmaster()
         for stop_signal in (signal.SIGQUIT if immediately else signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             processes = self._processes()
@@ -85,8 +117,6 @@ class PostgresServer:
                 with suppress(ProcessLookupError):
                     os.kill(pid, stop_signal)
             self._wait(lambda: not self._processes(), _STOP_SECONDS)
-        if known is not None:
-            _remove_socket(known.socket_folder)
         # A stale file would prevent the next start if its process id belongs to another process by then.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         if self._process is not None:
@@ -127,13 +157,14 @@ class PostgresServer:
         unfinished.rename(self._data)
 
     def _start(self, installation: Path) -> str:
-        socket_folder = self._socket_folder()
+        if self._socket is None:
+            self._socket = self._socket_folder()
         options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         log = self._home / "log"
-        with log.open("wb") as output:
+        with open(log, "wb", opener=_open_new) as output:
             # A session of its own: Ctrl-C at the terminal must not stop the server before our last statements.
             self._process = subprocess.Popen(
-                [installation / "bin" / "postgres", "-D", self._data, "-k", _quote_folder(socket_folder), *options],
+                [installation / "bin" / "postgres", "-D", self._data, "-k", _quote_folder(self._socket), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -144,10 +175,10 @@ class PostgresServer:
             )
         if not self._wait(self._has_started, _START_SECONDS) or self._process.poll() is not None:
             reason = _last_line(log.read_bytes())
-            self.stop()
-            _remove_socket(socket_folder)
+            self._end(immediately=False)
             raise Unavailable(f"the embedded Postgres in {self._home} does not start: {reason}")
-        return _url(socket_folder)
+        self._pid = self._process.pid
+        return _url(self._socket)
 
     def _has_started(self) -> bool:
         if self._process is None or self._process.poll() is not None:
@@ -177,21 +208,36 @@ class PostgresServer:
             return None
 
     def _processes(self) -> frozenset[int]:
-        """Return the processes whose working directory is the data folder: a saved process id may belong to another process by now."""
+        """Return the server's processes: programs named postgres, of its user, that work in the data folder.
+
+        A saved process id may belong to another process by now, and the folder may be one that somebody else prepared.
+        """
         try:
-            ours = self._data.stat()
+            if not self._os_user.owns(self._data):
+                return frozenset()
+            ours = self._data.lstat()
         except OSError:
             return frozenset()
         if not _PROCESSES.exists():
             postmaster = self._postmaster()
-            return frozenset({postmaster.pid}) if postmaster is not None and _is_alive(postmaster.pid) else frozenset()
+            return frozenset({postmaster.pid}) if postmaster is not None and _listed_as(postmaster.pid, self._os_user.uid) else frozenset()
         found = set()
         for folder in _PROCESSES.glob("[0-9]*"):
             with suppress(OSError):
                 working = (folder / "cwd").stat()
-                if (working.st_dev, working.st_ino) == (ours.st_dev, ours.st_ino):
+                if (working.st_dev, working.st_ino) == (ours.st_dev, ours.st_ino) and self._is_postgres(folder):
                     found.add(int(folder.name))
         return frozenset(found)
+
+    def _is_postgres(self, process: Path) -> bool:
+        program = (process / "exe").readlink().name.removesuffix(" (deleted)")
+        return program == "postgres" and process.stat().st_uid == self._os_user.uid
+
+    def _remove_socket(self, folder: Path) -> None:
+        """Remove a folder that was made for a socket. Its name may come from a file that somebody else wrote."""
+        with suppress(OSError):
+            if folder.name.startswith(_SOCKET_PREFIX) and self._os_user.owns(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _socket_folder(self) -> Path:
         if len(os.fsencode(self._data / _SOCKET)) <= _MAX_SOCKET_PATH:
@@ -237,9 +283,16 @@ def _quote_folder(folder: Path) -> str:
     return quote_identifier(str(folder))
 
 
-def _remove_socket(folder: Path) -> None:
-    if folder.name.startswith(_SOCKET_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
+def _open_new(path: str, flags: int) -> int:
+    """Open a file to write, but no link: the folder belongs to the server's user, and we may be root."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _listed_as(pid: int, uid: int) -> bool:
+    """Return whether `ps` lists a process as this user's postgres, where there is no /proc."""
+    listed = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "uid=,comm="], check=False, capture_output=True, text=True)
+    owner, _, program = listed.stdout.strip().partition(" ")
+    return owner == str(uid) and Path(program.strip()).name == "postgres"
 
 
 def _last_line(output: bytes) -> str:
