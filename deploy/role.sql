@@ -1,5 +1,5 @@
 -- Creates a role that can do what fubd does and nothing else. Run it once, as the owner of the database (on Supabase: in the SQL editor),
--- before the first start, with your own password. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
+-- before the first start or later, with your own password. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
 
 CREATE ROLE fubd_daemon LOGIN PASSWORD 'choose-a-long-password' CONNECTION LIMIT 20;
 
@@ -27,6 +27,24 @@ BEGIN
         IF to_regclass('public.' || name) IS NOT NULL THEN
             EXECUTE format('ALTER TABLE public.%I OWNER TO fubd_daemon', name);
         END IF;
+    END LOOP;
+END
+$$;
+
+-- Where fubd was first started as another user, such as the owner: what it made in the schema fubd goes over to the role as well.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    IF to_regnamespace('fubd') IS NULL THEN
+        RETURN;
+    END IF;
+    ALTER SCHEMA fubd OWNER TO fubd_daemon;
+    FOR name IN SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'fubd'::regnamespace AND c.relkind IN ('r', 'v') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO fubd_daemon', name);
+    END LOOP;
+    FOR name IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'fubd'::regnamespace LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO fubd_daemon', name);
     END LOOP;
 END
 $$;

@@ -30,6 +30,7 @@ from fubd.problems import Problems
 from fubd.retention import Retention
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
+from fubd.stage_order import StageOrder
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
 from fubd.subscriptions import SubscriptionManager
@@ -132,6 +133,7 @@ class DaemonComponents:
     refetcher: Refetcher
     notifier: Notifier | None
     retention: Retention
+    stage_order: StageOrder
     monitor: Monitor
     stream: EventStream
     server: HttpServer
@@ -224,6 +226,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
         retention=retention,
+        stage_order=StageOrder(shared.client, shared.state, clock),
         monitor=monitor,
         stream=stream,
         server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, metrics=metrics, limits=limits),

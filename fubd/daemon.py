@@ -122,6 +122,7 @@ class Daemon:
             "refetcher": parts.refetcher.run,
             "monitor": parts.monitor.run,
             "retention": parts.retention.run,
+            "stage order": parts.stage_order.run,
             "stream": parts.stream.run,
         }
         if parts.notifier is not None:

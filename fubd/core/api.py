@@ -153,10 +153,13 @@ def parse_person(body: bytes, *, fields: Sequence[str], requested: int | None = 
 
 
 def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
-    """Decode an answer of `GET /stages`: pairs of name and id, without the stages that lack one of them. Raises Malformed."""
+    """Decode an answer of `GET /stages`: pairs of name and id in FUB's order, without those that lack one of them. Raises Malformed."""
     document = _object(body)
     stages, total = _collection(document, "stages")
-    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in stages if isinstance(stage, dict))
+    usable = [stage for stage in stages if isinstance(stage, dict)]
+    # Stages without a place come last.
+    ordered = sorted(usable, key=lambda stage: _positive_integer(stage.get("orderWeight")) or _MAX_INTEGER)
+    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in ordered)
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
     return Listing(named, len(stages), total, _token(document))
 

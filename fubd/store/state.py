@@ -51,6 +51,11 @@ class StateStore:
         async with self.fenced() as connection:
             await statements.query("state/begin_sweep").execute(connection, began=began, from_id=from_id)
 
+    async def needs_stage_order(self) -> bool:
+        """Return whether the table has a column that is derived from the order of the stages."""
+        row = await self._fetchrow("state/needs_stage_order")
+        return bool(row["is_needed"])
+
     async def save_stage_order(self, names: Sequence[str]) -> None:
         """Save the names of the stages in Follow Up Boss's own order."""
         await self._execute("state/save_stage_order", names=list(names))

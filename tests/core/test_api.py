@@ -284,6 +284,8 @@ def test_stages_are_decoded() -> None:
     body = b'{"_metadata":{"total":"3"},"Stages":[{"id":1,"name":"Lead"},{"id":"2","name":"Trash"},{"id":3,"name":null}]}'
     stages = parse_stages(body)
     assert (stages.items, stages.count, stages.total, stages.next) == ((("Lead", 1), ("Trash", 2)), 3, 3, None)
+    body = b'{"stages":[{"id":1,"name":"Last"},{"id":2,"name":"Second","orderWeight":20},{"id":3,"name":"First","orderWeight":"10"}]}'
+    assert [name for name, _ in parse_stages(body).items] == ["First", "Second", "Last"]
     with pytest.raises(Malformed):
         parse_stages(b'{"people":[]}')
 

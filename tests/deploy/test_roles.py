@@ -129,6 +129,26 @@ async def test_the_daemons_role_cannot_read_other_tables(roles: Roles) -> None:
                 await connection.execute(statement)
 
 
+async def test_the_daemons_role_takes_over_from_the_owner(empty_database: str) -> None:
+    """role.sql also works after a first start as the owner: everything goes over, and later migrations can run."""
+    roles = Roles(empty_database)
+    try:
+        await roles.make_owner()
+        async with roles.as_role("fubd_owner") as connection:
+            await store.migrate(connection)
+            await connection.execute(roles.script("role.sql"))
+        async with roles.as_role("fubd_daemon") as connection:
+            await connection.execute("ALTER TABLE fubd.claim ADD COLUMN later text; ALTER FUNCTION fubd.is_stage(text) COST 10")
+            await store.migrate(connection, columns={"campaign_id": "customCampaignID"})
+            others = await connection.fetchval(
+                "SELECT count(*) FROM pg_class c WHERE c.relnamespace IN ('fubd'::regnamespace, 'public'::regnamespace)"
+                " AND pg_get_userbyid(c.relowner) <> current_user"
+            )
+            assert others == 0
+    finally:
+        await roles.drop()
+
+
 async def test_an_older_table_is_adopted_by_the_daemons_role(empty_database: str) -> None:
     """The role of role.sql can adopt an older table and restore it; its former owner's view and writes keep working."""
     roles = Roles(empty_database)

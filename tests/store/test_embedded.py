@@ -217,7 +217,7 @@ async def test_a_server_that_dies_is_started_again(place: Path, name: str) -> No
     """At the same address, with its data, whether this process started it or only uses it; begin and end are reported."""
     home = place / name
     reports: list[str | None] = []
-    async with _using(home) as (_, url):
+    async with _using(home) as (process, url):
         with embedded_server(home, on_fault=reports.append) as same:
             assert same == url
             await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
@@ -230,6 +230,8 @@ async def test_a_server_that_dies_is_started_again(place: Path, name: str) -> No
                 assert reports[0] is not None
                 assert "has ended" in reports[0]
                 assert await _fetchval(url, "SELECT number FROM kept") == 7
+        process.terminate()
+        assert await process.ended() == 0
     assert _server(home) is None
 
 
