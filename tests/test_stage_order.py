@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import asyncpg
 
-from fubd.clock import SystemClock
 from fubd.errors import Unavailable
 from fubd.stage_order import StageOrder
 from fubd.store import Pool, StateStore
@@ -26,12 +26,17 @@ class _Stages:
         return {name: number for number, name in enumerate(names, 1)}
 
 
-class _ThreeRounds(SystemClock):
+class _ThreeRounds:
     """A clock whose third pause ends the test."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.pauses: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 5, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
 
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
         self.pauses.append(seconds)
