@@ -193,6 +193,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         poll_context,
         lease=lease,
         subscriptions=subscriptions,
+        problems=shared.problems,
         jitter=random.SystemRandom().random,
         on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
     )

@@ -32,8 +32,12 @@ class UserError(Exception):
 
 
 class FubRefused(Exception):
-    """FUB understood the request and refused it (400, 401, 403 or 404); a retry does not help. `status` is the HTTP status."""
+    """FUB understood the request and refused it (400, 401, 403 or 404); a retry does not help. `status` is the HTTP status.
 
-    def __init__(self, message: str, *, status: int) -> None:
+    `owner_only`: FUB said that only the key of the account's owner may do this.
+    """
+
+    def __init__(self, message: str, *, status: int, owner_only: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.owner_only = owner_only

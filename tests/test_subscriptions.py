@@ -231,7 +231,7 @@ def test_of_two_at_another_address_one_is_corrected_and_the_other_reported() -> 
 def test_a_key_without_access_proves_nothing() -> None:
     """A 403 is reported as a problem of the key, not of the webhooks."""
     api = _account()
-    api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
+    api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403, owner_only=True)
     report = _check(api)
     assert {event.now.value for event in report.events} == {"not_owner"}
     assert report.was_broken is None
@@ -304,7 +304,7 @@ def test_what_only_the_owner_can_fix_is_one_warning(problem: str, words: str, ca
     foreign = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
     api = _account(*(foreign if problem == "slots" else ()))
     if problem == "owner":
-        api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403)
+        api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403, owner_only=True)
     manager, metrics = _manager(api, public_url=None if problem == "public" else PUBLIC)
 
     async def story() -> None:

@@ -6,7 +6,8 @@ therefore gives no number but bounds: our clock minus FUB's is more than (ours w
 narrows to about the duration of the fastest call. A running average was rejected: it lags after our clock was set, and it never gives a
 bound, which `earliest_fub_now` needs.
 
-Clocks drift, so old bounds are widened with age. A response that contradicts them means that a clock was set: it replaces them.
+Clocks drift, so old bounds are widened with age. A response that contradicts them counts only when the next one agrees with it: then a
+clock was set, and both replace the old bounds. One alone may come from a machine in front of FUB whose clock is wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class ClockSkew:
         self._low = 0.0
         self._high = 0.0
         self._updated_at: float | None = None
+        self._contradiction: tuple[float, float] | None = None
 
     def seconds(self) -> float:
         """Return the middle of the bounds."""
@@ -43,6 +45,10 @@ class ClockSkew:
             drift = (monotonic - self._updated_at) * DRIFT_PER_SECOND
             if low <= self._high + drift and high >= self._low - drift:
                 low, high = max(low, self._low - drift), min(high, self._high + drift)
+            elif self._contradiction is None or low > self._contradiction[1] + drift or high < self._contradiction[0] - drift:
+                self._contradiction = (low, high)
+                return
+        self._contradiction = None
         self._low, self._high, self._updated_at = low, high, monotonic
 
     def fub_now(self, ours: datetime) -> datetime:

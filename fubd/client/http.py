@@ -31,7 +31,7 @@ from yarl import URL
 from fubd.backoff import backoff_seconds, parse_retry_after
 from fubd.client.clock_skew import ClockSkew
 from fubd.client.rate_limit import DEFAULT_RETRY_AFTER_SECONDS, MAX_IN_FLIGHT, RateLimiter
-from fubd.core.api import parse_error
+from fubd.core.api import is_owner_only, parse_error
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
@@ -289,7 +289,8 @@ class FubSession:
         if status < HTTPStatus.MULTIPLE_CHOICES:  # redirects and error pages may come from a proxy with another clock
             self.skew.update(date=date, received_at=now, elapsed_seconds=elapsed_seconds, monotonic=monotonic)
             self._metrics.clock_skew_seconds.set(self.skew.seconds())
-        return date - timedelta(seconds=elapsed_seconds)
+        # A Date that runs ahead of what other responses showed is not believed: coverage would pass what was read.
+        return min(date, self.skew.earliest_fub_now(now)) - timedelta(seconds=elapsed_seconds)
 
     def raise_for_status(self, response: Response) -> bytes:
         """Return the body of a 2xx response. Raises FubRefused for a final status, Retryable for a temporary one."""
@@ -302,9 +303,11 @@ class FubSession:
             raise Retryable(f"a redirect ({status}), which is never followed,")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY):
             raise Retryable(str(status), retry_after_seconds=parse_retry_after(response.headers))
-        reason = self._credentials.redact(parse_error(response.body) or "no reason given")
+        said = parse_error(response.body)
+        foreign = "an answer that is not Follow Up Boss's own, perhaps of a firewall in between"
+        reason = self._credentials.redact(foreign if said is None else said or "no reason given")
         which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
-        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {reason}", status=status)
+        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {reason}", status=status, owner_only=is_owner_only(response.body))
 
 
 async def _prevent_resend(

@@ -53,11 +53,16 @@ class CatchUp:
         """Read the people who changed; return the new coverage, None when it could not be shown that all of them were read."""
         report = _ProgressReport("incremental", self._context, self._on_progress)
         async with self._open_run("incremental", watermark, report) as run:
+            started = self._context.clock.monotonic()
             began = await self._context.incremental.changed_since(run, watermark)
             if began is not None:
                 await self._read_unread(run)
                 run.require_usable()
-                return await self._advance(began, sweep=False)
+                if self._context.api.fub_now() < watermark:
+                    run.incomplete_reason = "Follow Up Boss's clock is behind what is covered"
+                    _log.warning("Follow Up Boss's clock is behind what is covered; reading the whole account")
+                    return None
+                return await self._advance(self._earliest(began, started), sweep=False)
             run.incomplete_reason = "more people changed than an incremental read can prove complete"
             _log.info("More people changed than an incremental read can prove complete; reading the whole account")
             return None
@@ -68,13 +73,19 @@ class CatchUp:
         async with self._open_run("sweep", coverage.watermark, report) as run:
             sweep = Sweep(run, self._state, workers=self._context.policy.sweep_workers)
             report.sweep = sweep
+            started, was_begun = self._context.clock.monotonic(), coverage.sweep_began is not None
             if coverage.sweep_began is not None:
                 _log.info("Resuming the sweep that began at %s from person id %s", coverage.sweep_began, coverage.sweep_from_id)
             began = await sweep.run(coverage.sweep_began, coverage.sweep_from_id)
             await self._require_usable_sweep(run, began)
-            watermark = await self._advance(began, sweep=True)
+            watermark = await self._advance(began if was_begun else self._earliest(began, started), sweep=True)
         _log.info("Read the whole account: %d people in %d calls", run.stats.people, run.stats.calls)
         return watermark
+
+    def _earliest(self, began: datetime, started: float) -> datetime:
+        """Return when the walk began, by the earlier of its first answer and of FUB's clock as all answers show it by now."""
+        elapsed = timedelta(seconds=self._context.clock.monotonic() - started)
+        return min(began, self._context.api.fub_now() - elapsed)
 
     async def _read_unread(self, run: PollRun) -> None:
         """Ask again for people who could not be read before and are due: all in one call, a few who are on no list by id."""

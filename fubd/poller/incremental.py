@@ -36,6 +36,8 @@ _log = logging.getLogger("fubd.poller")
 
 _SECOND = timedelta(seconds=1)
 _FUTURE = timedelta(days=1)
+# The index behind FUB's lists may trail by minutes, and looking back further costs no call.
+_LOOK_BACK = timedelta(minutes=15)
 # FUB refuses offsets from here on, with "Deep pagination disabled, use 'nextLink' url" (observed).
 _MAX_OFFSET = 2000
 # Rows read again on the next page, so that a few deletions do not cost a step back.
@@ -104,7 +106,9 @@ class IncrementalRead:
 
     async def _read_by_cursor(self, run: PollRun, watermark: datetime) -> datetime | None:
         canary = self._canary
-        after = watermark if canary is None else min(watermark, canary.updated - _SECOND)
+        after = watermark - _LOOK_BACK
+        if canary is not None:
+            after = min(after, canary.updated - _SECOND)
         read = _CursorRead(run, after, canary)
         if not await read.run():
             return None

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Protocol
 
 from fubd.backoff import backoff_seconds
 from fubd.core.pacing import Pace
+from fubd.core.problems import ProblemName
 from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import SubscriptionsReport
-from fubd.errors import Unavailable
+from fubd.errors import FubRefused, Unavailable
 from fubd.log_once import LogOnce
 from fubd.poller.catch_up import CatchUp
 from fubd.poller.context import FUB_ERRORS, PollContext
 from fubd.poller.mode import CurrentMode, ModeController
 from fubd.poller.scrub import ScrubSchedule
 from fubd.ports import Lease
+from fubd.problems import Problems
 
 _log = logging.getLogger("fubd.poller")
 
@@ -47,6 +50,7 @@ class Poller:
         *,
         lease: Lease,
         subscriptions: SubscriptionChecker,
+        problems: Problems,
         jitter: Callable[[], float],
         on_mode_change: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
     ) -> None:
@@ -55,6 +59,7 @@ class Poller:
         self._pacing = context.policy.pacing
         self._lease = lease
         self._subscriptions = subscriptions
+        self._problems = problems
         self._stop = asyncio.Event()
         self._mode = ModeController(context, lease=lease, jitter=jitter, on_mode_change=on_mode_change)
         self._catch_up = CatchUp(context, should_continue=self._should_continue)
@@ -97,6 +102,7 @@ class Poller:
             await self._scrub_some()
         except FUB_ERRORS as error:
             failure = error
+        self._report_key(failure)
         try:
             decided = await self._decide()
         except Unavailable as error:
@@ -106,6 +112,14 @@ class Poller:
             self._log_once.resolved("Polling works again")
             return decided.wait_seconds
         return self._retry_delay_seconds(failure, decided.wait_seconds or self._pacing.watch_interval_seconds)
+
+    def _report_key(self, failure: Exception | None) -> None:
+        """Begin the problem of a refused key, with FUB's own words; end it after a round without a failure."""
+        if isinstance(failure, FubRefused) and failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            remedy = "Set FUB_API_KEY to a valid key of the account's owner, and see in Follow Up Boss that the account is active."
+            self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {remedy}")
+        elif failure is None:
+            self._problems.end(ProblemName.KEY_REFUSED)
 
     async def _check_subscriptions(self, *, at_once: bool = False) -> None:
         """Check the subscriptions with every poll; in a long failover with every fourth."""

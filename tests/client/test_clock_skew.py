@@ -55,12 +55,23 @@ def test_many_responses_narrow_the_estimate(true_seconds: float) -> None:
 
 
 def test_a_clock_that_was_set_replaces_the_bounds() -> None:
-    """After a clock was set, the next response counts alone."""
+    """After a clock was set, the next two responses agree on it and count."""
     skew = ClockSkew()
     for number in range(50):
         update(skew, true_seconds=0.0, sent_at=number * 1.37, out_seconds=0.05, back_seconds=0.05)
-    update(skew, true_seconds=90.0, sent_at=100.0, out_seconds=0.05, back_seconds=0.05)
+    for sent_at in (100.0, 101.0):
+        update(skew, true_seconds=90.0, sent_at=sent_at, out_seconds=0.05, back_seconds=0.05)
     assert skew.seconds() == pytest.approx(90.0, abs=0.6)
+
+
+@pytest.mark.parametrize("wrong_seconds", [-3600.0, 3600.0, 259200.0])
+def test_one_response_with_a_wrong_date_changes_nothing(wrong_seconds: float) -> None:
+    """Nor do several that contradict each other as well."""
+    skew = ClockSkew()
+    for number in range(50):
+        update(skew, true_seconds=0.0, sent_at=number * 1.37, out_seconds=0.05, back_seconds=0.05)
+        update(skew, true_seconds=wrong_seconds + 10 * number, sent_at=number * 1.37 + 0.5, out_seconds=0.05, back_seconds=0.05)
+    assert skew.seconds() == pytest.approx(0.0, abs=0.6)
 
 
 def test_a_slow_drift_is_followed() -> None:

@@ -77,6 +77,7 @@ class PollerHarness:
                 manage=True,
                 lease=LocalLease(),
             ),
+            problems=self.problems,
             jitter=self.rng.random,
             on_mode_change=self._on_mode_change,
         )

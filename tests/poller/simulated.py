@@ -84,9 +84,10 @@ async def simulated(
             subscriptions = SubscriptionManager(
                 client, metrics, Problems(ours, metrics), NoWebhookHosts(), ours, public_url=PUBLIC_URL, manage=True, lease=lease
             )
-            unread = UnreadPeople(database, ours, metrics, Problems(ours, metrics))
+            problems = Problems(ours, metrics)
+            unread = UnreadPeople(database, ours, metrics, problems)
             context = PollContext(client, database, database, ours, metrics, unread)
-            poller = Poller(context, lease=lease, subscriptions=subscriptions, jitter=Rng(seed + 5).random)
+            poller = Poller(context, lease=lease, subscriptions=subscriptions, problems=problems, jitter=Rng(seed + 5).random)
             yield SimulatorHarness(account, simulator, database, context, poller, subscriptions)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from fubd.core.problems import ProblemName
+from fubd.errors import FubRefused
 from tests.poller.harness import PollerHarness, run_scenario
 from tests.support.virtual_time import true_time
 
@@ -140,5 +142,40 @@ def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> No
         fub.database.refused.clear()
         await fub.wait(24 * 3600)
         assert (fub.database.known[7].stage, fub.sample("people_unreadable")) == ("Offer", 0)
+
+
+def test_a_refused_key_is_a_problem_with_fubs_words() -> None:
+    """It begins with the first refused poll and ends with the next complete one; coverage stays meanwhile."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        covered = fub.coverage
+        fub.api.refusals["people"] = FubRefused("Follow Up Boss refused with 403: Your subscription has expired", status=403)
+        await fub.wait(7200)
+        (problem,) = fub.problems.current()
+        assert problem.name is ProblemName.KEY_REFUSED
+        assert "Your subscription has expired" in problem.text
+        assert fub.coverage == covered
+        fub.api.refusals.clear()
+        await fub.wait(3600)
+        assert fub.problems.current() == ()
+
+    run_scenario(scenario)
+
+
+def test_a_list_that_lags_hides_no_change() -> None:
+    """A change that lists show two minutes late is found by the next poll, which looks back further."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.webhooks_arrive = False
+        for _ in range(30):
+            late = fub.rng.choice(fub.account.ids)
+            at = true_time()
+            fub.account.hidden.add(late)
+            fub.account.move(late, f"Stage {at.timestamp():.0f}")
+            await fub.wait(120)
+            fub.account.hidden.clear()
+            await fub.wait(fub.rng.uniform(0, 400))
+        await fub.wait(1800)
+        assert [person_id for person_id, known in fub.database.known.items() if fub.account.people[person_id].stage != known.stage] == []
 
     run_scenario(scenario)

@@ -89,7 +89,9 @@ async def _webhook_access(client: FubClient) -> _WebhookAccess:
     try:
         await client.subscriptions()
     except FubRefused as error:
-        return _WebhookAccess.NO_SYSTEM if "system" in str(error).lower() else _WebhookAccess.NOT_OWNER
+        if error.owner_only:
+            return _WebhookAccess.NOT_OWNER
+        return _WebhookAccess.NO_SYSTEM if "system" in str(error).lower() else _WebhookAccess.UNKNOWN
     except (Unavailable, Malformed):
         return _WebhookAccess.UNKNOWN
     return _WebhookAccess.OWNER
