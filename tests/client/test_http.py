@@ -188,7 +188,7 @@ async def test_a_refusal_is_final(status: int) -> None:
 async def test_a_refusal_without_a_reason(answer: web.Response) -> None:
     """A refusal in an unknown form is a refusal all the same."""
     async with fake_fub(answer) as (server, base), make_client(base, SkippingClock()) as client:
-        with pytest.raises(FubRefused, match="not Follow Up Boss.s own"):
+        with pytest.raises(FubRefused, match="perhaps of a firewall"):
             await client.stages()
     assert len(server.requests) == 1
 

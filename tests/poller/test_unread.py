@@ -143,6 +143,8 @@ def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> No
         await fub.wait(24 * 3600)
         assert (fub.database.known[7].stage, fub.sample("people_unreadable")) == ("Offer", 0)
 
+    run_scenario(scenario)
+
 
 def test_a_refused_key_is_a_problem_with_fubs_words() -> None:
     """It begins with the first refused poll and ends with the next complete one; coverage stays meanwhile."""
