@@ -164,7 +164,7 @@ def _overview(rows: Mapping[str, list[dict[str, Any]]]) -> StatusOverview:
         summary=StatusSummary(**_with_instants(rows["summary"][0])),
         settings=StatusSettings(**_with_instants(rows["settings"][0])),
         mode=mode,
-        blind_seconds=next((float(row["seconds"] or 0.0) for row in rows["blind"]), None),
+        blind_seconds=_blind_seconds(rows["blind"]),
         changes=[_in_utc(row["shown"]) for row in rows["changes"]],
     )
 
@@ -186,3 +186,10 @@ def _in_utc(row: dict[str, Any]) -> dict[str, Any]:
             at = _instant(row[name])
             shown[name] = (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
     return shown
+
+
+def _blind_seconds(spans: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the length of the spans: no row before the first complete poll, one without bounds where there is no blind time."""
+    if not spans:
+        return None
+    return sum((_instant(span["ended"]) - _instant(span["began"])).total_seconds() for span in spans if span["began"] is not None)
