@@ -168,6 +168,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         webhook_handler=webhook_handler,
         failure_ratio=failure_ratio,
         retention=retention,
+        problems=shared.problems,
     )
     lease = Lease(shared.state, clock, metrics, holder=shared.instance)
     subscriptions = SubscriptionManager(
@@ -207,6 +208,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
             poller=poller,
             subscriptions=subscriptions,
             settings=settings,
+            problems=shared.problems,
         ),
         changes=shared.changes,
         people=PeopleReader(shared.pool),

@@ -11,7 +11,8 @@ from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.monitor import Monitor
 from fubd.poller import Poller
 from fubd.ports import BlindSpan, Clock
-from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview
+from fubd.problems import Problems
+from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, ShownProblem
 from fubd.settings import Settings
 from fubd.store import ChangeReader, StatusReader
 from fubd.subscriptions import SubscriptionManager
@@ -32,6 +33,7 @@ class DaemonStatus:
         client: FubClient,
         poller: Poller,
         subscriptions: SubscriptionManager,
+        problems: Problems,
         settings: Settings,
     ) -> None:
         self._monitor = monitor
@@ -41,6 +43,7 @@ class DaemonStatus:
         self._client = client
         self._poller = poller
         self._subscriptions = subscriptions
+        self._problems = problems
         self._settings = settings
         self._started_at = clock.now()
 
@@ -61,6 +64,9 @@ class DaemonStatus:
             subscriptions=self._subscriptions.statuses(),
             completeness=Completeness(summary.completeness, summary.people, summary.oldest) if summary else Completeness(None, 0, None),
             subscription_advice=self._subscriptions.advice(),
+            database=self._monitor.database_health(),
+            problems=[ShownProblem(problem.name, problem.since, problem.text) for problem in self._problems.current()],
+            as_of=self._monitor.as_of,
         )
 
     async def overview(self, hours: int) -> Overview:

@@ -5,6 +5,8 @@ Label values known in advance start at 0, so that a rate has no gap at its begin
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from fubd.core.pacing import Mode
@@ -134,10 +136,24 @@ class Metrics:
             "problem", "1 while this problem holds; /health says since when and what to do.", "problem", tuple(ProblemName)
         )
         self.show_mode("starting")
-        # A ratio that was never measured is not 0.
-        self.completeness_ratio.set(float("nan"))
+        _set_unmeasured(
+            self.completeness_ratio,
+            self.scrub_oldest,
+            self.api_rate_limit_remaining.labels("global"),
+            self.clock_skew_seconds,
+            self.inbox_pending,
+            self.quarantined,
+            self.ledger_imbalance,
+            self.chain_violations,
+        )
 
     def show_mode(self, mode: str) -> None:
         """Set the gauge of this mode to 1, the others to 0."""
         for name in MODES:
             self.mode.labels(name).set(1 if name == mode else 0)
+
+
+def _set_unmeasured(*gauges: Gauge) -> None:
+    """Show NaN until there is a measurement: a 0 would say that there was one."""
+    for gauge in gauges:
+        gauge.set(math.nan)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from datetime import datetime
 
-from fubd.core.freshness import source_status
+from fubd.core.freshness import is_fresh, source_status
 from fubd.core.pacing import Policy
+from fubd.core.problems import ProblemName
+from fubd.core.text import format_count, format_duration
 from fubd.core.vocabulary import HEALTHY, SOURCES, STALE
 from fubd.errors import Unavailable
 from fubd.failure_ratio import FailureRatio
@@ -18,8 +21,10 @@ from fubd.ingest import Ingest
 from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
 from fubd.ports import Clock
+from fubd.problems import Problems
+from fubd.recording_health import not_recording_text
 from fubd.retention import Retention
-from fubd.server import DeliveryCounts, SourceHealth, WebhookHandler
+from fubd.server import DatabaseHealth, DeliveryCounts, SourceHealth, WebhookHandler
 from fubd.store import Maintenance, StatusReader
 from fubd.store.status import StatusSummary
 
@@ -47,6 +52,7 @@ class Monitor:
         webhook_handler: WebhookHandler,
         failure_ratio: FailureRatio,
         retention: Retention,
+        problems: Problems,
     ) -> None:
         self._status = status
         self._maintenance = maintenance
@@ -57,15 +63,32 @@ class Monitor:
         self._webhook_handler = webhook_handler
         self._failure_ratio = failure_ratio
         self._retention = retention
+        self._problems = problems
+        self._started_at = clock.now()
         self._refresh_requested = asyncio.Event()
         self._chain_check_due = clock.monotonic()
         self._chain_check_log = LogOnce(_log)
         self._database_error: str | None = "the database has not answered yet"
+        self._database = DatabaseHealth(recording=False, since=clock.now())
         self.summary: StatusSummary | None = None
+        # When the summary was read.
+        self.as_of: datetime | None = None
 
     def set_database_error(self, reason: str | None) -> None:
-        """Note why the database cannot be used yet; None once it can."""
+        """Note why the database cannot be used now; None when it can."""
         self._database_error = reason
+        if reason is not None:
+            self._metrics.db_up.set(0)
+            self._problems.begin(ProblemName.NOT_RECORDING, not_recording_text(reason))
+        elif self._ingest.failure is None or self._ingest.failure.by_table:
+            self._problems.end(ProblemName.NOT_RECORDING)
+
+    def database_health(self) -> DatabaseHealth:
+        """Return whether evidence can be recorded, and since when that is so."""
+        recording = self.not_ready_reason() is None
+        if recording != self._database.recording:
+            self._database = DatabaseHealth(recording, self._clock.now())
+        return self._database
 
     def not_ready_reason(self) -> str | None:
         """Return why nothing can be recorded or shown now; None while both can."""
@@ -86,19 +109,22 @@ class Monitor:
             try:
                 await self._refresh()
             except Unavailable as error:
-                self._database_error = str(error)
-                self._metrics.db_up.set(0)
+                self.set_database_error(str(error))
             else:
-                self._database_error = None
+                self.set_database_error(None)
                 await self._check_chain()
             self._set_source_gauges()
+            self._check_polling()
+            self.database_health()
             self._failure_ratio.update(self._webhook_handler.counts())
             await self._clock.pause(_REFRESH_SECONDS, stop, self._refresh_requested)
 
     async def _refresh(self) -> None:
         before = self._ledger()
         self.summary = await self._status.summary()
+        self.as_of = self._clock.now()
         self._set_gauges(self.summary)
+        self._check_quarantine(self.summary)
         await self._check_ledger(self.summary, before)
         self._failure_ratio.update(self._webhook_handler.counts())
         await self._failure_ratio.exchange()
@@ -133,15 +159,39 @@ class Monitor:
         summary = self.summary
         if summary is None:
             return {source: SourceHealth(STALE[source], None, None, 0) for source in SOURCES}
-        webhook = self._source_status("webhook", summary.webhook_heard, self._policy.webhook_stale_after_seconds)
-        polling = self._source_status("polling", summary.polling_heard, self._policy.poll_stale_after_seconds)
+        now, policy = self._clock.now(), self._policy
+        webhook = source_status(
+            "webhook", summary.webhook_heard, now, stale_after_seconds=policy.webhook_stale_after_seconds, fails=summary.webhooks_fail
+        )
+        polling = source_status("polling", summary.polling_heard, now, stale_after_seconds=policy.poll_stale_after_seconds)
         return {
             "webhook": SourceHealth(webhook, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
             "polling": SourceHealth(polling, summary.polling_heard, summary.polling_change, summary.polling_today),
         }
 
-    def _source_status(self, source: str, last_heard: datetime | None, stale_after_seconds: float) -> str:
-        return source_status(source, last_heard, self._clock.now(), stale_after_seconds=stale_after_seconds)
+    # --- problems ---
+
+    def _check_quarantine(self, summary: StatusSummary) -> None:
+        if summary.quarantined:
+            kept = format_count(summary.quarantined, "delivery")
+            self._problems.begin(
+                ProblemName.QUARANTINE, f"{kept} could not be read and wait in quarantine: see `python -m fubd replay` after an upgrade."
+            )
+        else:
+            self._problems.end(ProblemName.QUARANTINE)
+
+    def _check_polling(self) -> None:
+        """Begin `polling_stale` when no poll was complete for too long, and end it with the next one. Each start has that long, too."""
+        heard = self.summary.polling_heard if self.summary else None
+        since, limit = max(self._started_at, heard or self._started_at), self._policy.poll_stale_after_seconds
+        if is_fresh(since, self._clock.now(), within_seconds=limit):
+            self._problems.end(ProblemName.POLLING_STALE)
+        else:
+            self._problems.begin(
+                ProblemName.POLLING_STALE,
+                f"No poll was complete for more than {format_duration(limit)}: what webhooks miss is not found. "
+                "`python -m fubd check` says whether Follow Up Boss and the database can be reached.",
+            )
 
     # --- invariants ---
 
@@ -169,6 +219,7 @@ class Monitor:
             self._metrics.chain_violations.set(await self._maintenance.count_chain_violations())
             self._chain_check_log.resolved("The check that each row follows from the row before works again.")
         except Unavailable as error:
+            self._metrics.chain_violations.set(math.nan)
             self._chain_check_log.warning("Could not check that each row follows from the row before: %s", error)
         took = self._clock.monotonic() - started
         self._chain_check_due = started + max(_CHAIN_CHECK_SECONDS, took / _CHAIN_CHECK_SHARE)

@@ -22,6 +22,11 @@ class RecordingFailure:
     by_table: bool
 
 
+def not_recording_text(reason: str) -> str:
+    """Return the text of the problem `not_recording`."""
+    return f"{reason}. Nothing is recorded; deliveries are kept in memory until the database is back and stored then."
+
+
 class RecordingHealth:
     """Notes what became of each try to record. `failure` is None while recording works."""
 
@@ -36,9 +41,7 @@ class RecordingHealth:
         """Note that the database did not take the last batch."""
         self._metrics.db_up.set(0)
         self._fail(str(error), by_table=False)
-        self._problems.begin(
-            ProblemName.NOT_RECORDING, f"{error}. Nothing is recorded; deliveries are kept in memory until it is back and stored then."
-        )
+        self._problems.begin(ProblemName.NOT_RECORDING, not_recording_text(str(error)))
 
     def on_refusal(self, refused: Collection[Hashable], error: TableRefused) -> None:
         """Note that the table refused these, each alone."""

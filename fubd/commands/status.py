@@ -56,17 +56,24 @@ class _Status:
         """Return both sources as in `/health`, judged by the settings with which the daemon last started."""
         summary, settings = self.overview.summary, self.overview.settings
         facts = (
-            ("webhook", settings.webhook_stale_after, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
-            ("polling", settings.polling_stale_after, summary.polling_heard, summary.polling_change, summary.polling_today),
+            (
+                "webhook",
+                settings.webhook_stale_after,
+                summary.webhook_heard,
+                summary.webhook_change,
+                summary.webhook_today,
+                summary.webhooks_fail,
+            ),
+            ("polling", settings.polling_stale_after, summary.polling_heard, summary.polling_change, summary.polling_today, False),
         )
         return {
             source: {
-                "status": source_status(source, heard, settings.now, stale_after_seconds=stale_after),
+                "status": source_status(source, heard, settings.now, stale_after_seconds=stale_after, fails=fails),
                 "last_heard": heard,
                 "last_change": change,
                 "records_today": today,
             }
-            for source, stale_after, heard, change, today in facts
+            for source, stale_after, heard, change, today, fails in facts
         }
 
     @property
@@ -120,7 +127,7 @@ class _Status:
 def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
     stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
-    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0)
+    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, False)
     return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
 
 

@@ -6,7 +6,20 @@ from fubd.server.routes import ReadRoutes
 from fubd.server.server import HttpServer
 from fubd.server.sse import EventStream
 from fubd.server.throttle import ReadThrottle
-from fubd.server.view import SPANS, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, SourceHealth, StatusView
+from fubd.server.view import (
+    SPANS,
+    ApiBudget,
+    ChangeCounts,
+    Completeness,
+    DatabaseHealth,
+    Day,
+    Health,
+    ModeChange,
+    Overview,
+    ShownProblem,
+    SourceHealth,
+    StatusView,
+)
 from fubd.server.webhook import DeliveryCounts, WebhookHandler
 
 __all__ = [
@@ -15,6 +28,7 @@ __all__ = [
     "ApiBudget",
     "ChangeCounts",
     "Completeness",
+    "DatabaseHealth",
     "Day",
     "DeliveryCounts",
     "EventStream",
@@ -25,6 +39,7 @@ __all__ = [
     "ReadRoutes",
     "ReadThrottle",
     "ServerLimits",
+    "ShownProblem",
     "SourceHealth",
     "StatusView",
     "WebhookHandler",

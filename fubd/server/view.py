@@ -36,10 +36,36 @@ class Completeness:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """Whether evidence can be recorded now, and since when that is so (our clock)."""
+
+    recording: bool
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountName:
+    """The Follow Up Boss account whose people are recorded; None until it is known."""
+
+    id: int | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProblem:
+    """A problem that holds since `since` (our clock). `text` says what happened, to which thing, and what to do."""
+
+    problem: str
+    since: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The document of `/health`. `sources` has the keys `webhook` and `polling`.
 
     `subscriptions` maps an event to the status of its webhook subscription; `subscription_advice` maps an event to what the owner can do.
+    `as_of`: when the figures of the database were read (our clock); None before the first time.
     """
 
     mode: str
@@ -50,6 +76,10 @@ class Health:
     subscriptions: Mapping[str, str]
     completeness: Completeness
     subscription_advice: Mapping[str, str] = field(default_factory=dict)
+    database: DatabaseHealth = DatabaseHealth(recording=False, since=None)
+    account: AccountName = AccountName(None, None)
+    problems: Sequence[ShownProblem] = ()
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

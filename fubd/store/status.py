@@ -21,7 +21,10 @@ _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 @dataclass(frozen=True, slots=True)
 class StatusSummary:
-    """Everything the status page shows at a glance. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's."""
+    """Everything the status page shows at a glance. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's.
+
+    `webhooks_fail`: the mode is failover.
+    """
 
     webhook_heard: datetime | None
     polling_heard: datetime | None
@@ -36,6 +39,7 @@ class StatusSummary:
     pending_refetches: int
     quarantined: int
     own_deliveries: int
+    webhooks_fail: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ SELECT
     (SELECT p.verified_at FROM fubd.person p WHERE p.gone_at IS NULL AND p.verified_at IS NOT NULL ORDER BY p.scrub_after, p.id LIMIT 1) AS oldest,
     (SELECT count(*) FROM fubd.hint) AS pending_refetches,
     (SELECT count(*) FROM fubd.delivery d WHERE d.quarantine IS NOT NULL) AS quarantined,
-    (SELECT count(*) FROM fubd.delivery d WHERE d.id >= :first_delivery AND d.instance = :instance) AS own_deliveries
+    (SELECT count(*) FROM fubd.delivery d WHERE d.id >= :first_delivery AND d.instance = :instance) AS own_deliveries,
+    -- In failover webhooks are known to fail, however recently one was heard.
+    coalesce((SELECT m.mode = 'failover' FROM fubd.mode_change m ORDER BY m.id DESC LIMIT 1), false) AS webhooks_fail
 FROM fubd.coverage v, fubd.scrub s, (
     SELECT
         max(h.records_today) FILTER (WHERE h.source = 'webhook') AS webhook_today,

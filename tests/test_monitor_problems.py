@@ -1,0 +1,106 @@
+"""What the monitor begins and ends as problems, and what `/health` says of them, from a real database without a daemon around it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fubd import components
+from fubd.components import DaemonComponents
+from fubd.settings import load
+from fubd.store.dsn import parse
+from tests.recorder import execute
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
+
+_MODE = "INSERT INTO fubd.mode_change (at, mode, reason, delay_seconds, evidence) VALUES (now(), '{mode}', 'a test', 30, '{{}}')"
+_DELIVERY = "INSERT INTO fubd.delivery (key, received_at, instance, body, quarantine) VALUES ('\\x01', now(), 'a', '{{}}', {reason})"
+
+
+@asynccontextmanager
+async def monitored(database: str, **more: str) -> AsyncIterator[DaemonComponents]:
+    """Run the monitor of a daemon that does nothing else."""
+    environ = {"FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented", "FUBD_WEBHOOK_STALE_AFTER": "900", **more}
+    parts = components.build_daemon(components.build(load(environ, env_file=None), parse(database)))
+    stop = asyncio.Event()
+    running = asyncio.create_task(parts.monitor.run(stop))
+    try:
+        yield parts
+    finally:
+        stop.set()
+        await running
+        await parts.shared.pool.close()
+
+
+async def has_problems(parts: DaemonComponents, *names: str) -> bool:
+    """Have the monitor refresh, and return whether just these problems hold."""
+    parts.monitor.refresh_soon()
+    await asyncio.sleep(0)
+    return [problem.name for problem in parts.shared.problems.current()] == list(names)
+
+
+def value(parts: DaemonComponents, name: str, **labels: str) -> float:
+    """Return the value of a metric."""
+    found = parts.shared.metrics.registry.get_sample_value(name, labels)
+    assert found is not None
+    return found
+
+
+async def test_a_database_that_goes_away_is_a_problem_without_any_delivery(database: str) -> None:
+    """It begins and ends by the look every few seconds; the health document says so, and since when."""
+    async with Proxy(database) as proxy, monitored(proxy.dsn) as parts:
+        await eventually(lambda: parts.monitor.database_health().recording)
+        before = parts.monitor.database_health().since
+        await proxy.refuse()
+        await proxy.cut()
+        await eventually(lambda: has_problems(parts, "not_recording"), 20.0)
+        gone = parts.monitor.database_health()
+        assert not gone.recording
+        assert (before, value(parts, "fubd_db_up")) < (gone.since, 1)
+        await proxy.accept()
+        await eventually(lambda: has_problems(parts), 20.0)
+        assert parts.monitor.database_health().recording
+
+
+async def test_quarantine_is_a_problem_until_it_is_empty(database: str) -> None:
+    """The text says how many and what to do."""
+    async with monitored(database) as parts:
+        await execute(database, _DELIVERY.format(reason="'unreadable'"))
+        await eventually(lambda: has_problems(parts, "quarantine"))
+        assert "1 delivery" in parts.shared.problems.current()[0].text
+        await execute(database, "UPDATE fubd.delivery SET quarantine = NULL")
+        await eventually(lambda: has_problems(parts))
+
+
+async def test_polling_that_stops_is_a_problem(database: str) -> None:
+    """It begins when no poll was complete for so long, counted from the start at the earliest, and ends with the next one."""
+    async with monitored(database, FUBD_POLL_STALE_AFTER="0.5") as parts:
+        assert parts.shared.problems.current() == ()
+        await eventually(lambda: has_problems(parts, "polling_stale"))
+
+
+async def test_webhooks_are_not_healthy_in_failover(database: str) -> None:
+    """However recently one was heard, in the document, the gauge and the view alike."""
+    await execute(database, _DELIVERY.format(reason="NULL"))
+    async with monitored(database) as parts:
+        for mode, status, gauge in (("steady", "HEALTHY", 1), ("failover", "STALE - Check webhook server", 0)):
+            await execute(database, _MODE.format(mode=mode))
+
+            async def agree(status: str = status, gauge: int = gauge) -> bool:
+                parts.monitor.refresh_soon()
+                await asyncio.sleep(0)
+                return (parts.monitor.sources()["webhook"].status, value(parts, "fubd_source_healthy", source="webhook")) == (status, gauge)
+
+            await eventually(agree)
+
+
+async def test_what_was_not_measured_is_no_number(database: str) -> None:
+    """Neither 0 nor 1: a board or a rule would take it for a measurement."""
+    parts = components.build(load({"FUB_API_KEY": "invented"}, env_file=None), parse(database))
+    for name in ("chain_violations", "ledger_imbalance", "completeness_ratio", "inbox_pending", "quarantined", "clock_skew_seconds"):
+        found: Any = parts.metrics.registry.get_sample_value(f"fubd_{name}")
+        assert math.isnan(found), name
+    await parts.pool.close()
