@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fubd.core.history import Stage
 from fubd.core.observation import Channel, Reading, Snapshot
-from fubd.core.timeline import Stage
 from fubd.errors import FubRefused, Malformed, UserError
 from fubd.poller import Progress
 from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats

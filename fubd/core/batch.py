@@ -7,9 +7,10 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from fubd.core.history import Stage
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.core.reconcile import Claim, ClaimKind
-from fubd.core.timeline import LAG, Stage
+from fubd.core.timeline import LAG
 from fubd.core.vocabulary import PERSON_CREATED, PERSON_DELETED, STAGE_UPDATED
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from fubd.core.history import Change, History
 from fubd.core.reconcile import Claim, PersonHistory, Row, derive_history, pair_with_rows
-from fubd.core.timeline import Change, History
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 
 from fubd.core.explanation import Correction, KnownPerson, PersonEvidence
+from fubd.core.history import Stage
 from fubd.core.reconcile import Claim, PersonHistory, Row
-from fubd.core.timeline import Stage
 from fubd.store import statements
 from fubd.store.pool import Pool
 from fubd.store.recording import RecordingTransaction

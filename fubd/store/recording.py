@@ -12,9 +12,9 @@ from datetime import datetime
 import asyncpg
 
 from fubd.core.batch import PersonFacts, ReceivedDelivery
+from fubd.core.history import Stage
 from fubd.core.observation import Delivery, RefetchEvent, StageEvent
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
-from fubd.core.timeline import Stage
 from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
 from fubd.store import refusals, stage_changes, statements

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fubd.core.history import Stage
 from fubd.core.reconcile import Claim, PersonHistory, Row, reconcile
-from fubd.core.timeline import Stage
 
 BEGINNING = datetime(2026, 1, 5, 10, tzinfo=UTC)
 WINDOW = timedelta(seconds=300)

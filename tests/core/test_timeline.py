@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.timeline import Change, Entry, History, Stage, Start, State, fold
+from fubd.core.history import Change, Entry, History, Stage, Start, State
+from fubd.core.timeline import fold
 from tests.support.examples import examples
 
 WINDOW = timedelta(minutes=5)

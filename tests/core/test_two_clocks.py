@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.timeline import LAG, Entry, Stage, Start, State
+from fubd.core.history import Entry, Stage, Start, State
+from fubd.core.timeline import LAG
 from tests.core.test_timeline import KNOWN_A, ORIGIN, TICK, at, history, read, row, shown, webhook
 
 EXAMPLES = {

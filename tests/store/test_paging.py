@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from fubd.core.history import Stage
 from fubd.core.observation import Delivery
 from fubd.core.reconcile import Claim, ClaimKind
-from fubd.core.timeline import Stage
 from fubd.errors import Unavailable
 from fubd.store import ChangeReader, ChangeStore, Pool
 from fubd.store.dsn import parse

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
+from fubd.core.history import Stage
 from fubd.core.reconcile import Claim, ClaimKind
-from fubd.core.timeline import Stage
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ports import Committed
 from fubd.store import ChangeReader, ChangeStore

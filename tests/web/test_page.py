@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from fubd.core.explanation import KnownPerson, PersonEvidence
+from fubd.core.history import Stage
 from fubd.core.reconcile import PersonHistory, Row
-from fubd.core.timeline import Stage
 from fubd.ports import BlindSpan, Committed
 from fubd.server import ModeChange, SourceHealth
 from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, running_server

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from fubd.core.batch import PersonFacts
+from fubd.core.history import Stage
 from fubd.core.observation import Reading
 from fubd.core.reconcile import Claim, ClaimKind, reconcile
-from fubd.core.timeline import Stage
 from fubd.ports import ChangeSet
 from fubd.store import stage_changes, statements
 from fubd.store.recording import RecordingTransaction
