@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -34,6 +35,12 @@ def locked() -> dict[str, Requirement]:
     text = re.sub(r"\s*\\\n\s+--hash=\S+", "", LOCK.read_text())
     found = [Requirement(line) for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     return {requirement.name: requirement for requirement in found}
+
+
+def test_the_list_of_components_is_that_of_the_lock() -> None:
+    """deploy/sbom.json names every locked package with its version, and no other."""
+    components = json.loads((CHECKOUT / "deploy" / "sbom.json").read_text(encoding="utf-8"))["components"]
+    assert {f"{made['name']}=={made['version']}" for made in components} == {f"{made.name}{made.specifier}" for made in locked().values()}
 
 
 def file_states(folder: Path) -> dict[str, tuple[int, int]]:
