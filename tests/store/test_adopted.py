@@ -217,7 +217,7 @@ async def test_derived_columns_follow_the_rows(empty_database: str, variant: str
         assert unknown[3:] == (0, 0, 1, None, None)
 
 
-async def test_derived_columns_follow_a_row_that_is_dated_anew(empty_database: str) -> None:
+async def test_derived_columns_follow_a_row_with_a_new_date(empty_database: str) -> None:
     """A webhook dates the row that polling had found; the next row's stage_from stays, and its time in the previous stage does not."""
     async with adopted(empty_database, A_AT_EIGHT) as recorder:
         await recorder.record(read("B", "10:00", "10:01", "08:00"), webhook("e1", "C", "12:00"))

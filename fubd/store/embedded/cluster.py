@@ -124,7 +124,7 @@ def _translate_errors(home: Path) -> Iterator[None]:
 
 def _remove_abandoned() -> None:
     """Remove temporary servers whose process was killed: their lock is free."""
-    # Others can create such names too. Only folders of the user whom ours belong to count, not whomever a folder belongs to.
+    # Others can create such names too. Only the folders of our own user count.
     os_user = OsUser.of(Path(tempfile.gettempdir()) / "none")
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
