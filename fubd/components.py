@@ -26,6 +26,7 @@ from fubd.monitor import Monitor
 from fubd.notifier import Notifier
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import Clock
+from fubd.problem_alerts import ProblemAlerts
 from fubd.problems import Problems
 from fubd.retention import Retention
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
@@ -124,7 +125,7 @@ def fub_credentials(settings: Settings) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class DaemonComponents:
-    """Every part of the daemon. `notifier` is None without FUBD_ALERT_URL."""
+    """Every part of the daemon. `notifier` and `problem_alerts` are None without FUBD_ALERT_URL."""
 
     shared: Components
     ingest: Ingest
@@ -132,6 +133,7 @@ class DaemonComponents:
     poller: Poller
     refetcher: Refetcher
     notifier: Notifier | None
+    problem_alerts: ProblemAlerts | None
     retention: Retention
     stage_order: StageOrder
     monitor: Monitor
@@ -228,6 +230,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         poller=poller,
         refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
+        problem_alerts=_build_problem_alerts(shared),
         retention=retention,
         stage_order=StageOrder(shared.client, shared.state, clock),
         monitor=monitor,
@@ -241,6 +244,11 @@ def build_notifier(shared: Components) -> Notifier | None:
     """Build the part that sends alerts; None without FUBD_ALERT_URL."""
     url = shared.settings.alert_url
     return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value())
+
+
+def _build_problem_alerts(shared: Components) -> ProblemAlerts | None:
+    url = shared.settings.alert_url
+    return None if url is None else ProblemAlerts(shared.problems, shared.clock, shared.metrics, url=url.get_secret_value())
 
 
 def _signing_keys(settings: Settings) -> list[bytes]:

@@ -54,6 +54,9 @@ class Daemon:
         try:
             async with self._shared.client, asyncio.TaskGroup() as group:
                 self._start(group, "watchdog", self._parts.watchdog.run, self._stop_recording)
+                if self._parts.problem_alerts is not None:
+                    # Before the database answers: that it does not is one of the problems.
+                    self._start(group, "problem alerts", self._parts.problem_alerts.run, stop)
                 work = group.create_task(self._run_with_database(), name="work")
                 await stop.wait()
                 await server.stop(within_seconds=_DRAIN_SECONDS)

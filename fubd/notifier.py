@@ -6,8 +6,6 @@ claimed only after the one before it was sent. The webhook route does not depend
 
 While the receiver is down, one alert at a time is tried, at growing intervals, until the receiver answers or the alert is days old. One
 that the receiver rejects (4xx) is retried on its own and delays only the alerts of the same person.
-
-Redirects are not followed: an answer must not decide where names are sent.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
-from fubd.backoff import backoff_seconds, parse_retry_after
+from fubd.alert_receiver import SendFailed, new_session, send
+from fubd.backoff import backoff_seconds
 from fubd.core.text import format_duration
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
@@ -36,7 +34,6 @@ _log = logging.getLogger("fubd.notifier")
 _CLAIM_INTERVAL_SECONDS = 1.0
 _MAX_CLAIMED = 40
 _CONCURRENT_POSTS = 8
-_POST_TIMEOUT_SECONDS = 5.0
 # The slowest batch takes 40 / 8 x 5 s. An alert not started by then is left to the instance that claims it next.
 _CLAIM_SECONDS = 60.0
 _START_WITHIN_SECONDS = 45.0
@@ -50,18 +47,6 @@ _HARMLESS_LOOKALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)",
 # Chat tools turn these into links by themselves: what follows a scheme, and words joined by a dot.
 _SCHEME_COLON, _RATIO_SIGN = re.compile(r":(?=//)"), "\u2236"
 _DOMAIN_DOT, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
-
-# These 4xx statuses mean that the receiver is busy, not that it rejects the alert.
-_BUSY_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-
-
-class _PostFailed(Exception):
-    """The receiver did not accept an alert. `rejected`: it will not accept this one; otherwise it is down or busy."""
-
-    def __init__(self, what: str, *, rejected: bool = False, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(what)
-        self.rejected = rejected
-        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(slots=True)
@@ -92,8 +77,7 @@ class Notifier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`. Outages of the receiver and of the database are waited out."""
-        timeout = aiohttp.ClientTimeout(total=_POST_TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": "fubd"}) as session:
+        async with new_session() as session:
             while not stop.is_set():
                 try:
                     wait = await self._send_batch(session, stop)
@@ -112,14 +96,14 @@ class Notifier:
         started = self._clock.monotonic()
         slots = asyncio.Semaphore(_CONCURRENT_POSTS)
 
-        async def send(alert: Alert) -> None:
+        async def send_in_turn(alert: Alert) -> None:
             async with slots:
                 if stop.is_set() or self._clock.monotonic() - started > _START_WITHIN_SECONDS:
                     result.postponed[alert.id] = 0.0
                 else:
                     await self._send(session, alert, result)
 
-        await asyncio.gather(*(send(alert) for alert in alerts))
+        await asyncio.gather(*(send_in_turn(alert) for alert in alerts))
         wait = self._wait_after(result)
         await self._settle()
         if result.failures:
@@ -128,8 +112,8 @@ class Notifier:
 
     async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _SentBatch) -> None:
         try:
-            await self._post(session, alert)
-        except _PostFailed as error:
+            await send(session, "POST", self._url, alert_document(alert))
+        except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             longest = _LONGEST_REJECTED_BACKOFF_SECONDS if error.rejected else _LONGEST_BACKOFF_SECONDS
             result.postponed[alert.id] = max(_backoff_seconds(alert.attempts, longest), error.retry_after_seconds)
@@ -142,19 +126,6 @@ class Notifier:
         else:
             self._metrics.alerts.labels("sent").inc()
             result.sent.append(alert.id)
-
-    async def _post(self, session: aiohttp.ClientSession, alert: Alert) -> None:
-        try:
-            async with session.post(self._url, json=alert_document(alert), allow_redirects=False) as response:
-                if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-                    rejected = response.status < HTTPStatus.INTERNAL_SERVER_ERROR and response.status not in _BUSY_STATUSES
-                    retry_after_seconds = parse_retry_after(response.headers) or 0.0
-                    raise _PostFailed(f"it answers {response.status}", rejected=rejected, retry_after_seconds=retry_after_seconds)
-        except TimeoutError:
-            raise _PostFailed(f"no answer within {_POST_TIMEOUT_SECONDS:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The error's text may contain the URL, which is a secret with chat tools.
-            raise _PostFailed(f"no connection ({type(error).__name__})") from None
 
     def _wait_after(self, result: _SentBatch) -> float:
         """Return the seconds until the next batch: none while alerts are accepted, a growing delay while the receiver is down."""
