@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from typing import Generic, NoReturn, TypeVar
 from urllib.parse import unquote
 
-from fubd.core.observation import Reading
+from fubd.core.observation import Reading, normalize_stage_name
 from fubd.core.subscriptions import Subscription
 from fubd.errors import Malformed
 
@@ -159,7 +159,7 @@ def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
     usable = [stage for stage in stages if isinstance(stage, dict)]
     # Stages without a place come last.
     ordered = sorted(usable, key=lambda stage: _positive_integer(stage.get("orderWeight")) or _MAX_INTEGER)
-    pairs = ((_text(stage.get("name")), _positive_integer(stage.get("id"))) for stage in ordered)
+    pairs = ((_stage_name(stage.get("name")), _positive_integer(stage.get("id"))) for stage in ordered)
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
     return Listing(named, len(stages), total, _token(document))
 
@@ -296,7 +296,7 @@ def _token_of_link(link: str) -> str | None:
 
 
 def _reading(person_id: int, person: dict[str, object], fields: Sequence[str]) -> Reading | None:
-    stage = _text(person.get("stage"))
+    stage = _stage_name(person.get("stage"))
     updated = _instant(person.get("updated"))
     if stage is None or not stage.strip() or updated is None:
         return None
@@ -350,6 +350,11 @@ def _clean(text: str) -> str:
 
 def _text(value: object) -> str | None:
     return _clean(value)[:MAX_TEXT_CHARS] if isinstance(value, str) else None
+
+
+def _stage_name(value: object) -> str | None:
+    text = _text(value)
+    return None if text is None else _text(normalize_stage_name(text))
 
 
 def _as_text(value: object) -> str | None:

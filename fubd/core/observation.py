@@ -5,10 +5,19 @@ Every instant here is aware and in Follow Up Boss's own time, except those named
 
 from __future__ import annotations
 
+import html
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+
+def normalize_stage_name(name: str) -> str:
+    """Return the one spelling of a stage's name: HTML entities decoded, blanks single, Unicode composed (each observed to differ)."""
+    if name.isascii() and "&" not in name and "  " not in name and name == name.strip() and name.isprintable():
+        return name
+    return unicodedata.normalize("NFC", " ".join(html.unescape(name).split()))
 
 
 class Channel(StrEnum):

@@ -24,7 +24,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as keyed_digest
 
-from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent
+from fubd.core.observation import Delivery, IgnoredEvent, RefetchEvent, StageEvent, normalize_stage_name
 from fubd.core.vocabulary import STAGE_UPDATED, WEBHOOK_ROUTES
 from fubd.errors import InvalidSignature, Malformed
 
@@ -159,8 +159,9 @@ def _name(value: object) -> str | None:
 
 
 def _stage(data: object) -> str:
-    stage = _text(data.get("stage"), MAX_STAGE_CHARS) if type(data) is dict else None
-    if stage is None or stage.isspace():
+    text = _text(data.get("stage"), MAX_STAGE_CHARS) if type(data) is dict else None
+    stage = None if text is None else _text(normalize_stage_name(text), MAX_STAGE_CHARS)
+    if stage is None:
         raise Malformed("there is no usable stage in data")
     return stage
 

@@ -315,7 +315,7 @@ def test_an_event_id_may_be_any_text_of_200_characters() -> None:
         {"eventId": "e-2"},
         {"event": "peopleUpdated"},
         {"eventCreated": "2019-07-01T17:12:33+00:00"},
-        {"data": {"stage": "Lead "}},
+        {"data": {"stage": "Leads"}},
         {"resourceIds": [43]},
         {"resourceIds": [42, 43]},
     ],
@@ -323,6 +323,11 @@ def test_an_event_id_may_be_any_text_of_200_characters() -> None:
 def test_another_meaning_is_another_key(changed: dict[str, object]) -> None:
     """Event id, name, instant, stage and people each make another delivery: a bulk edit may be split under one event id."""
     assert read(event(**changed)).key != read(event()).key
+
+
+def test_another_spelling_of_a_stage_is_the_same_meaning() -> None:
+    """Blanks around a stage and HTML entities in it are not part of its name."""
+    assert read(event(data={"stage": " Lead "})).key == read(event(data={"stage": "Le&#97;d"})).key == read(event()).key
 
 
 def test_the_same_meaning_is_the_same_key() -> None:
