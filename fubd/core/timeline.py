@@ -57,7 +57,8 @@ def fold(
     moves = _order_ties(sorted(entries, key=lambda entry: (entry.at, entry.seq)), reads, start, window)
     chain = _Chain(start, window, began)
     done = 0
-    for state, position in zip(reads, _places(reads, moves, start, window).positions(), strict=True):
+    positions = _places(reads, moves, start, window).positions() if reads else []
+    for state, position in zip(reads, positions, strict=True):
         for move in moves[done:position]:
             chain.add_entry(move)
         done = position
@@ -97,7 +98,7 @@ def _redate_unmoved(states: Iterable[State]) -> list[State]:
 
 def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None, window: timedelta) -> list[Entry]:
     """Order the entries of each second: a first order from the entries alone, then the one that agrees best with what was read."""
-    groups = _ties(moves)
+    groups = _ties(moves) if len(moves) > 1 else []
     tied = {number for group in groups for number in range(group.start, group.stop)}
     # From the last to the first, so that what follows is known; what precedes is known unless it is tied itself.
     for group in reversed(groups):
@@ -204,8 +205,8 @@ def _places(reads: Sequence[State], moves: Sequence[Entry], start: Start | None,
                 if key not in reached or candidate.cost < reached[key].cost:
                     reached[key] = candidate
         best = reached
-    last = min(best.values(), key=lambda place: entries.advance(place, len(moves)).cost)
-    return replace(last, cost=entries.advance(last, len(moves)).cost)
+    last, cost = min(((place, entries.advance(place, len(moves)).cost) for place in best.values()), key=lambda found: found[1])
+    return _Place(last.position, last.stage, cost, last.earlier)
 
 
 class _Entries:
