@@ -19,6 +19,7 @@ from fubd.core.batch import RecordingRules
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus
 from fubd.failure_ratio import FailureRatio
+from fubd.heartbeat import Heartbeat
 from fubd.ingest import CommitListener, Ingest
 from fubd.lease import Lease
 from fubd.metrics import Metrics
@@ -125,7 +126,7 @@ def fub_credentials(settings: Settings) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class DaemonComponents:
-    """Every part of the daemon. `notifier` and `problem_alerts` are None without FUBD_ALERT_URL."""
+    """Every part of the daemon. `notifier` and `problem_alerts` are None without FUBD_ALERT_URL, `heartbeat` without FUBD_HEARTBEAT_URL."""
 
     shared: Components
     ingest: Ingest
@@ -134,6 +135,7 @@ class DaemonComponents:
     refetcher: Refetcher
     notifier: Notifier | None
     problem_alerts: ProblemAlerts | None
+    heartbeat: Heartbeat | None
     retention: Retention
     stage_order: StageOrder
     monitor: Monitor
@@ -231,6 +233,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
         problem_alerts=_build_problem_alerts(shared),
+        heartbeat=_build_heartbeat(shared, monitor),
         retention=retention,
         stage_order=StageOrder(shared.client, shared.state, clock),
         monitor=monitor,
@@ -249,6 +252,11 @@ def build_notifier(shared: Components) -> Notifier | None:
 def _build_problem_alerts(shared: Components) -> ProblemAlerts | None:
     url = shared.settings.alert_url
     return None if url is None else ProblemAlerts(shared.problems, shared.clock, shared.metrics, url=url.get_secret_value())
+
+
+def _build_heartbeat(shared: Components, monitor: Monitor) -> Heartbeat | None:
+    url = shared.settings.heartbeat_url
+    return None if url is None else Heartbeat(monitor, shared.clock, url=url.get_secret_value())
 
 
 def _signing_keys(settings: Settings) -> list[bytes]:

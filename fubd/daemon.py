@@ -130,6 +130,8 @@ class Daemon:
         }
         if parts.notifier is not None:
             loops["notifier"] = parts.notifier.run
+        if parts.heartbeat is not None:
+            loops["heartbeat"] = parts.heartbeat.run
         async with asyncio.TaskGroup() as group:
             tasks = [self._start(group, name, loop, self._stop) for name, loop in loops.items()]
             await self._stop.wait()

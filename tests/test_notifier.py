@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from typing_extensions import override
 
 from fubd.clock import SystemClock
 from fubd.core.batch import RecordingRules
@@ -33,6 +34,14 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
+
+
+class MorningClock(SystemClock):
+    """The clock of the day of the evidence, soon after it."""
+
+    @override
+    def now(self) -> datetime:
+        return at("10:30")
 
 
 @dataclass
@@ -109,7 +118,7 @@ async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> 
     """Record until the block ends, with alerts for the stages `watched` and, if there are any, for modes."""
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
-    clock, metrics = SystemClock(), Metrics(CollectorRegistry())
+    clock, metrics = MorningClock(), Metrics(CollectorRegistry())
     ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=RecordingRules(timedelta(seconds=300)))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -416,3 +425,15 @@ async def test_the_next_process_repeats_the_alert_of_a_killed_one(database: str,
         assert len({post["id"] for post in repeated}) == 1 < len(repeated)
         # The receiver accepted the first one although its sender was already dead.
         assert stages(receiver.accepted, str(person)) == ["Nurture", "Nurture", "Lead"]
+
+
+async def test_no_alert_of_the_past(database: str) -> None:
+    """Neither of a change over an hour old, nor of what polling finds before the account was read completely once."""
+    async with alert_recorder(database) as recorder:
+        await recorder.record(webhook("e1", "B", "09:29"), webhook("e2", "C", "09:31"))
+        await recorder.record(read("A", "08:00", "09:00", person=2), read("B", "10:20", "10:25", person=2))
+        assert await recorder.count_waiting() == 1
+        async with recorder.pool.connection() as connection:
+            await connection.execute("UPDATE fubd.coverage SET reached = now()")
+        await recorder.record(read("A", "08:00", "09:00", person=3), read("B", "10:20", "10:25", person=3))
+        assert await recorder.count_waiting() == 2

@@ -69,7 +69,10 @@ WITH merged AS (
     INSERT INTO fubd.alert (subject, told)
     SELECT n.person_id, jsonb_build_object('kind', 'stage', 'change_id', n.id, 'person_id', n.person_id::text, 'stage_from', n.stage_from,
         'stage_to', n.stage_to, 'changed_at', n.changed_at, 'changed_after', n.changed_after, 'source', n.source)
-    FROM new_rows n WHERE n.stage_to = ANY(:alert_stages::text[])
+    FROM new_rows n
+    -- Nothing of the past: no old change, and nothing that the first complete read, of a baseline or after adoption, finds.
+    WHERE n.stage_to = ANY(:alert_stages::text[]) AND n.changed_at >= :now::timestamptz - interval '1 hour'
+        AND (n.source = 'webhook' OR (SELECT v.reached FROM fubd.coverage v) IS NOT NULL)
     ORDER BY n.person_id, n.changed_at
 ), announced AS (
     UPDATE fubd.person p SET announced = true
