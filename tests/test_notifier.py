@@ -209,9 +209,13 @@ async def test_an_alert_is_committed_with_its_cause(database: str) -> None:
         await recorder.record(read("A", "08:00", "09:00"))
         async with recorder.pool.connection() as connection:
             await connection.execute("ALTER TABLE fubd.hint ADD CONSTRAINT never CHECK (person_id <> 1)")
-            await recorder.record(webhook("e1", "B", "10:00"))
+            recording = asyncio.create_task(recorder.record(webhook("e1", "B", "10:00")))
+            await eventually(lambda: recorder.ingest.failure)
             assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 0
             assert await recorder.count_waiting() == 0
+            await connection.execute("ALTER TABLE fubd.hint DROP CONSTRAINT never")
+        await recording
+        assert await recorder.count_waiting() == 1
 
 
 async def test_the_alert_of_a_removed_row_is_withdrawn(database: str) -> None:
