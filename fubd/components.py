@@ -29,7 +29,7 @@ from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import Clock
 from fubd.problem_alerts import ProblemAlerts
 from fubd.problems import Problems
-from fubd.retention import Retention
+from fubd.retention import Retention, RetentionPolicy
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
 from fubd.stage_order import StageOrder
@@ -161,7 +161,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         fub_now=shared.client.fub_now,
         limits=limits,
     )
-    retention = Retention(shared.maintenance, clock, keep_days=settings.keep_deliveries_days)
+    retention = Retention(shared.maintenance, clock, _retention_policy(settings))
     monitor = Monitor(
         shared.status,
         shared.maintenance,
@@ -272,4 +272,13 @@ def pacing_policy(settings: Settings) -> Policy:
         webhook_stale_after_seconds=settings.webhook_stale_after_seconds,
         poll_stale_after_seconds=settings.poll_stale_after_seconds,
         missed_after_seconds=settings.missed_after_seconds,
+    )
+
+
+def _retention_policy(settings: Settings) -> RetentionPolicy:
+    return RetentionPolicy(
+        keep_deliveries_days=settings.keep_deliveries_days,
+        keep_adoption_copy_days=settings.keep_adoption_copy_days,
+        forget_deleted_days=settings.forget_deleted_days,
+        columns=settings.columns,
     )

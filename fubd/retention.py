@@ -1,42 +1,99 @@
-"""Prunes raw deliveries that are older than FUBD_KEEP_DELIVERIES_DAYS, in small batches."""
+"""Removes what is kept for a time only: raw deliveries, history, names of deleted people, and the copy that `adopt` made."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from fubd.errors import Unavailable
+from fubd.core.text import format_count
+from fubd.errors import Malformed, Unavailable
+from fubd.log_once import LogOnce
 from fubd.ports import Clock
 from fubd.store import Maintenance
+from fubd.store.adoption import BACKUP
 
-_PRUNE_SECONDS = 3600.0
-# Between two batches, and after a failure.
+_log = logging.getLogger("fubd.retention")
+
+_ROUND_SECONDS = 3600.0
 _NEXT_BATCH_SECONDS = 5.0
+_RETRY_SECONDS = 300.0
 _BATCH = 1_000
+# Each batch searches all deliveries for the people in it.
+_PEOPLE_BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """For how long what is kept, in days. `forget_deleted_days`: None for always. `columns`: those of FUBD_COLUMNS, forgotten too."""
+
+    keep_deliveries_days: float
+    keep_adoption_copy_days: float
+    forget_deleted_days: float | None = None
+    columns: Collection[str] = ()
 
 
 class Retention:
-    """Prunes every hour. The monitor needs both counts: `own_removed` deliveries of this process are no longer in the table."""
+    """Works every hour, in small batches. `own_removed`, `is_pruning`: for the monitor, since removed deliveries are no longer stored."""
 
-    def __init__(self, maintenance: Maintenance, clock: Clock, *, keep_days: float) -> None:
+    def __init__(self, maintenance: Maintenance, clock: Clock, policy: RetentionPolicy) -> None:
         self._maintenance = maintenance
         self._clock = clock
-        self._keep_days = keep_days
+        self._policy = policy
+        self._log_once = LogOnce(_log)
         self.own_removed = 0
         self.is_pruning = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Prune at once and then every hour, until `stop`."""
+        """Remove what is due at once and then every hour, until `stop`."""
         while not stop.is_set():
-            await self._clock.pause(await self._prune_batch(), stop)
+            await self._clock.pause(await self._run_round(), stop)
 
-    async def _prune_batch(self) -> float:
-        """Remove one batch. Return the seconds until the next one."""
+    async def _run_round(self) -> float:
+        """Remove one batch of each kind; one that fails does not hold up the others. Return the seconds until the next round."""
+        pauses = []
+        for remove_batch in (self._prune_deliveries, self._prune_history, self._forget_deleted, self._drop_adoption_copy):
+            try:
+                pauses.append(_NEXT_BATCH_SECONDS if await remove_batch() else _ROUND_SECONDS)
+            except (Unavailable, Malformed) as error:
+                pauses.append(_RETRY_SECONDS)
+                self._log_once.warning("What is older than its time could not be removed: %s", error)
+        if _RETRY_SECONDS not in pauses:
+            self._log_once.resolved("What is older than its time is removed again")
+        return min(pauses)
+
+    async def _prune_deliveries(self) -> bool:
+        """Return whether there may be more."""
         self.is_pruning = True
         try:
-            pruned = await self._maintenance.prune(older_than_days=self._keep_days, limit=_BATCH)
+            pruned = await self._maintenance.prune(older_than_days=self._policy.keep_deliveries_days, limit=_BATCH)
             self.own_removed += pruned.own
-        except Unavailable:
-            return _NEXT_BATCH_SECONDS
         finally:
             self.is_pruning = False
-        return _NEXT_BATCH_SECONDS if pruned.removed == _BATCH else _PRUNE_SECONDS
+        return pruned.removed == _BATCH
+
+    async def _prune_history(self) -> bool:
+        """Return whether there may be more."""
+        return await self._maintenance.prune_history(older_than_days=self._policy.keep_deliveries_days, limit=_BATCH) == _BATCH
+
+    async def _forget_deleted(self) -> bool:
+        """Return whether there may be more."""
+        days = self._policy.forget_deleted_days
+        if days is None:
+            return False
+        forgotten = await self._maintenance.forget_deleted(older_than_days=days, limit=_PEOPLE_BATCH, columns=self._policy.columns)
+        if forgotten:
+            _log.info(
+                "Forgot %s that Follow Up Boss confirmed deleted at least %g days ago (FUBD_FORGET_DELETED_DAYS)",
+                format_count(forgotten, "person"),
+                days,
+            )
+        return forgotten == _PEOPLE_BATCH
+
+    async def _drop_adoption_copy(self) -> bool:
+        """Return that there is no more."""
+        days = self._policy.keep_adoption_copy_days
+        if await self._maintenance.drop_adoption_copy(older_than_days=days):
+            _log.info("Dropped %s, the copy of the older table, %g days after its adoption (FUBD_KEEP_ADOPTION_COPY_DAYS)", BACKUP, days)
+        return False

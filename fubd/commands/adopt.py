@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from functools import partial
 
 from fubd.commands.console import Console
@@ -60,9 +61,15 @@ async def _adopt(pool: Pool, settings: Settings, plan: AdoptionPlan, console: Co
         console.print(f"  {name:<8}  {fingerprint.rows:,} rows, sha256 {fingerprint.digest[:_DIGITS_SHOWN]}")
     console.print_wrapped(f"Adopted: {format_count(result.after.rows, 'row')}, none lost, none changed.", "bold green")
     console.print_wrapped(
-        f"The copy stays in {adoption.BACKUP} until you drop it. To go back, until fubd has recorded a change: adopt --undo"
+        f"The copy stays in {adoption.BACKUP} until {_copy_until(settings)} (FUBD_KEEP_ADOPTION_COPY_DAYS); then the daemon drops it."
+        " To go back, with the copy or without it, until fubd has recorded a change: adopt --undo"
     )
     return 0
+
+
+def _copy_until(settings: Settings) -> str:
+    until = datetime.now(settings.zone()) + timedelta(days=settings.keep_adoption_copy_days)
+    return f"{until:%Y-%m-%d}"
 
 
 async def _undo(pool: Pool, console: Console, ask: _Ask) -> int:

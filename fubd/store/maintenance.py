@@ -1,13 +1,17 @@
-"""Upkeep of the database: pruning, the settings that the views use, rows of other writers, and the check of the chain."""
+"""Upkeep of the database: what is kept for a time only, the settings that the views use, rows of other writers, the check of the chain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fubd.store import statements
+from fubd.store import forgetting, statements
 from fubd.store.adoption.foreign import count_foreign_rows
+from fubd.store.adoption.plan import BACKUP
 from fubd.store.pool import Pool
+
+# The status page and the metric of blind time look back further than a short FUBD_KEEP_DELIVERIES_DAYS.
+_LEAST_DAYS = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,30 @@ class Maintenance:
         Deliveries of another process stay a day longer: a running process prunes its own, and subtracts them from its balance.
         """
         async with self._pool.transaction() as connection:
-            row = await statements.query("state/prune_deliveries").fetchrow(
+            row = await statements.query("retention/prune_deliveries").fetchrow(
                 connection, older_than_days=older_than_days, limit=limit, instance=self._instance
             )
             return Pruned(row["removed"], row["own"])
+
+    async def prune_history(self, *, older_than_days: float, limit: int) -> int:
+        """Remove old poll runs, mode changes and corrections, at most `limit` of each; return the highest of the three counts.
+
+        Runs and modes of the last week stay, as do the last complete poll and the mode in force.
+        """
+        async with self._pool.transaction() as connection:
+            row = await statements.query("retention/prune_history").fetchrow(
+                connection, older_than_days=older_than_days, least_days=_LEAST_DAYS, limit=limit
+            )
+            return int(row["removed"])
+
+    async def forget_deleted(self, *, older_than_days: float, limit: int, columns: Collection[str]) -> int:
+        """Forget at most `limit` people that FUB confirmed deleted at least so long ago; return how many."""
+        return await forgetting.forget_deleted(self._pool, older_than_days=older_than_days, limit=limit, columns=columns)
+
+    async def drop_adoption_copy(self, *, older_than_days: float) -> bool:
+        """Drop the copy of the table that `adopt` made at least so long ago; return whether there was one."""
+        async with self._pool.transaction() as connection:
+            row = await statements.query("retention/is_copy_due").fetchrow(connection, relation=BACKUP, older_than_days=older_than_days)
+            if row["is_due"]:
+                await statements.query("retention/drop_copy").fill(relation=BACKUP).execute(connection)
+            return bool(row["is_due"])

@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,8 @@ async def test_a_table_is_adopted_with_proof_and_given_back(empty_database: str,
     assert len(proof) == 3
     assert len({line.split("sha256 ")[1] for line in proof}) == 1
     assert "Adopted: 50 rows, none lost, none changed." in ended.lines
+    until = datetime.now(UTC) + timedelta(days=90)
+    assert f"stays in fubd.stage_changes_backup until {until:%Y-%m-%d}" in " ".join(ended.lines)
     again = await adopt(empty_database, tmp_path, "--yes")
     assert (again.code, "already adopted" in again.lines[0]) == (0, True)
     back = await adopt(empty_database, tmp_path, "--undo", "--yes")

@@ -302,9 +302,12 @@ async def test_undoing_is_refused_once_fubd_has_recorded_a_change(empty_database
         with pytest.raises(AdoptionRefused, match="fubd has recorded 2 changes") as refused:
             await adoption.undo(pool)
         (statement,) = re.findall(r"DELETE FROM [^;]*", str(refused.value))
-        await connection.execute(statement)
+        assert "are also in fubd.stage_changes_backup" in str(refused.value)
         # The copy need not be kept.
         await connection.execute("DROP TABLE fubd.stage_changes_backup")
+        with pytest.raises(AdoptionRefused, match="backup was dropped after"):
+            await adoption.undo(pool)
+        await connection.execute(statement)
         undone = await adoption.undo(pool)
         assert not undone.is_unchanged
         assert await rows_of(connection, columns) == rows

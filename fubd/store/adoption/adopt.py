@@ -267,10 +267,12 @@ async def _saved_facts(connection: asyncpg.Connection) -> dict[str, Any]:
 async def _refuse_if_used(connection: asyncpg.Connection, added: Sequence[str]) -> None:
     row = await connection.fetchrow(statements.text("adopt/count_recorded"), timeout=_STATEMENT_SECONDS)
     if recorded := row["rows"]:
+        copied = (await statements.query("adopt/has_copy").fetchrow(connection, relation=BACKUP))["has_copy"]
+        copy = f"are also in {BACKUP}" if copied else f"are there; their copy {BACKUP} was dropped after FUBD_KEEP_ADOPTION_COPY_DAYS"
         raise AdoptionRefused(
             f"fubd has recorded {recorded:,} {'change' if recorded == 1 else 'changes'} in {_TABLE}, which undoing would lose."
             f" To give them up: DELETE FROM {_TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again."
-            f" To keep them, stop fubd and leave the table as it is; the rows of before the adoption are also in {BACKUP}"
+            f" To keep them, stop fubd and leave the table as it is; the rows of before the adoption {copy}"
         )
     for name in added:
         query = statements.query("adopt/is_column_filled").fill(column=quote_identifier(name))
