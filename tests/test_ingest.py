@@ -228,8 +228,16 @@ async def test_a_change_found_by_polling_counts_as_missed_once_it_is_old_enough(
         missed = await recorder.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120)
         assert len(missed) == 1
         assert await recorder.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120) == missed
-        await recorder.state.update_mode(30.0, Hysteresis(), missed=missed)
+        await recorder.state.update_mode("as it was", 30.0, Hysteresis(), missed=missed)
         assert await recorder.state.missed_changes(fub_now=at("10:30"), missed_after_seconds=120) == frozenset()
+
+
+async def test_a_move_to_trash_found_by_polling_is_no_miss(fubd_database: str) -> None:
+    """A merge moves up to ten people to Trash without a stage webhook: that proves nothing against webhooks."""
+    async with running_recorder(fubd_database) as recorder:
+        await recorder.record(KNOWN_A, read("Trash", "10:12", "10:13", "10:00"))
+        assert await recorder.rows() == [("A", "Trash", at("10:12"), at("10:00"))]
+        assert await recorder.state.missed_changes(fub_now=at("11:00"), missed_after_seconds=120) == frozenset()
 
 
 async def test_reading_a_found_change_again_does_not_narrow_its_bounds(fubd_database: str) -> None:

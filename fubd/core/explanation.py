@@ -12,6 +12,7 @@ from typing import Any
 
 from fubd.core.history import Change, History
 from fubd.core.reconcile import Claim, PersonHistory, Row, derive_history, pair_with_rows
+from fubd.core.vocabulary import TRASH
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,10 @@ def _role(seq: int, change: Change) -> str:
         return "agrees"
     if change.changed_after is None:
         return "dates this row"
-    return "shows a change that no webhook reported: it lies between the last evidence of the stage before and this"
+    shown = "shows a change that no webhook reported: it lies between the last evidence of the stage before and this"
+    if change.stage.name != TRASH:
+        return shown
+    return f"{shown}; it may be a merge, which moves people to {TRASH} without a stage webhook and proves nothing against webhooks"
 
 
 def _without_row(history: History, claims: Mapping[int, Claim], ignored: Sequence[Claim]) -> list[ClaimRole]:

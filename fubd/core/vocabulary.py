@@ -10,6 +10,9 @@ PERSON_CREATED = "peopleCreated"
 PERSON_DELETED = "peopleDeleted"
 SUBSCRIBED_EVENTS = (STAGE_UPDATED, PERSON_CREATED, PERSON_DELETED)
 
+# Follow Up Boss's own stage: it cannot be renamed or deleted. Merging moves people to it without a stage webhook.
+TRASH = "Trash"
+
 # Where we receive webhooks. The second is the address of the scripts that fubd replaces; registrations with it stay valid.
 WEBHOOK_ROUTE = "/webhook/fub"
 OLDER_WEBHOOK_ROUTE = "/webhook/fub/stage-change"

@@ -10,11 +10,9 @@ import logging
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
+from fubd.core.vocabulary import TRASH
 
 _log = logging.getLogger("fubd.poller")
-
-# FUB's own stage: it cannot be renamed or deleted.
-_TRASH = "Trash"
 
 
 class TrashVisibility:
@@ -26,13 +24,13 @@ class TrashVisibility:
 
     def needs_probe(self, reading: Reading) -> bool:
         """Return True, once, for the first person in Trash who was read by id: request this person on a list as well."""
-        needed = self.listed is None and not self._probed and reading.stage == _TRASH
+        needed = self.listed is None and not self._probed and reading.stage == TRASH
         self._probed |= needed
         return needed
 
     def observe_page(self, page: PeoplePage) -> None:
         """Learn from a page of any list."""
-        if self.listed is not True and any(reading.stage == _TRASH for reading in page.readings):
+        if self.listed is not True and any(reading.stage == TRASH for reading in page.readings):
             self.listed = True
             _log.info("Follow Up Boss lists show people in Trash, as fubd requests")
 

@@ -67,6 +67,16 @@ async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path
     assert "first sight: the stage the person was in, not a change" in text
 
 
+async def test_a_move_to_trash_that_only_polling_saw_may_be_a_merge(fubd_database: str) -> None:
+    """Its evidence says so; that of another stage does not, nor that of a move to Trash that a webhook reported."""
+    async with running_recorder(fubd_database) as recorder:
+        await recorder.record(KNOWN_A, webhook("e1", "Trash", "09:30"), read("B", "10:12", "10:13", "10:00"))
+        await recorder.record(read("Trash", "10:20", "10:30", "10:13"))
+        rows = (await report_of(recorder))["rows"]
+    assert [row["stage_to"] for row in rows] == ["Trash", "B", "Trash"]
+    assert ["may be a merge" in str(row["evidence"]) for row in rows] == [True, False, False]
+
+
 async def test_json_holds_the_same_report(database: str, tmp_path: Path) -> None:
     """With --json it is one object: the person, the rows with their evidence, and the claims that recorder no row."""
     async with running_recorder(database, ignored_stages=("Z",)) as recorder:

@@ -57,8 +57,9 @@ WITH merged AS (
 ), unconfirmed AS (
     INSERT INTO fubd.unconfirmed (change_id, changed_at)
     SELECT n.id, n.changed_at FROM new_rows n
-    -- Webhooks did not miss what happened before we began to watch.
-    WHERE n.source = 'polling' AND n.confirmed_by IS NULL AND n.changed_at >= coalesce((SELECT v.began FROM fubd.coverage v), '-infinity')
+    -- Webhooks did not miss what happened before we began to watch, nor a merge, which moves people to Trash without a stage webhook.
+    WHERE n.source = 'polling' AND n.confirmed_by IS NULL AND n.stage_to <> 'Trash'
+        AND n.changed_at >= coalesce((SELECT v.began FROM fubd.coverage v), '-infinity')
     ON CONFLICT (change_id) DO NOTHING
 ), relinked AS (
     UPDATE fubd.claim k SET row_id = l.row_id
