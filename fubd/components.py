@@ -151,7 +151,13 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
     throttle = ReadThrottle(limits)
     stream = EventStream(shared.changes, throttle, clock, limits)
     failure_ratio = FailureRatio(shared.status, clock, metrics)
-    ingest = build_ingest(shared, on_commit=stream.on_commit, on_new_delivery=failure_ratio.on_new_delivery)
+    webhook_recorded = asyncio.Event()
+
+    def on_new_delivery(created: datetime) -> None:
+        failure_ratio.on_new_delivery(created)
+        webhook_recorded.set()
+
+    ingest = build_ingest(shared, on_commit=stream.on_commit, on_new_delivery=on_new_delivery)
     webhook_handler = WebhookHandler(
         ingestor=ingest,
         keys=_signing_keys(settings),
@@ -199,6 +205,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         lease=lease,
         subscriptions=subscriptions,
         problems=shared.problems,
+        webhook_recorded=webhook_recorded,
         jitter=random.SystemRandom().random,
         on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
     )

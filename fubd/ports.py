@@ -343,7 +343,7 @@ class StateStore(Protocol):
     async def insert_mode(self, record: ModeRecord, *, evidence: dict[str, object], missed: Collection[int] = ()) -> None:
         """Store a change of mode with its evidence, and count the missed changes that prove it."""
 
-    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, reason: str, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         """Store how the current mode continues, so that a restart continues it, and count missed changes."""
 
     async def oldest_verified(self, limit: int) -> list[int]:

@@ -82,6 +82,11 @@ class _Status:
         return all(source["status"] == HEALTHY for source in self.sources().values())
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether no webhook has arrived yet, and nothing proves that they fail."""
+        return self.overview.summary.webhook_heard is None and not self.overview.summary.webhooks_fail
+
+    @property
     def is_polled(self) -> bool:
         """Whether an instance holds the lease."""
         return self.overview.settings.polled_until is not None and self.overview.settings.polled_until > self.overview.settings.now
@@ -140,7 +145,7 @@ def _print(status: _Status, console: Console) -> None:
         [
             (
                 name,
-                source["status"],
+                "waiting for the first webhook" if name == "webhook" and status.is_waiting else source["status"],
                 format_age(source["last_heard"], now),
                 _short(source["last_change"], now, status.zone),
                 source["records_today"],

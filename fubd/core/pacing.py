@@ -4,7 +4,7 @@
 |---|---|---|
 | starting | the account was never read completely | now |
 | steady | a delivery within the stale time, and nothing proves that webhooks fail | the poll interval, or when silence turns stale |
-| watch | silence for longer, without proof (a quiet night) | the watch interval |
+| watch | silence for longer, without proof (a quiet night); it ends with the first delivery | the watch interval |
 | failover | proof: a change that polling found and no webhook reported in time, or a subscription not in force | the failover interval |
 | recovering | in failover, and a stage webhook arrived again | doubling from the failover interval |
 
@@ -17,6 +17,8 @@ These rules keep the mode from flapping:
   is a relapse when the last proof is no more than six stale times ago, whatever came between.
 - A subscription that was found broken and repaired is no proof of a miss. When no change follows at all, there is nothing that a webhook
   could report: after the stale time without proof this failover becomes watch.
+
+While polls fail, no reason says that nothing was missed; each ends with since when polling has failed.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ from enum import StrEnum
 
 from fubd.backoff import backoff_seconds
 from fubd.core.freshness import is_fresh
-from fubd.core.text import format_count, format_duration
+from fubd.core.text import format_count, format_duration, format_instant
 
 # Large enough to keep instances from polling in step, small enough to stay within 300 calls a day.
 _JITTER_SHARE = 0.02
 _SHORTEST_DELAY_SECONDS = 1.0
 _RELAPSE_STALE_TIMES = 6
 _FIRST_RELAPSE_INTERVALS = 4
+_NOTHING_MISSED = ", and polling finds nothing that they missed"
+_FAILED_SINCE = "; polling has failed since "
 
 
 class Mode(StrEnum):
@@ -65,6 +69,7 @@ class Freshness:
     `has_baseline`: the account was read completely at least once. `missed`: the number of changes that this poll proved missed by webhooks.
     `broken`: what is wrong with our subscriptions, in words; None when they are in force or nothing is known of them. `repaired`: this very
     check repaired it. `waited_full_delay`: a complete poll was made after the whole delay, so a recovery may slow down by a step.
+    `polling_failed_since`: when the first poll after the last complete one began; None when the last poll was complete.
     """
 
     has_baseline: bool
@@ -74,6 +79,7 @@ class Freshness:
     broken: str | None = None
     repaired: bool = False
     waited_full_delay: bool = True
+    polling_failed_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,14 @@ def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, j
     decided = _decide(before, fresh, now, policy)
     if before is not None and before.mode is decided.mode:
         decided = replace(decided, since=before.since)
-    return replace(decided, wait_seconds=decided.delay_seconds * (1 - _JITTER_SHARE * jitter))
+    reason = with_failure(decided.reason, fresh.polling_failed_since)
+    return replace(decided, reason=reason, wait_seconds=decided.delay_seconds * (1 - _JITTER_SHARE * jitter))
+
+
+def with_failure(reason: str, since: datetime | None) -> str:
+    """Return the reason with since when polling has failed, in place of what was said of polling before."""
+    reason = reason.partition(_FAILED_SINCE)[0]
+    return reason if since is None else f"{reason.removesuffix(_NOTHING_MISSED)}{_FAILED_SINCE}{format_instant(since)}"
 
 
 def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
@@ -215,9 +228,9 @@ def _out_of_recovering(before: Pace, fresh: Freshness, now: datetime, policy: Po
 def _without_proof(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     """Return steady or watch, by silence alone."""
     if fresh.webhook_heard is None:
-        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, "no webhook has arrived yet; nothing proves that they fail", now)
+        chosen = _mode(Mode.WATCH, policy.watch_interval_seconds, "waiting for the first webhook; nothing proves that they fail", now)
     elif is_fresh(fresh.webhook_heard, now, within_seconds=policy.webhook_stale_after_seconds):
-        reason = "webhooks arrive, and polling finds nothing that they missed"
+        reason = f"webhooks arrive{_NOTHING_MISSED}"
         chosen = _mode(Mode.STEADY, _bounded(policy.poll_interval_seconds, fresh, now, policy), reason, now)
     else:
         silence = format_duration(policy.webhook_stale_after_seconds)

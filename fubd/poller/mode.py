@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from fubd.core.pacing import Freshness, Mode, Pace, pace, resume
+from fubd.core.pacing import Freshness, Mode, Pace, pace, resume, with_failure
 from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import SubscriptionsReport
 from fubd.errors import Unavailable
@@ -64,6 +64,8 @@ class ModeController:
         self._blind_time = BlindTimeCounter(context.metrics, self._policy)
         self._pace: Pace | None = None
         self._report = SubscriptionsReport(())
+        self._polling_failed_since: datetime | None = None
+        self._stored_reason = ""
         self._evidence = _Evidence()
         self.polls_in_mode = 0
         self.current = CurrentMode(Mode.STARTING.value, "nothing is known yet", 0.0)
@@ -72,6 +74,11 @@ class ModeController:
     def is_failover(self) -> bool:
         """Whether webhooks are known to fail."""
         return self._pace is not None and self._pace.mode is Mode.FAILOVER
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether webhooks are silent, so that the next one ends the mode."""
+        return self._pace is not None and self._pace.mode is Mode.WATCH
 
     async def follow(self) -> None:
         """Show the mode that the leader decided; `restore` continues from it when this instance becomes the leader."""
@@ -95,7 +102,7 @@ class ModeController:
         if restored is None:
             await self.decide()
         else:
-            self._pace = restored
+            self._pace, self._stored_reason = restored, restored.reason
             self._show(restored.mode.value, restored.reason, restored.delay_seconds)
 
     def on_subscriptions_checked(self, report: SubscriptionsReport) -> None:
@@ -107,6 +114,13 @@ class ModeController:
         """Add a complete poll that began at this instant (our clock) to the evidence."""
         self.polls_in_mode += 1
         self._evidence.polled_from = began
+        self._polling_failed_since = None
+
+    def on_poll_failed(self, began: datetime) -> None:
+        """Add a poll that began at this instant (our clock) and was not complete to the evidence."""
+        since = self._polling_failed_since = self._polling_failed_since or began
+        # The database may be away too, so that no decision can be stored.
+        self.current = self.current._replace(reason=with_failure(self.current.reason, since))
 
     def on_delay_elapsed(self) -> None:
         """Note that the whole delay passed before the next poll."""
@@ -132,17 +146,26 @@ class ModeController:
             broken=evidence.found_broken or self._report.is_broken,
             repaired=self._report.is_broken is None,
             waited_full_delay=evidence.delay_elapsed and evidence.polled_from is not None,
+            polling_failed_since=self._polling_failed_since,
         )
         decided = pace(before, freshness, now, self._policy, self._jitter())
         self._blind_time.update(heard, now, pace=before, polled_from=evidence.polled_from)
         if before is None or decided.mode is not before.mode:
             await self._store_change(before, decided, freshness)
-        elif evidence.missed or (decided.delay_seconds, decided.hysteresis) != (before.delay_seconds, before.hysteresis):
-            await state.update_mode(decided.delay_seconds, decided.hysteresis, missed=evidence.missed)
+        else:
+            await self._store_course(before, decided)
         self._pace = decided
         self._evidence = _Evidence()
         self._show(decided.mode.value, decided.reason, decided.delay_seconds)
         return decided
+
+    async def _store_course(self, before: Pace, decided: Pace) -> None:
+        """Store how the mode continues, where that differs. The stored reason stays why it began, with what now holds for polling."""
+        reason, missed = with_failure(self._stored_reason, self._polling_failed_since), self._evidence.missed
+        course = (reason, decided.delay_seconds, decided.hysteresis)
+        if missed or course != (self._stored_reason, before.delay_seconds, before.hysteresis):
+            await self._context.state.update_mode(*course, missed=missed)
+            self._stored_reason = reason
 
     async def _store_change(self, before: Pace | None, decided: Pace, freshness: Freshness) -> None:
         evidence: dict[str, object] = {
@@ -155,6 +178,7 @@ class ModeController:
         }
         record = ModeRecord(decided.mode.value, decided.reason, decided.delay_seconds, decided.since, decided.hysteresis)
         await self._context.state.insert_mode(record, evidence=evidence, missed=self._evidence.missed)
+        self._stored_reason = record.reason
         self.polls_in_mode = 0
         self._context.metrics.mode_changes.labels(decided.mode.value).inc()
         _log.info("Mode %s: %s; the next poll follows within %g s", decided.mode.value, decided.reason, decided.delay_seconds)

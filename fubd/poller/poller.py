@@ -41,7 +41,8 @@ class SubscriptionChecker(Protocol):
 class Poller:
     """Polls while this instance holds the lease. Gaining the lease starts a poll at once.
 
-    `jitter` returns numbers in [0, 1). `on_mode_change` is called with each change of mode and its evidence, once it is stored.
+    `webhook_recorded` is set when a webhook was committed. `jitter` returns numbers in [0, 1). `on_mode_change` is called with each change
+    of mode and its evidence, once it is stored.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Poller:
         lease: Lease,
         subscriptions: SubscriptionChecker,
         problems: Problems,
+        webhook_recorded: asyncio.Event,
         jitter: Callable[[], float],
         on_mode_change: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class Poller:
         self._lease = lease
         self._subscriptions = subscriptions
         self._problems = problems
+        self._webhook_recorded = webhook_recorded
         self._stop = asyncio.Event()
         self._mode = ModeController(context, lease=lease, jitter=jitter, on_mode_change=on_mode_change)
         self._catch_up = CatchUp(context, should_continue=self._should_continue)
@@ -133,7 +136,12 @@ class Poller:
     async def _poll(self) -> None:
         began = self._clock.now()
         changes = self._catch_up.totals.changes
-        await self._catch_up.run()
+        try:
+            await self._catch_up.run()
+        except FUB_ERRORS:
+            if self._should_continue():
+                self._mode.on_poll_failed(began)
+            raise
         self._mode.on_poll_complete(began)
         if self._catch_up.totals.changes > changes:
             self._decide_again_soon()
@@ -144,6 +152,7 @@ class Poller:
 
     async def _decide(self) -> Pace:
         """Decide the mode. When that begins a failover and the subscriptions were not checked for it, check them at once."""
+        self._webhook_recorded.clear()
         was_failover = self._mode.is_failover
         decided = await self._mode.decide()
         is_unchecked = self._checked_at is None or self._checked_at < self._decided_at
@@ -155,7 +164,7 @@ class Poller:
     # --- Waiting -----------------------------------------------------------------------------------------------------
 
     async def _wait(self, seconds: float, stop: asyncio.Event) -> None:
-        """Wait for the next round. A change that turns out to have been missed brings it forward."""
+        """Wait for the next round. A change that turns out to have been missed brings it forward, and a webhook ends watch."""
         due = self._clock.monotonic() + seconds
         while self._should_continue():
             now = self._clock.monotonic()
@@ -163,11 +172,15 @@ class Poller:
                 self._mode.on_delay_elapsed()
                 return
             until = due if self._decide_at is None else min(due, self._decide_at)
-            await self._clock.pause(max(0.0, until - now), stop, self._lease.gained)
+            ends_watch = [self._webhook_recorded] if self._mode.is_watch else []
+            await self._clock.pause(max(0.0, until - now), stop, self._lease.gained, *ends_watch)
             if self._lease.gained.is_set():
                 self._lease.gained.clear()
                 return
             if self._decide_at is not None and self._clock.monotonic() >= self._decide_at:
+                self._decide_at = None
+                due = min(due, self._clock.monotonic() + await self._decide_again())
+            elif any(event.is_set() for event in ends_watch):
                 due = min(due, self._clock.monotonic() + await self._decide_again())
 
     def _decide_again_soon(self) -> None:
@@ -177,7 +190,6 @@ class Poller:
         self._decide_at = self._clock.monotonic() + self._pacing.missed_after_seconds + margin_seconds
 
     async def _decide_again(self) -> float:
-        self._decide_at = None
         try:
             return (await self._decide()).wait_seconds
         except Unavailable:

@@ -136,11 +136,12 @@ class StateStore:
                 missed_changes=sorted(missed),
             )
 
-    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, reason: str, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         """Save how the mode in force goes on, and count missed changes."""
         async with self.fenced() as connection:
             await statements.query("state/update_mode").execute(
                 connection,
+                reason=reason,
                 delay_seconds=delay_seconds,
                 proven_at=hysteresis.proven_at,
                 missed=hysteresis.missed,

@@ -68,7 +68,9 @@ function showHealth(response) {
   showSubscriptions(health.subscriptions, health.subscription_advice);
   showCompleteness(health.completeness);
   showDay();
-  const isStale = Object.values(health.sources).some((source) => sourceStatus(source.status).state === "stale");
+  const isStale = Object.entries(health.sources).some(
+    ([name, source]) => !isWaiting(name, source) && sourceStatus(source.status).state === "stale",
+  );
   document.title = `${mode.glyph} ${mode.name}${isStale ? " · stale" : ""} · fubd`;
 }
 
@@ -86,6 +88,11 @@ function showDay() {
   offer(byId("filter-agent"), day.agents);
 }
 
+/** Return whether a source was never heard and nothing is wrong: fubd has just started, or no webhook was due yet. */
+function isWaiting(name, source) {
+  return source.last_heard === null && (health.mode === "starting" || (name === "webhook" && health.mode !== "failover"));
+}
+
 function showSource(name, source) {
   const card = byId(`source-${name}`);
   if (!card) return;
@@ -93,10 +100,10 @@ function showSource(name, source) {
   const { state, text } = sourceStatus(source.status);
   // Webhooks arrive, but polling found changes without one: a plain green mark next to a red mode would confuse.
   const isDoubtful = name === "webhook" && state === "healthy" && health.mode === "failover";
-  // A daemon that has just started is not stale yet.
-  const isWaiting = health.mode === "starting" && source.last_heard === null;
-  card.dataset.state = isDoubtful ? "doubtful" : isWaiting ? "unknown" : state;
-  field("status").textContent = isDoubtful ? "Arriving, but some are missing" : isWaiting ? "Nothing received yet" : text;
+  const waits = isWaiting(name, source);
+  const waitingText = name === "webhook" ? "Waiting for the first webhook" : "Nothing received yet";
+  card.dataset.state = isDoubtful ? "doubtful" : waits ? "unknown" : state;
+  field("status").textContent = isDoubtful ? "Arriving, but some are missing" : waits ? waitingText : text;
   showAge(field("last_heard"), source.last_heard, "never");
   showAge(field("last_change"), source.last_change, "none yet");
   field("records_today").textContent = count(source.records_today);

@@ -89,6 +89,23 @@ def test_each_case_has_its_mode_and_delay(case: str, before: Pace | None, known:
     assert decide(before, known) == (mode, delay), case
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_while_polling_fails_the_reason_says_since_when_and_nothing_of_misses(mode: Mode) -> None:
+    """In every mode, also after a restart; the next complete poll takes it back."""
+    known = fresh(ago(minutes=1), ago(minutes=1), has_baseline=mode is not Mode.STARTING)
+    failing = pace(was(mode), replace(known, polling_failed_since=ago(minutes=7)), NOON, POLICY, 0.0)
+    assert failing.reason.endswith("; polling has failed since 2031-03-03 11:53:00 UTC")
+    assert "nothing that they missed" not in failing.reason
+    again = pace(resumed(failing), replace(known, polling_failed_since=NOON), NOON, POLICY, 0.0)
+    assert again.reason.count("polling has failed since") == 1
+    assert "has failed" not in pace(again, known, NOON, POLICY, 0.0).reason
+
+
+def test_a_new_installation_waits_for_the_first_webhook() -> None:
+    """Before any webhook the mode is watch, and its reason speaks of no silence."""
+    assert pace(was(Mode.STARTING), fresh(), NOON, POLICY, 0.0).reason == "waiting for the first webhook; nothing proves that they fail"
+
+
 def test_after_a_miss_recovery_waits_until_polls_could_find_another() -> None:
     """A stage webhook after a miss leads to recovering once `missed_after` has passed without another miss."""
     began = was(Mode.FAILOVER, since=ago(minutes=10), missed=True)

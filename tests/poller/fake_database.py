@@ -53,6 +53,7 @@ class FakeDatabase:
     pending: dict[int, PendingPerson] = field(default_factory=dict)
     unconfirmed: dict[int, datetime] = field(default_factory=dict)
     refetch_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    webhook_recorded: asyncio.Event = field(default_factory=asyncio.Event)
     modes: list[ModeRecord] = field(default_factory=list)
     evidence: list[dict[str, object]] = field(default_factory=list)
     runs: list[RecordedRun] = field(default_factory=list)
@@ -121,6 +122,7 @@ class FakeDatabase:
     def webhook(self, person_id: int, stage: str | None, *, deleted: bool = False) -> None:
         """Record a delivery of FUB: a stage event, or with None an event without a stage, which becomes a refetch request."""
         self.webhook_received = self.clock.now()
+        self.webhook_recorded.set()
         if stage is None:
             self.pending[person_id] = PendingPerson(true_time(), deleted=deleted)
             self.refetch_requested.set()
@@ -186,8 +188,9 @@ class FakeDatabase:
         self.stored_pace = (record.delay_seconds, record.hysteresis)
         self._count(missed)
 
-    async def update_mode(self, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
+    async def update_mode(self, reason: str, delay_seconds: float, hysteresis: Hysteresis, *, missed: Collection[int] = ()) -> None:
         self._check_outage()
+        self.modes[-1] = replace(self.modes[-1], reason=reason)
         self.stored_pace = (delay_seconds, hysteresis)
         self._count(missed)
 

@@ -78,6 +78,7 @@ class PollerHarness:
                 lease=LocalLease(),
             ),
             problems=self.problems,
+            webhook_recorded=self.database.webhook_recorded,
             jitter=self.rng.random,
             on_mode_change=self._on_mode_change,
         )

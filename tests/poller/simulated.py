@@ -87,7 +87,14 @@ async def simulated(
             problems = Problems(ours, metrics)
             unread = UnreadPeople(database, ours, metrics, problems)
             context = PollContext(client, database, database, ours, metrics, unread)
-            poller = Poller(context, lease=lease, subscriptions=subscriptions, problems=problems, jitter=Rng(seed + 5).random)
+            poller = Poller(
+                context,
+                lease=lease,
+                subscriptions=subscriptions,
+                problems=problems,
+                webhook_recorded=database.webhook_recorded,
+                jitter=Rng(seed + 5).random,
+            )
             yield SimulatorHarness(account, simulator, database, context, poller, subscriptions)
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from fubd.core.pacing import Hysteresis, Policy
+from fubd.errors import FubRefused, Unavailable
 from fubd.poller import PollPolicy
 from tests.poller.harness import PollerHarness, run_scenario
 from tests.support.virtual_time import true_time
@@ -48,6 +49,53 @@ def test_a_change_missed_in_watch_leads_to_failover_after_one_poll() -> None:
         assert harness.database.modes[-1].since - moved_at <= timedelta(seconds=422)
         assert harness.database.evidence[-1]["missed"] == 1
         assert "polling found 1 change" in harness.database.modes[-1].reason
+
+    run_scenario(scenario)
+
+
+def test_the_first_webhook_ends_watch_without_a_poll() -> None:
+    """It takes no call, and the poll that watch had planned is still made in time."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        await harness.wait(10)
+        calls = harness.api.calls_made()
+        harness.move()
+        await harness.wait(0.1)
+        assert harness.modes == ["starting", "watch", "steady"]
+        assert harness.database.modes[-1].reason == "webhooks arrive, and polling finds nothing that they missed"
+        assert harness.api.calls_made() == calls
+        await harness.wait(301)
+        assert harness.api.calls_made() > calls
+
+    run_scenario(scenario)
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "database away"])
+def test_no_reason_says_that_nothing_was_missed_while_polls_fail(*, is_stored: bool) -> None:
+    """With a revoked key: neither what was decided before nor a mode that a webhook begins; the next complete poll ends it."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        await harness.wait(0.5 * _HOUR)
+        harness.move()
+        await harness.wait(0.5)
+        assert "nothing that they missed" in harness.poller.current_mode().reason
+        failed = FubRefused("Follow Up Boss answered 401", status=401)
+        harness.api.refusals["people"] = failed
+        harness.database.outage = None if is_stored else Unavailable("the database is away")
+        await harness.wait(_HOUR)
+        reason = harness.poller.current_mode().reason
+        assert "nothing that they missed" not in reason
+        assert "polling has failed since 2031-03-03 09:3" in reason
+        assert is_stored is (harness.database.modes[-1].reason == reason)
+        harness.database.outage = None
+        await harness.wait(_HOUR)
+        harness.move()
+        await harness.wait(0.5)
+        assert harness.modes[-2:] == ["watch", "steady"]
+        assert "webhooks arrive; polling has failed since" in harness.database.modes[-1].reason
+        harness.api.refusals.clear()
+        await harness.wait(301)
+        assert harness.poller.current_mode().reason == "webhooks arrive, and polling finds nothing that they missed"
 
     run_scenario(scenario)
 

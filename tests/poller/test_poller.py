@@ -190,7 +190,7 @@ def test_while_fub_is_unreachable_coverage_stays_and_one_line_is_logged(caplog: 
         await harness.move_people(3 * _HOUR, every_seconds=100)
         assert harness.coverage <= watermark + timedelta(seconds=1800)
         assert harness.api.calls_made() - calls <= 3 * (_HOUR / 300) * 2 + 30
-        assert sum("failed" in record.message for record in caplog.records) == 1
+        assert sum("Polling failed" in record.message for record in caplog.records) == 1
         harness.api.outage = None
         await harness.move_people(400, every_seconds=100)
         assert true_time() - harness.coverage <= timedelta(seconds=400)

@@ -23,7 +23,10 @@ WRITES: dict[str, tuple[Callable[[StateStore], Awaitable[object]], str]] = {
         lambda state: state.insert_mode(ModeRecord("failover", "stale", 30.0, at("10:00"), Hysteresis()), evidence={}),
         "SELECT array_agg(mode) FROM fubd.mode_change",
     ),
-    "how the mode goes on": (lambda state: state.update_mode(1.0, Hysteresis(), missed=[1]), "SELECT delay_seconds FROM fubd.mode_change"),
+    "how the mode goes on": (
+        lambda state: state.update_mode("as it was", 1.0, Hysteresis(), missed=[1]),
+        "SELECT delay_seconds FROM fubd.mode_change",
+    ),
     "how far a sweep has come": (lambda state: state.begin_sweep(at("08:00"), from_id=7), "SELECT sweep_from_id FROM fubd.coverage"),
     "what a scrub found": (lambda state: state.note_scrub(matched=5, mismatched=0), "SELECT last_people FROM fubd.scrub"),
 }

@@ -18,8 +18,10 @@ async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> N
         await recorder.state.insert_mode(ModeRecord("steady", "webhooks arrive", 1800.0, at("09:00"), Hysteresis()), evidence={})
         await recorder.state.insert_mode(failover, evidence={"before": "steady"})
         assert await recorder.state.last_mode() == failover
-        await recorder.state.update_mode(60.0, relapsed)
-        assert await recorder.state.last_mode() == replace(failover, delay_seconds=60.0, hysteresis=relapsed)
+        await recorder.state.update_mode("polling found 2 changes", 60.0, relapsed)
+        assert await recorder.state.last_mode() == replace(
+            failover, reason="polling found 2 changes", delay_seconds=60.0, hysteresis=relapsed
+        )
         async with recorder.pool.connection() as connection:
             rows = await connection.fetch("SELECT mode, relapses FROM fubd.mode_change ORDER BY id")
         assert [tuple(row) for row in rows] == [("steady", 0), ("failover", 3)]

@@ -433,6 +433,7 @@ async def test_an_empty_page_says_what_is_missing(page: Page) -> None:
         for text in (
             "Starting",
             "no complete poll yet",
+            "Waiting for the first webhook",
             "Nothing received yet",
             "No change recorded yet.",
             "Not loaded yet.",

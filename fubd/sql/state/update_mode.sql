@@ -3,5 +3,6 @@ WITH counted AS (
     DELETE FROM fubd.unconfirmed u WHERE u.change_id = ANY(:missed_changes::bigint[])
 )
 UPDATE fubd.mode_change m
-SET delay_seconds = :delay_seconds, proven_at = :proven_at, missed = :missed, heard_again_at = :heard_again_at, relapses = :relapses
+SET reason = :reason, delay_seconds = :delay_seconds, proven_at = :proven_at, missed = :missed, heard_again_at = :heard_again_at,
+    relapses = :relapses
 WHERE m.id = (SELECT max(l.id) FROM fubd.mode_change l)
