@@ -23,7 +23,7 @@ from typing_extensions import override
 from fubd import __version__
 from fubd.commands.signals import interrupt_on_termination
 from fubd.core.text import printable
-from fubd.errors import FubRefused, Malformed, Unavailable, UserError
+from fubd.errors import AccountMismatch, FubRefused, Malformed, Unavailable, UserError
 from fubd.settings import SettingsError
 
 _FAILED = 1
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run: Callable[[argparse.Namespace], int] = importlib.import_module(f"fubd.commands.{parsed.module}").run
             code = run(parsed)
             sys.stdout.flush()
-        except SettingsError as error:
+        except (SettingsError, AccountMismatch) as error:
             code = _fail(error, _BAD_CONFIGURATION)
         except (Unavailable, UserError, FubRefused, Malformed) as error:
             code = _fail(error, _FAILED)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from prometheus_client import CollectorRegistry
 
 from fubd import __version__
+from fubd.account import AccountGuard
 from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
 from fubd.core.batch import RecordingRules
@@ -54,6 +55,7 @@ class Components:
     status: StatusReader
     maintenance: Maintenance
     client: FubClient
+    account: AccountGuard
     refetch_requested: asyncio.Event
     instance: str
 
@@ -76,18 +78,20 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         metrics=metrics,
         rng=rng or random.SystemRandom(),
     )
+    problems, state = Problems(clock, metrics), StateStore(pool, alerting=alerting)
     return Components(
         settings=settings,
         clock=clock,
         metrics=metrics,
-        problems=Problems(clock, metrics),
+        problems=problems,
         pool=pool,
-        state=StateStore(pool, alerting=alerting),
+        state=state,
         store=store,
         changes=ChangeReader(pool),
         status=StatusReader(pool, instance=instance),
         maintenance=Maintenance(pool, instance=instance),
         client=client,
+        account=AccountGuard(client, state, problems),
         refetch_requested=asyncio.Event(),
         instance=instance,
     )
@@ -216,6 +220,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
             shared.status,
             clock,
             client=shared.client,
+            account=shared.account,
             poller=poller,
             subscriptions=subscriptions,
             settings=settings,

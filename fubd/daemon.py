@@ -15,7 +15,7 @@ from typing import Any
 
 from fubd.backoff import backoff_seconds
 from fubd.components import DaemonComponents
-from fubd.errors import Unavailable
+from fubd.errors import AccountMismatch, Unavailable
 from fubd.log_once import LogOnce
 from fubd.store import SchemaRefused, migrate
 
@@ -40,11 +40,11 @@ class Daemon:
         self._stop = asyncio.Event()
         self._server_stopped = asyncio.Event()
         self._stop_recording = asyncio.Event()
-        self._schema_error: SchemaRefused | None = None
+        self._refusal: SchemaRefused | AccountMismatch | None = None
         self.listening = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set. Raises OSError when it cannot listen, SchemaRefused when it must not write to this database."""
+        """Run until `stop` is set. Raises OSError when it cannot listen; SchemaRefused, AccountMismatch: not with this database."""
         self._stop = stop
         server, settings = self._parts.server, self._shared.settings
         await server.start(host=settings.host, port=settings.port)
@@ -67,8 +67,8 @@ class Daemon:
         finally:
             await server.stop(within_seconds=0.1)
             await self._shared.pool.close()
-        if self._schema_error is not None:
-            raise self._schema_error
+        if self._refusal is not None:
+            raise self._refusal
 
     async def _run_with_database(self) -> None:
         """Run everything that needs the database. The recorder ends last, after the server, which hands it deliveries."""
@@ -80,7 +80,7 @@ class Daemon:
                     await self._server_stopped.wait()
                     self._stop_recording.set()
         except SchemaRefused as error:
-            self._schema_error = error
+            self._refusal = error
             self._stop.set()
         finally:
             self._stop_recording.set()
@@ -121,11 +121,9 @@ class Daemon:
         parts = self._parts
         loops: dict[str, Loop] = {
             "lease": parts.lease.run,
-            "poller": parts.poller.run,
-            "refetcher": parts.refetcher.run,
+            "readers": self._run_readers,
             "monitor": parts.monitor.run,
             "retention": parts.retention.run,
-            "stage order": parts.stage_order.run,
             "stream": parts.stream.run,
         }
         if parts.notifier is not None:
@@ -139,6 +137,30 @@ class Daemon:
             await asyncio.wait(tasks, timeout=_LOOPS_END_SECONDS)
             for task in tasks:
                 task.cancel()
+
+    async def _run_readers(self, stop: asyncio.Event) -> None:
+        """Run the loops that read Follow Up Boss, unless the API key is known to be of another account; then the daemon ends."""
+        parts = self._parts
+        try:
+            await self._verify_account()
+        except AccountMismatch as error:
+            self._refusal = error
+            stop.set()
+            return
+        async with asyncio.TaskGroup() as group:
+            self._start(group, "poller", parts.poller.run, stop)
+            self._start(group, "refetcher", parts.refetcher.run, stop)
+            self._start(group, "stage order", parts.stage_order.run, stop)
+
+    async def _verify_account(self) -> None:
+        """Verify the account as soon as the database answers, unless stopped before. Raises AccountMismatch."""
+        while not self._stop.is_set():
+            try:
+                await self._shared.account.verify()
+            except Unavailable:
+                await self._shared.clock.pause(_LONGEST_RETRY_SECONDS, self._stop)
+            else:
+                break
 
     def _start(self, group: asyncio.TaskGroup, name: str, loop: Loop, stop: asyncio.Event) -> asyncio.Task[None]:
         """Start a loop. When it fails, or ends before `stop`, the whole daemon ends: a missing loop would go unnoticed."""

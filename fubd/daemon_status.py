@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 
 from fubd import __version__
+from fubd.account import AccountGuard
 from fubd.client import FubClient
 from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.monitor import Monitor
 from fubd.poller import Poller
 from fubd.ports import BlindSpan, Clock
 from fubd.problems import Problems
-from fubd.server import SPANS, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, ShownProblem
+from fubd.server import SPANS, AccountName, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, ShownProblem
 from fubd.settings import Settings
 from fubd.store import ChangeReader, StatusReader
 from fubd.subscriptions import SubscriptionManager
@@ -31,6 +32,7 @@ class DaemonStatus:
         clock: Clock,
         *,
         client: FubClient,
+        account: AccountGuard,
         poller: Poller,
         subscriptions: SubscriptionManager,
         problems: Problems,
@@ -41,6 +43,7 @@ class DaemonStatus:
         self._status = status
         self._clock = clock
         self._client = client
+        self._account = account
         self._poller = poller
         self._subscriptions = subscriptions
         self._problems = problems
@@ -55,6 +58,7 @@ class DaemonStatus:
         """Return the health document, from memory."""
         summary = self._monitor.summary
         mode, reason, interval = self._poller.current_mode()
+        account = self._account.known
         return Health(
             mode=mode,
             reason=reason,
@@ -65,6 +69,7 @@ class DaemonStatus:
             completeness=Completeness(summary.completeness, summary.people, summary.oldest) if summary else Completeness(None, 0, None),
             subscription_advice=self._subscriptions.advice(),
             database=self._monitor.database_health(),
+            account=AccountName(account.id, account.name) if account else AccountName(None, None),
             problems=[ShownProblem(problem.name, problem.since, problem.text) for problem in self._problems.current()],
             as_of=self._monitor.as_of,
         )

@@ -31,6 +31,10 @@ class UserError(Exception):
     """Only the user can fix this; the message says how."""
 
 
+class AccountMismatch(UserError):
+    """The API key belongs to another account than the one whose people the database records; the message names both."""
+
+
 class FubRefused(Exception):
     """FUB understood the request and refused it (400, 401, 403 or 404); a retry does not help. `status` is the HTTP status.
 

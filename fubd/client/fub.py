@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, Request, Response, Timeouts
 from fubd.core.api import (
     PERSON_FIELDS,
+    AccountIdentity,
     Listing,
     PeoplePage,
     is_not_found,
@@ -164,10 +165,10 @@ class FubClient:
         """Read all stages; return each id by name. Raises Unavailable, FubRefused."""
         return dict(await self._list_all("stages", parse_stages))
 
-    async def identity(self) -> dict[str, object]:
-        """Read the account and the user of the API key, as FUB describes them. Not from `/me`: its response contains the key (observed).
+    async def identity(self) -> AccountIdentity | None:
+        """Read the account of the API key; None when the response does not show it. Not from `/me`, which contains the key (observed).
 
-        Raises Unavailable, FubRefused.
+        Raises Unavailable, FubRefused, Malformed.
         """
         identity, _ = await self._session.request(Request("identity", "identity"), self._parse_success(parse_identity))
         return identity

@@ -34,6 +34,8 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
         ingestor = await stack.enter_async_context(run_ingest(components)) if args.fix else None
         await stack.enter_async_context(components.client)
         stack.enter_context(console.show_warnings())
+        if args.fix:
+            await run_until_stopped(components.account.verify(), stop)
         began = components.clock.monotonic()
         result = await run_until_stopped(_compare(components, args.sample, ingestor, console, stop), stop)
         if result is None:

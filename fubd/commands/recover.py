@@ -51,6 +51,7 @@ async def _recover(settings: Settings, args: argparse.Namespace, console: Consol
     ):
         recovery = _Recovery(components, ingest, recorded, console, stop, as_json=args.json, forever=args.forever)
         with console.show_warnings():
+            await run_until_stopped(components.account.verify(), stop)
             result = await recovery.catch_up(full=args.full)
             await recovery.print(result)
             if args.forever:

@@ -99,6 +99,18 @@ class Listing(Generic[_Item]):
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AccountIdentity:
+    """A Follow Up Boss account. `name`: its name, or else its subdomain."""
+
+    id: int
+    name: str | None
+
+    def label(self) -> str:
+        """Return the name and the id in words."""
+        return f"{self.name} (id {self.id})" if self.name else f"with the id {self.id}"
+
+
 def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, requested: Collection[int] | None = None) -> PeoplePage:
     """Decode an answer of `GET /people`.
 
@@ -176,12 +188,16 @@ def parse_subscription(body: bytes) -> Subscription:
     return _subscription(_object(body))
 
 
-def parse_identity(body: bytes) -> dict[str, object]:
-    """Return an answer of `GET /identity` as it is: its shape is observed, not documented. Raises Malformed unless it is an object."""
-    document = _object(body)
-    if not document:
-        raise Malformed("the identity is empty")
-    return document
+def parse_identity(body: bytes) -> AccountIdentity | None:
+    """Return the account in an answer of `GET /identity`, which is nested (observed); None without a usable id.
+
+    Raises Malformed unless the answer is a JSON object.
+    """
+    account = _object(body).get("account")
+    account_id = _positive_integer(account.get("id")) if isinstance(account, dict) else None
+    if account_id is None or not isinstance(account, dict):
+        return None
+    return AccountIdentity(account_id, _text(account.get("name")) or _text(account.get("domain")) or None)
 
 
 def parse_error(body: bytes) -> str | None:

@@ -8,6 +8,7 @@ from fubd.server.sse import EventStream
 from fubd.server.throttle import ReadThrottle
 from fubd.server.view import (
     SPANS,
+    AccountName,
     ApiBudget,
     ChangeCounts,
     Completeness,
@@ -25,6 +26,7 @@ from fubd.server.webhook import DeliveryCounts, WebhookHandler
 __all__ = [
     "SPANS",
     "AccessControl",
+    "AccountName",
     "ApiBudget",
     "ChangeCounts",
     "Completeness",

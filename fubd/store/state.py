@@ -9,6 +9,7 @@ from datetime import datetime
 
 import asyncpg
 
+from fubd.core.api import AccountIdentity
 from fubd.core.pacing import Hysteresis
 from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.errors import Unavailable
@@ -203,6 +204,16 @@ class StateStore:
     async def remember_webhook_host(self, host: str) -> None:
         """Add a host at which FUB reaches a daemon of this database."""
         await self._execute("state/insert_webhook_host", host=host)
+
+    async def account(self) -> AccountIdentity | None:
+        """Return the account whose people are recorded here; None before it is known."""
+        rows = await self._fetch("state/account")
+        return AccountIdentity(rows[0]["id"], rows[0]["name"]) if rows else None
+
+    async def keep_account(self, account: AccountIdentity) -> AccountIdentity:
+        """Keep this account if there is none. Return the one that is kept."""
+        await self._execute("state/insert_account", id=account.id, name=account.name)
+        return await self.account() or account
 
     async def acquire_lease(self, holder: str, *, ttl_seconds: float) -> int | None:
         """Take or renew the lease by the database's clock and return its token, a new one for a new holder; None when another holds it."""

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from fubd.core.api import AccountIdentity
 from fubd.core.subscriptions import Subscription
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
@@ -214,7 +215,7 @@ async def test_the_identity_is_not_read_from_me() -> None:
         fake_fub(web.json_response({"account": {"id": 3}})) as (server, base),
         make_client(f"{base}/", SkippingClock(), metrics=metrics) as client,
     ):
-        assert await client.identity() == {"account": {"id": 3}}
+        assert await client.identity() == AccountIdentity(3, None)
     assert [request.path for request in server.requests] == ["/v1/identity"]
     assert requests_counted(metrics) == {("identity", "200"): 1}
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fubd.core.api import (
     MAX_TAGS_IN_EVIDENCE,
     MAX_TEXT_CHARS,
+    AccountIdentity,
     PeoplePage,
     parse_error,
     parse_identity,
@@ -303,12 +304,28 @@ def test_subscriptions_are_decoded() -> None:
             parse_subscriptions(b'{"webhooks":[' + broken + b"]}")
 
 
-def test_the_identity_is_any_object_with_content() -> None:
-    """Its shape is not documented."""
-    assert parse_identity(b'{"account":{"id":3}}') == {"account": {"id": 3}}
-    for body in (b"{}", b"[]", b"<html>"):
-        with pytest.raises(Malformed):
-            parse_identity(body)
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"user":{"id":1},"account":{"id":3,"domain":"acme","owner":{}}}', AccountIdentity(3, "acme")),
+        (b'{"account":{"id":"3","name":"Acme","domain":"acme"}}', AccountIdentity(3, "Acme")),
+        (b'{"account":{"id":3}}', AccountIdentity(3, None)),
+        (b'{"account":{"id":0,"domain":"acme"}}', None),
+        (b'{"account":[3],"id":3}', None),
+        (b'{"errorMessage":"no"}', None),
+        (b"{}", None),
+    ],
+)
+def test_the_identity_is_nested_and_may_be_unknown(body: bytes, expected: AccountIdentity | None) -> None:
+    """Its shape is observed, not documented: without a usable id of the account it is unknown."""
+    assert parse_identity(body) == expected
+
+
+@pytest.mark.parametrize("body", [b"[]", b"<html>"])
+def test_an_identity_that_is_no_object_is_malformed(body: bytes) -> None:
+    """A gateway's page, for example."""
+    with pytest.raises(Malformed):
+        parse_identity(body)
 
 
 @pytest.mark.parametrize(

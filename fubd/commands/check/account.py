@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from enum import StrEnum
@@ -15,6 +15,7 @@ from fubd.client import FubClient, Timeouts
 from fubd.clock import SystemClock
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.components import fub_credentials
+from fubd.core.api import AccountIdentity
 from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
 from fubd.errors import FubRefused, Malformed, Unavailable
@@ -69,6 +70,15 @@ async def check_account(settings: Settings) -> list[CheckResult]:
         ]
 
 
+async def read_identity(settings: Settings) -> AccountIdentity | None:
+    """Return the account of the API key; None when it is unknown."""
+    async with _client(settings, Metrics(CollectorRegistry())) as client:
+        try:
+            return await client.identity()
+        except (Unavailable, FubRefused, Malformed):
+            return None
+
+
 def _without_access(found: str, fix: str) -> list[CheckResult]:
     return [CheckResult("api key", CheckStatus.FIX, found, fix), *not_checked(("system", "clock", "webhooks"), "api key")]
 
@@ -97,10 +107,8 @@ async def _webhook_access(client: FubClient) -> _WebhookAccess:
     return _WebhookAccess.OWNER
 
 
-def _check_key(identity: Mapping[str, object], access: _WebhookAccess) -> CheckResult:
-    account = identity.get("account")
-    domain = account.get("domain") if isinstance(account, Mapping) else None
-    found = f"valid, of the account {domain}" if isinstance(domain, str) else "valid"
+def _check_key(account: AccountIdentity | None, access: _WebhookAccess) -> CheckResult:
+    found = f"valid, of the account {account.label()}" if account else "valid"
     if access is _WebhookAccess.NOT_OWNER:
         return CheckResult(
             "api key",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fubd.account import CHANGE_ONE, describe_mismatch
+from fubd.commands.check.account import read_identity
 from fubd.commands.check.connection import explain_failure, is_supabase_direct
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
 from fubd.core.text import format_count
 from fubd.errors import Unavailable
 from fubd.settings import Settings
+from fubd.store import Pool, StateStore
 from fubd.store.dsn import Dsn, Tls, parse
 from fubd.store.inspection import DatabaseInspection, Schema, inspect
 from fubd.store.pool_mode import PoolMode
@@ -26,6 +29,7 @@ async def check_database(settings: Settings) -> list[CheckResult]:
         async with database(settings) as dsn:
             seen = await inspect(dsn)
             table = await _check_table(dsn, settings, seen)
+            mismatch = await _check_account_of_database(dsn, settings) if seen.schema is Schema.READY else []
     except Unavailable as error:
         found, fix = explain_failure(str(error), _own_dsn(settings))
         unreached = CheckResult("database", CheckStatus.FIX, found, fix)
@@ -37,7 +41,21 @@ async def check_database(settings: Settings) -> list[CheckResult]:
         _check_schema(settings, seen),
         table,
         _check_exposure(seen),
+        *mismatch,
     ]
+
+
+async def _check_account_of_database(dsn: Dsn, settings: Settings) -> list[CheckResult]:
+    """Check that the API key is of the account whose people are recorded here. No result when it is, or when either is unknown."""
+    pool = Pool(dsn, mode=PoolMode.TRANSACTION)
+    try:
+        of_database = await StateStore(pool).account()
+    finally:
+        await pool.close()
+    of_key = await read_identity(settings) if of_database else None
+    if of_database is None or of_key is None or of_key.id == of_database.id:
+        return []
+    return [CheckResult("account", CheckStatus.FIX, describe_mismatch(of_key, of_database), CHANGE_ONE)]
 
 
 def _own_dsn(settings: Settings) -> Dsn | None:

@@ -1,0 +1,69 @@
+"""Makes sure that the API key reads the account whose people the database records: ids of people collide between accounts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from fubd.core.api import AccountIdentity
+from fubd.core.problems import ProblemName
+from fubd.errors import AccountMismatch, FubRefused, Malformed, Unavailable
+from fubd.problems import Problems
+
+CHANGE_ONE = "set FUB_API_KEY to a key of the database's account, or DATABASE_URL to another database"
+
+_log = logging.getLogger("fubd.account")
+
+
+class IdentityReader(Protocol):
+    """Reads the account of the API key."""
+
+    async def identity(self) -> AccountIdentity | None:
+        """Return it; None when the answer does not show it. Raises Unavailable, FubRefused, Malformed."""
+
+
+class AccountStore(Protocol):
+    """Keeps the account of the database. Every method raises Unavailable."""
+
+    async def account(self) -> AccountIdentity | None:
+        """Return the account of the database; None before it has one."""
+
+    async def keep_account(self, account: AccountIdentity) -> AccountIdentity:
+        """Keep this account if the database has none. Return the account of the database."""
+
+
+class AccountGuard:
+    """Verifies the account, once a process, before the first write. `known` is the account of the database, once it was read."""
+
+    def __init__(self, client: IdentityReader, store: AccountStore, problems: Problems) -> None:
+        self._client = client
+        self._store = store
+        self._problems = problems
+        self.known: AccountIdentity | None = None
+
+    async def verify(self) -> None:
+        """Return when the account of the key is that of the database, or is unknown. Raises AccountMismatch, Unavailable (the database)."""
+        self.known = await self._store.account()
+        of_key = await self._read()
+        if of_key is None:
+            return
+        self.known = await self._store.keep_account(of_key)
+        if of_key.id != self.known.id:
+            text = f"{describe_mismatch(of_key, self.known)}. Nothing is recorded: {CHANGE_ONE}."
+            self._problems.begin(ProblemName.ACCOUNT_MISMATCH, text)
+            raise AccountMismatch(text)
+
+    async def _read(self) -> AccountIdentity | None:
+        reason = "its answer to /identity does not contain the account's id"
+        try:
+            of_key = await self._client.identity()
+        except (Unavailable, FubRefused, Malformed) as error:
+            of_key, reason = None, str(error)
+        if of_key is None:
+            _log.warning("The account of FUB_API_KEY is unknown, so it was not compared with the one in the database: %s", reason)
+        return of_key
+
+
+def describe_mismatch(of_key: AccountIdentity, of_database: AccountIdentity) -> str:
+    """Return what is wrong, naming both accounts."""
+    return f"FUB_API_KEY belongs to the account {of_key.label()}, but this database records the account {of_database.label()}"

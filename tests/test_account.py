@@ -1,0 +1,136 @@
+"""One database, one account: a key of another account writes nothing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fubd.account import AccountGuard
+from fubd.clock import SystemClock
+from fubd.core.api import AccountIdentity
+from fubd.errors import AccountMismatch, FubRefused, Malformed, Unavailable
+from fubd.metrics import Metrics
+from fubd.problems import Problems
+from fubd.simulator import Account
+from fubd.store import Pool, StateStore
+from fubd.store.dsn import parse
+from tests.commands.environment import environment
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+OURS, OTHER = AccountIdentity(3, "acme"), AccountIdentity(4, None)
+
+
+class _Client:
+    def __init__(self, answer: AccountIdentity | Exception | None) -> None:
+        self._answer = answer
+
+    async def identity(self) -> AccountIdentity | None:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+class _Store:
+    def __init__(self, kept: AccountIdentity | None) -> None:
+        self.kept = kept
+
+    async def account(self) -> AccountIdentity | None:
+        return self.kept
+
+    async def keep_account(self, account: AccountIdentity) -> AccountIdentity:
+        self.kept = self.kept or account
+        return self.kept
+
+
+def _guard(answer: AccountIdentity | Exception | None, store: _Store) -> tuple[AccountGuard, Problems]:
+    problems = Problems(SystemClock(), Metrics(CollectorRegistry()))
+    return AccountGuard(_Client(answer), store, problems), problems
+
+
+@pytest.mark.parametrize("kept", [None, OURS, AccountIdentity(3, "an older name")])
+async def test_the_first_account_is_kept_and_recognized(kept: AccountIdentity | None) -> None:
+    """By its id alone: a name may change."""
+    store = _Store(kept)
+    guard, problems = _guard(OURS, store)
+    await guard.verify()
+    assert guard.known == store.kept == (kept or OURS)
+    assert problems.current() == ()
+
+
+async def test_another_account_is_refused_and_both_are_named() -> None:
+    """The account of the database stays."""
+    store = _Store(OURS)
+    guard, problems = _guard(OTHER, store)
+    with pytest.raises(AccountMismatch, match=r"with the id 4, .* acme \(id 3\)\..* FUB_API_KEY .* DATABASE_URL"):
+        await guard.verify()
+    assert guard.known == store.kept == OURS
+    assert [problem.name for problem in problems.current()] == ["account_mismatch"]
+
+
+@pytest.mark.parametrize("answer", [None, Unavailable("it hangs"), Malformed("no JSON"), FubRefused("no", status=403)])
+@pytest.mark.parametrize("kept", [None, OURS])
+async def test_an_unknown_account_is_said_once_and_holds_up_nothing(
+    answer: Exception | None, kept: AccountIdentity | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is kept."""
+    store = _Store(kept)
+    guard, problems = _guard(answer, store)
+    with caplog.at_level(logging.WARNING):
+        await guard.verify()
+    assert guard.known == store.kept == kept
+    assert (len(caplog.records), problems.current()) == (1, ())
+
+
+async def test_a_database_keeps_one_account(database: str) -> None:
+    """The first, until its row is deleted."""
+    pool = Pool(parse(database))
+    state = StateStore(pool)
+    assert await state.account() is None
+    assert await state.keep_account(OURS) == await state.keep_account(OTHER) == await state.account() == OURS
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM fubd.account")
+    assert await state.keep_account(OTHER) == OTHER
+    await pool.close()
+
+
+@pytest.mark.slow
+async def test_the_key_of_another_account_invents_nothing(database: str, tmp_path: Path) -> None:
+    """Its people have the same ids. Every command that would write ends with 2 and names both; `check` says so."""
+    async with environment(database, tmp_path, people=60) as here:
+        port = str(free_port())
+        assert (await here.run("--poll-only")).code == 0
+        async with here.running(PORT=port) as daemon:
+
+            async def account() -> bool:
+                return b'"account":{"id":4000007,"name":"simulated-7"}' in await daemon.answers(f"http://127.0.0.1:{port}/health")
+
+            await eventually(account)
+        here.simulator.put_behind_key(Account(seed=8, people=60, clock=here.account.clock))
+        here.advance()
+        before = await _rows(database)
+        for arguments in ((), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix")):
+            refused = await here.run(*arguments, PORT=port)
+            assert refused.code == 2, (arguments, refused)
+            assert "simulated-8 (id 4000008)" in refused.errors[-1], arguments
+            assert "simulated-7 (id 4000007)" in refused.errors[-1], arguments
+        assert await _rows(database) == before
+        check = await here.run("check", "--json")
+        assert check.code == 1
+        assert [one["status"] for one in check.json["checks"] if one["name"] == "account"] == ["fix"]
+        here.simulator.put_behind_key(None)
+        assert (await here.run("--poll-only")).code == 0
+
+
+async def _rows(database: str) -> tuple[int, int]:
+    connection = await asyncpg.connect(database)
+    try:
+        return await connection.fetchval("SELECT count(*) FROM public.stage_changes"), await connection.fetchval(
+            "SELECT count(*) FROM fubd.claim"
+        )
+    finally:
+        await connection.close()
