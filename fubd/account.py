@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Protocol
 
 from fubd.core.api import AccountIdentity
@@ -58,6 +59,9 @@ class AccountGuard:
         try:
             of_key = await self._client.identity()
         except (Unavailable, FubRefused, Malformed) as error:
+            if isinstance(error, FubRefused) and error.status == HTTPStatus.UNAUTHORIZED:
+                # Such a key reads nothing, and whatever polls with it says so.
+                return None
             of_key, reason = None, str(error)
         if of_key is None:
             _log.warning("The account of FUB_API_KEY is unknown, so it was not compared with the one in the database: %s", reason)

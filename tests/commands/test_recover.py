@@ -75,6 +75,7 @@ async def test_the_reason_of_a_failure_is_one_line(database: str, tmp_path: Path
 async def test_an_interrupted_run_is_continued_by_the_next(database: str, tmp_path: Path) -> None:
     """Ctrl-C ends it soon, even while FUB hangs; it prints how far it came, and the next run finishes."""
     async with environment(database, tmp_path) as here:
+        here.simulator.script("identity", None)
         here.simulator.script("people", None, None, None)
         here.simulator.faults = Faults(hang=1.0)
         async with here.running("--poll-only", "--full") as process:
