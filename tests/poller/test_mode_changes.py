@@ -97,3 +97,17 @@ async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str,
     assert logged == rows
     assert counted == Counter(rows)
     assert [alert["mode"] for alert in alerts] == rows
+
+
+async def test_the_first_webhook_ends_watch_at_once(database: str, tmp_path: Path) -> None:
+    """With ten minutes until the next poll, the mode is steady within seconds."""
+    async with running_stack(database, tmp_path) as stack, stack.ready_daemon(FUBD_POLL_INTERVAL_WATCH="600"):
+
+        async def is_in(mode: str) -> bool:
+            health = await stack.get("/health")
+            return bool(health["mode"] == mode)
+
+        await eventually(lambda: is_in("watch"), 30.0)
+        assert "waiting for the first webhook" in (await stack.get("/health"))["reason"]
+        stack.account.move(stack.account.ids[0], "Nurture")
+        await eventually(lambda: is_in("steady"), 30.0)
