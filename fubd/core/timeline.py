@@ -106,7 +106,8 @@ def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None,
         if group.start and group.start - 1 not in tied:
             before = moves[group.start - 1].stage
         after = moves[group.stop].stage if group.stop < len(moves) else None
-        moves[group] = _alternate(moves[group], before, after)
+        if not _has_foreign(moves[group]):
+            moves[group] = _alternate(moves[group], before, after)
     # The order of one second may be decided by that of the next: neighbours are tried together where they are few.
     for together in (*pairwise(groups), *((group,) for group in groups)):
         choices = list(product(*([moves[group], *_other_orders(moves[group])] for group in together)))
@@ -125,18 +126,23 @@ def _with_orders(moves: Sequence[Entry], groups: Sequence[slice], orders: Sequen
 
 
 def _ties(moves: Sequence[Entry]) -> list[slice]:
-    """Return where entries of different stages share a second. Rows by other writers keep their places."""
+    """Return where entries of different stages share a second."""
     ends = [number for number in range(1, len(moves)) if _second(moves[number].at) != _second(moves[number - 1].at)]
     groups = [slice(first, end) for first, end in pairwise([0, *ends, len(moves)])]
-    return [
-        group
-        for group in groups
-        if any(not move.stage.is_same(moves[group.start].stage) for move in moves[group]) and all(move.seq >= 0 for move in moves[group])
-    ]
+    return [group for group in groups if any(not move.stage.is_same(moves[group.start].stage) for move in moves[group])]
+
+
+def _has_foreign(group: Sequence[Entry]) -> bool:
+    """Return whether rows by other writers are among them, which keep their places."""
+    return any(move.seq < 0 for move in group)
 
 
 def _other_orders(group: Sequence[Entry]) -> Iterable[list[Entry]]:
     """Return other orders worth trying, by arrival: all of a few entries, else one that begins and one that ends in each stage."""
+    if _has_foreign(group):
+        for own in (move for move in group if move.seq >= 0):
+            yield [*(move for move in group if move is not own), own]
+        return
     if len(group) <= _FEW:
         yield from (list(order) for order in permutations(sorted(group, key=lambda move: move.seq)))
         return
@@ -330,8 +336,10 @@ class _Chain:
         """Rule 3: the change lies after the last instant that shows the stage before, and no later than `updated`."""
         last = self._segments[-1]
         at = max(state.updated, last.at + _TICK)
-        bounds = [bound for bound in (last.last_held_before(state.updated), state.watermark) if bound is not None and bound < state.updated]
-        # An entry dated after the move that it reports says less of when the next move was.
+        # Our entry may be dated after the move that it reports, and then it says less of when the next move was.
+        is_late = isinstance(last.dated_by, Entry) and last.dated_by.seq >= 0 and last.at > state.updated
+        before = state.updated if is_late else at
+        bounds = [bound for bound in (last.last_held_before(before), state.watermark) if bound is not None and bound < before]
         after = max(bounds, default=min(last.at, state.updated - _SECOND))
         _attach(self._append(state.stage, at, after, state), state)
 

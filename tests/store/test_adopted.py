@@ -346,7 +346,7 @@ async def test_a_scripts_row_within_the_second_of_a_later_change_stays_before_it
     """The script dated B half a second after C had followed: C is moved behind it and stays one row."""
     async with adopted(empty_database, A_AT_EIGHT) as recorder:
         await script(recorder, "('1', 'A', 'B', '2026-01-05 10:00:00.5', 'polling')")
-        await recorder.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:05"))
+        await recorder.record(webhook("e1", "C", "10:00:00"), read("C", "10:00:00", "10:00:30"))
         moved = at("10:00") + timedelta(seconds=0.5)
         assert await rows_of(recorder) == [(None, "A", at("08:00"), None), ("A", "B", moved, None), ("B", "C", moved + TICK, None)]
 
