@@ -200,7 +200,7 @@ async def test_webhooks_that_do_not_reach_us(healthy: Environment) -> None:
     healthy.simulator.registry.disable(created)
     healthy.simulator.registry.update(deleted, url="https://elsewhere.example/webhook/fub")
     found = (await problems(healthy))["webhooks"]
-    assert found.found == "peopleStageUpdated is missing, peopleCreated is disabled, peopleDeleted is elsewhere"
+    assert found.found == "peopleStageUpdated is missing, peopleCreated is disabled, peopleDeleted is missing"
     assert found.fix == "start the daemon: it corrects this with its next poll"
     assert "FUBD_MANAGE_WEBHOOKS=true" in (await problems(healthy, {"FUBD_MANAGE_WEBHOOKS": "no"}))["webhooks"].fix
     assert len(healthy.simulator.registry.all()) == 2
@@ -214,7 +214,7 @@ async def test_webhooks_on_the_older_route_are_ours(healthy: Environment) -> Non
     assert "webhooks" not in await problems(healthy)
     healthy.simulator.registry.update(stage, url="https://legacy.example/webhook/fub/stage-change")
     found = (await problems(healthy))["webhooks"]
-    assert (found.found, found.fix) == ("peopleStageUpdated is elsewhere", "start the daemon: it corrects this with its next poll")
+    assert (found.found, found.fix) == ("peopleStageUpdated is missing", "start the daemon: it corrects this with its next poll")
 
 
 async def test_webhooks_without_a_free_slot(healthy: Environment) -> None:
