@@ -90,7 +90,8 @@ async def test_a_slow_database_is_waited_for(database: str, tmp_path: Path) -> N
             half = await SentRequest.send(stack, b'POST /webhook/fub HTTP/1.1\r\nHost: fubd\r\nContent-Length: 500\r\n\r\n{"half')
             proxy.delay_seconds = 0.1
             assert set(await _stop_under_load(stack, process, signal.SIGTERM)) == {200}
-            assert await half.status() == 0
+            # Closed with the server, or refused before because the rest of the body did not come.
+            assert await half.status() in {0, 408}
             proxy.delay_seconds = 0.0
         (row,) = await stack.fetch("SELECT count(*) AS deliveries FROM fubd.delivery WHERE event_id LIKE 'stop-%'")
         assert row["deliveries"] == _DELIVERIES
