@@ -226,8 +226,8 @@ async def test_the_alert_of_a_removed_row_is_withdrawn(database: str) -> None:
         assert await recorder.count_waiting() == 1
         async with recorder.pool.connection() as connection:
             await connection.execute(
-                "INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, source)"
-                " VALUES ('1', 'A', 'B', '2026-01-05 10:30+00', 'polling')"
+                "INSERT INTO stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
+                " VALUES ('1', 'A', 'B', '2026-01-05 10:30+00', now(), 'polling')"
             )
             assert await count_foreign_rows(connection) == 1
         await recorder.record(read("B", "10:00", "10:32"))
