@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from fubd.core.history import Stage
 from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
 from fubd.core.reconcile import Claim, ClaimKind
-from fubd.core.timeline import LAG
 from fubd.core.vocabulary import PERSON_CREATED, PERSON_DELETED, STAGE_UPDATED
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -117,8 +116,7 @@ class Batch:
                 at=reading.updated,
                 stage=Stage(reading.stage, reading.stage_id),
                 received_at=received_at,
-                # The answer may come from a replica: what it shows is certain only until a little earlier.
-                read_at=max(snapshot.read_at - LAG, reading.updated),
+                read_at=max(snapshot.read_at, reading.updated),
                 watermark=snapshot.watermark if useful else None,
                 created=reading.created,
                 ignored=reading.stage in self._ignored_stages,

@@ -36,7 +36,7 @@ class Entry:
 class State:
     """The person was in `stage` at `updated` and until `read_at` (FUB's clock, a lower bound).
 
-    `first_read_at`: when it was first read so, where that is not `read_at`.
+    `answered_at`: when FUB answered the last read, where what the answer shows may be older. `first_read_at`: when it was first read so.
     `watermark`: FUB's instant at which the stage before was known to hold still. `created`: when the person was created.
     """
 
@@ -47,6 +47,7 @@ class State:
     watermark: datetime | None = None
     created: datetime | None = None
     first_read_at: datetime | None = None
+    answered_at: datetime | None = None
 
     @property
     def first_seen(self) -> datetime:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from fubd.core.history import Change, Entry, History, Stage, Start, State
-from fubd.core.timeline import fold
+from fubd.core.timeline import LAG, fold
 
 # Subtracted from the id of a foreign row, it gives a seq before that of every claim, and keeps the order of such rows among themselves.
 _FOREIGN = 2**63
@@ -225,7 +225,17 @@ def _state(claim: Claim, foreign: list[Row], window: timedelta) -> State:
     if before and not before[-1].stage.is_same(claim.stage):
         before = [row for row in before if row.changed_at <= read_at - window]
     updated = max(claim.at, before[-1].changed_at) if before else claim.at
-    return State(claim.seq, updated, read_at, claim.stage, claim.watermark, claim.created, max(updated, claim.first_read_at or read_at))
+    return State(
+        seq=claim.seq,
+        updated=updated,
+        # The answer may come from a replica: what it shows is certain only until a little earlier.
+        read_at=max(updated, read_at - LAG),
+        stage=claim.stage,
+        watermark=claim.watermark,
+        created=claim.created,
+        first_read_at=max(updated, claim.first_read_at or read_at),
+        answered_at=max(updated, read_at),
+    )
 
 
 def _find_row(change: Change, claims: Mapping[int, Claim], rows: Mapping[int, Row]) -> Row | None:
