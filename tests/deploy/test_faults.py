@@ -272,11 +272,11 @@ async def tampered(stack: Stack, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdForeignRows")
         await watch.shows_nothing()
         stack.simulator.deliveries.kill()
-        # FUB dates these changes before what was already read: no poll asks for them, only the scrub finds them.
-        stack.simulator.clock.shift(-300)
+        # FUB dates these changes before everything that a poll looks back at: only the scrub finds them.
+        stack.simulator.clock.shift(-1_200)
         for person in stack.account.ids[10:20]:
             stack.account.move(person, "Nurture")
-        stack.simulator.clock.shift(300)
+        stack.simulator.clock.shift(1_200)
         await watch.shows("FubdCompletenessLow")
         process.terminate()
         assert await process.ended() == 0

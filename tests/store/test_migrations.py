@@ -29,6 +29,7 @@ SHA256 = (
     "a6fae558ce0938e14fc65c382ce4fadd3232c1a48e8b1186f5bc6abbfeb9c8e7",
     "121a36f0abad8d9eb44d318ae2803e09b0372b4ae94fd9fe08c583f02ca78d8d",
     "97ff2cd04360101bc360458f1c6eddee7ef0bc8110307eca9f05c9bbd8cbf1af",
+    "9ba93e45c1be07557a79818fb02c1f9c0900ef4fc41f4d5bfcfa7e368be312c7",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11
