@@ -47,6 +47,10 @@ async def test_the_health_document_is_complete(server: ServerUnderTest, web: aio
         "subscriptions": {"peopleStageUpdated": "active", "peopleCreated": "active", "peopleDeleted": "active"},
         "completeness": {"ratio": 0.99987, "people": 202_113, "oldest": "2026-02-28T05:07:30Z"},
         "subscription_advice": {},
+        "database": {"recording": False, "since": None},
+        "account": {"id": None, "name": None},
+        "problems": [],
+        "as_of": None,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.errors import UserError
+from fubd.errors import TableRefused, UserError
 from fubd.store import migrations, statements
 from fubd.store.adoption import dry_run
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
@@ -119,7 +119,11 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], confirmed: AdoptionPlan
         on_step("creating the schema fubd")
         await _create_schema(connection, plan, before, sequence=str(found.facts.sequence), highest_id=found.highest_id or 0)
         on_step("dry run of what the daemon will do, rolled back")
-        if not await dry_run.run(connection, columns):
+        try:
+            stored = await dry_run.run(connection, columns)
+        except TableRefused:
+            stored = False
+        if not stored:
             raise AdoptionRefused(_interference_message(found.facts))
         on_step("counting and hashing again")
         after = await _fingerprint(connection, plan)
