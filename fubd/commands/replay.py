@@ -15,12 +15,15 @@ from fubd.components import Components
 from fubd.core.observation import RefetchEvent, StageEvent
 from fubd.core.text import format_count
 from fubd.core.webhook import decode
+from fubd.errors import Unavailable
 from fubd.poller import Progress
 from fubd.ports import Committed
 from fubd.settings import Settings
 from fubd.store.quarantine import Quarantine, Quarantined
 
 # A delivery may have up to one MiB.
+# One delivery that the database refuses must not hold up the others for as long as an outage would.
+_TIMEOUT_SECONDS = 15.0
 _PAGE_SIZE = 20
 
 
@@ -32,7 +35,10 @@ def run(_args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, console: Console) -> int:
     replay = _Replay()
-    async with open_components(settings, migrated=True) as components, run_ingest(components, on_commit=replay.on_commit) as ingest:
+    async with (
+        open_components(settings, migrated=True) as components,
+        run_ingest(components, on_commit=replay.on_commit, timeout_seconds=_TIMEOUT_SECONDS) as ingest,
+    ):
         with console.show_warnings(), console.show_progress() as show:
             await replay.run(components, ingest, show)
         replay.print(console)
@@ -61,9 +67,16 @@ class _Replay:
     async def _process(self, quarantine: Quarantine, page: Sequence[Quarantined], ingest: TimeLimitedIngest, *, now: datetime) -> None:
         # With the key under which it is stored, each stays the same delivery: its claims are added, and no second delivery.
         deliveries = [replace(decode(stored.body, fub_now=now), key=stored.key) for stored in page]
-        await asyncio.gather(*(ingest.deliver(one) for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)))
+        usable = [one for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)]
+        outcomes = await asyncio.gather(*(ingest.deliver(one) for one in usable), return_exceptions=True)
+        failures = {one.key: outcome for one, outcome in zip(usable, outcomes, strict=True) if isinstance(outcome, BaseException)}
+        for failure in failures.values():
+            if not isinstance(failure, Unavailable):
+                raise failure
         for stored, delivery in zip(page, deliveries, strict=True):
-            if delivery.quarantine is not None:
+            if stored.key in failures:
+                self.remaining[str(failures[stored.key])] += 1
+            elif delivery.quarantine is not None:
                 self.remaining[delivery.quarantine] += 1
             elif await quarantine.release(delivery, asked_at=now):
                 self.understood += 1

@@ -96,7 +96,9 @@ async def open_pool(settings: Settings, *, require_schema: bool = True) -> Async
 
 
 @asynccontextmanager
-async def run_ingest(components: Components, *, on_commit: CommitListener | None = None) -> AsyncIterator[TimeLimitedIngest]:
+async def run_ingest(
+    components: Components, *, on_commit: CommitListener | None = None, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> AsyncIterator[TimeLimitedIngest]:
     """Run an ingest during the block; what was submitted is committed before this returns, unless the database is unavailable."""
     stop = asyncio.Event()
     failure: Exception | None = None
@@ -104,7 +106,7 @@ async def run_ingest(components: Components, *, on_commit: CommitListener | None
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
         try:
-            yield TimeLimitedIngest(ingest, components.pool.place)
+            yield TimeLimitedIngest(ingest, components.pool.place, timeout_seconds)
         except (Unavailable, UserError, FubRefused, Malformed) as error:
             # Raised outside the group, which would wrap it in an ExceptionGroup.
             failure = error
@@ -115,11 +117,12 @@ async def run_ingest(components: Components, *, on_commit: CommitListener | None
 
 
 class TimeLimitedIngest:
-    """An ingest whose methods raise Unavailable when a commit takes longer than a minute. Implements `fubd.ports.Ingestor`."""
+    """An ingest whose methods raise Unavailable when a commit takes longer than the timeout. Implements `fubd.ports.Ingestor`."""
 
-    def __init__(self, ingest: Ingest, place: str) -> None:
+    def __init__(self, ingest: Ingest, place: str, timeout_seconds: float) -> None:
         self._ingest = ingest
         self._place = place
+        self._timeout_seconds = timeout_seconds
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Queue a delivery, without a time limit."""
@@ -128,7 +131,7 @@ class TimeLimitedIngest:
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; returns once it is committed."""
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 return await self.submit(delivery)
         except TimeoutError:
             raise Unavailable(f"the database at {self._place} does not answer") from None
@@ -136,7 +139,7 @@ class TimeLimitedIngest:
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         """Record readings; returns once they are committed."""
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 return await self._ingest.observe(snapshot)
         except TimeoutError:
             raise Unavailable(f"the database at {self._place} does not answer") from None
