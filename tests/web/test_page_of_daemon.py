@@ -182,7 +182,7 @@ async def test_a_table_of_100_000_changes_is_shown(browser: Browser, databases: 
     async with databases.migrated() as url, running_stack(url, tmp_path) as own, own.ready_daemon(), browser.tab() as page:
         await own.fetch(
             "INSERT INTO public.stage_changes (person_id, stage_from, stage_to, changed_at, received_at, source)"
-            " SELECT (n % 5000)::text, 'Lead', 'Nurture', now() - n * interval '1 second', now() - n * interval '1 second',"
+            " SELECT (900000 + n % 5000)::text, 'Lead', 'Nurture', now() - n * interval '1 second', now() - n * interval '1 second',"
             " CASE n % 3 WHEN 0 THEN 'polling' WHEN 1 THEN 'webhook' ELSE 'wh_stage' END FROM generate_series(1, 100000) n"
         )
         await own.fetch(
