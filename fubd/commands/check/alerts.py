@@ -26,9 +26,8 @@ async def _check_messages(settings: Settings, *, send: bool) -> CheckResult:
         if send or settings.alert_stages:
             return CheckResult("alerts", CheckStatus.FIX, found, fix)
         return CheckResult("alerts", CheckStatus.NOTE, found, fix)
-    summary = "no daily summary" if settings.daily_summary is None else f"a summary at {settings.daily_summary:%H:%M} {settings.timezone}"
     stages = ", ".join(settings.alert_stages) or "none"
-    found = f"FUBD_ALERT_URL is set; {summary}; watched stages: {stages}"
+    found = f"FUBD_ALERT_URL is set; watched stages: {stages}"
     if not send:
         return CheckResult("alerts", CheckStatus.GOOD, f"{found}; check --alert sends a test message")
     failure = await _failure("POST", settings.alert_url, _TEST_ALERT)
