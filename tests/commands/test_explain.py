@@ -61,7 +61,7 @@ async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path
     assert "first seen by webhook" in late
     assert "polling saw it too," in late
     assert "webhook e3: entered D at 2026-01-05 10:20:00 UTC" in late
-    assert "read by polling as of 2026-01-05 10:29:55 UTC: in D" in late
+    assert "read by polling as of 2026-01-05 10:30:00 UTC: in D" in late
     assert f"after claim {ids[1]} had been received" in late
     assert "stage_from was B, became C" in late
     assert "first sight: the stage the person was in, not a change" in text
