@@ -15,7 +15,7 @@ import select
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from logging.handlers import QueueHandler, QueueListener
 
 from typing_extensions import override
@@ -31,18 +31,20 @@ _COLOURS = {"debug": "2", "info": "32", "warn": "33", "error": "31;1"}
 
 
 @contextmanager
-def configure(log_format: str | None = None, *, secrets: Collection[str] = (), descriptor: int | None = None) -> Iterator[None]:
+def configure(
+    log_format: str | None = None, *, secrets: Collection[str] = (), zone: tzinfo = UTC, descriptor: int | None = None
+) -> Iterator[None]:
     """Log until the block ends. `log_format`: json, console, or None: console on a terminal, json otherwise.
 
     `secrets` are hidden in every line, whatever another library's error says; those shorter than 6 characters are not searched for.
-    `descriptor`: the file descriptor to write to, stdout's by default.
+    `zone`: of the times in console lines; JSON lines are in UTC. `descriptor`: the file descriptor to write to, stdout's by default.
     """
     output = sys.stdout.fileno() if descriptor is None else descriptor
     is_terminal = os.isatty(output)
     lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_LINES)
     handler = _DroppingQueueHandler(lines)
     if log_format == "console" or (log_format is None and is_terminal):
-        handler.setFormatter(_ConsoleFormatter(secrets, coloured=is_terminal and not os.environ.get("NO_COLOR")))
+        handler.setFormatter(_ConsoleFormatter(secrets, zone, coloured=is_terminal and not os.environ.get("NO_COLOR")))
     else:
         handler.setFormatter(_JsonFormatter(secrets))
     listener = _Listener(lines, _DescriptorHandler(output, handler))
@@ -92,8 +94,9 @@ class _JsonFormatter(_Formatter):
 
 
 class _ConsoleFormatter(_Formatter):
-    def __init__(self, secrets: Collection[str], *, coloured: bool) -> None:
+    def __init__(self, secrets: Collection[str], zone: tzinfo, *, coloured: bool) -> None:
         super().__init__(secrets)
+        self._zone = zone
         self._coloured = coloured
 
     @override
@@ -105,7 +108,7 @@ class _ConsoleFormatter(_Formatter):
             text += f" ({_shorten(traceback)})"
         # Text of a stranger must not control the terminal of the reader.
         printable = "".join(character if character.isprintable() else " " for character in text)
-        return f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {level} {printable}"
+        return f"{datetime.fromtimestamp(record.created, self._zone):%H:%M:%S} {level} {printable}"
 
 
 class _DroppingQueueHandler(QueueHandler):

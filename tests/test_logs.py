@@ -11,6 +11,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -75,15 +77,16 @@ def test_each_record_is_one_json_object() -> None:
 
 
 def test_the_console_shows_readable_lines() -> None:
-    """Time, level and message on one line, an error in short, and no control character."""
-    with _pipe() as (writing, lines), logs.configure("console", descriptor=writing):
-        _log.info("hello \x1b[2J there")
+    """The office's time, level and message on one line, an error in short, and no control character."""
+    with _pipe() as (writing, lines), logs.configure("console", zone=ZoneInfo("America/Chicago"), descriptor=writing):
+        noon = datetime(2026, 1, 5, 12, tzinfo=UTC).timestamp()
+        _log.handle(logging.makeLogRecord({"name": _log.name, "levelno": logging.INFO, "msg": "hello \x1b[2J there", "created": noon}))
         try:
             _ = 1 // 0
         except ZeroDivisionError:
             _log.exception("no result")
     first, second = lines
-    assert first[8:] == " info  hello  [2J there"
+    assert first == "06:00:00 info  hello  [2J there"
     assert "no result (ZeroDivisionError: " in second
     assert "test_logs.py:" in second
     assert "\x1b" not in first + second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import tzinfo
 from random import SystemRandom
 
 from fubd.commands.comparison import Comparison, ComparisonResult
@@ -44,7 +45,7 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
         if args.json:
             console.print_json(_to_json(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
         else:
-            _print(result, console, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
+            _print(result, console, settings.zone(), fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
     return 0 if result.ratio is not None and result.ratio >= args.min else 1
 
 
@@ -71,11 +72,14 @@ async def _compare(
             raise
 
 
-def _print(result: ComparisonResult, console: Console, *, fixed: bool, calls: int, seconds: float) -> None:
+def _print(result: ComparisonResult, console: Console, zone: tzinfo, *, fixed: bool, calls: int, seconds: float) -> None:
     if result.listed:
         console.print_table(
             ("person", "mismatch", "here", "in Follow Up Boss", "updated there"),
-            [(one.person_id, one.kind, one.here or "-", one.there or "-", format_instant(one.updated)) for one in result.listed[:_LISTED]],
+            [
+                (one.person_id, one.kind, one.here or "-", one.there or "-", format_instant(one.updated, zone))
+                for one in result.listed[:_LISTED]
+            ],
         )
         if result.mismatched > _LISTED:
             console.print(f"and {format_count(result.mismatched - _LISTED, 'other')}")

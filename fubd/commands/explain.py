@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
@@ -34,7 +34,8 @@ _EVIDENCE_SHOWN = 10
 _NOT_YET = "polling has not seen it yet"
 # Polling sees where people are, not where they were.
 _NEVER = "polling did not read the person in this stage"
-_COMPARED_COLUMNS = ("stage_from", "stage_to", "changed_at", "changed_after")
+_INSTANTS = ("changed_at", "changed_after")
+_COMPARED_COLUMNS = ("stage_from", "stage_to", *_INSTANTS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ async def _explain(settings: Settings, args: argparse.Namespace, console: Consol
     if args.json:
         console.print_json(report_to_json(report, limit=args.limit))
     else:
-        _print(report, console, limit=args.limit)
+        _ReportPrinter(console, settings.zone()).print(report, limit=args.limit)
     return 0
 
 
@@ -82,105 +83,114 @@ async def _find_person(people: PeopleReader, text: str, console: Console) -> int
 # --- For people -----------------------------------------------------------------------------------------------------
 
 
-def _print(report: PersonReport, console: Console, *, limit: int) -> None:
-    _print_person(report, console)
-    for entry in report.entries[:limit]:
-        console.print()
-        _print_entry(entry, console)
-    if len(report.entries) > limit:
-        console.print()
-        console.print_wrapped(f"and {format_count(len(report.entries) - limit, 'older row')}: --limit {len(report.entries)} shows them")
-    if report.without_row:
-        console.print()
-        console.print_wrapped("evidence without a row of its own", "bold")
-        _print_evidence(report.without_row[-limit:], console)
-    if report.merged:
-        console.print()
-        console.print_wrapped("rows that turned out to be part of another", "bold")
-        for one_merged in report.merged[-limit:]:
-            was = one_merged.correction.was
-            row = f"row {one_merged.correction.change_id}: {was['stage_from'] or '(unknown)'} -> {was['stage_to']}"
-            console.print_wrapped(row, indent=2)
-            console.print_wrapped(_correction_text(one_merged), indent=4)
+class _ReportPrinter:
+    """Prints a report as text, its instants in `zone`."""
+
+    def __init__(self, console: Console, zone: tzinfo) -> None:
+        self._console = console
+        self._zone = zone
+
+    def print(self, report: PersonReport, *, limit: int) -> None:
+        """Print the person, the newest `limit` rows with their evidence, and the evidence without a row."""
+        self._print_person(report)
+        for entry in report.entries[:limit]:
+            self._console.print()
+            self._print_entry(entry)
+        if len(report.entries) > limit:
+            self._console.print()
+            self._console.print_wrapped(
+                f"and {format_count(len(report.entries) - limit, 'older row')}: --limit {len(report.entries)} shows them"
+            )
+        if report.without_row:
+            self._console.print()
+            self._console.print_wrapped("evidence without a row of its own", "bold")
+            self._print_evidence(report.without_row[-limit:])
+        if report.merged:
+            self._console.print()
+            self._console.print_wrapped("rows that turned out to be part of another", "bold")
+            for one_merged in report.merged[-limit:]:
+                was = one_merged.correction.was
+                row = f"row {one_merged.correction.change_id}: {was['stage_from'] or '(unknown)'} -> {was['stage_to']}"
+                self._console.print_wrapped(row, indent=2)
+                self._console.print_wrapped(self._correction_text(one_merged), indent=4)
+
+    def _print_person(self, report: PersonReport) -> None:
+        person = report.person
+        name = format_name(person.first_name, person.last_name)
+        read = "never read by polling" if person.verified_at is None else f"last read as of {self._instant(person.verified_at)}"
+        self._console.print_wrapped(f"person {person.id}{', ' + name if name else ''}", "bold")
+        self._console.print_wrapped(f"in stage {report.stage}; {read}" if report.stage else f"in an unknown stage; {read}", indent=2)
+        if person.gone_at is not None:
+            self._console.print_wrapped(f"deleted in Follow Up Boss, noticed {self._instant(person.gone_at)}", indent=2)
+        if person.asked_for:
+            self._console.print_wrapped("will be read again, because a webhook asked for it", indent=2)
+
+    def _print_entry(self, entry: ReportEntry) -> None:
+        row, change = entry.row, entry.change
+        if row is not None:
+            bounds = self._bounds(row.changed_at, row.changed_after)
+            self._console.print_wrapped(f"row {row.id}  {row.stage_from or '(unknown)'} -> {row.stage.name}  {bounds}", "bold cyan")
+            for line in self._first_seen(row, is_last=entry.is_last):
+                self._console.print_wrapped(line, indent=2)
+            if change is None and not row.foreign:
+                self._console.print_wrapped("no evidence supports it any more; it is left as it is", indent=2)
+        elif change is not None:
+            bounds = self._bounds(change.changed_at, change.changed_after)
+            self._console.print_wrapped(f"no row  {change.stage_from or '(unknown)'} -> {change.stage.name}  {bounds}", "bold red")
+            self._console.print_wrapped(
+                "the evidence shows it; the next webhook or read of this person adds it (`audit --fix` reads now)", indent=2
+            )
+        self._print_evidence(entry.evidence)
+        for correction in entry.corrections:
+            self._console.print_wrapped(self._correction_text(correction), "yellow", indent=2)
+            for name, was, became in _differences(correction.correction):
+                self._console.print_wrapped(f"{name} was {self._column(name, was)}, became {self._column(name, became)}", indent=4)
+
+    def _print_evidence(self, evidence: list[ClaimRole]) -> None:
+        for one in evidence[:_EVIDENCE_SHOWN]:
+            self._console.print_wrapped(self._claim_text(one.claim), "dim", indent=2)
+            self._console.print_wrapped(one.role, indent=4)
+        if len(evidence) > _EVIDENCE_SHOWN:
+            self._console.print_wrapped(f"and {format_count(len(evidence) - _EVIDENCE_SHOWN, 'claim')} more; --json lists them", indent=2)
+
+    def _bounds(self, at: datetime, after: datetime | None) -> str:
+        return f"at {self._instant(at)}" if after is None else f"between {self._instant(after)} and {self._instant(at)}"
+
+    def _first_seen(self, row: Row, *, is_last: bool) -> list[str]:
+        if row.foreign:
+            event = f" and event {row.event_id}" if row.event_id else ""
+            return [f"written by another program with source {row.source}{event}; fubd never changes it"]
+        other = "polling" if row.source == "webhook" else "webhook"
+        first = f"first seen by {row.source}, received {self._instant(row.received_at)}"
+        if row.confirmed_by is None or row.confirmed_at is None:
+            missing = "no webhook reported it" if other == "webhook" else _NOT_YET if is_last else _NEVER
+            return [f"{first}; {missing}"]
+        later = format_duration(max(0.0, round((row.confirmed_at - row.received_at).total_seconds(), 1)))
+        return [first, f"{row.confirmed_by} saw it too, {later} later"]
+
+    def _claim_text(self, claim: Claim) -> str:
+        stage = claim.stage.name
+        at, received = self._instant(claim.at), self._instant(claim.received_at)
+        if claim.is_entry:
+            return f"claim {claim.seq}: webhook {claim.event_id}: entered {stage} at {at}, received {received}"
+        how = "read by polling" if claim.channel == "polling" else "read because a webhook asked for it"
+        return f"claim {claim.seq}: {how} as of {self._instant(claim.read_at)}: in {stage}, last edited {at}"
+
+    def _correction_text(self, one: CorrectionWithCauses) -> str:
+        seqs = ", ".join(map(str, one.causes))
+        cause = f", after {'claim' if len(one.causes) == 1 else 'claims'} {seqs} had been received" if seqs else ""
+        verb = "merged" if one.correction.became is None else "corrected"
+        return f"{verb} {self._instant(one.correction.corrected_at)}{cause}"
+
+    def _column(self, name: str, value: str | None) -> str:
+        return "null" if value is None else self._instant(datetime.fromisoformat(value)) if name in _INSTANTS else value
+
+    def _instant(self, at: datetime | None) -> str:
+        return format_instant(at, self._zone)
 
 
-def _print_person(report: PersonReport, console: Console) -> None:
-    person = report.person
-    name = format_name(person.first_name, person.last_name)
-    read = "never read by polling" if person.verified_at is None else f"last read as of {format_instant(person.verified_at)}"
-    console.print_wrapped(f"person {person.id}{', ' + name if name else ''}", "bold")
-    console.print_wrapped(f"in stage {report.stage}; {read}" if report.stage else f"in an unknown stage; {read}", indent=2)
-    if person.gone_at is not None:
-        console.print_wrapped(f"deleted in Follow Up Boss, noticed {format_instant(person.gone_at)}", indent=2)
-    if person.asked_for:
-        console.print_wrapped("will be read again, because a webhook asked for it", indent=2)
-
-
-def _print_entry(entry: ReportEntry, console: Console) -> None:
-    row, change = entry.row, entry.change
-    if row is not None:
-        bounds = _bounds(row.changed_at, row.changed_after)
-        console.print_wrapped(f"row {row.id}  {row.stage_from or '(unknown)'} -> {row.stage.name}  {bounds}", "bold cyan")
-        for line in _first_seen(row, is_last=entry.is_last):
-            console.print_wrapped(line, indent=2)
-        if change is None and not row.foreign:
-            console.print_wrapped("no evidence supports it any more; it is left as it is", indent=2)
-    elif change is not None:
-        bounds = _bounds(change.changed_at, change.changed_after)
-        console.print_wrapped(f"no row  {change.stage_from or '(unknown)'} -> {change.stage.name}  {bounds}", "bold red")
-        console.print_wrapped("the evidence shows it; the next webhook or read of this person adds it (`audit --fix` reads now)", indent=2)
-    _print_evidence(entry.evidence, console)
-    for correction in entry.corrections:
-        console.print_wrapped(_correction_text(correction), "yellow", indent=2)
-        for name, was, became in _differences(correction.correction):
-            console.print_wrapped(f"{name} was {was}, became {became}", indent=4)
-
-
-def _print_evidence(evidence: list[ClaimRole], console: Console) -> None:
-    for one in evidence[:_EVIDENCE_SHOWN]:
-        console.print_wrapped(_claim_text(one.claim), "dim", indent=2)
-        console.print_wrapped(one.role, indent=4)
-    if len(evidence) > _EVIDENCE_SHOWN:
-        console.print_wrapped(f"and {format_count(len(evidence) - _EVIDENCE_SHOWN, 'claim')} more; --json lists them", indent=2)
-
-
-def _bounds(at: datetime, after: datetime | None) -> str:
-    return f"at {format_instant(at)}" if after is None else f"between {format_instant(after)} and {format_instant(at)}"
-
-
-def _first_seen(row: Row, *, is_last: bool) -> list[str]:
-    if row.foreign:
-        event = f" and event {row.event_id}" if row.event_id else ""
-        return [f"written by another program with source {row.source}{event}; fubd never changes it"]
-    other = "polling" if row.source == "webhook" else "webhook"
-    first = f"first seen by {row.source}, received {format_instant(row.received_at)}"
-    if row.confirmed_by is None or row.confirmed_at is None:
-        missing = "no webhook reported it" if other == "webhook" else _NOT_YET if is_last else _NEVER
-        return [f"{first}; {missing}"]
-    later = format_duration(max(0.0, round((row.confirmed_at - row.received_at).total_seconds(), 1)))
-    return [first, f"{row.confirmed_by} saw it too, {later} later"]
-
-
-def _claim_text(claim: Claim) -> str:
-    stage = claim.stage.name
-    at, received = format_instant(claim.at), format_instant(claim.received_at)
-    if claim.is_entry:
-        return f"claim {claim.seq}: webhook {claim.event_id}: entered {stage} at {at}, received {received}"
-    how = "read by polling" if claim.channel == "polling" else "read because a webhook asked for it"
-    return f"claim {claim.seq}: {how} as of {format_instant(claim.read_at)}: in {stage}, last edited {at}"
-
-
-def _correction_text(one: CorrectionWithCauses) -> str:
-    seqs = ", ".join(map(str, one.causes))
-    cause = f", after {'claim' if len(one.causes) == 1 else 'claims'} {seqs} had been received" if seqs else ""
-    verb = "merged" if one.correction.became is None else "corrected"
-    return f"{verb} {format_instant(one.correction.corrected_at)}{cause}"
-
-
-def _differences(correction: Correction) -> list[tuple[str, object, object]]:
+def _differences(correction: Correction) -> list[tuple[str, str | None, str | None]]:
     became = correction.became or {}
     return [
-        (name, correction.was.get(name) or "null", became.get(name) or "null")
-        for name in _COMPARED_COLUMNS
-        if correction.was.get(name) != became.get(name)
+        (name, correction.was.get(name), became.get(name)) for name in _COMPARED_COLUMNS if correction.was.get(name) != became.get(name)
     ]

@@ -171,7 +171,7 @@ class _Recovery:
                 ("caught up", "yes" if result.caught_up else "no"),
                 ("people read", f"{result.people_read:,}"),
                 ("calls used", f"{result.api_calls:,}"),
-                ("coverage", "nothing yet" if result.coverage is None else format_instant(result.coverage)),
+                ("coverage", "nothing yet" if result.coverage is None else self._instant(result.coverage)),
                 ("took", format_duration(result.seconds)),
             )
         )
@@ -181,30 +181,33 @@ class _Recovery:
         if not self._stop.is_set():
             self._console.print_notice(f"fubd: not caught up: {result.reason}")
             return
-        covered = "nothing is covered yet" if result.coverage is None else f"everything until {format_instant(result.coverage)} is covered"
+        covered = "nothing is covered yet" if result.coverage is None else f"everything until {self._instant(result.coverage)} is covered"
         swept = ""
         with suppress(Unavailable):
             coverage = await self._components.state.coverage()
             if coverage.sweep_began is not None and coverage.sweep_from_id:
-                began = format_instant(coverage.sweep_began)
+                began = self._instant(coverage.sweep_began)
                 swept = f", and everyone with an id below {coverage.sweep_from_id} has been read since {began}"
         self._console.print_notice(f"fubd: interrupted: {covered}{swept}; run it again to continue from there")
+
+    def _instant(self, at: datetime) -> str:
+        return format_instant(at, self._components.settings.zone())
 
     async def _print_rows(self, ids: Sequence[int]) -> None:
         """Print the first of these rows. Raises Unavailable."""
         if not ids:
             return
-        now = self._components.clock.now()
+        now, zone = self._components.clock.now(), self._components.settings.zone()
         rows = [row.to_dict() for row in await self._components.changes.by_ids(ids[:_LISTED])]
         self._console.print_table(
-            ("person", "name", "from", "to", "changed at, at the latest"),
+            ("person", "name", "from", "to", f"changed at, at the latest ({now.astimezone(zone):%Z})"),
             [
                 (
                     row["person_id"],
                     format_name(row["first_name"], row["last_name"]),
                     row["stage_from"] or "-",
                     row["stage_to"],
-                    format_short_instant(datetime.fromisoformat(row["changed_at"]), now),
+                    format_short_instant(datetime.fromisoformat(row["changed_at"]), now, zone),
                 )
                 for row in rows
             ],

@@ -32,7 +32,7 @@ _EXIT_WITHIN_SECONDS = 2.5
 def run(_args: argparse.Namespace) -> int:
     """Run the daemon; 0 when it was stopped, 1 when it cannot run at all."""
     settings = load_settings(FOR_THE_DAEMON)
-    with logs.configure(settings.log_format, secrets=settings.secrets()):
+    with logs.configure(settings.log_format, secrets=settings.secrets(), zone=settings.zone()):
         return asyncio.run(_run(settings))
 
 

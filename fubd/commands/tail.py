@@ -12,7 +12,7 @@ from fubd.clock import SystemClock
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
 from fubd.commands.signals import stop_on_signals
-from fubd.core.text import format_name
+from fubd.core.text import format_instant, format_name
 from fubd.errors import Unavailable
 from fubd.settings import Settings
 from fubd.store import ChangeReader
@@ -84,9 +84,9 @@ class _Follower:
 
 
 def _line(row: dict[str, Any], zone: ZoneInfo) -> str:
-    at = datetime.fromisoformat(row["changed_at"]).astimezone(zone)
+    at = format_instant(datetime.fromisoformat(row["changed_at"]), zone)
     until = "" if row["changed_after"] is None else "≤ "
     name = format_name(row["first_name"], row["last_name"])
     person = f"{row['person_id']} {name}".strip()
     agent = f"  ({row['assigned_user_name']})" if row["assigned_user_name"] else ""
-    return f"{until}{at:%Y-%m-%d %H:%M:%S}  {person}  {row['stage_from'] or '(unknown)'} -> {row['stage_to']}  {row['source']}{agent}"
+    return f"{until}{at}  {person}  {row['stage_from'] or '(unknown)'} -> {row['stage_to']}  {row['source']}{agent}"

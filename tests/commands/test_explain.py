@@ -35,9 +35,9 @@ HEALED: list[Delivery | Snapshot] = [
 ]
 
 
-async def explain(dsn: str, folder: Path, *arguments: str) -> CompletedCommand:
+async def explain(dsn: str, folder: Path, *arguments: str, zone: str = "UTC") -> CompletedCommand:
     """Run the command to its end, without a FUB key."""
-    return await run_command("explain", *arguments, environ={"DATABASE_URL": dsn}, folder=folder)
+    return await run_command("explain", *arguments, environ={"DATABASE_URL": dsn, "FUBD_TIMEZONE": zone}, folder=folder)
 
 
 async def report_of(recorder: Recorder, person: int = 1) -> dict[str, Any]:
@@ -48,20 +48,20 @@ async def report_of(recorder: Recorder, person: int = 1) -> dict[str, Any]:
 
 
 async def test_the_report_is_readable_from_top_to_bottom(database: str, tmp_path: Path) -> None:
-    """It shows a late row, the row that it corrected, who saw what first and what confirmed it."""
+    """It shows a late row, the row that it corrected, who saw what first and what confirmed it, in FUBD_TIMEZONE."""
     async with running_recorder(database) as recorder:
         await recorder.record(*HEALED)
         ids = [row["id"] for row in await recorder.records()]
-    shown = await explain(database, tmp_path, "1")
+    shown = await explain(database, tmp_path, "1", zone="America/Chicago")
     assert (shown.code, shown.errors) == (0, [])
     text = "\n".join(shown.lines)
     assert shown.lines[0] == "person 1, Ada Example"
-    assert f"row {ids[1]}  B -> C  at 2026-01-05 10:10:00 UTC" in text
+    assert f"row {ids[1]}  B -> C  at 2026-01-05 04:10:00 CST" in text
     late = text[text.index(f"row {ids[2]}  C -> D") :]
     assert "first seen by webhook" in late
     assert "polling saw it too," in late
-    assert "webhook e3: entered D at 2026-01-05 10:20:00 UTC" in late
-    assert "read by polling as of 2026-01-05 10:30:00 UTC: in D" in late
+    assert "webhook e3: entered D at 2026-01-05 04:20:00 CST" in late
+    assert "read by polling as of 2026-01-05 04:30:00 CST: in D" in late
     assert f"after claim {ids[1]} had been received" in late
     assert "stage_from was B, became C" in late
     assert "first sight: the stage the person was in, not a change" in text

@@ -17,9 +17,9 @@ async def test_it_follows_the_changes(database: str, tmp_path: Path) -> None:
     async with running_recorder(database) as recorder:
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
         async with fubd("tail", environ=environ, folder=tmp_path) as process:
-            assert await process.line("A -> B") == "2026-01-05 04:00:00  1 Ada Example  A -> B  webhook"
+            assert await process.line("A -> B") == "2026-01-05 04:00:00 CST  1 Ada Example  A -> B  webhook"
             await recorder.record(read("C", "10:12", "10:30", "10:05"))
-            assert await process.line("B -> C") == "\u2264 2026-01-05 04:12:00  1 Ada Example  B -> C  polling"
+            assert await process.line("B -> C") == "\u2264 2026-01-05 04:12:00 CST  1 Ada Example  B -> C  polling"
             process.signal(signal.SIGINT)
             assert await process.ended() == 0
             assert (len(process.lines), process.errors) == (2, [])
