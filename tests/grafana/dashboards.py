@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,9 @@ from fubd.store.dsn import parse
 GRAFANA = Path(__file__).parents[2] / "grafana"
 NAMES = ("fubd", "business")
 
+# A variable of the dashboard in the format that quotes its values for SQL, and what the tests choose for it.
+_VARIABLE = re.compile(r"\$\{(\w+):sqlstring\}")
+CHOSEN = {"stage": ("ACQ - Offers Made", "Nurture's"), "offer": ("ACQ - Offers Made",), "agent": ("nobody",)}
 # Grafana's own pattern for a macro of its SQL data sources: the arguments hold no closing parenthesis.
 _MACRO = re.compile(r"\$(__\w+)\(([^)]*)\)")
 
@@ -59,8 +62,11 @@ def promql(text: str, *, rate_interval: str = "1m", shown: str = "1h") -> str:
     return text.replace("$__rate_interval", rate_interval).replace("$__range", shown)
 
 
-def sql(text: str, *, since: datetime, until: datetime) -> str:
-    """Expand Grafana's macros in a SQL query for the time range from `since` to `until` (aware)."""
+def sql(text: str, *, since: datetime, until: datetime, chosen: Mapping[str, Sequence[str]] = CHOSEN) -> str:
+    """Expand Grafana's macros and variables in a SQL query for the time range from `since` to `until` (aware)."""
+
+    def quote(match: re.Match[str]) -> str:
+        return ",".join("'" + value.replace("'", "''") + "'" for value in chosen[match[1]])
 
     def expand(match: re.Match[str]) -> str:
         name, arguments = match[1], [part.strip() for part in match[2].split(",")]
@@ -82,7 +88,7 @@ def sql(text: str, *, since: datetime, until: datetime) -> str:
         "__timeFrom": lambda _: f"'{since.isoformat()}'",
         "__timeTo": lambda _: f"'{until.isoformat()}'",
     }
-    return _MACRO.sub(expand, text)
+    return _MACRO.sub(expand, _VARIABLE.sub(quote, text))
 
 
 async def without_data(prometheus_url: str, *, rate_interval: str = "1m", shown_seconds: float = 300.0) -> list[str]:
@@ -116,12 +122,22 @@ async def _has_data(session: aiohttp.ClientSession, url: str, expression: str, *
     return any(not math.isnan(float(value)) for _, value in samples)
 
 
-async def sql_without_rows(database_url: str, *, since: datetime, until: datetime) -> list[str]:
+def variables(name: str) -> dict[str, dict[str, Any]]:
+    """Return the variables of a dashboard by name."""
+    return {variable["name"]: variable for variable in dashboard(name)["templating"]["list"]}
+
+
+async def sql_without_rows(
+    database_url: str, *, since: datetime, until: datetime, chosen: Mapping[str, Sequence[str]] = CHOSEN
+) -> list[str]:
     """Run every query of the business dashboard on a database and return the panels whose query returns no row."""
     connection = await asyncpg.connect(**parse(database_url).connect_arguments())
     try:
         async with connection.transaction(readonly=True):
-            rows = {query.panel: await connection.fetch(sql(query.text, since=since, until=until)) for query in queries("business")}
+            rows = {
+                query.panel: await connection.fetch(sql(query.text, since=since, until=until, chosen=chosen))
+                for query in queries("business")
+            }
     finally:
         await connection.close()
     return [panel for panel, records in rows.items() if not records]
