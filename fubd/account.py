@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Protocol
 
@@ -53,6 +54,7 @@ class AccountGuard:
             text = f"{describe_mismatch(of_key, self.known)}. Nothing is recorded: {CHANGE_ONE}."
             self._problems.begin(ProblemName.ACCOUNT_MISMATCH, text)
             raise AccountMismatch(text)
+        self.known = replace(self.known, domain=of_key.domain)
 
     async def _read(self) -> AccountIdentity | None:
         reason = "its answer to /identity does not contain the account's id"

@@ -16,6 +16,7 @@ from fubd import __version__
 from fubd.account import AccountGuard
 from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
+from fubd.core.alerts import Alert, alert_document
 from fubd.core.batch import RecordingRules
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus
@@ -257,8 +258,12 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
 
 def build_notifier(shared: Components) -> Notifier | None:
     """Build the part that sends alerts; None without FUBD_ALERT_URL."""
-    url = shared.settings.alert_url
-    return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value())
+    url, zone, account = shared.settings.alert_url, shared.settings.zone(), shared.account
+
+    def write(alert: Alert) -> dict[str, object]:
+        return alert_document(alert, zone=zone, domain=account.known.domain if account.known else None)
+
+    return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value(), write=write)
 
 
 def _build_problem_alerts(shared: Components) -> ProblemAlerts | None:

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
 import aiohttp
 
 from fubd.alert_receiver import SendFailed, new_session, send
 from fubd.backoff import backoff_seconds
-from fubd.core.text import format_duration
+from fubd.core.alerts import Alert
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
-from fubd.ports import Alert, Clock, Outbox
+from fubd.ports import Clock, Outbox
 
 _log = logging.getLogger("fubd.notifier")
 
@@ -42,11 +39,6 @@ _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
 _LONGEST_REJECTED_BACKOFF_SECONDS = 600.0
 _GIVE_UP_AFTER_DAYS = 3.0
-_MAX_NAME_LENGTH = 80
-_HARMLESS_LOOKALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)", "\uff20": "(at)", "[": "(", "]": ")", "`": "'"})
-# Chat tools turn these into links by themselves: what follows a scheme, and words joined by a dot.
-_SCHEME_COLON, _RATIO_SIGN = re.compile(r":(?=//)"), "\u2236"
-_DOMAIN_DOT, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
 
 
 @dataclass(slots=True)
@@ -64,13 +56,14 @@ class _SentBatch:
 
 
 class Notifier:
-    """Sends the alerts of the outbox to `url`. Any number of instances may run on one database."""
+    """Sends the alerts of the outbox to `url`, as `write` puts them. Any number of instances may run on one database."""
 
-    def __init__(self, outbox: Outbox, clock: Clock, metrics: Metrics, *, url: str) -> None:
+    def __init__(self, outbox: Outbox, clock: Clock, metrics: Metrics, *, url: str, write: Callable[[Alert], Mapping[str, object]]) -> None:
         self._outbox = outbox
         self._clock = clock
         self._metrics = metrics
         self._url = url
+        self._write = write
         self._unsettled: _SentBatch | None = None
         self._failed_batches = 0
         self._failure_log = LogOnce(_log)
@@ -112,7 +105,7 @@ class Notifier:
 
     async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _SentBatch) -> None:
         try:
-            await send(session, "POST", self._url, alert_document(alert))
+            await send(session, "POST", self._url, self._write(alert))
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             longest = _LONGEST_REJECTED_BACKOFF_SECONDS if error.rejected else _LONGEST_BACKOFF_SECONDS
@@ -149,50 +142,6 @@ class Notifier:
         if removed:
             self._metrics.alerts.labels("given_up").inc(removed)
             _log.warning("Removed %d alerts: the receiver did not take them for %g days.", removed, _GIVE_UP_AFTER_DAYS)
-
-
-def alert_document(alert: Alert) -> dict[str, object]:
-    """Return the JSON that is posted: `text` for people, the rest for programs. A repeated alert has the same `id`."""
-    content = alert.content
-    if content["kind"] == "mode":
-        severity = "critical" if content["mode"] == "failover" else "info"
-        return {"text": _mode_text(content), "id": alert.id, "severity": severity, **content}
-    names = {"first_name": alert.first_name, "last_name": alert.last_name}
-    return {"text": _stage_text(content, alert), "id": alert.id, "severity": "info", **content, **names}
-
-
-def _mode_text(content: Mapping[str, Any]) -> str:
-    before = f" (was {content['before']})" if content["before"] else ""
-    reason = str(content["reason"])
-    pace = f" Polling every {format_duration(content['poll_interval_seconds'])}." if content["poll_interval_seconds"] else ""
-    return f"fubd: {content['mode']}{before}. {reason[:1].upper()}{reason[1:]}.{pace}"
-
-
-def _stage_text(content: Mapping[str, Any], alert: Alert) -> str:
-    name = _sanitize(" ".join(part for part in (alert.first_name, alert.last_name) if part))
-    who = f"{name} ({content['person_id']})" if name else f"Person {content['person_id']}"
-    origin = f", from {_sanitize(content['stage_from'])}" if content["stage_from"] else ""
-    return f"{who} entered {_sanitize(content['stage_to'])}{origin}, {_when(content)} (seen by {content['source']})."
-
-
-def _when(content: Mapping[str, Any]) -> str:
-    at = datetime.fromisoformat(content["changed_at"]).astimezone(UTC)
-    if content["changed_after"] is None:
-        return f"on {at:%Y-%m-%d} at {at:%H:%M:%S} UTC"
-    after = datetime.fromisoformat(content["changed_after"]).astimezone(UTC)
-    return f"between {after:%Y-%m-%d %H:%M:%S} and {at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _sanitize(text: str) -> str:
-    """Return a name that a chat tool shows and does nothing else with: no mention, no link, no invisible character.
-
-    Leads type their own names. A chat tool may take `<!channel>` or `@all` for a command, and `[you won](example.org)` or a bare address
-    for a link that seems to come from us. Each such character is replaced by one that looks like it.
-    """
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    harmless = _SCHEME_COLON.sub(_RATIO_SIGN, _DOMAIN_DOT.sub(_ONE_DOT_LEADER, printable.translate(_HARMLESS_LOOKALIKES)))
-    short = " ".join(harmless.split())
-    return short if len(short) <= _MAX_NAME_LENGTH else short[:_MAX_NAME_LENGTH] + "\u2026"
 
 
 def _backoff_seconds(attempts: int, longest_seconds: float) -> float:

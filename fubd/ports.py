@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from fubd.core.alerts import Alert
 from fubd.core.api import PeoplePage
 from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
 from fubd.core.explanation import KnownPerson, PersonEvidence
@@ -388,20 +389,6 @@ class StateStore(Protocol):
 
 
 # --- Alerts ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One alert. `content`: what happened, as JSON values; `attempts`: how often it was tried, this time included.
-
-    The names are those of the person as last read; None for a change of mode, and for a person not read yet.
-    """
-
-    id: int
-    content: Mapping[str, Any]
-    attempts: int
-    first_name: str | None
-    last_name: str | None
 
 
 class Outbox(Protocol):

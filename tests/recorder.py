@@ -55,6 +55,7 @@ def read(
     created: str | None = None,
     channel: Channel = Channel.POLLING,
     first_name: str | None = "Ada",
+    agent: str | None = None,
 ) -> Snapshot:
     """Return one person as read from the API."""
     reading = Reading(
@@ -65,6 +66,7 @@ def read(
         at(updated),
         first_name,
         "Example",
+        assigned_user_name=agent,
         payload={"id": person, "stage": stage},
     )
     return Snapshot((reading,), at(read_at), at(watermark) if watermark else None, channel)

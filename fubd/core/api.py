@@ -101,10 +101,11 @@ class Listing(Generic[_Item]):
 
 @dataclass(frozen=True, slots=True)
 class AccountIdentity:
-    """A Follow Up Boss account. `name`: its name, or else its subdomain."""
+    """A Follow Up Boss account. `name`: its name, or else its subdomain; `domain`: the subdomain, None where it was not read."""
 
     id: int
     name: str | None
+    domain: str | None = None
 
     def label(self) -> str:
         """Return the name and the id in words."""
@@ -197,7 +198,8 @@ def parse_identity(body: bytes) -> AccountIdentity | None:
     account_id = _positive_integer(account.get("id")) if isinstance(account, dict) else None
     if account_id is None or not isinstance(account, dict):
         return None
-    return AccountIdentity(account_id, _text(account.get("name")) or _text(account.get("domain")) or None)
+    domain = _text(account.get("domain")) or None
+    return AccountIdentity(account_id, _text(account.get("name")) or domain, domain)
 
 
 def parse_error(body: bytes) -> str | None:

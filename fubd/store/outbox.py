@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from fubd.ports import Alert
+from fubd.core.alerts import Alert
 from fubd.store import statements
 from fubd.store.pool import Pool
 
@@ -20,7 +20,7 @@ class Outbox:
         """Return alerts to send now, at most the oldest of each person; no other instance gets them within that time."""
         async with self._pool.transaction() as connection:
             rows = await statements.query("alerts/claim").fetch(connection, limit=limit, for_seconds=for_seconds)
-            return [Alert(row["id"], json.loads(row["content"]), row["attempts"], row["first_name"], row["last_name"]) for row in rows]
+            return [Alert(**dict(row) | {"content": json.loads(row["content"])}) for row in rows]
 
     async def settle(self, sent: Sequence[int], postponed: Mapping[int, float]) -> None:
         """Remove the alerts that were sent, and postpone the others by so many seconds each."""

@@ -307,8 +307,8 @@ def test_subscriptions_are_decoded() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"user":{"id":1},"account":{"id":3,"domain":"acme","owner":{}}}', AccountIdentity(3, "acme")),
-        (b'{"account":{"id":"3","name":"Acme","domain":"acme"}}', AccountIdentity(3, "Acme")),
+        (b'{"user":{"id":1},"account":{"id":3,"domain":"acme","owner":{}}}', AccountIdentity(3, "acme", "acme")),
+        (b'{"account":{"id":"3","name":"Acme","domain":"acme"}}', AccountIdentity(3, "Acme", "acme")),
         (b'{"account":{"id":3}}', AccountIdentity(3, None)),
         (b'{"account":{"id":0,"domain":"acme"}}', None),
         (b'{"account":[3],"id":3}', None),

@@ -10,6 +10,6 @@ WITH first AS MATERIALIZED (
     FROM first WHERE a.id = first.id
     RETURNING a.id, a.subject, a.told AS content, a.attempts
 )
-SELECT c.id, c.content, c.attempts, p.first_name, p.last_name
+SELECT c.id, c.content, c.attempts, p.first_name, p.last_name, p.assigned_user_name
 FROM claimed c LEFT JOIN fubd.person p ON p.id = c.subject
 ORDER BY c.id

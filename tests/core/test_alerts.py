@@ -1,0 +1,72 @@
+"""The text of alerts: complete, in the office's time, and harmless in a chat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from fubd.core.alerts import Alert, alert_document, person_url
+
+_ADDRESS = "https://app.followupboss.com/2/people/view/1"
+STAGE = Alert(
+    7,
+    {
+        "kind": "stage",
+        "person_id": "1",
+        "stage_from": None,
+        "stage_to": "B",
+        "changed_at": "2026-01-05T10:12:00+00:00",
+        "changed_after": "2026-01-05T10:00:00+00:00",
+        "source": "polling",
+    },
+    1,
+)
+
+
+def test_unknown_values_are_left_out_of_the_text() -> None:
+    """Without a name, a previous stage, an agent, the account's domain or an exact instant the text is still complete."""
+    document = alert_document(STAGE, zone=UTC, domain=None)
+    assert document["id"] == 7
+    assert document["text"] == (
+        f"Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling). {_ADDRESS}"
+    )
+
+
+def test_everything_that_is_known_is_in_the_text() -> None:
+    """Who, from which stage, when by the office's clock, the agent, and where to find the person."""
+    known = replace(STAGE, content={**STAGE.content, "stage_from": "A", "changed_after": None, "source": "webhook"}, first_name="Ada")
+    document = alert_document(replace(known, assigned_user_name="@Bo Agent"), zone=ZoneInfo("America/Chicago"), domain="Acme")
+    assert document["text"] == (
+        "Ada (1) entered B, from A, on 2026-01-05 at 04:12:00 CST (seen by webhook). Assigned to (at)Bo Agent."
+        " https://acme.followupboss.com/2/people/view/1"
+    )
+    assert (document["assigned_user_name"], document["url"]) == ("@Bo Agent", "https://acme.followupboss.com/2/people/view/1")
+
+
+@pytest.mark.parametrize("domain", [None, "", "evil.example/", "a.b", "-a", "a" * 64, "\u0430cme"])
+def test_a_domain_that_is_none_makes_no_link_to_another_host(domain: str | None) -> None:
+    """The address that serves every account is used instead."""
+    assert person_url("1", domain) == _ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<!channel>", "\u2039!channel\u203a"),
+        ("@all", "(at)all"),
+        ("Ada\n\x1b[31m Red\u202e", "Ada (31m Red"),
+        ("[you won](https://won.example)", "(you won)(https\u2236//won\u2024example)"),
+        ("Ada www.won.example", "Ada www\u2024won\u2024example"),
+        ("Dr. J. R. Example", "Dr. J. R. Example"),
+        ("`Ada`", "'Ada'"),
+        ("x" * 200, "x" * 80 + "\u2026"),
+    ],
+)
+def test_a_name_is_harmless_in_a_chat(name: str, shown: str) -> None:
+    """A name that a lead typed mentions no channel, makes no link, has no control character and limited length."""
+    document = alert_document(replace(STAGE, first_name=name), zone=UTC, domain=None)
+    assert str(document["text"]).startswith(f"{shown} (1) entered")
+    assert document["first_name"] == name
