@@ -163,7 +163,7 @@ class Monitor:
         webhook = source_status(
             "webhook", summary.webhook_heard, now, stale_after_seconds=policy.webhook_stale_after_seconds, fails=summary.webhooks_fail
         )
-        polling = source_status("polling", summary.polling_heard, now, stale_after_seconds=policy.poll_stale_after_seconds)
+        polling = source_status("polling", summary.polling_heard, now, stale_after_seconds=policy.poll_stale_after_seconds, fails=False)
         return {
             "webhook": SourceHealth(webhook, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
             "polling": SourceHealth(polling, summary.polling_heard, summary.polling_change, summary.polling_today),

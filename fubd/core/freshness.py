@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from fubd.core.vocabulary import HEALTHY, STALE
 
 
-def source_status(source: str, last_heard: datetime | None, now: datetime, *, stale_after_seconds: float, fails: bool = False) -> str:
+def source_status(source: str, last_heard: datetime | None, now: datetime, *, stale_after_seconds: float, fails: bool) -> str:
     """Return the status of a source, as `/health` and the view `source_health` show it. `fails`: it is known to fail (failover)."""
     return HEALTHY if not fails and is_fresh(last_heard, now, within_seconds=stale_after_seconds) else STALE[source]
 

@@ -104,12 +104,14 @@ class DaemonObserver:
         webhook = self.known.webhook_heard if self.known else None
         polling = self.known.polling_heard if self.known else None
         return (
-            self._source("webhook", webhook, now, settings.webhook_stale_after_seconds),
-            self._source("polling", polling, now, settings.poll_stale_after_seconds),
+            self._source(
+                "webhook", webhook, now, settings.webhook_stale_after_seconds, fails=self.known is not None and self.known.webhooks_fail
+            ),
+            self._source("polling", polling, now, settings.poll_stale_after_seconds, fails=False),
         )
 
-    def _source(self, name: str, heard: datetime | None, now: datetime, stale_after_seconds: float) -> SourceView:
-        status = source_status(name, heard, now, stale_after_seconds=stale_after_seconds)
+    def _source(self, name: str, heard: datetime | None, now: datetime, stale_after_seconds: float, *, fails: bool) -> SourceView:
+        status = source_status(name, heard, now, stale_after_seconds=stale_after_seconds, fails=fails)
         ago = None if heard is None else max(0.0, (now - heard).total_seconds())
         second = int((now - self._began).total_seconds())
         pulse = [self._pulse[name][one] for one in range(max(0, second - _PULSE_SECONDS), second + 1)]

@@ -40,7 +40,8 @@ def _watched(webhook: datetime | None, polled: datetime | None, *, fail: bool = 
 )
 def test_a_source_is_healthy_until_its_silence_is_too_long(source: str, heard: datetime | None, *, healthy: bool) -> None:
     """Never heard is stale, exactly the stale time is healthy, and a clock that was set back makes nothing stale."""
-    assert source_status(source, heard, NOON, stale_after_seconds=3600.0) == (HEALTHY if healthy else STALE[source])
+    assert source_status(source, heard, NOON, stale_after_seconds=3600.0, fails=False) == (HEALTHY if healthy else STALE[source])
+    assert source_status(source, heard, NOON, stale_after_seconds=3600.0, fails=True) == STALE[source]
 
 
 def test_webhooks_watch_until_their_silence_turns_stale() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -54,9 +56,15 @@ async def test_every_view_is_described_with_its_columns(database: str) -> None:
         await connection.close()
 
 
+def _assert_failover_is_shown(observer: DaemonObserver) -> None:
+    assert observer.known is not None
+    observer.known = replace(observer.known, webhook_heard=datetime.now(UTC), webhooks_fail=True)
+    assert observer.view().sources[0].status == "STALE - Check webhook server"
+
+
 @pytest.mark.slow
 async def test_the_queries_answer_on_the_data_of_the_demo() -> None:
-    """Postgres accepts each query, and at least eight of ten have rows after the demo's story."""
+    """At least eight of ten have rows after the demo's story, in which a webhook source that fails is not shown as healthy."""
     plan, narrator = make_plan(20), Narrator()
     found: dict[str, int] = {}
     async with demo_environment(plan) as environment:
@@ -64,6 +72,7 @@ async def test_the_queries_answer_on_the_data_of_the_demo() -> None:
         observing = asyncio.create_task(observer.run())
         await DemoStory(environment, observer, plan, narrator).play()
         observing.cancel()
+        _assert_failover_is_shown(observer)
         assert environment.settings.database_url is not None
         connection = await asyncpg.connect(**parse(environment.settings.database_url.get_secret_value()).connect_arguments())
         try:
