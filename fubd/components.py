@@ -89,7 +89,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         state=state,
         store=store,
         changes=ChangeReader(pool),
-        status=StatusReader(pool, instance=instance),
+        status=StatusReader(pool, instance=instance, columns=settings.columns),
         maintenance=Maintenance(pool, instance=instance),
         client=client,
         account=AccountGuard(client, state, problems),

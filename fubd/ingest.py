@@ -62,6 +62,7 @@ class Ingest:
     `skew_seconds`: our clock minus FUB's. `refetch_requested` is set when people to be read were committed.
     `on_commit` is called after each commit that touched rows, `on_new_delivery` with the instant (our clock) at which the event of each
     new delivery was created. `stored_unanswered`: how many deliveries were stored after their caller had stopped waiting.
+    `health` also takes what other parts learn about the table.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Ingest:
         self._refetch_requested = refetch_requested or asyncio.Event()
         self._on_commit = on_commit
         self._on_new_delivery = on_new_delivery
-        self._health = RecordingHealth(clock, metrics, problems)
+        self.health = RecordingHealth(clock, metrics, problems)
         # Every item that is not complete; the parts of it that were not tried yet, and those that failed.
         self._items: set[Item] = set()
         self._items_bytes = 0
@@ -156,7 +157,7 @@ class Ingest:
     @property
     def failure(self) -> RecordingFailure | None:
         """Why nothing is recorded now, and since when; None while recording works."""
-        return self._health.failure
+        return self.health.failure
 
     # --- What arrives, batch by batch ---
 
@@ -249,7 +250,7 @@ class Ingest:
     def _hold_up(self, parts: Sequence[Part], error: Exception, *, tried: bool = True) -> None:
         """Let parts that failed, or that would, wait before the next try. Readings are not kept: their caller reads the people again."""
         if isinstance(error, TableRefused):
-            self._health.on_refusal([key for part in parts for key in _refusal_keys(part)], error)
+            self.health.on_refusal([key for part in parts for key in _refusal_keys(part)], error)
         for part in parts:
             if isinstance(part.content, Snapshot) and isinstance(error, TableRefused | Malformed):
                 refused = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0, refused=frozenset(part.people))
@@ -275,7 +276,7 @@ class Ingest:
                 self._most_people = max(_FEWEST_PEOPLE, self._most_people // 2)
                 self._outages += 1
                 if _is_outage(error) or self._outages > _FAILURES_OF_ALL:
-                    self._health.on_outage(error)
+                    self.health.on_outage(error)
             return error
         self._outages = 0
         self._most_people = min(_MOST_PEOPLE, self._most_people * 2)
@@ -297,7 +298,7 @@ class Ingest:
             result = await self._write(recording, batch, now)
         self._metrics.db_transaction_seconds.observe(self._clock.monotonic() - started)
         result.evidence = await self._with_lost_reply(last, result.evidence)
-        self._health.on_commit([key for part in parts for key in _refusal_keys(part)], wrote_rows=bool(result.inserts))
+        self.health.on_commit([key for part in parts for key in _refusal_keys(part)], wrote_rows=bool(result.inserts))
         self._answer(parts, last.keys(), batch, result)
 
     async def _with_lost_reply(self, items: Iterable[Item], evidence: InsertedEvidence) -> InsertedEvidence:

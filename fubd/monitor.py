@@ -123,6 +123,7 @@ class Monitor:
         before = self._ledger()
         self.summary = await self._status.summary()
         self.as_of = self._clock.now()
+        self._ingest.health.on_look(self.summary.table_refusal)
         self._set_gauges(self.summary)
         self._check_quarantine(self.summary)
         await self._check_ledger(self.summary, before)
@@ -132,8 +133,9 @@ class Monitor:
 
     def _set_gauges(self, summary: StatusSummary) -> None:
         metrics = self._metrics
+        failure = self._ingest.failure
         # A database that is full, or a standby, can be read but not written.
-        metrics.db_up.set(0 if self._ingest.failure else 1)
+        metrics.db_up.set(1 if failure is None or failure.by_table else 0)
         metrics.inbox_pending.set(summary.pending_refetches)
         metrics.quarantined.set(summary.quarantined)
         if summary.completeness is not None:

@@ -34,7 +34,9 @@ class RecordingHealth:
         self._clock = clock
         self._metrics = metrics
         self._problems = problems
-        self._refused: set[Hashable] = set()
+        # Why each was refused; and why the columns of the table say that rows will be.
+        self._refused: dict[Hashable, str] = {}
+        self._columns_refuse: str | None = None
         self.failure: RecordingFailure | None = None
 
     def on_outage(self, error: Unavailable) -> None:
@@ -45,20 +47,41 @@ class RecordingHealth:
 
     def on_refusal(self, refused: Collection[Hashable], error: TableRefused) -> None:
         """Note that the table refused these, each alone."""
-        if not self._refused.issuperset(refused):
+        if not self._refused.keys() >= set(refused):
             self._fail(str(error), by_table=True)
-        self._refused.update(refused)
+        self._refused |= dict.fromkeys(refused, str(error))
         self._problems.begin(ProblemName.TABLE_REFUSES, str(error))
+
+    def on_look(self, refusal: str | None) -> None:
+        """Note why the columns of the table, as they are now, refuse rows; None when they do not."""
+        before, self._columns_refuse = self._columns_refuse, refusal
+        if refusal is not None:
+            self._fail(refusal, by_table=True)
+            self._problems.begin(ProblemName.TABLE_REFUSES, refusal)
+        elif before is not None:
+            # What is kept is tried again within seconds. People are read again by the next poll, which may be half an hour away.
+            self._refused = {key: reason for key, reason in self._refused.items() if reason != before or not isinstance(key, int)}
+            self._end_refusal()
 
     def on_commit(self, recorded: Collection[Hashable], *, wrote_rows: bool) -> None:
         """Note that these were recorded; `wrote_rows`: rows of stage_changes among it."""
         self._metrics.db_up.set(1)
         self._problems.end(ProblemName.NOT_RECORDING)
-        self._refused.difference_update(recorded)
-        if not self._refused:
-            self._problems.end(ProblemName.TABLE_REFUSES)
+        for key in recorded:
+            self._refused.pop(key, None)
+        if wrote_rows:
+            self._columns_refuse = None
         # What writes no row proves nothing about a table that refuses rows.
-        if self.failure is not None and (wrote_rows or not self.failure.by_table or not self._refused):
+        if self.failure is not None and (wrote_rows or not self.failure.by_table):
+            self.failure = None
+        self._end_refusal()
+
+    def _end_refusal(self) -> None:
+        """End the refusal when nothing is left that was refused, or would be."""
+        if self._refused or self._columns_refuse is not None:
+            return
+        self._problems.end(ProblemName.TABLE_REFUSES)
+        if self.failure is not None and self.failure.by_table:
             self.failure = None
 
     def _fail(self, reason: str, *, by_table: bool) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from fubd import components
 from fubd.components import DaemonComponents
 from fubd.settings import load
@@ -73,6 +75,61 @@ async def test_quarantine_is_a_problem_until_it_is_empty(database: str) -> None:
         assert "1 delivery" in parts.shared.problems.current()[0].text
         await execute(database, "UPDATE fubd.delivery SET quarantine = NULL")
         await eventually(lambda: has_problems(parts))
+
+
+_ALTERATIONS = {
+    "a renamed column": (
+        "ALTER TABLE public.stage_changes RENAME stage_from TO old_stage",
+        'ADD COLUMN "stage_from" text; or, where it was renamed, rename it back',
+        "ALTER TABLE public.stage_changes RENAME old_stage TO stage_from",
+    ),
+    "a dropped column": (
+        "ALTER TABLE public.stage_changes DROP lead_source_tag",
+        'ADD COLUMN "lead_source_tag" text',
+        'ALTER TABLE public.stage_changes ADD COLUMN "lead_source_tag" text',
+    ),
+    "a column that must not be null": (
+        "ALTER TABLE public.stage_changes ADD note text NOT NULL",
+        'ALTER COLUMN "note" DROP NOT NULL',
+        'ALTER TABLE public.stage_changes ALTER COLUMN "note" DROP NOT NULL',
+    ),
+    "a column of ours that must not be null": (
+        "ALTER TABLE public.stage_changes ALTER first_name SET NOT NULL",
+        'ALTER COLUMN "first_name" DROP NOT NULL',
+        'ALTER TABLE public.stage_changes ALTER COLUMN "first_name" DROP NOT NULL',
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "said", "cure"), _ALTERATIONS.values(), ids=_ALTERATIONS.keys())
+async def test_columns_that_will_refuse_rows_are_a_problem_before_any_row_comes(
+    database: str, statement: str, said: str, cure: str
+) -> None:
+    """Found by looking, with the object and the cure; over at the first look after the cure. The database itself is up."""
+    async with monitored(database) as parts:
+        await eventually(lambda: parts.monitor.database_health().recording)
+        await execute(database, statement)
+        await eventually(lambda: has_problems(parts, "table_refuses"))
+        assert said in (parts.monitor.not_ready_reason() or "")
+        assert said in parts.shared.problems.current()[0].text
+        assert value(parts, "fubd_db_up") == 1
+        await execute(database, cure)
+        await eventually(lambda: has_problems(parts))
+        assert parts.monitor.not_ready_reason() is None
+
+
+async def test_columns_that_the_owner_fills_are_no_problem(database: str) -> None:
+    """One with a default, and one that a trigger may fill."""
+    async with monitored(database) as parts:
+        await execute(
+            database,
+            "ALTER TABLE public.stage_changes ADD note text NOT NULL DEFAULT '';"
+            "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.agent_note = 'x'; RETURN NEW; END $$;"
+            "CREATE TRIGGER fill BEFORE INSERT ON public.stage_changes FOR EACH ROW EXECUTE FUNCTION fill();"
+            "ALTER TABLE public.stage_changes ADD agent_note text NOT NULL",
+        )
+        summary = await parts.shared.status.summary()
+        assert summary.table_refusal is None
 
 
 async def test_polling_that_stops_is_a_problem(database: str) -> None:

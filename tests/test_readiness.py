@@ -17,8 +17,12 @@ _WITHIN_SECONDS = 15.0
 
 
 async def test_a_table_that_refuses_is_named_until_it_is_cured(database: str, tmp_path: Path) -> None:
-    """A required column of the owner's: the delivery is answered 503, and 200 when it comes again after the cure."""
+    """A renamed column without any delivery; a required one of the owner's: 503 for the delivery, and 200 when it comes again after."""
     async with running_stack(database, tmp_path) as stack, stack.ready_daemon() as process:
+        await execute(database, "ALTER TABLE public.stage_changes RENAME confirmed_by TO seconded_by")
+        assert b"confirmed_by" in await process.answers(f"{stack.url}/readyz", status=503, within_seconds=_WITHIN_SECONDS)
+        await execute(database, "ALTER TABLE public.stage_changes RENAME seconded_by TO confirmed_by")
+        await process.answers(f"{stack.url}/readyz", within_seconds=_WITHIN_SECONDS)
         await execute(
             database,
             "ALTER TABLE public.stage_changes ADD COLUMN agent_note text NOT NULL DEFAULT '';"

@@ -33,7 +33,7 @@ async def _status(settings: Settings, args: argparse.Namespace, console: Console
         now = datetime.now(settings.zone())
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         async with open_pool(settings, require_schema=False) as pool:
-            overview = await StatusReader(pool).overview(blind_since=midnight, now=now, changes=_LAST_CHANGES)
+            overview = await StatusReader(pool, columns=settings.columns).overview(blind_since=midnight, now=now, changes=_LAST_CHANGES)
     except EmptyDatabase as empty:
         console.print_notice(f"fubd: {empty}")
         overview = _empty(settings)
@@ -132,7 +132,7 @@ class _Status:
 def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
     stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
-    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, False)
+    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, False, None)
     return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
 
 

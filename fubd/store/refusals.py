@@ -34,6 +34,8 @@ COLUMN_TYPES = {
     "assigned_user_name": "text",
     "lead_source_tag": "text",
 }
+# Those of them that no row leaves null.
+_ALWAYS_FILLED = ("id", "person_id", "stage_to", "changed_at", "received_at", "source", "raw_payload")
 RAISE_SEQUENCE = f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), (SELECT max(id) FROM {TABLE}))"
 _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"
 
@@ -87,8 +89,7 @@ def _violated(error: asyncpg.PostgresError, code: str) -> tuple[str, str]:
     constraint = error.constraint_name
     quoted = quote_identifier(constraint or "")
     if code == "23502":
-        column = quote_identifier(error.column_name or "")
-        return f"its column {error.column_name} must not be null", f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL"
+        return _must_not_be_null(table, error.column_name or "")
     if code == "23505" and (error.detail or "").startswith("Key (id)="):
         return f"the sequence of its ids is behind its rows (constraint {constraint})", RAISE_SEQUENCE
     if error.data_type_name:
@@ -109,6 +110,19 @@ def find_missing_columns(present: Collection[str], custom: Mapping[str, str]) ->
         return _sentence("it does not exist", "restore it from a backup; its rows cannot all be recreated")
     missing = [name for name in (*COLUMN_TYPES, *custom) if name not in present]
     return _sentence(*_missing(missing)) if missing else None
+
+
+def find_refusing_column(present: Collection[str], required: Collection[str], custom: Mapping[str, str]) -> str | None:
+    """Return why rows will be refused, as far as the columns say; None when they take rows. `required`: NOT NULL without a default."""
+    missing = find_missing_columns(present, custom)
+    if missing is not None:
+        return missing
+    unfilled = next((name for name in required if name not in _ALWAYS_FILLED), None)
+    return None if unfilled is None else _sentence(*_must_not_be_null(TABLE, unfilled))
+
+
+def _must_not_be_null(table: str, column: str) -> tuple[str, str]:
+    return f"its column {column} must not be null", f"ALTER TABLE {table} ALTER COLUMN {quote_identifier(column)} DROP NOT NULL"
 
 
 def _missing(names: Collection[str]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
 from fubd.ports import BlindSpan
-from fubd.store import migrations, statements
+from fubd.store import migrations, refusals, statements
 from fubd.store.pool import Pool
 
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
@@ -23,7 +23,7 @@ _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 class StatusSummary:
     """Everything the status page shows at a glance. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's.
 
-    `webhooks_fail`: the mode is failover.
+    `webhooks_fail`: the mode is failover. `table_refusal`: why stage_changes will refuse rows, as far as its columns say.
     """
 
     webhook_heard: datetime | None
@@ -40,6 +40,7 @@ class StatusSummary:
     quarantined: int
     own_deliveries: int
     webhooks_fail: bool
+    table_refusal: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,11 @@ class EmptyDatabase(UserError):
 
 
 class StatusReader:
-    """Reads through the pool; `instance` is this process's name. Every method raises Unavailable."""
+    """Reads through the pool. `instance` is this process's name; `columns` is FUBD_COLUMNS. Every method raises Unavailable."""
 
-    def __init__(self, pool: Pool, *, instance: str = "") -> None:
+    def __init__(self, pool: Pool, *, instance: str = "", columns: Mapping[str, str] | None = None) -> None:
         self._pool = pool
+        self._columns = dict(columns or {})
         self._instance = instance
         self._first_delivery = 0
 
@@ -109,7 +111,7 @@ class StatusReader:
         rows = {row["name"]: json.loads(row["rows"]) for row in found}
         if not migrations.are_all({row["number"]: row["sha256"] for row in rows["migrations"]}):
             await self.require_schema()
-        return _overview(rows)
+        return _overview(rows, self._summary(_with_instants(rows["summary"][0])))
 
     async def mark_start(self) -> None:
         """Note the id above which this process's own deliveries lie; call it before the first of them is stored."""
@@ -122,7 +124,11 @@ class StatusReader:
         async with self._pool.reading() as connection:
             query = statements.query("reads/status_summary")
             row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
-            return StatusSummary(**dict(row))
+            return self._summary(dict(row))
+
+    def _summary(self, row: dict[str, Any]) -> StatusSummary:
+        present, required = row.pop("table_columns") or (), row.pop("table_required") or ()
+        return StatusSummary(**row, table_refusal=refusals.find_refusing_column(present, required, self._columns))
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Return the mode changes since then, oldest first, beginning with the mode in force at that instant."""
@@ -162,10 +168,10 @@ class StatusReader:
             return OtherProcesses(row["failed"], row["taken"], row["until"])
 
 
-def _overview(rows: Mapping[str, list[dict[str, Any]]]) -> StatusOverview:
+def _overview(rows: Mapping[str, list[dict[str, Any]]], summary: StatusSummary) -> StatusOverview:
     mode = next((ModeRecord(row["mode"], row["reason"], row["delay_seconds"], _instant(row["at"])) for row in rows["mode"]), None)
     return StatusOverview(
-        summary=StatusSummary(**_with_instants(rows["summary"][0])),
+        summary=summary,
         settings=StatusSettings(**_with_instants(rows["settings"][0])),
         mode=mode,
         blind_seconds=_blind_seconds(rows["blind"]),
