@@ -60,7 +60,6 @@ async def fill(connection: asyncpg.Connection, rows: int) -> None:
     """Fill a migrated database with this many changes."""
     for statement in _FILL:
         await connection.execute(statement, rows, timeout=600)
-    await connection.execute("VACUUM ANALYZE", timeout=600)
 
 
 async def measure(connection: asyncpg.Connection, query: str, *, repeated: int = _REPEATED) -> Measured:
@@ -84,6 +83,7 @@ async def _main(rows: int) -> None:
         connection = await asyncpg.connect(**parse(url).connect_arguments())
         await migrate(connection)
         await fill(connection, rows)
+        await connection.execute("VACUUM ANALYZE", timeout=600)
         sys.stdout.write(f"| query, {rows:,} rows | ms | blocks |\n|---|---|---|\n")
         for queries, repeated in ((QUERIES, _REPEATED), (UNBOUNDED, 1)):
             for name, query in queries.items():
