@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from fubd.core.problems import ProblemName
@@ -34,7 +33,6 @@ _log = logging.getLogger("fubd.subscriptions")
 # FUB allows a system so many webhooks for one event (https://docs.followupboss.com/reference/webhooks-guide).
 _SLOTS = 2
 # Only these words of FUB mean that the key is not the owner's; other refusals of the list are shown as they are (observed).
-_OWNER_ONLY = "account owner"
 # FUB's list may show a change of ours seconds late (observed).
 _LIST_LAG_SECONDS = 60.0
 # A webhook that was ours for so long after a correction is no longer contested.
@@ -127,7 +125,7 @@ class SubscriptionManager:
         try:
             registered = await self._api.subscriptions()
         except FubRefused as error:
-            if error.status == HTTPStatus.FORBIDDEN and _OWNER_ONLY in str(error):
+            if error.owner_only:
                 return _same_for_all(SubscriptionStatus.NOT_OWNER)
             return _same_for_all(SubscriptionStatus.UNKNOWN, advice=str(error))
         except (Unavailable, Malformed):

@@ -20,10 +20,10 @@ def test_a_stalled_loop_ends_the_process() -> None:
     loop = asyncio.new_event_loop()
     try:
         stop = asyncio.Event()
-        running = loop.create_task(Watchdog(exit_process=exit_process, stall_seconds=1).run(stop))
+        running = loop.create_task(Watchdog(exit_process=exit_process, stall_seconds=0.1, interval_seconds=0.01).run(stop))
         # The loop runs for a few turns and then stands still, as if a call blocked it.
         loop.run_until_complete(_few_turns())
-        assert exited.wait(10.0)
+        assert exited.wait(30.0)
         assert codes == [70]
         stop.set()
         loop.run_until_complete(running)
@@ -42,15 +42,9 @@ async def test_a_running_loop_is_left_alone() -> None:
     codes: list[int] = []
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        # Both count once a second: on a busy machine one of a pair may come late, two in a row would be a stall.
-        group.create_task(Watchdog(exit_process=codes.append, stall_seconds=2).run(stop))
-        await asyncio.wait_for(_run_loop(4.5), 20)
+        # A busy machine delays both: fifty looks of the thread between two turns of the loop would be a stall.
+        group.create_task(Watchdog(exit_process=codes.append, stall_seconds=0.5, interval_seconds=0.01).run(stop))
+        for _ in range(150):
+            await asyncio.sleep(0.01)
         stop.set()
     assert codes == []
-
-
-async def _run_loop(seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    loop.call_later(seconds, done.set)
-    await done.wait()
