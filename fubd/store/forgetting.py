@@ -14,7 +14,7 @@ from fubd.store import statements
 from fubd.store.adoption.plan import BACKUP
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_identifier
-from fubd.store.refusals import TABLE
+from fubd.store.stage_changes import TABLE
 
 _PERSONAL_COLUMNS = ("first_name", "last_name", "raw_payload")
 _PAGE_DELIVERIES = 2_000

@@ -12,29 +12,9 @@ from collections.abc import Collection, Mapping
 import asyncpg
 
 from fubd.store.quoting import quote_identifier
+from fubd.store.stage_changes import COLUMN_TYPES, TABLE
 
-TABLE = "public.stage_changes"
-# The columns that fubd fills, with their types in a fresh table.
-COLUMN_TYPES = {
-    "id": "bigint",
-    "person_id": "text",
-    "first_name": "text",
-    "last_name": "text",
-    "stage_from": "text",
-    "stage_to": "text",
-    "changed_at": "timestamptz",
-    "changed_after": "timestamptz",
-    "received_at": "timestamptz",
-    "source": "text",
-    "confirmed_by": "text",
-    "confirmed_at": "timestamptz",
-    "event_id": "text",
-    "raw_payload": "jsonb",
-    "assigned_user_id": "text",
-    "assigned_user_name": "text",
-    "lead_source_tag": "text",
-}
-# Those of them that no row leaves null.
+# Those columns of fubd's that no row leaves null.
 _ALWAYS_FILLED = ("id", "person_id", "stage_to", "changed_at", "received_at", "source", "raw_payload")
 RAISE_SEQUENCE = f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), (SELECT max(id) FROM {TABLE}))"
 _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"

@@ -15,6 +15,28 @@ from fubd.store import statements
 from fubd.store.quoting import quote_identifier, quote_literal
 from fubd.store.statements import Query
 
+TABLE = "public.stage_changes"
+# The columns that fubd fills, with their types in a fresh table.
+COLUMN_TYPES = {
+    "id": "bigint",
+    "person_id": "text",
+    "first_name": "text",
+    "last_name": "text",
+    "stage_from": "text",
+    "stage_to": "text",
+    "changed_at": "timestamptz",
+    "changed_after": "timestamptz",
+    "received_at": "timestamptz",
+    "source": "text",
+    "confirmed_by": "text",
+    "confirmed_at": "timestamptz",
+    "event_id": "text",
+    "raw_payload": "jsonb",
+    "assigned_user_id": "text",
+    "assigned_user_name": "text",
+    "lead_source_tag": "text",
+}
+
 # Longer than any stage name that is accepted (`fubd.core`).
 _UNBOUNDED = 10_000
 

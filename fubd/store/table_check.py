@@ -62,8 +62,8 @@ async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, st
 
 
 def _altered() -> TableTrouble:
-    found = f"{refusals.TABLE} does not keep rows as fubd writes them: a trigger, a rule or the type of a column alters them"
-    return TableTrouble(found, f"look for it with psql's \\d {refusals.TABLE}, and remove it")
+    found = f"{stage_changes.TABLE} does not keep rows as fubd writes them: a trigger, a rule or the type of a column alters them"
+    return TableTrouble(found, f"look for it with psql's \\d {stage_changes.TABLE}, and remove it")
 
 
 def _split(refusal: str) -> TableTrouble:

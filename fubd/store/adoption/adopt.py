@@ -20,8 +20,8 @@ from fubd.store.adoption.plan import BACKUP, AdoptionPlan, make_plan
 from fubd.store.adoption.survey import VIEWS, TableFacts, survey
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_identifier, quote_literal
+from fubd.store.stage_changes import TABLE
 
-_TABLE = "public.stage_changes"
 # As in adopt/begin.sql.
 _STATEMENT_SECONDS = 3600.0
 _LOCK_SECONDS = 15
@@ -110,7 +110,7 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], confirmed: AdoptionPlan
         before = await _fingerprint(connection, plan)
         on_step(f"copying {plan.rows:,} rows to {BACKUP}")
         await connection.execute("CREATE SCHEMA IF NOT EXISTS fubd")
-        await connection.execute(f"CREATE TABLE {BACKUP} AS TABLE {_TABLE}", timeout=_STATEMENT_SECONDS)
+        await connection.execute(f"CREATE TABLE {BACKUP} AS TABLE {TABLE}", timeout=_STATEMENT_SECONDS)
         copy = await _fingerprint(connection, plan, BACKUP)
         await _execute(connection, [(step.description, step.early_statements) for step in plan.steps], on_step)
         on_step("waiting until no reader uses the table")
@@ -135,7 +135,7 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], confirmed: AdoptionPlan
 
 
 async def _lock_table(connection: asyncpg.Connection, mode: str) -> None:
-    await connection.execute(f"LOCK TABLE {_TABLE} IN {mode} MODE", timeout=_LOCK_SECONDS * 2)
+    await connection.execute(f"LOCK TABLE {TABLE} IN {mode} MODE", timeout=_LOCK_SECONDS * 2)
 
 
 def _check_plan(plan: AdoptionPlan, confirmed: AdoptionPlan) -> AdoptionPlan:
@@ -156,8 +156,8 @@ async def _execute(connection: asyncpg.Connection, steps: Sequence[tuple[str, Se
 
 def _interference_message(facts: TableFacts) -> str:
     """Return the message for rows that were not stored as they were written."""
-    cures = [f"ALTER TABLE {_TABLE} DISABLE TRIGGER {quote_identifier(name)}" for name in facts.triggers]
-    cures += [f"DROP RULE {quote_identifier(name)} ON {_TABLE}" for name in facts.rules]
+    cures = [f"ALTER TABLE {TABLE} DISABLE TRIGGER {quote_identifier(name)}" for name in facts.triggers]
+    cures += [f"DROP RULE {quote_identifier(name)} ON {TABLE}" for name in facts.rules]
     return (
         "a trigger or a rule of the table drops or alters the rows that fubd writes; nothing was changed. Run this again after: "
         + "; ".join(cures)
@@ -175,7 +175,7 @@ async def undo(pool: Pool, *, on_step: OnStep = lambda _: None) -> UndoResult:
         await _lock_table(connection, "ACCESS EXCLUSIVE")
         await _refuse_if_used(connection, facts["added"])
         on_step("counting and hashing the rows")
-        before = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
+        before = await fingerprint(connection, TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
         on_step("removing fubd's views and its schema")
         await _drop_schema(connection)
         for statement in (*facts["back"], *_drop_columns(facts["added"])):
@@ -184,7 +184,7 @@ async def undo(pool: Pool, *, on_step: OnStep = lambda _: None) -> UndoResult:
         # Made by a migration after the adoption, where the plan did not have it yet.
         await connection.execute("DROP INDEX IF EXISTS public.fubd_stage_changes_source")
         on_step("counting and hashing again")
-        after = await fingerprint(connection, _TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
+        after = await fingerprint(connection, TABLE, facts["columns"], timeout_seconds=_STATEMENT_SECONDS)
         if before != after:
             raise AdoptionRefused("the rows differ from those before: everything was rolled back; please report this as a bug")
         on_step("committing")
@@ -203,7 +203,7 @@ async def _transaction(pool: Pool) -> AsyncIterator[asyncpg.Connection]:
             raise
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             raise _TableInUse(
-                f"another program holds {_TABLE}; nothing was changed: stop the older scripts for a moment, and run this again"
+                f"another program holds {TABLE}; nothing was changed: stop the older scripts for a moment, and run this again"
             ) from None
         except asyncpg.PostgresError as error:
             raise AdoptionRefused(_refusal_message(error)) from None
@@ -225,13 +225,13 @@ def _cure(error: asyncpg.PostgresError) -> str:
     if error.table_name != "stage_changes" or error.schema_name != "public":
         return ""
     if isinstance(error, asyncpg.CheckViolationError | asyncpg.ForeignKeyViolationError) and error.constraint_name:
-        return f". To let fubd write: ALTER TABLE {_TABLE} DROP CONSTRAINT {quote_identifier(error.constraint_name)}"
+        return f". To let fubd write: ALTER TABLE {TABLE} DROP CONSTRAINT {quote_identifier(error.constraint_name)}"
     if isinstance(error, asyncpg.NotNullViolationError) and error.column_name:
-        return f". To let fubd write: ALTER TABLE {_TABLE} ALTER COLUMN {quote_identifier(error.column_name)} DROP NOT NULL"
+        return f". To let fubd write: ALTER TABLE {TABLE} ALTER COLUMN {quote_identifier(error.column_name)} DROP NOT NULL"
     return ""
 
 
-async def _fingerprint(connection: asyncpg.Connection, plan: AdoptionPlan, relation: str = _TABLE) -> Fingerprint:
+async def _fingerprint(connection: asyncpg.Connection, plan: AdoptionPlan, relation: str = TABLE) -> Fingerprint:
     return await fingerprint(connection, relation, plan.columns, timeout_seconds=_STATEMENT_SECONDS)
 
 
@@ -259,7 +259,7 @@ async def _create_schema(
 
 
 def _drop_columns(added: Sequence[str]) -> list[str]:
-    return [f"ALTER TABLE {_TABLE} " + ", ".join(f"DROP COLUMN {quote_identifier(name)}" for name in added)] if added else []
+    return [f"ALTER TABLE {TABLE} " + ", ".join(f"DROP COLUMN {quote_identifier(name)}" for name in added)] if added else []
 
 
 async def _saved_facts(connection: asyncpg.Connection) -> dict[str, Any]:
@@ -274,8 +274,8 @@ async def _refuse_if_used(connection: asyncpg.Connection, added: Sequence[str]) 
         copied = (await statements.query("adopt/has_copy").fetchrow(connection, relation=BACKUP))["has_copy"]
         copy = f"are also in {BACKUP}" if copied else f"are there; their copy {BACKUP} was dropped after FUBD_KEEP_ADOPTION_COPY_DAYS"
         raise AdoptionRefused(
-            f"fubd has recorded {recorded:,} {'change' if recorded == 1 else 'changes'} in {_TABLE}, which undoing would lose."
-            f" To give them up: DELETE FROM {_TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again."
+            f"fubd has recorded {recorded:,} {'change' if recorded == 1 else 'changes'} in {TABLE}, which undoing would lose."
+            f" To give them up: DELETE FROM {TABLE} WHERE id IN (SELECT coalesce(row_id, seq) FROM fubd.claim); then run this again."
             f" To keep them, stop fubd and leave the table as it is; the rows of before the adoption {copy}"
         )
     for name in added:

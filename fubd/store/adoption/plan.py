@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from fubd.store.adoption.obstacles import ADDED_COLUMNS, COLUMN_LENGTHS, REQUIRED_COLUMNS, Obstacle, find_obstacles
 from fubd.store.adoption.survey import INDEXES, RENAMED_VIEWS, Survey
 from fubd.store.quoting import quote_identifier
-from fubd.store.stage_changes import DERIVED_COLUMNS
+from fubd.store.stage_changes import DERIVED_COLUMNS, TABLE
 
 BACKUP = "fubd.stage_changes_backup"
 
-_TABLE = "public.stage_changes"
 _UNIQUE_INDEX = re.compile(r'^CREATE UNIQUE INDEX (?:"(?:[^"]|"")+"|\S+) ON')
 
 
@@ -77,7 +76,7 @@ def _rename_views(found: Survey) -> Iterator[AdoptionStep]:
 def _add_columns(added: Mapping[str, str]) -> Iterator[AdoptionStep]:
     if added:
         clauses = ", ".join(f"ADD COLUMN {quote_identifier(name)} {sql_type}" for name, sql_type in added.items())
-        yield AdoptionStep(f"add the nullable columns {', '.join(added)}", (f"ALTER TABLE {_TABLE} {clauses}",), ())
+        yield AdoptionStep(f"add the nullable columns {', '.join(added)}", (f"ALTER TABLE {TABLE} {clauses}",), ())
 
 
 def _replace_indexes(found: Survey, filled: frozenset[str]) -> Iterator[AdoptionStep]:
@@ -89,8 +88,8 @@ def _replace_indexes(found: Survey, filled: frozenset[str]) -> Iterator[Adoption
         if index.constraint_definition is None:
             drop, restore = f"DROP INDEX public.{name}", index.definition
         else:
-            drop = f"ALTER TABLE {_TABLE} DROP CONSTRAINT {name}"
-            restore = f"ALTER TABLE {_TABLE} ADD CONSTRAINT {name} {index.constraint_definition}"
+            drop = f"ALTER TABLE {TABLE} DROP CONSTRAINT {name}"
+            restore = f"ALTER TABLE {TABLE} ADD CONSTRAINT {name} {index.constraint_definition}"
         plain = _UNIQUE_INDEX.sub(f"CREATE INDEX {temporary} ON", index.definition).replace(" NULLS NOT DISTINCT", "")
         yield AdoptionStep(
             f"replace the unique index {index.name} ({index.shown_keys}), which rejects genuine rows, by a plain index of the same name",
@@ -103,7 +102,7 @@ def _replace_indexes(found: Survey, filled: frozenset[str]) -> Iterator[Adoption
 def _add_indexes(found: Survey, added: Mapping[str, str]) -> Iterator[AdoptionStep]:
     for name in found.missing_indexes():
         keys = INDEXES[name]
-        create = (f"CREATE INDEX {name} ON {_TABLE} ({', '.join(keys)})",)
+        create = (f"CREATE INDEX {name} ON {TABLE} ({', '.join(keys)})",)
         needs_added_column = not added.keys().isdisjoint(keys)
         yield AdoptionStep(
             f"add the index {name} ({', '.join(keys)})",
