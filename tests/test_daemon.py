@@ -184,42 +184,37 @@ async def test_a_stop_under_load_answers_every_accepted_delivery(database: str, 
         assert rows[0]["kept"] >= len(statuses)
 
 
-BAD_DELIVERIES = {
-    "truncated": (b'{"eventId":"x","event":"peopleStageUp', 200, "quarantined"),
-    "not JSON": (b"stage=Lead", 200, "quarantined"),
-    "empty": (b"", 200, "quarantined"),
-    "deeply nested": (b"[" * 50_000 + b"]" * 50_000, 200, "quarantined"),
-    "of an unknown event": (event("e-1", "Lead", datetime.now(UTC), [1], event="pipelineStageUpdated"), 200, "ignored"),
-    "with negative ids": (event("e-2", "Lead", datetime.now(UTC), [-5, 0]), 200, "quarantined"),
-    "with a stage that is not text": (event("e-3", "Lead", datetime.now(UTC), [1], data={"stage": 7}), 200, "quarantined"),
-    "from the day after tomorrow": (event("e-4", "Lead", datetime.now(UTC) + timedelta(days=2), [1]), 200, "quarantined"),
-    "without a time zone": (event("e-5", "Lead", datetime.now(UTC), [1], eventCreated="2026-01-05T10:00:00"), 200, "quarantined"),
+UNUSABLE_DELIVERIES = {
+    "truncated": (b'{"eventId":"x","event":"peopleStageUp', "quarantined"),
+    "not JSON": (b"stage=Lead", "quarantined"),
+    "empty": (b"", "quarantined"),
+    "deeply nested": (b"[" * 50_000 + b"]" * 50_000, "quarantined"),
+    "of an unknown event": (event("e-1", "Lead", datetime.now(UTC), [1], event="pipelineStageUpdated"), "ignored"),
+    "with negative ids": (event("e-2", "Lead", datetime.now(UTC), [-5, 0]), "quarantined"),
+    "with a stage that is not text": (event("e-3", "Lead", datetime.now(UTC), [1], data={"stage": 7}), "quarantined"),
+    "from the day after tomorrow": (event("e-4", "Lead", datetime.now(UTC) + timedelta(days=2), [1]), "quarantined"),
+    "without a time zone": (event("e-5", "Lead", datetime.now(UTC), [1], eventCreated="2026-01-05T10:00:00"), "quarantined"),
 }
 
 
-@pytest.mark.parametrize(("body", "status", "outcome"), BAD_DELIVERIES.values(), ids=BAD_DELIVERIES.keys())
-async def test_an_unusable_delivery_is_answered_200(ready_stack: Stack, body: bytes, status: int, outcome: str) -> None:
-    """A genuine but unusable delivery is quarantined or ignored: never a row, never 5xx."""
-    before = await ready_stack.metrics()
+async def test_unusable_deliveries_are_answered_200(ready_stack: Stack) -> None:
+    """Genuine but unusable deliveries are quarantined or ignored: never a row, never 5xx."""
     rows = await ready_stack.fetch("SELECT count(*) AS rows FROM public.stage_changes")
-    assert (await ready_stack.post(body))[0] == status
-    name = f"fubd_webhook_deliveries_total{{outcome={outcome}}}"
-    assert (await ready_stack.metrics())[name] == before[name] + 1
+    for kind, (body, outcome) in UNUSABLE_DELIVERIES.items():
+        name = f"fubd_webhook_deliveries_total{{outcome={outcome}}}"
+        before = (await ready_stack.metrics())[name]
+        assert ((await ready_stack.post(body))[0], (await ready_stack.metrics())[name]) == (200, before + 1), kind
     assert await ready_stack.fetch("SELECT count(*) AS rows FROM public.stage_changes") == rows
 
 
-async def test_a_forged_delivery_is_not_stored(ready_stack: Stack) -> None:
-    """A wrong, a missing and an unreadable signature are answered 401."""
+async def test_a_refused_delivery_is_not_stored(ready_stack: Stack) -> None:
+    """A wrong, a missing and an unreadable signature are answered 401; a body over 1 MiB 413, before its signature is checked."""
     body = event("f-1", "Lead", datetime.now(UTC), [1])
     before = await ready_stack.fetch("SELECT count(*) AS kept FROM fubd.delivery")
     for signature in (None, "0" * 64, "ü", "sha256=abc"):
         assert (await ready_stack.post(body, signature=signature))[0] == 401
-    assert await ready_stack.fetch("SELECT count(*) AS kept FROM fubd.delivery") == before
-
-
-async def test_a_body_over_the_limit_is_refused(ready_stack: Stack) -> None:
-    """A body over 1 MiB is answered 413 before its signature is checked."""
     assert (await ready_stack.post(b"x" * (1024 * 1024 + 1), signature=None))[0] == 413
+    assert await ready_stack.fetch("SELECT count(*) AS kept FROM fubd.delivery") == before
 
 
 async def test_valid_ids_are_recorded_despite_invalid_ones(ready_stack: Stack) -> None:
