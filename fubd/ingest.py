@@ -32,6 +32,8 @@ _BATCH_PARTS = 1_000
 _MOST_PEOPLE = 2_500
 _FEWEST_PEOPLE = 100
 _BUFFER_ITEMS = 10_000
+# What changed longer ago makes no alert.
+_ALERT_AGE = timedelta(hours=1)
 _BUFFER_BYTES = 256 * 1024 * 1024
 _FIRST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 5.0
@@ -321,7 +323,9 @@ class Ingest:
             dating = [new.dated_by for new in result.inserts]
             dating += [update.dated_by for update in result.updates if update.dated_by is not None]
             evidence = {claim.seq: batch.evidence(claim) for claim in dating}
-            await recording.apply_changes(ChangeSet(result.inserts, result.updates, result.merged, refetches, evidence, now))
+            alert_since = now - timedelta(seconds=self._skew_seconds()) - _ALERT_AGE
+            changes = ChangeSet(result.inserts, result.updates, result.merged, refetches, evidence, now, alert_since)
+            await recording.apply_changes(changes)
         return result
 
     def _reconcile(self, person: PersonHistory, batch: Batch, result: _BatchResult) -> None:

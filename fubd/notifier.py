@@ -1,4 +1,4 @@
-"""Sends alerts to FUBD_ALERT_URL: changes of mode, and people who enter a watched stage.
+"""Sends alerts to FUBD_ALERT_URL: changes of mode, and people who enter a watched stage, many at once as one message.
 
 An alert enters the outbox in the transaction that records its cause, and stays there until the receiver answers 2xx. So it is sent at least
 once, whatever ends or fails; a receiver that must not act twice compares the `id`. The alerts of one person are sent in order: the next is
@@ -43,7 +43,7 @@ _GIVE_UP_AFTER_DAYS = 3.0
 
 @dataclass(slots=True)
 class _SentBatch:
-    """The result of one batch. `sent`: ids that were accepted; `postponed`: the others, with the seconds until their next try.
+    """The result of one batch. `sent`: the events that were accepted; `postponed`: the others, with the seconds until their next try.
 
     `is_down`: the receiver was down or busy for at least one; `retry_after_seconds`: the longest delay that it asked for.
     """
@@ -92,7 +92,7 @@ class Notifier:
         async def send_in_turn(alert: Alert) -> None:
             async with slots:
                 if stop.is_set() or self._clock.monotonic() - started > _START_WITHIN_SECONDS:
-                    result.postponed[alert.id] = 0.0
+                    result.postponed.update(dict.fromkeys(alert.event_ids, 0.0))
                 else:
                     await self._send(session, alert, result)
 
@@ -109,7 +109,8 @@ class Notifier:
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             longest = _LONGEST_REJECTED_BACKOFF_SECONDS if error.rejected else _LONGEST_BACKOFF_SECONDS
-            result.postponed[alert.id] = max(_backoff_seconds(alert.attempts, longest), error.retry_after_seconds)
+            delay = max(_backoff_seconds(alert.attempts, longest), error.retry_after_seconds)
+            result.postponed.update(dict.fromkeys(alert.event_ids, delay))
             result.failures += 1
             result.is_down |= not error.rejected
             result.retry_after_seconds = max(result.retry_after_seconds, error.retry_after_seconds)
@@ -118,7 +119,7 @@ class Notifier:
             )
         else:
             self._metrics.alerts.labels("sent").inc()
-            result.sent.append(alert.id)
+            result.sent.extend(alert.event_ids)
 
     def _wait_after(self, result: _SentBatch) -> float:
         """Return the seconds until the next batch: none while alerts are accepted, a growing delay while the receiver is down."""

@@ -165,7 +165,10 @@ class InsertedEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """The difference to be written. `evidence`: the JSON text for raw_payload, by the seq of the claim that dates a row."""
+    """The difference to be written. `evidence`: the JSON text for raw_payload, by the seq of the claim that dates a row.
+
+    `now` is our clock's; `alert_since`, before which changes are of the past and make no alert, is FUB's.
+    """
 
     inserts: Sequence[NewRow]
     updates: Sequence[RowUpdate]
@@ -173,6 +176,7 @@ class ChangeSet:
     refetches: Sequence[NewRefetch]
     evidence: Mapping[int, str]
     now: datetime
+    alert_since: datetime
 
 
 class RecordingTransaction(Protocol):
@@ -395,10 +399,10 @@ class Outbox(Protocol):
     """Alerts that wait to be sent. Every method raises Unavailable."""
 
     async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
-        """Claim alerts that are due, the oldest of each person. No other instance gets them within `for_seconds`."""
+        """Claim alerts that are due, none before an older one of the same person. No other instance gets them within `for_seconds`."""
 
     async def settle(self, sent: Sequence[int], postponed: Mapping[int, float]) -> None:
-        """Remove the sent alerts and postpone the others, each by its seconds; both by id."""
+        """Remove the sent events and postpone the others, each by its seconds; both by id."""
 
     async def give_up(self, *, older_than_days: float) -> int:
         """Remove alerts that could not be sent for so long. Return their number."""

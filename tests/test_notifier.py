@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
@@ -32,6 +30,7 @@ from fubd.store.dsn import parse
 from fubd.store.outbox import Outbox
 from tests.recorder import at, read, webhook
 from tests.stack import running_stack
+from tests.support.alert_receiver import receiving
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -44,50 +43,6 @@ class MorningClock(SystemClock):
     @override
     def now(self) -> datetime:
         return at("10:30")
-
-
-@dataclass
-class Receiver:
-    """A chat tool. `answers`: the status of the next posts, 200 afterwards; `posts`: every post; `accepted`: those answered 200."""
-
-    url: str = ""
-    answers: deque[int] = field(default_factory=deque)
-    posts: list[dict[str, Any]] = field(default_factory=list)
-    accepted: list[dict[str, Any]] = field(default_factory=list)
-    redirects_followed: int = 0
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def post(self, request: web.Request) -> web.Response:
-        alert = await request.json()
-        self.posts.append(alert)
-        await self.open.wait()
-        status = self.answers.popleft() if self.answers else 200
-        if status == 200:
-            self.accepted.append(alert)
-        return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else {})
-
-    async def redirected(self, _request: web.Request) -> web.Response:
-        self.redirects_followed += 1
-        return web.Response()
-
-
-@asynccontextmanager
-async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
-    """Run a receiver until the block ends."""
-    receiver = Receiver()
-    receiver.open.set()
-    app = web.Application()
-    app.router.add_post("/hook", receiver.post)
-    app.router.add_route("*", "/elsewhere", receiver.redirected)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    try:
-        yield receiver
-    finally:
-        receiver.open.set()
-        await runner.cleanup()
 
 
 @dataclass
@@ -116,12 +71,13 @@ class AlertRecorder:
 
 
 @asynccontextmanager
-async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C")) -> AsyncIterator[AlertRecorder]:
+async def alert_recorder(dsn: str, *, watched: tuple[str, ...] = ("B", "C"), skew_seconds: float = 0.0) -> AsyncIterator[AlertRecorder]:
     """Record until the block ends, with alerts for the stages `watched` and, if there are any, for modes."""
     pool = Pool(parse(dsn))
     store = ChangeStore(pool, instance="test", columns={}, alert_stages=watched)
     clock, metrics = MorningClock(), Metrics(CollectorRegistry())
-    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=RecordingRules(timedelta(seconds=300)))
+    rules = RecordingRules(timedelta(seconds=300))
+    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=rules, skew_seconds=lambda: skew_seconds)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(ingest.run(stop))
@@ -275,9 +231,8 @@ async def test_alerts_are_kept_while_the_receiver_is_down(database: str) -> None
 
 async def test_a_receiver_that_is_down_is_tried_with_one_alert_at_a_time(database: str) -> None:
     """After the first failed batch, however many alerts wait."""
-    people = tuple(range(1, 31))
     async with alert_recorder(database) as recorder, receiving() as receiver:
-        await recorder.record(webhook("e1", "B", "10:00", people=people))
+        await recorder.record(*(webhook(f"e{person}", "B", "10:00", people=(person,)) for person in range(1, 31)))
         receiver.answers.extend([503] * 32)
         async with notifying(database, receiver.url) as metrics:
             await eventually(lambda: count(metrics, "failed") == 30)
@@ -321,14 +276,53 @@ async def test_redirects_are_not_followed(database: str) -> None:
 
 async def test_two_instances_send_each_alert_once(database: str) -> None:
     """Two notifiers on one database share the alerts; none is sent twice."""
-    people = tuple(range(1, 201))
+    people = range(1, 61)
     async with alert_recorder(database) as recorder, receiving() as receiver:
-        await recorder.record(webhook("e1", "B", "10:00", people=people), webhook("e2", "C", "10:01", people=people))
+        await recorder.record(*(webhook(f"b{person}", "B", "10:00", people=(person,)) for person in people))
+        await recorder.record(*(webhook(f"c{person}", "C", "10:01", people=(person,)) for person in people))
         async with notifying(database, receiver.url) as one, notifying(database, receiver.url) as other:
-            await eventually(lambda: count(one, "sent") + count(other, "sent") == 400)
-        assert len(receiver.posts) == len({post["id"] for post in receiver.posts}) == 400
+            await eventually(lambda: count(one, "sent") + count(other, "sent") == 120, within_seconds=30.0)
+        assert len(receiver.posts) == len({post["id"] for post in receiver.posts}) == 120
         assert all(stages(receiver.accepted, str(person)) == ["B", "C"] for person in people)
         assert await recorder.count_waiting() == 0
+
+
+async def test_many_people_at_once_are_one_message(database: str) -> None:
+    """It comes after an older alert of one of them and before a newer one, is repeated as a whole with the same id, and then over."""
+    people = tuple(range(1, 32))
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "C", "09:59"))
+        await recorder.record(webhook("e2", "B", "10:00", people=people), webhook("e3", "C", "10:01", people=(31,)))
+        # One at a time after the first failure: the first alert, then each in turn.
+        receiver.answers.extend((500, 200, 500))
+        async with notifying(database, receiver.url) as metrics:
+            await all_sent(metrics, 3)
+        assert [post.get("person_id", post.get("count")) for post in receiver.accepted] == ["1", 31, "31"]
+        assert len({post["id"] for post in receiver.posts}) == 3 < len(receiver.posts)
+        digest = receiver.accepted[1]
+        assert digest["text"] == (
+            "31 people entered B: Ada Example, person 2, person 3, person 4, person 5 and 26 more.\nAll on 2026-01-05 at 04:00:00 CST."
+        )
+        assert [change["person_id"] for change in digest["changes"]] == [str(person) for person in people]
+        assert await recorder.count_waiting() == 0
+
+
+async def test_two_instances_send_a_digest_once(database: str) -> None:
+    """Two digests about the same people stay in order, and five people are no digest."""
+    async with alert_recorder(database) as recorder, receiving() as receiver:
+        await recorder.record(*(webhook(stage, stage, when, people=tuple(range(1, 7))) for stage, when in (("B", "10:00"), ("C", "10:01"))))
+        await recorder.record(webhook("e3", "B", "10:02", people=tuple(range(11, 16))))
+        async with notifying(database, receiver.url) as one, notifying(database, receiver.url) as other:
+            await eventually(lambda: count(one, "sent") + count(other, "sent") == 7)
+        assert [post["changes"][0]["stage_to"] for post in receiver.posts if post["kind"] == "stages"] == ["B", "C"]
+        assert sorted(post["person_id"] for post in receiver.posts if post["kind"] == "stage") == ["11", "12", "13", "14", "15"]
+
+
+async def test_a_digest_that_is_given_up_counts_as_one_message(database: str) -> None:
+    """As it would have been sent."""
+    async with alert_recorder(database) as recorder:
+        await recorder.record(webhook("e1", "B", "10:00", people=tuple(range(1, 8))), webhook("e2", "B", "10:00", people=(8,)))
+        assert await recorder.outbox.give_up(older_than_days=0.0) == 2
 
 
 async def test_a_database_outage_repeats_no_alert(database: str) -> None:
@@ -399,9 +393,12 @@ async def test_the_next_process_repeats_the_alert_of_a_killed_one(database: str,
 
 
 async def test_no_alert_of_the_past(database: str) -> None:
-    """Neither of a change over an hour old, nor of what polling finds before the account was read completely once."""
-    async with alert_recorder(database) as recorder:
-        await recorder.record(webhook("e1", "B", "09:29"), webhook("e2", "C", "09:31"))
+    """Neither of a change over an hour old, nor of what polling finds before the account was read completely once.
+
+    The hour is counted on FUB's clock, which is five minutes behind ours here.
+    """
+    async with alert_recorder(database, skew_seconds=300.0) as recorder:
+        await recorder.record(webhook("e1", "B", "09:24"), webhook("e2", "C", "09:26"))
         await recorder.record(read("A", "08:00", "09:00", person=2), read("B", "10:20", "10:25", person=2))
         assert await recorder.count_waiting() == 1
         async with recorder.pool.connection() as connection:

@@ -13,8 +13,8 @@ from fubd.core.problems import ProblemName
 from fubd.metrics import Metrics
 from fubd.problem_alerts import ProblemAlerts
 from fubd.problems import Problems
+from tests.support.alert_receiver import Receiver, receiving
 from tests.support.waiting import eventually
-from tests.test_notifier import Receiver, receiving
 
 _AWAY = "the database is away"
 

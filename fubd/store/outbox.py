@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from fubd.core.alerts import Alert
+import asyncpg
+
+from fubd.core.alerts import Alert, AlertEvent
 from fubd.store import statements
 from fubd.store.pool import Pool
 
@@ -17,13 +20,16 @@ class Outbox:
         self._pool = pool
 
     async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
-        """Return alerts to send now, at most the oldest of each person; no other instance gets them within that time."""
+        """Return alerts to send now, none before an older one of the same person; no other instance gets them within that time."""
         async with self._pool.transaction() as connection:
             rows = await statements.query("alerts/claim").fetch(connection, limit=limit, for_seconds=for_seconds)
-            return [Alert(**dict(row) | {"content": json.loads(row["content"])}) for row in rows]
+        grouped: defaultdict[tuple[int | None, int], list[asyncpg.Record]] = defaultdict(list)
+        for row in rows:
+            grouped[row["digest"], 0 if row["digest"] else row["id"]].append(row)
+        return [Alert([_event(row) for row in events], max(row["attempts"] for row in events)) for events in grouped.values()]
 
     async def settle(self, sent: Sequence[int], postponed: Mapping[int, float]) -> None:
-        """Remove the alerts that were sent, and postpone the others by so many seconds each."""
+        """Remove the events that were sent, and postpone the others by so many seconds each."""
         async with self._pool.transaction() as connection:
             await statements.query("alerts/settle").execute(
                 connection, sent=list(sent), postponed=list(postponed), delays=list(postponed.values())
@@ -34,3 +40,7 @@ class Outbox:
         async with self._pool.transaction() as connection:
             row = await statements.query("alerts/give_up").fetchrow(connection, older_than_days=older_than_days)
             return int(row["alerts"])
+
+
+def _event(row: asyncpg.Record) -> AlertEvent:
+    return AlertEvent(row["id"], json.loads(row["content"]), row["first_name"], row["last_name"], row["assigned_user_name"])

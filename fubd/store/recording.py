@@ -180,6 +180,7 @@ class RecordingTransaction:
             self._connection,
             now=change_set.now,
             alert_stages=self._alert_stages,
+            alert_since=change_set.alert_since,
             merged=merged,
             confirmed=merged + [row.id for row in updated if row.confirmed_by == "webhook"],
             update_id=[row.id for row in updated],

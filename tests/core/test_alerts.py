@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from fubd.core.alerts import Alert, alert_document, person_url
+from fubd.core.alerts import Alert, AlertEvent, alert_document, person_url
 
 _ADDRESS = "https://app.followupboss.com/2/people/view/1"
-STAGE = Alert(
+_STAGE = AlertEvent(
     7,
     {
         "kind": "stage",
@@ -22,13 +22,16 @@ STAGE = Alert(
         "changed_after": "2026-01-05T10:00:00+00:00",
         "source": "polling",
     },
-    1,
 )
+
+
+def _written(*events: AlertEvent, zone: tzinfo = UTC, domain: str | None = None) -> dict[str, object]:
+    return alert_document(Alert(events, attempts=1), zone=zone, domain=domain)
 
 
 def test_unknown_values_are_left_out_of_the_text() -> None:
     """Without a name, a previous stage, an agent, the account's domain or an exact instant the text is still complete."""
-    document = alert_document(STAGE, zone=UTC, domain=None)
+    document = _written(_STAGE)
     assert document["id"] == 7
     assert document["text"] == (
         f"Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling). {_ADDRESS}"
@@ -37,8 +40,8 @@ def test_unknown_values_are_left_out_of_the_text() -> None:
 
 def test_everything_that_is_known_is_in_the_text() -> None:
     """Who, from which stage, when by the office's clock, the agent, and where to find the person."""
-    known = replace(STAGE, content={**STAGE.content, "stage_from": "A", "changed_after": None, "source": "webhook"}, first_name="Ada")
-    document = alert_document(replace(known, assigned_user_name="@Bo Agent"), zone=ZoneInfo("America/Chicago"), domain="Acme")
+    known = replace(_STAGE, content={**_STAGE.content, "stage_from": "A", "changed_after": None, "source": "webhook"}, first_name="Ada")
+    document = _written(replace(known, assigned_user_name="@Bo Agent"), zone=ZoneInfo("America/Chicago"), domain="Acme")
     assert document["text"] == (
         "Ada (1) entered B, from A, on 2026-01-05 at 04:12:00 CST (seen by webhook). Assigned to (at)Bo Agent."
         " https://acme.followupboss.com/2/people/view/1"
@@ -67,6 +70,25 @@ def test_a_domain_that_is_none_makes_no_link_to_another_host(domain: str | None)
 )
 def test_a_name_is_harmless_in_a_chat(name: str, shown: str) -> None:
     """A name that a lead typed mentions no channel, makes no link, has no control character and limited length."""
-    document = alert_document(replace(STAGE, first_name=name), zone=UTC, domain=None)
+    document = _written(replace(_STAGE, first_name=name))
     assert str(document["text"]).startswith(f"{shown} (1) entered")
     assert document["first_name"] == name
+
+
+def test_a_digest_names_a_few_people_of_a_few_stages() -> None:
+    """The stage with the most changes first, each person once; the JSON lists at most a hundred changes."""
+    events = [
+        replace(
+            _STAGE, id=number, content={**_STAGE.content, "person_id": str(number // 2), "stage_to": f"S{number % 7 if number < 20 else 0}"}
+        )
+        for number in range(1, 150)
+    ]
+    document = _written(*events)
+    lines = str(document["text"]).split("\n")
+    assert lines[0] == "67 people entered S0: person 3, person 7, person 10, person 11, person 12 and 62 more."
+    assert lines[1] == "3 people entered S1: person 0, person 4, person 7."
+    assert lines[-2:] == ["5 changes into 2 other stages.", "All between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC."]
+    assert (document["kind"], document["count"], len(lines)) == ("stages", 149, 7)
+    changes = document["changes"]
+    assert isinstance(changes, list)
+    assert (len(changes), changes[0]["url"]) == (100, "https://app.followupboss.com/2/people/view/0")

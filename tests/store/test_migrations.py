@@ -31,6 +31,7 @@ SHA256 = (
     "97ff2cd04360101bc360458f1c6eddee7ef0bc8110307eca9f05c9bbd8cbf1af",
     "9ba93e45c1be07557a79818fb02c1f9c0900ef4fc41f4d5bfcfa7e368be312c7",
     "19e67b6eec1c4868728eaf5566321bf22cf29b5fdab2590a9ab3646b7175f420",
+    "2ad85b47f2cb5ec25b2bdf1661afdb608b14b0262859cc7a681ff7c33329262d",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11

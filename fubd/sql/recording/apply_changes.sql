@@ -67,12 +67,14 @@ WITH merged AS (
     WHERE k.person_id = l.person_id AND k.seq = l.seq
 ), alerts AS (
     -- People are locked, so the ids of one person's alerts increase in the order of their rows.
-    INSERT INTO fubd.alert (subject, told)
+    INSERT INTO fubd.alert (subject, told, digest)
     SELECT n.person_id, jsonb_build_object('kind', 'stage', 'change_id', n.id, 'person_id', n.person_id::text, 'stage_from', n.stage_from,
-        'stage_to', n.stage_to, 'changed_at', n.changed_at, 'changed_after', n.changed_after, 'source', n.source)
+        'stage_to', n.stage_to, 'changed_at', n.changed_at, 'changed_after', n.changed_after, 'source', n.source),
+        -- More than five of one transaction are one message.
+        CASE WHEN count(*) OVER () > 5 THEN min(n.id) OVER () END
     FROM new_rows n
     -- Nothing of the past: no old change, and nothing that the first complete read, of a baseline or after adoption, finds.
-    WHERE n.stage_to = ANY(:alert_stages::text[]) AND n.changed_at >= :now::timestamptz - interval '1 hour'
+    WHERE n.stage_to = ANY(:alert_stages::text[]) AND n.changed_at >= :alert_since::timestamptz
         AND (n.source = 'webhook' OR (SELECT v.reached FROM fubd.coverage v) IS NOT NULL)
     ORDER BY n.person_id, n.changed_at
 ), announced AS (

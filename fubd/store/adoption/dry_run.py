@@ -78,6 +78,7 @@ async def _record(recording: RecordingTransaction, claim: Claim, facts: PersonFa
             refetches=[],
             evidence={known.seq: json.dumps({"stage": known.stage.name}) for known in history.claims},
             now=_DAY,
+            alert_since=_DAY,
         )
     )
 
