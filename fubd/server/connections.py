@@ -3,9 +3,9 @@
 aiohttp limits neither the number of connections nor the time a request head may take, and its keep-alive timer does not notice a client
 that stops reading. Here every connection is in one of four states, with the time it entered it, and a timer closes those that stay too
 long. A sender is unknown until its delivery is verified, or its token is: until then its connection waits, whether it sends its request
-slowly or reads its response slowly. When no place is left, the connection that has waited longest is closed for a new one: a client that
-opens connections cannot lock out Follow Up Boss. A new connection is closed at once only when all others are being answered for known
-senders. Readers have places of their own.
+slowly or reads its response slowly. Nothing is parsed and no task is started before its first request is complete. When no place is left,
+the connection that has waited longest is closed for a new one: a client that opens connections cannot lock out Follow Up Boss. A new
+connection is closed at once only when all others are being answered for known senders. Readers have places of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from fubd.core.vocabulary import CONNECTION_STATES
 from fubd.metrics import Metrics
+from fubd.server.first_request import FirstRequest
 from fubd.server.limits import ServerLimits
 from fubd.server.open_files import divide_places
 
@@ -34,6 +35,9 @@ _MAX_CHECK_INTERVAL_SECONDS = 1.0
 _FLUSH_SECONDS = 0.2
 _LOOP_TURNS_TO_START = 5
 _EVICTION_LOG_SECONDS = 60.0
+# A thousand answers in one turn of the event loop would hold up the deliveries.
+_BODIES_GIVEN_UP_AT_ONCE = 50
+_NEXT_BODIES_SECONDS = 0.1
 
 
 class _State(Enum):
@@ -49,10 +53,11 @@ _STATE_LABELS = {_State.IDLE: "idle", _State.READING: "reading", _State.BUSY: "b
 class Connection(web.RequestHandler):
     """One client connection. `on_lost` is called when it ends, so that a stream that waits for events notices.
 
-    `is_answering`: a request head is complete and its response is not written yet.
+    `is_answering`: a request head is complete and its response is not written yet. `is_body_overdue`: the body of the first request did not
+    arrive in time.
     """
 
-    __slots__ = ("_connections", "is_answering", "on_lost", "since", "state")
+    __slots__ = ("_connections", "_first_request", "_socket", "is_answering", "is_body_overdue", "on_lost", "since", "state")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop, limits: ServerLimits) -> None:
         super().__init__(
@@ -70,6 +75,9 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self._connections = connections
+        self._socket: asyncio.Transport | None = None
+        self._first_request: FirstRequest | None = FirstRequest(limits.receive_bytes)
+        self.is_body_overdue = False
         self.state = _State.READING
         self.since = 0.0
         self.is_answering = False
@@ -102,19 +110,36 @@ class Connection(web.RequestHandler):
 
     def abort(self) -> None:
         """Close the connection at once. A running handler still finishes."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._socket is not None:
+            self._socket.abort()
+
+    @property
+    def lacks_only_its_body(self) -> bool:
+        """Return whether the body of the first request is missing, in whole or in part."""
+        return self._first_request is not None and self._first_request.lacks_only_its_body
+
+    def give_up_body(self) -> None:
+        """Answer a first request without its body."""
+        self.is_body_overdue = True
+        self._parse_first_request()
+
+    def _parse_first_request(self) -> None:
+        """Begin what aiohttp does for a connection, with the bytes received so far."""
+        first_request, self._first_request = self._first_request, None
+        if first_request is not None and self._socket is not None:
+            super().connection_made(self._socket)
+            super().data_received(first_request.received)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.since = self._loop.time()
-        if self._connections.add(self):
-            super().connection_made(transport)
-        else:
-            cast("asyncio.Transport", transport).abort()
+        self._socket = cast("asyncio.Transport", transport)
+        if not self._connections.add(self):
+            self.abort()
 
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._socket = None
         self._connections.remove(self)
         super().connection_lost(exc)
         if self.on_lost is not None:
@@ -122,6 +147,10 @@ class Connection(web.RequestHandler):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._first_request is not None:
+            if self._first_request.add(data):
+                self._parse_first_request()
+            return
         # aiohttp also calls this without data, when it resumes after a pause.
         if data and self.state is _State.IDLE:
             self.since = self._loop.time()
@@ -231,22 +260,34 @@ class Connections(web.Server):
         self._readers.discard(connection)
 
     def _count(self, label: str) -> int:
-        states = [state for state, its_label in _STATE_LABELS.items() if its_label == label]
-        return sum(any(each.state is state for state in states) for each in self._open)
+        return sum(_STATE_LABELS[each.state] == label for each in self._open)
 
     def close_overdue(self) -> None:
         """Close the connections that have been in their state for too long, now and at regular intervals from now on."""
         limits = self._limits
         now = self._loop.time()
+        given_up = 0
         for connection in list(self._open):
+            if connection.lacks_only_its_body:
+                if now - connection.since > limits.small_body_timeout_seconds and given_up < _BODIES_GIVEN_UP_AT_ONCE:
+                    given_up += 1
+                    connection.give_up_body()
+                continue
             timeout_seconds = {_State.READING: limits.head_timeout_seconds, _State.IDLE: limits.idle_timeout_seconds}.get(connection.state)
             if connection.is_answering:
                 timeout_seconds = None if connection.state is _State.STREAMING else limits.response_timeout_seconds
             if timeout_seconds is not None and now - connection.since > timeout_seconds:
                 connection.abort()
         self._log_evictions(now)
-        shortest = min(limits.head_timeout_seconds, limits.idle_timeout_seconds, limits.response_timeout_seconds)
+        shortest = min(
+            limits.head_timeout_seconds,
+            limits.small_body_timeout_seconds,
+            limits.idle_timeout_seconds,
+            limits.response_timeout_seconds,
+        )
         interval = min(_MAX_CHECK_INTERVAL_SECONDS, shortest / _CHECKS_PER_TIMEOUT)
+        if given_up == _BODIES_GIVEN_UP_AT_ONCE:
+            interval = min(interval, _NEXT_BODIES_SECONDS)
         self._timer = self._loop.call_later(interval, self.close_overdue)
 
     def _log_evictions(self, now: float) -> None:
@@ -278,4 +319,7 @@ class Connections(web.Server):
         """Close every connection, whatever its state."""
         if self._timer is not None:
             self._timer.cancel()
+        for connection in list(self._open):
+            if not connection.connected:
+                connection.abort()
         await self.shutdown(_FLUSH_SECONDS)

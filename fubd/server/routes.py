@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -82,7 +81,7 @@ class ReadRoutes:
         self._access = access
         self._limits = limits
         self._metrics_text = b""
-        self._metrics_rendered: deque[float] = deque(maxlen=limits.metrics_per_second)
+        self._metrics_rendered_at = 0.0
         self._files = {
             path.name: (path.read_bytes(), _CONTENT_TYPES[path.suffix]) for path in _WEB_FOLDER.iterdir() if path.suffix in _CONTENT_TYPES
         }
@@ -145,10 +144,10 @@ class ReadRoutes:
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"} | _DATA_HEADERS)
 
     def _render_metrics(self, *, is_known: bool) -> bytes:
-        """Return the metrics as text. For unknown clients only so many times a second as they are now: it costs much time."""
-        now, rendered = asyncio.get_running_loop().time(), self._metrics_rendered
-        if is_known or not self._metrics_text or len(rendered) < self._limits.metrics_per_second or now - rendered[0] >= 1.0:
-            rendered.append(now)
+        """Return the metrics as text: as they are now, or for unknown clients as they were a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if is_known or not self._metrics_text or now - self._metrics_rendered_at >= self._limits.metrics_max_age_seconds:
+            self._metrics_rendered_at = now
             self._metrics_text = generate_latest(self._registry)
         return self._metrics_text
 

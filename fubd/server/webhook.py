@@ -163,6 +163,8 @@ class WebhookHandler:
         limit = self._limits.body_bytes
         if (request.content_length or 0) > limit:
             raise TooLarge
+        if cast("Connection", request.protocol).is_body_overdue:
+            raise TooSlow
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             await request.writer.write(_CONTINUE)
             # aiohttp must not take this for the beginning of the response.
