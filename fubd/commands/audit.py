@@ -11,7 +11,8 @@ from random import SystemRandom
 from fubd.commands.comparison import Comparison, ComparisonResult
 from fubd.commands.console import Console
 from fubd.commands.eta import with_seconds_left
-from fubd.commands.session import load_settings, open_components, run_ingest
+from fubd.commands.recording import open_components, run_ingest
+from fubd.commands.session import load_settings
 from fubd.commands.signals import run_until_stopped, stop_on_signals
 from fubd.components import Components
 from fubd.core.text import format_count, format_duration, format_instant, format_ratio

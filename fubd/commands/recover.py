@@ -17,7 +17,8 @@ from datetime import datetime
 
 from fubd.commands.console import Console
 from fubd.commands.eta import with_seconds_left
-from fubd.commands.session import TimeLimitedIngest, load_settings, open_components, run_ingest
+from fubd.commands.recording import TimeLimitedIngest, open_components, run_ingest
+from fubd.commands.session import load_settings
 from fubd.commands.signals import run_until_stopped, stop_on_signals
 from fubd.components import Components, build_notifier, pacing_policy
 from fubd.core.text import format_count, format_duration, format_instant, format_name, format_short_instant

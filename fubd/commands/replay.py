@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fubd.commands.console import Console
-from fubd.commands.session import TimeLimitedIngest, load_settings, open_components, run_ingest
+from fubd.commands.recording import TimeLimitedIngest, open_components, run_ingest
+from fubd.commands.session import load_settings
 from fubd.components import Components
 from fubd.core.observation import RefetchEvent, StageEvent
 from fubd.core.text import format_count
