@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -48,6 +49,10 @@ _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
 
+_NEEDED = frozenset({"id", "updated", "stage", "stageId"})
+"""The fields without which nothing can be said of a person."""
+
+
 class FubClient:
     """A client of one Follow Up Boss account; an async context manager. Implements `fubd.ports.FubApi`.
 
@@ -68,7 +73,7 @@ class FubClient:
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
         self._clock = clock
-        self._custom_fields = tuple(dict.fromkeys(custom_fields))
+        self._fields = tuple(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
         self._zoneless_seen = False
         self._session = FubSession(
             base_url=base_url,
@@ -140,25 +145,24 @@ class FubClient:
     async def _with_fields(
         self, endpoint: str, path: str, params: dict[str, str], parse: Callable[[tuple[str, ...], Response], _Value]
     ) -> _Value:
-        """Send the request with our fields. Custom fields that FUB refuses with 400 are left out, from then on."""
-        fields = self._custom_fields
+        """Send the request with our fields. Those that FUB refuses with 400 and can be done without are left out, from then on."""
+        fields = self._fields
         first: FubRefused | None = None
         while True:
-            listed = ",".join(dict.fromkeys((*PERSON_FIELDS, *fields)))
-            request = Request(endpoint, path, {**params, "fields": listed})
+            request = Request(endpoint, path, {**params, "fields": ",".join(fields)})
+            custom = tuple(name for name in fields if name not in PERSON_FIELDS)
             try:
-                value, _ = await self._session.request(request, partial(parse, fields))
+                value, _ = await self._session.request(request, partial(parse, custom))
             except FubRefused as refusal:
                 first = first or refusal
-                if refusal.status != HTTPStatus.BAD_REQUEST or not fields:
+                fields, before = _without_refused(fields, refusal), fields
+                if fields == before:
                     raise first from None
-                unnamed = tuple(name for name in fields if name.lower() not in str(refusal).lower())
-                fields = () if unnamed == fields else unnamed
                 continue
             if first is not None:
-                refused = ", ".join(name for name in self._custom_fields if name not in fields)
-                _log.warning("Follow Up Boss refuses the custom fields %s, so they are no longer requested: %s", refused, first)
-                self._custom_fields = fields
+                refused = ", ".join(name for name in self._fields if name not in fields)
+                _log.warning("Follow Up Boss refuses the fields %s, so they are no longer requested: %s", refused, first)
+                self._fields = fields
             return value
 
     async def stages(self) -> dict[str, int]:
@@ -216,6 +220,18 @@ class FubClient:
             if page.count == 0 or (is_complete and token is None):
                 return items
         raise Unavailable(f"Follow Up Boss lists more than {MAX_PAGES} pages of {endpoint}")
+
+
+def _without_refused(fields: tuple[str, ...], refusal: FubRefused) -> tuple[str, ...]:
+    """Return the fields without those that the refusal names, custom ones before standard ones; without all custom ones if it names none."""
+    if refusal.status != HTTPStatus.BAD_REQUEST:
+        return fields
+    words = set(re.findall(r"\w+", str(refusal).lower()))
+    optional = [name for name in fields if name not in _NEEDED]
+    custom = [name for name in optional if name not in PERSON_FIELDS]
+    named = [[name for name in names if name.lower() in words] for names in (custom, optional)]
+    refused = named[0] or named[1] or custom
+    return tuple(name for name in fields if name not in refused)
 
 
 def _people_params(query: PeopleQuery) -> dict[str, str]:

@@ -58,6 +58,8 @@ class CatchUp:
             if began is not None:
                 await self._read_unread(run)
                 run.require_usable()
+                if not run.stats.unidentified:
+                    await self._context.unread.settle_unidentified()
                 if self._context.api.fub_now() < watermark:
                     run.incomplete_reason = "Follow Up Boss's clock is behind what is covered"
                     _log.warning("Follow Up Boss's clock is behind what is covered; reading the whole account")

@@ -70,6 +70,10 @@ class UnreadPeople:
                 del self._since[person_id]
             self._forget_due(ids)
 
+    async def settle_unidentified(self) -> None:
+        """Drop the elements without an id: a run that read again all since coverage has shown none. Raises Unavailable."""
+        await self.settle([WITHOUT_ID])
+
     def blocks_coverage(self, unidentified: int) -> bool:
         """Return whether a run with that many elements without an id must move no coverage."""
         since = self._since.get(WITHOUT_ID)
@@ -84,11 +88,15 @@ class UnreadPeople:
         if not self._since:
             self._problems.end(ProblemName.PEOPLE_UNREADABLE)
             return
-        people = sorted(self._since.keys() - {WITHOUT_ID})
-        examples = f", for example {', '.join(map(str, people[:_EXAMPLES]))}" if people else ""
-        nameless = "; some elements have no usable id" if WITHOUT_ID in self._since else ""
         self._problems.begin(
             ProblemName.PEOPLE_UNREADABLE,
-            f"Follow Up Boss shows {format_count(len(people), 'person')} without a usable stage or time of change{examples}{nameless}."
-            " Everybody else is recorded, and these are asked for again. Open them in Follow Up Boss and set their stage.",
+            f"Follow Up Boss shows {self._description()}. Everybody else is recorded, and these are asked for again. Open them in Follow Up Boss"
+            " and set their stage.",
         )
+
+    def _description(self) -> str:
+        people = sorted(self._since.keys() - {WITHOUT_ID})
+        examples = f", for example {', '.join(map(str, people[:_EXAMPLES]))}"
+        parts = [f"{format_count(len(people), 'person')} without a usable stage or time of change{examples}"] if people else []
+        parts += ["elements without a usable id on its lists"] if WITHOUT_ID in self._since else []
+        return " and ".join(parts)

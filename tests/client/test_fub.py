@@ -124,6 +124,23 @@ async def test_a_refused_custom_field_is_left_out() -> None:
     assert ["customGone" in request.query["fields"] for request in server.requests] == [True, False, False]
 
 
+async def test_a_refused_standard_field_is_left_out() -> None:
+    """A field that fubd can do without stops nobody: it is named in one warning, and no longer requested."""
+    account = Account(seed=1, people=3, clock=SimClock(NINE))
+    simulator = Simulator(account, api_key=API_KEY, system_key=SYSTEM_KEY, behaviour=Behaviour(refused_field="tags"))
+    async with simulator.running() as base, make_client(base, SkippingClock()) as client:
+        assert len((await client.people(PeopleQuery())).readings) == 3
+        assert (await client.person(account.ids[0]))[0] is not None
+        assert client.calls_made() == 3
+
+
+async def test_a_refused_field_that_is_needed_stays_refused() -> None:
+    """Without its stage nothing can be said of a person."""
+    async with fake_fub(error_document(400, "Invalid fields: stage.")) as (_, base), make_client(base, SkippingClock(), custom_fields=()) as client:
+        with pytest.raises(FubRefused, match=r"Invalid fields: stage\."):
+            await client.people(PeopleQuery())
+
+
 async def test_times_without_a_zone_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """They are taken as UTC."""
     async with fake_fub(page(PERSON | {"updated": "2031-02-03T04:05:04"})) as (_, base), make_client(base, SkippingClock()) as client:

@@ -112,7 +112,7 @@ def test_an_account_of_unusable_people_is_never_covered() -> None:
 
 
 def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
-    """It cannot be asked for again; after a day coverage goes on without it, and the problem stays."""
+    """It cannot be asked for again; after a day coverage goes on without it. The problem ends once the lists show none."""
 
     async def scenario(fub: PollerHarness) -> None:
         covered = fub.coverage
@@ -122,9 +122,13 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
         await fub.wait(20 * 3600)
         assert fub.coverage == covered
         assert fub.database.known[30].stage == "Offer"
+        assert "shows elements without a usable id on its lists." in fub.problems.current()[0].text
         await fub.wait(6 * 3600)
         assert fub.coverage > true_time() - timedelta(hours=2)
-        assert "no usable id" in fub.problems.current()[0].text
+        fub.api.unidentified = 0
+        fub.account.move(50, "Offer")
+        await fub.wait(3600)
+        assert (fub.problems.current(), fub.sample("people_unreadable")) == ((), 0)
 
     run_scenario(scenario)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fubd.core.pacing import Hysteresis
 from fubd.core.stored_state import ModeRecord, UnreadPerson
-from tests.recorder import at, running_recorder
+from tests.recorder import at, read, running_recorder
 
 
 async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> None:
@@ -44,3 +44,20 @@ async def test_people_who_could_not_be_read_are_kept_until_they_are(database: st
         await recorder.state.add_unread([7], at("10:10"))
         await recorder.state.drop_unread([8, 9])
         assert await recorder.state.unread_people() == [UnreadPerson(7, since=at("10:00"), not_before=at("10:14"))]
+
+
+async def test_completeness_counts_each_person_once_a_round(database: str) -> None:
+    """Somebody verified twice before the round closed, and somebody who could not be read at all, change neither ratio nor number."""
+    async with running_recorder(database) as recorder:
+        state = recorder.state
+        await recorder.record(*(read("A", "08:00", "09:00", person=person) for person in (1, 2, 3, 4)))
+        await state.note_scrub(matched=0, mismatched=0)
+        await recorder.record(*(read("A", "08:00", "10:00", person=person) for person in (1, 2, 3)))
+        await state.note_scrub(matched=2, mismatched=1)
+        await recorder.record(*(read("A", "08:00", "10:05", person=person) for person in (1, 2)))
+        await state.note_scrub(matched=2, mismatched=0)
+        await state.requeue([4])
+        await state.note_scrub(matched=0, mismatched=0)
+        async with recorder.pool.connection() as connection:
+            row = await connection.fetchrow("SELECT last_people, round(last_ratio::numeric, 3) AS ratio FROM fubd.scrub")
+    assert (row["last_people"], float(row["ratio"])) == (3, 0.667)
