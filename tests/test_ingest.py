@@ -207,6 +207,17 @@ async def test_moves_into_an_ignored_stage_make_no_row(fubd_database: str) -> No
         assert await recorder.rows() == [("A", "B", at("10:05"), None)]
 
 
+async def test_a_stage_in_another_case_is_the_same_stage(fubd_database: str) -> None:
+    """The row bears the name that people have; a stage of the settings is meant in any case; the poll makes no second row."""
+    async with running_recorder(fubd_database, ignored_stages=("contact upload",)) as recorder:
+        await recorder.record(read("A", "08:00", "09:00", stage_id=1), read("Offers Made", "08:00", "09:00", person=2, stage_id=2))
+        await recorder.record(
+            webhook("e1", "OFFERS MADE", "10:00"), webhook("e1", "offers made", "10:00"), webhook("e2", "Contact Upload", "10:05")
+        )
+        await recorder.record(read("Offers Made", "10:00", "10:30", stage_id=2))
+        assert await recorder.rows() == [("A", "Offers Made", at("10:00"), None)]
+
+
 async def test_the_first_stage_of_a_new_person_is_a_change(fubd_database: str) -> None:
     """A person created after the first baseline started enters a stage from null; the first stage of an older person is no change."""
     async with running_recorder(fubd_database) as recorder:

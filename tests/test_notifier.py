@@ -125,8 +125,8 @@ async def all_sent(metrics: Metrics, number: int) -> None:
 
 
 async def test_a_watched_stage_is_an_alert(database: str) -> None:
-    """It is sent as text and as keys: who, when on the office's clock, the agent, and a link. Other stages are no alerts."""
-    async with alert_recorder(database) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
+    """It is sent as text and as keys: who, when on the office's clock, the agent, and a link. The case of the stage does not matter."""
+    async with alert_recorder(database, watched=("b",)) as recorder, receiving() as receiver, notifying(database, receiver.url) as metrics:
         await recorder.record(read("A", "08:00", "09:00", agent="Bo Agent"), webhook("e1", "B", "10:00"), webhook("e2", "X", "10:05"))
         await eventually(lambda: receiver.accepted)
         await all_sent(metrics, 1)

@@ -223,7 +223,7 @@ class FubClient:
 
 
 def _without_refused(fields: tuple[str, ...], refusal: FubRefused) -> tuple[str, ...]:
-    """Return the fields without those that the refusal names, custom ones before standard ones; without all custom ones if it names none."""
+    """Return the fields without those that the refusal names, custom ones first; without all custom ones when it names none."""
     if refusal.status != HTTPStatus.BAD_REQUEST:
         return fields
     words = set(re.findall(r"\w+", str(refusal).lower()))

@@ -305,7 +305,7 @@ class FubSession:
             raise Retryable(str(status), retry_after_seconds=parse_retry_after(response.headers))
         said = parse_error(response.body)
         foreign = "an answer that is not Follow Up Boss's own, perhaps of a firewall in between"
-        reason = self._credentials.redact(foreign if said is None else said or "no reason given")
+        reason = self._credentials.redact(foreign if said is None else said.rstrip(" .") or "no reason given")
         which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
         raise FubRefused(f"Follow Up Boss refused with {status}{which}: {reason}", status=status, owner_only=is_owner_only(response.body))
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from fubd.core.history import Stage
-from fubd.core.observation import Channel, Reading, Snapshot
+from fubd.core.observation import Channel, Reading, Snapshot, normalize_stage_name
 from fubd.errors import FubRefused, Malformed, UserError
 from fubd.poller import Progress
 from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
@@ -108,7 +108,7 @@ class Comparison:
         self._clock = clock
         self._people = PeopleReader(pool)
         self._state = StateStore(pool)
-        self._ignored = frozenset(ignored_stages)
+        self._ignored = {normalize_stage_name(stage).casefold() for stage in ignored_stages}
         self._watermark = watermark
         self._fix = fix
         self._on_progress = on_progress
@@ -181,7 +181,7 @@ class Comparison:
             kind = MismatchKind.UNKNOWN
         elif current.gone:
             kind = MismatchKind.RETURNED
-        elif reading.stage in self._ignored or _is_same(current.stage, there):
+        elif reading.stage.casefold() in self._ignored or _is_same(current.stage, there):
             return None
         else:
             kind = MismatchKind.STAGE

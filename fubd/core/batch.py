@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from fubd.core.history import Stage
-from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent
+from fubd.core.observation import Channel, Delivery, Reading, RefetchEvent, Snapshot, StageEvent, normalize_stage_name
 from fubd.core.reconcile import Claim, ClaimKind
 from fubd.core.vocabulary import PERSON_CREATED, PERSON_DELETED, STAGE_UPDATED
 
@@ -61,7 +61,7 @@ class Batch:
     """Collects deliveries and snapshots."""
 
     def __init__(self, rules: RecordingRules) -> None:
-        self._ignored_stages = rules.ignored_stages
+        self._ignored_stages = {normalize_stage_name(stage).casefold() for stage in rules.ignored_stages}
         self._lead_source_tags = [(_normalized_tag(tag), tag) for tag in rules.lead_source_tags]
         self.deliveries: list[ReceivedDelivery] = []
         self.claims: dict[Hashable, Claim] = {}
@@ -99,7 +99,7 @@ class Batch:
                     stage=Stage(content.stage),
                     event_id=content.event_id,
                     received_at=received_at,
-                    ignored=content.stage in self._ignored_stages,
+                    ignored=content.stage.casefold() in self._ignored_stages,
                 )
                 self.claims.setdefault(claim.key, claim)
 
@@ -119,7 +119,7 @@ class Batch:
                 read_at=max(snapshot.read_at, reading.updated),
                 watermark=snapshot.watermark if useful else None,
                 created=reading.created,
-                ignored=reading.stage in self._ignored_stages,
+                ignored=reading.stage.casefold() in self._ignored_stages,
             )
             known = self.claims.get(claim.key)
             self.claims[claim.key] = claim if known is None else _widened(known, claim)

@@ -53,7 +53,7 @@ class Claim:
     @property
     def key(self) -> Hashable:
         """Return the identity of the claim: a second claim with the same key is the same claim."""
-        return (self.person_id, self.at, self.kind, self.channel, self.event_id, self.stage.name)
+        return (self.person_id, self.at, self.kind, self.channel, self.event_id, self.stage.name.casefold())
 
     @property
     def is_entry(self) -> bool:

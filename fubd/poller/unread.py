@@ -90,8 +90,8 @@ class UnreadPeople:
             return
         self._problems.begin(
             ProblemName.PEOPLE_UNREADABLE,
-            f"Follow Up Boss shows {self._description()}. Everybody else is recorded, and these are asked for again. Open them in Follow Up Boss"
-            " and set their stage.",
+            f"Follow Up Boss shows {self._description()}. Everybody else is recorded, and these are asked for again."
+            " Open them in Follow Up Boss and set their stage.",
         )
 
     def _description(self) -> str:

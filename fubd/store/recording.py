@@ -13,7 +13,7 @@ import asyncpg
 
 from fubd.core.batch import PersonFacts, ReceivedDelivery
 from fubd.core.history import Stage
-from fubd.core.observation import Delivery, RefetchEvent, StageEvent
+from fubd.core.observation import Delivery, RefetchEvent, StageEvent, normalize_stage_name
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
 from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
@@ -25,14 +25,14 @@ from fubd.store.stage_changes import StageChangesTable
 class ChangeStore:
     """Records through the pool. `instance` names this process; `columns` is FUBD_COLUMNS.
 
-    `alert_stages`: each row that enters one of these stages is put into the outbox; empty when no alerts are sent.
+    `alert_stages`: each row that enters one of these stages, in any case, is put into the outbox; empty when no alerts are sent.
     """
 
     def __init__(self, pool: Pool, *, instance: str, columns: Mapping[str, str], alert_stages: Collection[str] = ()) -> None:
         self._pool = pool
         self._instance = instance
         self._columns = dict(columns)
-        self._alert_stages = sorted(alert_stages)
+        self._alert_stages = sorted({normalize_stage_name(stage).lower() for stage in alert_stages})
         self._table: StageChangesTable | None = None
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from fubd.clock import SystemClock
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.components import fub_credentials
 from fubd.core.api import AccountIdentity
+from fubd.core.observation import normalize_stage_name
 from fubd.core.subscriptions import SubscriptionReport, SubscriptionStatus
 from fubd.core.text import format_duration
 from fubd.errors import FubRefused, Malformed, Unavailable
@@ -153,7 +154,8 @@ async def _check_stages(settings: Settings, client: FubClient) -> list[CheckResu
         stages = await client.stages()
     except (FubRefused, Unavailable) as error:
         return [CheckResult("stages", CheckStatus.UNKNOWN, str(error))]
-    wrong = [(variable, name) for variable, names in named.items() for name in names if name not in stages]
+    known = {name.casefold() for name in stages}
+    wrong = [(variable, name) for variable, names in named.items() for name in names if normalize_stage_name(name).casefold() not in known]
     if not wrong:
         return [CheckResult("stages", CheckStatus.GOOD, "every stage named in the settings is one of the account's")]
     return [

@@ -74,7 +74,7 @@ WITH merged AS (
         CASE WHEN count(*) OVER () > 5 THEN min(n.id) OVER () END
     FROM new_rows n
     -- Nothing of the past: no old change, and nothing that the first complete read, of a baseline or after adoption, finds.
-    WHERE n.stage_to = ANY(:alert_stages::text[]) AND n.changed_at >= :alert_since::timestamptz
+    WHERE lower(n.stage_to) = ANY(:alert_stages::text[]) AND n.changed_at >= :alert_since::timestamptz
         AND (n.source = 'webhook' OR (SELECT v.reached FROM fubd.coverage v) IS NOT NULL)
     ORDER BY n.person_id, n.changed_at
 ), announced AS (
