@@ -140,7 +140,7 @@ async def test_a_refused_field_that_is_needed_stays_refused() -> None:
         fake_fub(error_document(400, "Invalid fields: stage.")) as (_, base),
         make_client(base, SkippingClock(), custom_fields=()) as client,
     ):
-        with pytest.raises(FubRefused, match="Invalid fields: stage$"):
+        with pytest.raises(FubRefused, match=r"Invalid fields: stage$"):
             await client.people(PeopleQuery())
 
 
