@@ -208,7 +208,7 @@ async def test_moves_into_an_ignored_stage_make_no_row(fubd_database: str) -> No
 
 
 async def test_a_stage_in_another_case_is_the_same_stage(fubd_database: str) -> None:
-    """The row bears the name that people have; a stage of the settings is meant in any case; the poll makes no second row."""
+    """The row has the name that people have; a stage of the settings is meant in any case; the poll makes no second row."""
     async with running_recorder(fubd_database, ignored_stages=("contact upload",)) as recorder:
         await recorder.record(read("A", "08:00", "09:00", stage_id=1), read("Offers Made", "08:00", "09:00", person=2, stage_id=2))
         await recorder.record(

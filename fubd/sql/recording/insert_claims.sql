@@ -29,7 +29,7 @@ WITH inserted AS (
     FROM (SELECT coalesce(pg_sequence_last_value(:sequence::text::regclass), 0) AS id WHERE (SELECT count(*) FROM locked) >= 0) d
 ), named AS (
     SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage_id, c.received_at, c.read_at, c.covered, c.created, c.ignored,
-        -- Webhooks may write a stage in another case than lists of people do: rows bear the name that people have.
+        -- Webhooks may write a stage in another case than lists of people do: rows have the name that people have.
         CASE
             WHEN c.kind = 'state' OR EXISTS (SELECT FROM fubd.stage g WHERE g.name = c.stage) THEN c.stage
             ELSE coalesce((SELECT min(g.name) FROM fubd.stage g WHERE lower(g.name) = lower(c.stage)), c.stage)
