@@ -10,7 +10,7 @@ import logging
 
 from aiohttp import ClientSession
 
-from fubd.alert_receiver import SendFailed, new_session, send
+from fubd.alert_receiver import SendFailed, new_session, send_heartbeat
 from fubd.log_once import LogOnce
 from fubd.monitor import Monitor
 from fubd.ports import Clock
@@ -44,7 +44,7 @@ class Heartbeat:
 
     async def _call(self, session: ClientSession) -> None:
         try:
-            await send(session, "GET", self._url)
+            await send_heartbeat(session, self._url)
         except SendFailed as error:
             self._failure_log.warning("The receiver of heartbeats (FUBD_HEARTBEAT_URL) does not take them: %s.", error)
         else:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from fubd.alert_receiver import SendFailed, new_session, send
+from fubd.alert_receiver import SendFailed, new_session, send_alert
 from fubd.backoff import backoff_seconds
 from fubd.core.alerts import Alert
 from fubd.errors import Unavailable
@@ -105,7 +105,7 @@ class Notifier:
 
     async def _send(self, session: aiohttp.ClientSession, alert: Alert, result: _SentBatch) -> None:
         try:
-            await send(session, "POST", self._url, self._write(alert))
+            await send_alert(session, self._url, self._write(alert))
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             longest = _LONGEST_REJECTED_BACKOFF_SECONDS if error.rejected else _LONGEST_BACKOFF_SECONDS

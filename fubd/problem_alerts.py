@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from aiohttp import ClientSession
 
-from fubd.alert_receiver import SendFailed, new_session, send
+from fubd.alert_receiver import SendFailed, new_session, send_alert
 from fubd.backoff import backoff_seconds
 from fubd.core.problems import Problem, ProblemName
 from fubd.core.text import format_duration
@@ -72,7 +72,7 @@ class ProblemAlerts:
         if not self._waiting:
             return _LOOK_SECONDS
         try:
-            await send(session, "POST", self._url, self._waiting[0])
+            await send_alert(session, self._url, self._waiting[0])
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             self._failure_log.warning(

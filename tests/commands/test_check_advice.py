@@ -123,9 +123,15 @@ async def test_a_test_message_and_a_test_heartbeat_are_sent(receiver: _Receiver)
     assert [result.status for result in await check_alerts(_settings(receiver), send=True)] == [CheckStatus.GOOD, CheckStatus.GOOD]
     assert [method for method, _ in receiver.requests] == ["POST", "GET"]
     assert '"text": "fubd: this is a test message' in receiver.requests[0][1]
+    assert [result.found[-30:] for result in await check_alerts(_settings(receiver), send=True)] == [
+        """and answered '{"changes": []}'"""
+    ] * 2
     receiver.status = 404
     results = await check_alerts(_settings(receiver), send=True)
-    assert [(result.status, "status 404" in result.found) for result in results] == [(CheckStatus.FIX, True), (CheckStatus.FIX, True)]
+    assert [(result.status, """answers 404: {"changes": []}""" in result.found) for result in results] == [
+        (CheckStatus.FIX, True),
+        (CheckStatus.FIX, True),
+    ]
     assert "secret-token" not in str(results)
 
 

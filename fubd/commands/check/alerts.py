@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable
 
-import aiohttp
-from pydantic import SecretStr
+from aiohttp import ClientSession
 
+from fubd.alert_receiver import SendFailed, new_session, send_alert, send_heartbeat
 from fubd.commands.check.result import CheckResult, CheckStatus
 from fubd.settings import Settings
 
-_TIMEOUT_SECONDS = 10.0
-_TEST_ALERT = {"text": "fubd: this is a test message from `fubd check --alert`. Alerts will look like this.", "id": 0, "severity": "info"}
+_TEST_ALERT = {
+    "text": "fubd: this is a test message from `fubd check --alert`. Alerts will look like this.",
+    "id": 0,
+    "severity": "info",
+    "kind": "test",
+}
 
 
 async def check_alerts(settings: Settings, *, send: bool) -> list[CheckResult]:
@@ -30,11 +34,12 @@ async def _check_messages(settings: Settings, *, send: bool) -> CheckResult:
     found = f"FUBD_ALERT_URL is set; watched stages: {stages}"
     if not send:
         return CheckResult("alerts", CheckStatus.GOOD, f"{found}; check --alert sends a test message")
-    failure = await _failure("POST", settings.alert_url, _TEST_ALERT)
-    if failure is None:
-        return CheckResult("alerts", CheckStatus.GOOD, f"{found}; the receiver took the test message")
+    url = settings.alert_url.get_secret_value()
+    taken, answer = await _try(lambda session: send_alert(session, url, _TEST_ALERT))
+    if taken:
+        return CheckResult("alerts", CheckStatus.GOOD, f"{found}; the receiver took the test message and {answer}")
     fix = "correct FUBD_ALERT_URL: the whole address that the chat tool shows, with its token"
-    return CheckResult("alerts", CheckStatus.FIX, f"the receiver of FUBD_ALERT_URL did not take the test message: {failure}", fix)
+    return CheckResult("alerts", CheckStatus.FIX, f"the receiver of FUBD_ALERT_URL did not take the test message: {answer}", fix)
 
 
 async def _check_heartbeat(settings: Settings, *, send: bool) -> CheckResult:
@@ -42,24 +47,21 @@ async def _check_heartbeat(settings: Settings, *, send: bool) -> CheckResult:
         found = "FUBD_HEARTBEAT_URL is not set: when the whole machine is down, no one learns of it"
         fix = "set FUBD_HEARTBEAT_URL to a check of Healthchecks.io, Uptime Kuma or Better Stack"
         return CheckResult("heartbeat", CheckStatus.NOTE, found, fix)
-    failure = await _failure("GET", settings.heartbeat_url, None) if send else None
-    if failure is None:
-        taken = "; the monitor took a test heartbeat" if send else ""
-        return CheckResult("heartbeat", CheckStatus.GOOD, f"FUBD_HEARTBEAT_URL is set{taken}")
+    if not send:
+        return CheckResult("heartbeat", CheckStatus.GOOD, "FUBD_HEARTBEAT_URL is set")
+    url = settings.heartbeat_url.get_secret_value()
+    taken, answer = await _try(lambda session: send_heartbeat(session, url))
+    if taken:
+        return CheckResult("heartbeat", CheckStatus.GOOD, f"FUBD_HEARTBEAT_URL is set; the monitor took a test heartbeat and {answer}")
     fix = "correct FUBD_HEARTBEAT_URL: the address that the monitor shows for a GET"
-    return CheckResult("heartbeat", CheckStatus.FIX, f"the receiver of FUBD_HEARTBEAT_URL did not take the heartbeat: {failure}", fix)
+    return CheckResult("heartbeat", CheckStatus.FIX, f"the receiver of FUBD_HEARTBEAT_URL did not take the heartbeat: {answer}", fix)
 
 
-async def _failure(method: str, url: SecretStr, document: object) -> str | None:
-    """Send a request; return why it failed, None when it did not. The URL is a secret, so it is not in the text."""
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as session,
-            session.request(method, url.get_secret_value(), json=document, allow_redirects=False) as response,
-        ):
-            status = response.status
-    except TimeoutError:
-        return "no answer in time"
-    except (aiohttp.ClientError, OSError) as error:
-        return f"no connection ({type(error).__name__})"
-    return None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"status {status}"
+async def _try(request: Callable[[ClientSession], Awaitable[str]]) -> tuple[bool, str]:
+    """Send a request; return whether it was taken, and what the receiver said."""
+    async with new_session() as session:
+        try:
+            answer = await request(session)
+        except SendFailed as error:
+            return False, f"{error}: {error.answer}" if error.answer else str(error)
+        return True, f"answered {answer!r}" if answer else "answered nothing"
