@@ -32,6 +32,7 @@ from fubd.ports import Clock
 from fubd.problem_alerts import ProblemAlerts
 from fubd.problems import Problems
 from fubd.retention import Retention, RetentionPolicy
+from fubd.running_time import RunningTime
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
 from fubd.stage_order import StageOrder
@@ -144,6 +145,7 @@ class DaemonComponents:
     retention: Retention
     stage_order: StageOrder
     monitor: Monitor
+    running_time: RunningTime
     stream: EventStream
     server: HttpServer
     watchdog: Watchdog
@@ -250,6 +252,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         retention=retention,
         stage_order=StageOrder(shared.client, shared.state, clock),
         monitor=monitor,
+        running_time=RunningTime(monitor, shared.maintenance, clock),
         stream=stream,
         server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, metrics=metrics, limits=limits),
         watchdog=Watchdog(),

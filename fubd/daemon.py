@@ -123,6 +123,7 @@ class Daemon:
             "lease": parts.lease.run,
             "readers": self._run_readers,
             "monitor": parts.monitor.run,
+            "running time": parts.running_time.run,
             "retention": parts.retention.run,
             "stream": parts.stream.run,
         }

@@ -11,7 +11,7 @@ from fubd.client import FubClient
 from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.monitor import Monitor
 from fubd.poller import Poller
-from fubd.ports import BlindSpan, Clock
+from fubd.ports import Absence, BlindSpan, Clock
 from fubd.problems import Problems
 from fubd.server import SPANS, AccountName, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, ShownProblem
 from fubd.settings import Settings
@@ -114,7 +114,14 @@ class DaemonStatus:
             agents=await self._changes.agents(week),
             blind=[span for span in blind or () if span.until > since],
             blind_seconds=None if blind is None else _seconds_since(today, blind),
+            absences=await self._absences(since, now),
         )
+
+    async def _absences(self, since: datetime, now: datetime) -> list[Absence]:
+        """Return when fubd did not run or could not record since then; one that lasts is known to this process only."""
+        noted = await self._status.absences(since, now, started_at=self._started_at)
+        lasting = self._monitor.current_gap()
+        return noted if lasting is None else [*noted, lasting]
 
     def _api_budget(self) -> ApiBudget:
         limit, remaining = self._client.limit_and_remaining()

@@ -20,7 +20,7 @@ from fubd.failure_ratio import FailureRatio
 from fubd.ingest import Ingest
 from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
-from fubd.ports import Clock
+from fubd.ports import Absence, Clock
 from fubd.problems import Problems
 from fubd.recording_health import not_recording_text
 from fubd.retention import Retention
@@ -89,6 +89,11 @@ class Monitor:
         if recording != self._database.recording:
             self._database = DatabaseHealth(recording, self._clock.now())
         return self._database
+
+    def current_gap(self) -> Absence | None:
+        """Return the time up to now in which nothing can be recorded; None while recording works."""
+        health = self.database_health()
+        return None if health.recording or health.since is None else Absence("not_recording", health.since, self._clock.now())
 
     def not_ready_reason(self) -> str | None:
         """Return why nothing can be recorded or shown now; None while both can."""

@@ -241,6 +241,15 @@ class BlindSpan:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A time (our clock) in which fubd did not run (`kind` is `not_running`) or could not record (`not_recording`)."""
+
+    kind: str
+    since: datetime
+    until: datetime
+
+
 class PeopleReader(Protocol):
     """People and their evidence, as the status page shows them. Every method raises Unavailable."""
 

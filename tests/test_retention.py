@@ -92,11 +92,17 @@ async def test_old_runs_modes_and_corrections_are_removed(database: str) -> None
                 (now() - interval '20 days', 'normal', '', 1800, '{}');
             INSERT INTO fubd.correction (change_id, person_id, corrected_at, was) VALUES
                 (1, 1, now() - interval '40 days', '{}'), (1, 1, now() - interval '20 days', '{}');
+            INSERT INTO fubd.recording_gap (instance, began_at, ended_at) VALUES
+                ('a', now() - interval '41 days', now() - interval '40 days'),
+                ('b', now() - interval '40 days', now() - interval '20 days');
+            INSERT INTO fubd.process_run (instance, started_at, alive_at) SELECT instance, began_at, ended_at FROM fubd.recording_gap;
         """)
         assert await _run(pool) == [3600.0]
         assert await _ids(pool, "poll_run") == [2, 5, 6]
         assert await _ids(pool, "mode_change") == [2, 3]
         assert await _ids(pool, "correction") == [2]
+        assert await _ids(pool, "recording_gap") == [2]
+        assert [row["instance"] for row in await connection.fetch("SELECT instance FROM fubd.process_run")] == ["b"]
         maintenance = Maintenance(pool)
         # However short the time is, the mode in force stays, and so does the operation of the last week.
         assert await maintenance.prune_history(older_than_days=0.5, limit=10) == 1

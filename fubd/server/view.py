@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from fubd.ports import BlindSpan, ShownRow, StageCounts
+from fubd.ports import Absence, BlindSpan, ShownRow, StageCounts
 
 # The time spans of the status page, in hours, each with the bucket size of its timeline in seconds.
 SPANS = {1: 60, 24: 900}
@@ -119,7 +119,7 @@ class Day:
     """The present day of `zone` (FUBD_TIMEZONE), which began at `started`.
 
     `blind`: the times of the overview's span in which neither source was alive; `blind_seconds`: of the day, None before the first complete
-    poll. `watched`: FUBD_ALERT_STAGES.
+    poll. `absences`: when fubd did not run or could not record, in the overview's span. `watched`: FUBD_ALERT_STAGES.
     """
 
     zone: str
@@ -129,6 +129,7 @@ class Day:
     agents: Sequence[str]
     blind: Sequence[BlindSpan]
     blind_seconds: float | None
+    absences: Sequence[Absence] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
+from fubd.ports import Absence
 from fubd.store import forgetting, statements
 from fubd.store.adoption.foreign import count_foreign_rows
 from fubd.store.adoption.plan import BACKUP
@@ -36,6 +38,18 @@ class Maintenance:
                 connection, names=list(values), values=list(values.values()), time_zone=time_zone
             )
 
+    async def note_running(self, started_at: datetime, now: datetime, *, gap: Absence | None) -> None:
+        """Note that this process, started then, runs at `now`, and a time in which it could not record."""
+        async with self._pool.transaction() as connection:
+            await statements.query("state/note_running").execute(
+                connection,
+                instance=self._instance,
+                started_at=started_at,
+                now=now,
+                gap_began=gap.since if gap else None,
+                gap_ended=gap.until if gap else None,
+            )
+
     async def count_chain_violations(self) -> int:
         """Count our rows whose stage_from is not the stage_to of the row before."""
         async with self._pool.reading() as connection:
@@ -59,7 +73,7 @@ class Maintenance:
             return Pruned(row["removed"], row["own"])
 
     async def prune_history(self, *, older_than_days: float, limit: int) -> int:
-        """Remove old poll runs, mode changes and corrections, at most `limit` of each; return the highest of the three counts.
+        """Remove old poll runs, mode changes, corrections and times of processes, at most `limit` of each; return the highest count.
 
         Runs and modes of the last week stay, as do the last complete poll and the mode in force.
         """

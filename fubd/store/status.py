@@ -12,10 +12,12 @@ from typing import Any
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
-from fubd.ports import BlindSpan
+from fubd.ports import Absence, BlindSpan
 from fubd.store import migrations, refusals, statements
 from fubd.store.pool import Pool
 
+# A running process is noted every 15 s, and a deploy takes as long.
+_LEAST_ABSENCE_SECONDS = 30.0
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 
@@ -152,6 +154,14 @@ class StatusReader:
         async with self._pool.reading() as connection:
             rows = await statements.query("reads/blind_time").fetch(connection, since=since, until=until)
             return [BlindSpan(row["began"], row["ended"]) for row in rows if row["began"] is not None] if rows else None
+
+    async def absences(self, since: datetime, until: datetime, *, started_at: datetime) -> list[Absence]:
+        """Return when, between these instants (our clock), no process ran or one could not record. This process runs since `started_at`."""
+        async with self._pool.reading() as connection:
+            rows = await statements.query("reads/absences").fetch(
+                connection, since=since, until=until, started_at=started_at, least_seconds=_LEAST_ABSENCE_SECONDS
+            )
+            return [Absence(row["kind"], row["since"], row["until"]) for row in rows]
 
     async def exchange_delivery_attempts(self, hours: Sequence[HourCount], now: datetime) -> OtherProcesses:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""

@@ -13,7 +13,12 @@ const HEIGHT = BASE + 8 + RIBBON + 24;
 const RIGHT = 30;
 const FIVE_MINUTES = 300_000;
 const QUARTER = 900_000;
-const BLIND = "not recording";
+// What the ribbon says of a time in which fubd was not at work, the later one over the earlier one.
+const ABSENT = {
+  blind: { name: "blind", reason: "neither webhooks nor polls worked" },
+  not_recording: { name: "not recording", reason: "the database was away, or the table refused the rows" },
+  not_running: { name: "not running", reason: "fubd did not run" },
+};
 // Minutes between two time labels: for buckets of a quarter hour and for smaller ones, on a wide and on a narrow chart.
 const LABEL_MINUTES = { quarters: { wide: 180, narrow: 360 }, minutes: { wide: 10, narrow: 15 } };
 
@@ -47,7 +52,7 @@ export class Timeline {
       polling,
       buckets: Math.max(webhook.length, polling.length),
       modes: overview.modes.map((each) => ({ ...each, since: new Date(each.since).getTime() })),
-      blind: overview.day.blind.map(({ since, until }) => ({ from: new Date(since).getTime(), to: new Date(until).getTime() })),
+      absent: absences(overview.day),
       now: new Date(overview.now).getTime(),
     };
     if (this.#selected !== null) this.#selected = Math.min(this.#selected, this.#data.buckets - 1);
@@ -73,7 +78,7 @@ export class Timeline {
     this.#drawHours(svg, inner);
     this.#drawBars(svg, inner);
     this.#drawModes(svg, inner);
-    this.#drawBlind(svg, inner);
+    this.#drawAbsent(svg, inner);
     svg.append(shape("rect", { class: "cursor", y: TOP, height: HEIGHT - TOP - 24, width: inner / this.#data.buckets, visibility: "hidden" }));
     svg.addEventListener("keydown", (event) => this.#onKey(event));
     svg.addEventListener("pointermove", (event) => this.#onPointer(event, svg, inner));
@@ -149,17 +154,18 @@ export class Timeline {
     }
   }
 
-  #drawBlind(svg, inner) {
-    const { start, step, buckets, blind } = this.#data;
+  #drawAbsent(svg, inner) {
+    const { start, step, buckets, absent } = this.#data;
     const end = start + step * buckets;
     const scale = inner / (end - start);
-    for (const { from, to } of blind.filter((each) => each.to > start && each.from < end)) {
+    for (const { kind, from, to } of absent.filter((each) => each.to > start && each.from < end)) {
       const x = (Math.max(from, start) - start) * scale;
       const wide = Math.max(2, (Math.min(to, end) - start) * scale - x);
-      const group = shape("g", { class: "blind" });
+      const { name, reason } = ABSENT[kind];
+      const group = shape("g", { class: "absent", "data-kind": kind });
       group.append(shape("rect", { x, y: BASE + 8, width: wide, height: RIBBON, rx: 4 }));
-      if (wide > BLIND.length * 7.5) group.append(shape("text", { x: x + wide / 2, y: BASE + 8 + 15, "text-anchor": "middle" }, BLIND));
-      group.append(shape("title", {}, `${BLIND} from ${hourAndMinute(from)} to ${hourAndMinute(to)}: neither webhooks nor polls`));
+      if (wide > name.length * 7.5) group.append(shape("text", { x: x + wide / 2, y: BASE + 8 + 15, "text-anchor": "middle" }, name));
+      group.append(shape("title", {}, `${name} from ${hourAndMinute(from)} to ${hourAndMinute(to)}: ${reason}`));
       svg.append(group);
     }
   }
@@ -206,9 +212,17 @@ export class Timeline {
     const from = start + step * bucket;
     const modes = this.#spans().filter((each) => each.from < from + step && each.to > from).map((each) => modeWords(each.mode).name);
     const text = `${hourAndMinute(from)}–${hourAndMinute(from + step)}: ${count(webhook[bucket] ?? 0)} by webhook, ${count(polling[bucket] ?? 0)} by polling`;
-    if (this.#data.blind.some((each) => each.from < from + step && each.to > from)) modes.push(BLIND);
+    const absent = this.#data.absent.filter((each) => each.from < from + step && each.to > from).map(({ kind }) => ABSENT[kind].name);
+    modes.push(...new Set(absent));
     return modes.length ? `${text} · ${modes.join(", then ").toLowerCase()}` : text;
   }
+}
+
+function absences({ blind, absences: others }) {
+  const order = Object.keys(ABSENT);
+  return [...blind.map((span) => ({ kind: "blind", ...span })), ...others]
+    .map(({ kind, since, until }) => ({ kind, from: new Date(since).getTime(), to: new Date(until).getTime() }))
+    .sort((left, right) => order.indexOf(left.kind) - order.indexOf(right.kind));
 }
 
 function hatch() {

@@ -14,7 +14,7 @@ import pytest_asyncio
 from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.history import Stage
 from fubd.core.reconcile import PersonHistory, Row
-from fubd.ports import BlindSpan, Committed
+from fubd.ports import Absence, BlindSpan, Committed
 from fubd.server import ModeChange, SourceHealth
 from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page
@@ -223,12 +223,30 @@ async def test_the_first_line_says_whether_anything_was_missed(page: Page, serve
     day = server.view.day.day
     server.view.day = dataclasses.replace(
         server.view.day,
-        day=dataclasses.replace(day, blind=[BlindSpan(NOW - timedelta(hours=3), NOW - timedelta(hours=1))], blind_seconds=7200.0),
+        day=dataclasses.replace(
+            day,
+            blind=[BlindSpan(NOW - timedelta(hours=3), NOW - timedelta(hours=1))],
+            blind_seconds=7200.0,
+            absences=[
+                Absence("not_running", NOW - timedelta(hours=9), NOW - timedelta(hours=6)),
+                Absence("not_recording", NOW - timedelta(hours=6), NOW - timedelta(hours=5)),
+            ],
+        ),
     )
     await page.value(RELOAD_DATA)
     await page.until("document.querySelector('#headline').innerText.startsWith('Blind for 2 h today: ')")
     assert await page.text("#blind") == "2 h"
-    assert "not recording from 10:07" in str(await page.value("document.querySelector('#timeline .blind').textContent"))
+    texts = "(each) => [each.querySelector('text')?.textContent, each.lastChild.textContent]"
+    assert await page.value(f"[...document.querySelectorAll('#timeline .absent')].map({texts})") == [
+        ["blind", "blind from 10:07 to 12:07: neither webhooks nor polls worked"],
+        [None, "not recording from 07:07 to 08:07: the database was away, or the table refused the rows"],
+        ["not running", "not running from 04:07 to 07:07: fubd did not run"],
+    ]
+    await page.value("document.querySelector('#timeline svg').focus()")
+    await page.press("Home")
+    for _ in range(64):
+        await page.press("ArrowRight")
+    assert (await page.text("#readout")).endswith("failover, then not running")
 
 
 async def test_a_time_that_polling_saw_is_marked_without_hovering(page: Page, server: ServerUnderTest) -> None:

@@ -1,0 +1,50 @@
+"""Notes in the database when this process ran and when it could not record, so that the status page can tell why nothing happened."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from fubd.errors import Unavailable
+from fubd.monitor import Monitor
+from fubd.ports import Absence, Clock
+from fubd.store import Maintenance
+
+_NOTE_SECONDS = 15.0
+# A shorter time is not noted: each process needs a moment until its first commit.
+_SHORTEST_GAP = timedelta(seconds=5)
+
+
+class RunningTime:
+    """Notes every 15 s that this process runs, and each time in which it could not record once that is over."""
+
+    def __init__(self, monitor: Monitor, maintenance: Maintenance, clock: Clock) -> None:
+        self._monitor = monitor
+        self._maintenance = maintenance
+        self._clock = clock
+        self._started_at = clock.now()
+        self._gap_began: datetime | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Note it until `stop`, and a last time then."""
+        while not await self._clock.pause(_NOTE_SECONDS, stop):
+            await self.note()
+        await self.note()
+
+    async def note(self) -> None:
+        """Note that the process runs now. While the database is away nothing is lost: the next note covers the time."""
+        health = self._monitor.database_health()
+        if not health.recording:
+            self._gap_began = self._gap_began or health.since
+        try:
+            await self._maintenance.note_running(self._started_at, self._clock.now(), gap=self._ended_gap())
+        except Unavailable:
+            return
+        if health.recording:
+            self._gap_began = None
+
+    def _ended_gap(self) -> Absence | None:
+        health = self._monitor.database_health()
+        if not health.recording or health.since is None or self._gap_began is None or health.since - self._gap_began < _SHORTEST_GAP:
+            return None
+        return Absence("not_recording", self._gap_began, health.since)
