@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.server.fakes import ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page, browsing
 
 
@@ -23,3 +24,11 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     async with browser.tab() as tab:
         yield tab
         assert tab.errors == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[ServerUnderTest]:
+    """Run a server with some changes to show."""
+    async with running_server() as running:
+        running.view.table = [row(each) for each in range(1, 31)]
+        yield running

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 
-from fubd.core.explanation import KnownPerson, PersonEvidence
-from fubd.core.history import Stage
-from fubd.core.reconcile import PersonHistory, Row
-from fubd.ports import Absence, BlindSpan, Committed
+from fubd.ports import Committed
 from fubd.server import ModeChange, SourceHealth
-from tests.server.fakes import BUCKETS, NOW, FakeView, ServerUnderTest, row, running_server
+from tests.server.fakes import BUCKETS, NOW, ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page
-
-LIVE = "document.querySelector('#connection').dataset.state === 'live'"
-# What happens when the tab becomes visible: the page loads at once what it would load within seconds.
-RELOAD_DATA = "document.dispatchEvent(new Event('visibilitychange'))"
-PHONE_PIXELS = 320
-
+from tests.web.status_page import LIVE, PHONE_PIXELS, RELOAD_DATA, fail_over, show
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[ServerUnderTest]:
-    """Run a server with some changes to show."""
-    async with running_server() as running:
-        running.view.table = [row(each) for each in range(1, 31)]
-        yield running
-
-
-async def show(page: Page, server: ServerUnderTest, *, width: int = 1280, dark: bool = False) -> None:
-    """Open the page and wait until it has loaded everything."""
-    await page.open(f"{server.url}/", width=width, dark=dark)
-    await page.until(f"{LIVE} && document.querySelector('#version').textContent !== ''")
-
-
-def fail_over(view: FakeView) -> None:
-    """Let the webhooks fail and polling take over."""
-    webhook = dataclasses.replace(
-        view.document.sources["webhook"], status="STALE - Check webhook server", last_heard=NOW - timedelta(hours=1, minutes=12)
-    )
-    view.document = dataclasses.replace(
-        view.document,
-        mode="failover",
-        reason="a poll found 3 changes without a webhook",
-        poll_interval_seconds=30.0,
-        sources={**view.document.sources, "webhook": webhook},
-        subscriptions={**view.document.subscriptions, "peopleStageUpdated": "disabled"},
-        subscription_advice={"peopleStageUpdated": "set it to Active"},
-    )
-    change = ModeChange("failover", "a poll found 3 changes without a webhook", NOW)
-    view.day = dataclasses.replace(view.day, modes=[*view.day.modes, change])
 
 
 async def test_it_shows_sources_mode_and_internals(page: Page, server: ServerUnderTest) -> None:
@@ -214,64 +172,6 @@ async def test_tab_reaches_everything_in_order(page: Page, server: ServerUnderTe
 _STOPS = ("Mode changes", "hide-names", "search-text", "Find", "Ada Example 30name hidden", "person 1030", "Older changes", "CSV of these")
 
 
-async def test_the_first_line_says_whether_anything_was_missed(page: Page, server: ServerUnderTest) -> None:
-    """With the watched stages, what polling alone caught, the blind time, and the problems that hold."""
-    await show(page, server)
-    entered = "31 entered ACQ - Offers Made (yesterday 24)"
-    assert await page.text("#headline") == f"Nothing missed today: polling caught 2 that no webhook reported · {entered}"
-    assert " ".join((await page.text("#stage-counts")).split()) == "ACQ - Offers Made 31 140 Lead 12 90"
-    day = server.view.day.day
-    server.view.day = dataclasses.replace(
-        server.view.day,
-        day=dataclasses.replace(
-            day,
-            blind=[BlindSpan(NOW - timedelta(hours=3), NOW - timedelta(hours=1))],
-            blind_seconds=7200.0,
-            absences=[
-                Absence("not_running", NOW - timedelta(hours=9), NOW - timedelta(hours=6)),
-                Absence("not_recording", NOW - timedelta(hours=6), NOW - timedelta(hours=5)),
-            ],
-        ),
-    )
-    await page.value(RELOAD_DATA)
-    await page.until("document.querySelector('#headline').innerText.startsWith('Blind for 2 h today: ')")
-    assert await page.text("#blind") == "2 h"
-    texts = "(each) => [each.querySelector('text')?.textContent, each.lastChild.textContent]"
-    assert await page.value(f"[...document.querySelectorAll('#timeline .absent')].map({texts})") == [
-        ["blind", "blind from 10:07 to 12:07: neither webhooks nor polls worked"],
-        [None, "not recording from 07:07 to 08:07: the database was away, or the table refused the rows"],
-        ["not running", "not running from 04:07 to 07:07: fubd did not run"],
-    ]
-    await page.value("document.querySelector('#timeline svg').focus()")
-    await page.press("Home")
-    for _ in range(64):
-        await page.press("ArrowRight")
-    assert (await page.text("#readout")).endswith("failover, then not running")
-
-
-async def test_a_time_that_polling_saw_is_marked_without_hovering(page: Page, server: ServerUnderTest) -> None:
-    """It is the latest that the change can have been."""
-    server.view.table[-1] |= {"changed_after": NOW - timedelta(hours=1)}
-    await show(page, server)
-    assert (await page.text(".change time")).startswith("≤ ")
-    assert await page.value("document.querySelectorAll('.change time')[1].innerText.includes('≤')") is False
-
-
-async def test_changes_can_be_filtered_and_older_ones_added(page: Page, server: ServerUnderTest) -> None:
-    """The rest of the table is a click away, and a new change that the filter leaves out is not shown."""
-    server.view.table = [row(each, source="polling" if each % 3 == 0 else "webhook") for each in range(1, 121)]
-    await show(page, server)
-    await page.value("document.querySelector('#older').click()")
-    await page.until("document.querySelectorAll('.change').length === 70")
-    await page.value("document.querySelector('#filter-source').value = 'polling'")
-    await page.value("document.querySelector('#filters').dispatchEvent(new Event('change'))")
-    await page.until("document.querySelectorAll('.change').length === 40")
-    server.record(row(121))
-    server.record(row(123, source="polling"))
-    await page.until("document.querySelector('.change').dataset.id === '123'")
-    assert await page.value("document.querySelectorAll('.change').length") == 41
-
-
 async def test_a_removed_row_leaves_the_list(page: Page, server: ServerUnderTest) -> None:
     """Later evidence showed that it was part of another row."""
     await show(page, server)
@@ -279,48 +179,6 @@ async def test_a_removed_row_leaves_the_list(page: Page, server: ServerUnderTest
     server.view.corrected.append((1, 30))
     server.stream.on_commit(Committed())
     await page.until("document.querySelector('.change').dataset.id === '29'")
-
-
-async def test_a_person_is_found_and_their_history_shown(page: Page, server: ServerUnderTest) -> None:
-    """By name or id, in a drawer that Escape closes, with a link to Follow Up Boss."""
-    person = KnownPerson(1030, "Ada", "Example 30", "Contacted", None, None, NOW, None, asked_for=False)
-    shown = Row(
-        id=30,
-        person_id=1030,
-        stage_from="Lead",
-        stage=Stage("Contacted"),
-        changed_at=NOW,
-        changed_after=None,
-        source="webhook",
-        received_at=NOW,
-    )
-    server.view.people[1030] = PersonEvidence(person, PersonHistory(1030, None, (shown,), ()))
-    await show(page, server)
-    for text in ("ada", "1030"):
-        await page.value(f"document.querySelector('#search-text').value = '{text}'")
-        await page.value("document.querySelector('#search button').click()")
-        await page.until("document.querySelector('#found').innerText.includes('Ada Example 30')")
-    await page.value("document.querySelector('#found .open-person').click()")
-    await page.until("document.querySelector('#drawer').open")
-    drawer = " ".join((await page.text("#drawer")).split())
-    for part in ("Ada Example 30 person 1030", "Stage: Contacted", "Lead → Contacted"):
-        assert part in drawer
-    assert await page.value("document.querySelector('#drawer a').href") == "https://app.followupboss.com/2/people/view/1030"
-    await page.press("Escape")
-    await page.until("!document.querySelector('#drawer').open")
-
-
-async def test_names_can_be_hidden_and_stay_hidden(page: Page, server: ServerUnderTest) -> None:
-    """The choice is remembered, and the CSV of what is shown follows it."""
-    await show(page, server)
-    assert "Ada Example" in await page.text("#change-list")
-    await page.value("document.querySelector('#hide-names').click()")
-    await show(page, server)
-    assert "Ada" not in await page.text("#change-list")
-    assert "person 1030" in await page.text("#change-list")
-    csv = "import('/web/changes.js').then(({ toCsv }) => toCsv([{ id: 1, first_name: 'Ada', stage_to: '=1+1', stage_from: 'a,\"b' }], %s))"
-    assert str(await page.value(csv % "false")).split("\r\n")[1] == '1,,Ada,,"a,""b",\'=1+1,,,,,'
-    assert "Ada" not in str(await page.value(csv % "true"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
