@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
+from typing_extensions import override
+
 from fubd.settings import InvalidSetting, SettingsError
 
 _ACCEPTED = "postgresql://user:password@host:port/database"
@@ -63,6 +65,23 @@ _TLS_WORDS = {
     "verify_ca": Tls.VERIFY_CA,
     "verify_full": Tls.VERIFY_FULL,
 }
+
+
+class HostContext(ssl.SSLContext):
+    """A TLS context for one host, by name, whichever address of it is connected to. The name is also what the server is asked for (SNI)."""
+
+    host = ""
+
+    @override
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.host, session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +174,7 @@ def parse(url: str, *, ca_certificates: str | None = None) -> Dsn:
         direct_tls=parameters.take("sslnegotiation") == "direct" and tls not in _LAX,
         application_name=parameters.take("application_name") or "fubd",
         options=_options(parameters.take("options")),
-        context=_context(tls, parameters, ca_certificates),
+        context=_context(host, tls, parameters, ca_certificates),
         dropped=parameters.unused(),
     )
 
@@ -244,12 +263,13 @@ def _tls(host: str, sslmode: str, ca_certificates: str | None) -> Tls:
     return Tls.REQUIRE if requested in _LAX and not _is_local(host) else requested
 
 
-def _context(tls: Tls, parameters: _Parameters, ca_certificates: str | None) -> ssl.SSLContext | None:
+def _context(host: str, tls: Tls, parameters: _Parameters, ca_certificates: str | None) -> ssl.SSLContext | None:
     root, certificate, key, passphrase = (parameters.take(name) for name in ("sslrootcert", "sslcert", "sslkey", "sslpassword"))
     if tls in _LAX:
         return None
     # Not create_default_context: its strict mode (Python 3.13) rejects the CA certificates of well-known providers.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = HostContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.host = host
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["postgresql"])
     context.check_hostname = tls is Tls.VERIFY_FULL

@@ -60,6 +60,9 @@ _READ_ONLY = _Fault(
 _DISK_FULL = _Fault("the disk of {database} is full: free space or enlarge it", retry_after=_SOON_SECONDS)
 _FULL = _Fault("{database} accepts no further connection", retry_after=_SOON_SECONDS)
 _NO_SERVER = _Fault("the pooler of {database} has no connection to its server", retry_after=_SOON_SECONDS)
+_STATEMENT_MODE = _Fault(
+    "the pooler of {database} runs in statement mode, and fubd needs transactions: set it to transaction or session mode"
+)
 _STARTING = _Fault("{database} is starting up or shutting down", retry_after=_SOON_SECONDS)
 
 # Words in the lower-case text of an internal error; the first that occurs decides. Codes and texts are Supavisor's and PgBouncer's.
@@ -75,6 +78,7 @@ _MESSAGES: tuple[tuple[str, _Fault], ...] = (
     ("maxclients", _FULL),
     ("no more connections allowed", _FULL),
     ("too many connections", _FULL),
+    ("statement pooling", _STATEMENT_MODE),
     ("no such database", _NO_DATABASE),
     ("password", _BAD_CREDENTIALS),
     ("auth", _BAD_CREDENTIALS),

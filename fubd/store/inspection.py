@@ -10,6 +10,7 @@ from functools import partial
 import asyncpg
 
 from fubd.store import statements
+from fubd.store.connecting import connector
 from fubd.store.dsn import Dsn
 from fubd.store.errors import translate_errors
 from fubd.store.migrations import SchemaRefused, count_missing
@@ -55,13 +56,14 @@ class ExposedObject:
 class DatabaseInspection:
     """What was found. `version` is the major one. `encrypted` is the server's view of its own connection: behind a pooler, the pooler's.
 
-    `read_only`: a standby, or configured so. `may_create`: the user may create the schema. `refusal`: why the schema is refused.
+    `read_only`: a standby, or set so. `may_create`: the user may create the schema. `refusal`: why the schema is refused.
     `foreign_rows`: rows that other writers have added since fubd's schema was made.
     """
 
     version: int
     pool_mode: PoolMode
     encrypted: bool
+    is_standby: bool
     read_only: bool
     schema: Schema
     refusal: str | None
@@ -73,11 +75,11 @@ class DatabaseInspection:
 
 async def inspect(dsn: Dsn) -> DatabaseInspection:
     """Inspect the database. Raises Unavailable."""
-    arguments = {**dsn.connect_arguments(), "timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS, "statement_cache_size": 0}
+    connect = partial(connector(dsn, timeout_seconds=_CONNECT_SECONDS), command_timeout=_COMMAND_SECONDS, statement_cache_size=0)
     with translate_errors(dsn.place):
-        connection = await asyncpg.connect(**arguments)
+        connection = await connect()
         try:
-            pool_mode = await detect_pool_mode(connection, partial(asyncpg.connect, **arguments))
+            pool_mode = await detect_pool_mode(connection, connect)
             # In one transaction, so that a pooler uses one server for all of it.
             async with connection.transaction(readonly=True):
                 return await _inspect(connection, pool_mode)
@@ -104,6 +106,7 @@ async def _inspect(connection: asyncpg.Connection, pool_mode: PoolMode) -> Datab
         version=row["version"],
         pool_mode=pool_mode,
         encrypted=row["encrypted"],
+        is_standby=row["is_standby"],
         read_only=row["read_only"],
         schema=schema,
         refusal=refusal,

@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from fubd.errors import Unavailable
 from fubd.store import statements
+from fubd.store.connecting import connector
 from fubd.store.errors import LoginRefused, translate_errors
 from fubd.store.pool_mode import PoolMode, detect_pool_mode
 
@@ -49,6 +50,7 @@ class Pool:
         self, dsn: Dsn, *, size: int = _POOL_SIZE, mode: PoolMode | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._dsn = dsn
+        self._connect = connector(dsn, timeout_seconds=_CONNECT_SECONDS)
         self._monotonic = monotonic
         self._refusal: LoginRefused | None = None
         self._held_until = float("-inf")
@@ -76,16 +78,13 @@ class Pool:
                         command_timeout=_COMMAND_SECONDS,
                         statement_cache_size=0 if self._mode is PoolMode.TRANSACTION else _CACHED_STATEMENTS,
                         reset=_skip_reset,
-                        **self._arguments(),
+                        connect=self._connect,
                     )
             return self._pool
 
-    def _arguments(self) -> dict[str, Any]:
-        return {**self._dsn.connect_arguments(), "timeout": _CONNECT_SECONDS}
-
     async def _detect_mode(self) -> PoolMode:
         async def connect() -> asyncpg.Connection:
-            return await asyncpg.connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS, **self._arguments())
+            return await self._connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS)
 
         with translate_errors(self._dsn.place):
             first = await connect()

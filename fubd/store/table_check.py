@@ -10,6 +10,7 @@ import asyncpg
 from fubd.errors import Malformed, TableRefused
 from fubd.store import refusals, stage_changes, statements
 from fubd.store.adoption import dry_run
+from fubd.store.connecting import connector
 from fubd.store.dsn import Dsn
 from fubd.store.errors import translate_errors
 
@@ -33,9 +34,7 @@ async def find_trouble(dsn: Dsn, columns: Mapping[str, str]) -> TableTrouble | N
     """
     try:
         with translate_errors(dsn.place):
-            connection = await asyncpg.connect(
-                **dsn.connect_arguments(), timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS, statement_cache_size=0
-            )
+            connection = await connector(dsn, timeout_seconds=_CONNECT_SECONDS)(command_timeout=_COMMAND_SECONDS, statement_cache_size=0)
             try:
                 return await _find_trouble(connection, columns)
             finally:

@@ -312,7 +312,7 @@ async def test_a_read_only_database(healthy: Environment) -> None:
     """A standby, or a database configured so."""
     dsn = parse(healthy.settings["DATABASE_URL"])
     await _execute(healthy, f'ALTER DATABASE "{dsn.database}" SET default_transaction_read_only = on')
-    assert "is read-only" in (await problems(healthy))["database"].found
+    assert "is set to read-only" in (await problems(healthy))["database"].found
 
 
 async def test_tls_is_reported_as_it_is(healthy: Environment) -> None:

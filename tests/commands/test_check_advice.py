@@ -12,7 +12,7 @@ from aiohttp import web
 
 from fubd.commands.check import CheckStatus, run_checks
 from fubd.commands.check.alerts import check_alerts
-from fubd.commands.check.connection import explain_failure
+from fubd.commands.check.connection import explain_failure, explain_fub_failure
 from fubd.commands.check.public import check_public_url
 from fubd.commands.console import Console
 from fubd.settings import Settings, UnknownVariable, load
@@ -27,6 +27,10 @@ _CAUSES = [
     f"{_PLACE} accepts no further connection",
     f"the pooler of {_PLACE} has no connection to its server",
     f"{_PLACE} is starting up or shutting down",
+    f"the pooler of {_PLACE} runs in statement mode, and fubd needs transactions: set it to transaction or session mode",
+    f"the user of DATABASE_URL lacks a privilege in {_PLACE}: `python -m fubd check` shows what it needs",
+    f"{_PLACE} can only be read: set DATABASE_URL to the primary server, with a role that may write; a Supabase project whose disk is full",
+    f"the disk of {_PLACE} is full: free space or enlarge it",
     f"{_PLACE} has a certificate that is not trusted (self-signed certificate)",
     f"{_PLACE} offers no TLS, which is required",
     f"{_PLACE} cannot be reached (its host name is not known, or no name server answers)",
@@ -43,6 +47,21 @@ def test_each_cause_has_its_own_fix() -> None:
     assert len({fix for _, fix in explained}) == len(_CAUSES)
     direct = parse("postgresql://me@db.abc.supabase.co/postgres")
     assert "session pooler" in explain_failure("… cannot be reached (Network is unreachable)", direct)[1]
+
+
+_FUB_CAUSES = ("its certificate could not be verified", "its name could not be resolved", "no connection", "timed out")
+
+
+def test_each_cause_at_follow_up_boss_has_its_own_fix() -> None:
+    """Where a proxy is set, the fix says that fubd does not use it."""
+
+    def fix(cause: str, *, has_proxy: bool = False) -> str:
+        message = f"Follow Up Boss did not answer: {cause} after 5 attempts"
+        return explain_fub_failure(message, host="api.example", port=443, has_proxy=has_proxy)
+
+    assert len({fix(cause) for cause in (*_FUB_CAUSES, "a lost connection")}) == len(_FUB_CAUSES) + 1
+    assert "api.example:443 directly" in fix("no connection", has_proxy=True)
+    assert "SSL_CERT_FILE" in fix(_FUB_CAUSES[0], has_proxy=True)
 
 
 async def test_misspelled_names(database: str, tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import trustme
+from aiohappyeyeballs import AddrInfoType
 
+from fubd.commands.check.issuer import find_issuer, issuer_name
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.store import Pool
+from fubd.store.connecting import connector
 from fubd.store.dsn import parse
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
@@ -54,6 +60,7 @@ REFUSALS = {
     "pooler's client limit": ("08P01", "no more connections allowed (max_client_conn)", "accepts no further connection"),
     "pooler's wait": ("08P01", "query_wait_timeout", "no connection to its server"),
     "pooler's log-in": ("08P01", "server login has been failing, try again later (server_login_retry)", "no connection to its server"),
+    "pooler in statement mode": ("08P01", "transaction blocks not allowed in statement pooling mode", "runs in statement mode"),
     "something else": ("XX000", "app_user@203.0.113.7 did a thing", "could not run a statement now (XX000"),
 }
 
@@ -229,3 +236,39 @@ async def test_one_silent_connection_makes_the_pool_replace_the_others(database:
 async def _query(pool: Pool) -> None:
     async with pool.reading() as connection:
         await connection.execute("SELECT pg_sleep(0.2)")
+
+
+async def test_a_dead_ipv6_address_next_to_a_living_ipv4_one_costs_a_moment(database: str) -> None:
+    """The living one is used, and its certificate is verified by the name of the host."""
+    authority = trustme.CA()
+    async with behind_tls(database, authority, "db.example") as url:
+        certificate = authority.cert_pem.bytes().decode()
+        dsn = parse(url.replace("localhost", "db.example"), ca_certificates=certificate)
+        with socket.create_server(("::1", dsn.port), family=socket.AF_INET6, backlog=0) as silent, ExitStack() as full:
+            for _ in range(3):
+                # What its queue does not hold gets no answer at all.
+                waiting = full.enter_context(socket.socket(socket.AF_INET6))
+                waiting.setblocking(False)
+                waiting.connect_ex(silent.getsockname())
+
+            async def resolve(host: str, port: int) -> list[AddrInfoType]:
+                assert host == "db.example"
+                kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+                return [(socket.AF_INET6, *kind, ("::1", port, 0, 0)), (socket.AF_INET, *kind, ("127.0.0.1", port))]
+
+            connection = await connector(dsn, timeout_seconds=8.0, resolve=resolve)()
+            assert await connection.fetchval("SELECT 1") == 1
+            await connection.close()
+            other = replace(dsn, context=parse(url.replace("localhost", "x.example"), ca_certificates=certificate).context)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connector(other, timeout_seconds=8.0, resolve=resolve)()
+
+
+async def test_the_issuer_of_a_certificate_is_named(database: str) -> None:
+    """Through Postgres' own request for TLS; None where there is no TLS."""
+    authority = trustme.CA(organization_name="Example Firewall")
+    async with behind_tls(database, authority, "localhost") as url:
+        assert await find_issuer("localhost", parse(url).port, is_postgres=True) == "Example Firewall"
+    async with Proxy(database) as proxy:
+        assert await find_issuer("127.0.0.1", parse(proxy.dsn).port, is_postgres=True) is None
+    assert issuer_name(b"") is issuer_name(b"\x30\x03\x30\x01\x00") is None

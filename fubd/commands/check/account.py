@@ -8,11 +8,15 @@ from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from enum import StrEnum
 from http import HTTPStatus
+from urllib.request import getproxies
 
 from prometheus_client import CollectorRegistry
+from yarl import URL
 
 from fubd.client import FubClient, Timeouts
 from fubd.clock import SystemClock
+from fubd.commands.check.connection import explain_fub_failure
+from fubd.commands.check.issuer import find_issuer
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.components import fub_credentials
 from fubd.core.api import AccountIdentity
@@ -59,7 +63,7 @@ async def check_account(settings: Settings) -> list[CheckResult]:
             found = "Follow Up Boss does not accept FUB_API_KEY" if error.status == HTTPStatus.UNAUTHORIZED else str(error)
             return _without_access(found, "set FUB_API_KEY to a key of the account's owner (Follow Up Boss: Admin, API)")
         except (Unavailable, Malformed) as error:
-            return _without_access(str(error), "check that this machine can reach FUB_API_URL, and try again")
+            return _without_access(*await _explain(str(error), URL(settings.fub_api_url)))
         access = await _webhook_access(client)
         remaining = metrics.registry.get_sample_value("fubd_api_rate_limit_remaining", {"context": "global"})
         return [
@@ -69,6 +73,14 @@ async def check_account(settings: Settings) -> list[CheckResult]:
             await _check_webhooks(settings, client, metrics, access),
             *await _check_stages(settings, client),
         ]
+
+
+async def _explain(message: str, api: URL) -> tuple[str, str]:
+    """Return what happened and the fix."""
+    host, port = api.host or "", api.port or 443
+    if "certificate" in message and (issuer := await find_issuer(host, port)) is not None:
+        message += f"; it was issued by {issuer}"
+    return message, explain_fub_failure(message, host=host, port=port, has_proxy="https" in getproxies())
 
 
 async def read_identity(settings: Settings) -> AccountIdentity | None:

@@ -1,4 +1,4 @@
-"""What to do when the database cannot be reached or used: each cause has its own fix."""
+"""What to do when the database or Follow Up Boss cannot be reached or used: each cause has its own fix."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _FIXES = (
     ("has no connection to its server", "see whether the database is paused, restarting or overloaded; on Supabase, restore the project"),
     ("is starting up or shutting down", "wait a minute, then run this again"),
     ("certificate that is not trusted", "set DATABASE_CA_CERT to the provider's certificate; if a firewall inspects TLS, except this host"),
+    ("in statement mode", "set pool_mode = transaction in the pooler, or connect to the server directly"),
+    ("lacks a privilege", "run deploy/role.sql as the owner of the database, and use the role that it makes in DATABASE_URL"),
+    ("can only be read", "use the primary server in DATABASE_URL; on Supabase enlarge a full disk (Database, Settings)"),
+    ("is full", "free space or enlarge the disk; on Supabase: Database, Settings, Disk size"),
     ("TLS", "use a server and a pooler with TLS 1.2 or newer, and no proxy between that changes the connection"),
     ("host name is not known", "correct the host in DATABASE_URL; it has no spaces and no https://"),
     ("Connection refused", "start the database, or correct host and port in DATABASE_URL"),
@@ -36,6 +40,28 @@ _EMBEDDED = "set DATABASE_URL to a database of your own, or remove the cause tha
 def is_supabase_direct(dsn: Dsn) -> bool:
     """Return whether this is the host of a Supabase project itself, which has only an IPv6 address."""
     return dsn.host.startswith("db.") and dsn.host.endswith(".supabase.co")
+
+
+# The same for Follow Up Boss (`fubd.client`).
+_FUB_FIXES = (
+    (
+        "certificate could not be verified",
+        "a firewall or antivirus program inspects TLS here: except {host} from it, or set SSL_CERT_FILE to a file that also has its CA",
+    ),
+    ("name could not be resolved", "correct FUB_API_URL, or the name server of this machine"),
+    ("no connection", "allow this machine to open {host}:{port} in its firewall, or correct FUB_API_URL"),
+    ("timed out", "try again: the connection to {host} works, and the answer took too long"),
+)
+_FUB_OTHERWISE = "check that this machine can reach FUB_API_URL, and try again"
+_PROXY = "HTTPS_PROXY is set here, and fubd connects without a proxy: let this machine open {host}:{port} directly"
+
+
+def explain_fub_failure(message: str, *, host: str, port: int, has_proxy: bool) -> str:
+    """Return the fix. `has_proxy`: this machine is told to use a proxy."""
+    cause, fix = next(((words, fix) for words, fix in _FUB_FIXES if words in message), ("", _FUB_OTHERWISE))
+    if has_proxy and cause in {"no connection", "name could not be resolved"}:
+        fix = _PROXY
+    return fix.format(host=host, port=port)
 
 
 def explain_failure(message: str, dsn: Dsn | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fubd.account import CHANGE_ONE, describe_mismatch
 from fubd.commands.check.account import read_identity
 from fubd.commands.check.connection import explain_failure, is_supabase_direct
+from fubd.commands.check.issuer import find_issuer
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
 from fubd.core.text import format_count
@@ -31,7 +32,10 @@ async def check_database(settings: Settings) -> list[CheckResult]:
             table = await _check_table(dsn, settings, seen)
             mismatch = await _check_account_of_database(dsn, settings) if seen.schema is Schema.READY else []
     except Unavailable as error:
-        found, fix = explain_failure(str(error), _own_dsn(settings))
+        own = _own_dsn(settings)
+        found, fix = explain_failure(str(error), own)
+        if own is not None and "not trusted" in found and (issuer := await find_issuer(own.host, own.port, is_postgres=True)) is not None:
+            found += f"; it was issued by {issuer}"
         unreached = CheckResult("database", CheckStatus.FIX, found, fix)
         return [unreached, *not_checked(("tls", "pooler", "schema", "table", "exposure"), "database")]
     return [
@@ -68,9 +72,11 @@ def _check_server(settings: Settings, dsn: Dsn, seen: DatabaseInspection) -> Che
     server = f"PostgreSQL {seen.version} at {dsn.place}" if settings.database_url is not None else f"the embedded PostgreSQL {seen.version}"
     if seen.version < _OLDEST_VERSION:
         return CheckResult("database", CheckStatus.FIX, f"{server} is too old", f"use PostgreSQL {_OLDEST_VERSION} or newer")
+    if seen.is_standby:
+        return CheckResult("database", CheckStatus.FIX, f"{server} is a read-only replica", "set DATABASE_URL to the primary server")
     if seen.read_only:
-        fix = "set DATABASE_URL to the primary server, with a user that may write"
-        return CheckResult("database", CheckStatus.FIX, f"{server} is read-only", fix)
+        fix = "set default_transaction_read_only = off (ALTER DATABASE, ALTER ROLE); Supabase sets it while the disk is full: enlarge it"
+        return CheckResult("database", CheckStatus.FIX, f"{server} is set to read-only", fix)
     if settings.database_url is None:
         fix = "in a container set DATABASE_URL: a container's disk is not kept"
         return CheckResult("database", CheckStatus.NOTE, f"{server}, on this machine's disk", fix)
