@@ -57,7 +57,7 @@ _PROXY = "HTTPS_PROXY is set here, and fubd connects without a proxy: let this m
 
 
 def explain_fub_failure(message: str, *, host: str, port: int, has_proxy: bool) -> str:
-    """Return the fix. `has_proxy`: this machine is told to use a proxy."""
+    """Return the fix. `has_proxy`: a proxy is set for this machine."""
     cause, fix = next(((words, fix) for words, fix in _FUB_FIXES if words in message), ("", _FUB_OTHERWISE))
     if has_proxy and cause in {"no connection", "name could not be resolved"}:
         fix = _PROXY
