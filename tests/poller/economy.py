@@ -12,7 +12,10 @@ from tests.support.virtual_time import run_virtual
 
 OLDER_POLLER_CALLS = 97_000
 PEOPLE = 202_000
+BULK_SITUATIONS = {f"bulk edits, filter {updated_after}": updated_after for updated_after in ("works", "hides", "ignored", "refused")}
 _DAY = 86_400.0
+_BULK_EDITS = 10
+_PEOPLE_IN_BULK = 1_000
 _SUBSCRIPTION_CALLS = frozenset({"webhooks", "subscribe", "update_subscription"})
 
 
@@ -53,6 +56,17 @@ async def _quiet(harness: PollerHarness) -> int:
     return 0
 
 
+async def _edit_in_bulk(harness: PollerHarness) -> None:
+    """Let a steady day pass with ten bulk edits, each of a thousand people in one second."""
+    for number in range(_BULK_EDITS):
+        # At different times after a poll, so that some edits are still within the next poll's look back.
+        seconds = 600.0 + 137 * number
+        await harness.move_people(seconds, every_seconds=240)
+        for person_id in harness.rng.sample(harness.account.ids, _PEOPLE_IN_BULK):
+            harness.move(person_id=person_id)
+        await harness.move_people(_DAY / _BULK_EDITS - seconds, every_seconds=240)
+
+
 _SITUATIONS: dict[str, Callable[[PollerHarness], Awaitable[int]]] = {
     "steady": _steady,
     "failover at 30 s": _failover,
@@ -65,13 +79,21 @@ def measure(*, people: int) -> list[Day]:
     return [run_virtual(_day(situation, people)) for situation in _SITUATIONS]
 
 
+def measure_bulk_edits(*, people: int) -> list[Day]:
+    """Simulate a day with bulk edits, for each way in which an account may answer the filter."""
+    return [run_virtual(_day(situation, people)) for situation in BULK_SITUATIONS]
+
+
 async def _day(situation: str, people: int) -> Day:
     harness = PollerHarness(people=people, refetches=True)
+    harness.api.behaviour.updated_after = BULK_SITUATIONS.get(situation, "works")
     harness.start()
     await harness.wait(1)
-    seconds_per_move = await _SITUATIONS[situation](harness)
+    seconds_per_move = await _SITUATIONS.get(situation, _steady)(harness)
     calls, runs, moves = len(harness.api.calls), len(harness.database.runs), len(harness.account.moves)
-    if seconds_per_move:
+    if situation in BULK_SITUATIONS:
+        await _edit_in_bulk(harness)
+    elif seconds_per_move:
         await harness.move_people(_DAY, every_seconds=seconds_per_move)
     else:
         await harness.wait(_DAY)
@@ -91,7 +113,7 @@ async def _day(situation: str, people: int) -> Day:
     )
 
 
-_ROW = "{:<20}{:>8}{:>15}{:>8}{:>10}{:>12}{:>22}"
+_ROW = "{:<28}{:>8}{:>15}{:>8}{:>10}{:>12}{:>22}"
 
 
 def table(days: list[Day]) -> str:
@@ -114,4 +136,5 @@ def table(days: list[Day]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"An account of {PEOPLE:,} people, default intervals, measured in virtual time.\n{table(measure(people=PEOPLE))}\n")
+    days = [*measure(people=PEOPLE), *measure_bulk_edits(people=PEOPLE)]
+    sys.stdout.write(f"An account of {PEOPLE:,} people, default intervals, measured in virtual time.\n{table(days)}\n")

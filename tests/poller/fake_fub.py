@@ -90,6 +90,11 @@ class FakeAccount:
             among = [person_id for person_id in sorted(self.changed) if _contains(among, person_id)]
         return [person_id for person_id in among if self.people[person_id].updated.replace(microsecond=0) > after]
 
+    def recent(self, among: list[int]) -> list[int]:
+        """Return those who changed later than everybody else."""
+        changed = [person_id for person_id in sorted(self.changed) if self.people[person_id].updated > self.untouched_since]
+        return [person_id for person_id in changed if _contains(among, person_id)]
+
 
 def _contains(ascending: list[int], person_id: int) -> bool:
     index = bisect_left(ascending, person_id)
@@ -114,7 +119,7 @@ def change_something(account: FakeAccount, rng: Rng) -> None:
 
 @dataclass
 class FubBehaviour:
-    """How the API behaves. `updated_after`: works, hides or ignored. `lists_trash`: whether lists show people in Trash."""
+    """How the API behaves. `updated_after`: works, hides, ignored or refused. `lists_trash`: whether lists show people in Trash."""
 
     updated_after: str = "works"
     filters_id_ranges: bool = True
@@ -160,6 +165,8 @@ class FakeFubApi:
 
     async def people(self, query: PeopleQuery) -> PeoplePage:
         read_at = await self._respond("people", query)
+        if query.updated_after is not None and self.behaviour.updated_after == "refused":
+            raise FubRefused("Follow Up Boss refused with 400: invalid parameter", status=400)
         matches = self._matches(query)
         if not self.behaviour.lists_trash:
             matches = [person_id for person_id in matches if self.account.people[person_id].stage != "Trash"]
@@ -195,7 +202,9 @@ class FakeFubApi:
             offset = query.offset or 0
             if offset >= _MAX_OFFSET:
                 raise FubRefused("Deep pagination disabled, use 'nextLink' url", status=400)
-            return None, sorted(matches, key=self._recency, reverse=True)[offset : offset + query.limit]
+            recent = self.account.recent(matches)
+            candidates = recent if len(recent) >= offset + query.limit else matches
+            return None, sorted(candidates, key=self._recency, reverse=True)[offset : offset + query.limit]
         beyond = len(matches) if query.next is None else bisect_left(matches, int(query.next))
         page = matches[max(0, beyond - query.limit) : beyond][::-1]
         return (str(page[-1]) if beyond > query.limit else None), page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.poller.economy import PEOPLE, measure, table
+from tests.poller.economy import PEOPLE, measure, measure_bulk_edits, table
 
 pytestmark = pytest.mark.slow
 
@@ -21,3 +21,10 @@ def test_a_day_costs_what_was_promised() -> None:
     assert failover.changes >= 350
     assert failover.changed == quiet.changed == quiet.changes == 0
     assert "97,000" in table([steady, failover, quiet])
+
+
+def test_a_day_of_bulk_edits_costs_what_was_promised() -> None:
+    """With ten bulk edits of 1,000 people in one second each, a steady day takes at most 500 calls, however FUB treats the filter."""
+    for day in measure_bulk_edits(people=5_000):
+        assert day.running <= 500
+        assert day.changes >= 10_000

@@ -1,0 +1,97 @@
+"""The incremental read by ranges of ids: where neither the filter nor the order by time alone shows everyone.
+
+The newest people of a range come first (`sort=-updated` with `idGreaterThan` and `idLessThan`). When they reach back to the watermark, that
+one page shows everyone of the range who changed, at one moment, and nobody can move out of a range. Otherwise the range is divided.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from fubd.core.api import PeoplePage
+from fubd.core.observation import Reading
+from fubd.errors import FubRefused, Malformed
+from fubd.poller.poll_run import PAGE_SIZE, PollRun
+from fubd.ports import PeopleQuery
+
+# People known to have changed in one range at the start: with some more it still fits on a page.
+_PEOPLE_IN_RANGE = 70
+# Beyond this many calls, or half of those of a sweep, the sweep is the better way: it reads in parallel.
+_MAX_CALLS = 400
+_MIN_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Ids above `low` and below `high`; None for no limit."""
+
+    low: int | None
+    high: int | None
+
+    def holds(self, person_id: int) -> bool:
+        """Return whether an id is in the range."""
+        return (self.low is None or person_id > self.low) and (self.high is None or person_id < self.high)
+
+    def split(self, middle: int) -> tuple[_Range, _Range]:
+        """Return the ids below `middle`, and the others."""
+        return _Range(self.low, middle), _Range(middle - 1, self.high)
+
+
+class RangeRead:
+    """One read by ranges. `account_total`: FUB's count of all people, None where it gave none. `page_rows`: rows of a full page."""
+
+    def __init__(self, run: PollRun, watermark: datetime, *, account_total: int | None, page_rows: int) -> None:
+        self._run = run
+        self._watermark = watermark
+        self._account_total = account_total
+        self._page_rows = page_rows
+        self._calls_left = min(_MAX_CALLS, max(_MIN_CALLS, (account_total or 0) // PAGE_SIZE // 2))
+
+    async def run(self, changed: Collection[int]) -> bool:
+        """Record everyone who changed at or after the watermark, given some of them; return whether that is proven."""
+        waiting = deque(_divide(sorted(changed)))
+        while waiting:
+            part = waiting.popleft()
+            page = await self._page(part)
+            if page is None:
+                return False
+            await self._run.record_page(page)
+            if not self._shows_all(page):
+                if len(page.ids) <= 1:
+                    return False
+                waiting += part.split(sorted(page.ids)[len(page.ids) // 2])
+        return True
+
+    async def _page(self, part: _Range) -> PeoplePage | None:
+        """Read the newest of the range; None when FUB does not list them so, or after too many calls."""
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            return None
+        try:
+            page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", id_greater_than=part.low, id_less_than=part.high))
+        except (FubRefused, Malformed):
+            return None
+        return page if is_newest_first(page.readings) and all(map(part.holds, page.ids)) else None
+
+    def _shows_all(self, page: PeoplePage) -> bool:
+        """Return whether the page reaches back to the watermark, or to the end of its range."""
+        if page.readings and page.readings[-1].updated < self._watermark:
+            return True
+        # A count that equals that of the account may not be of the range.
+        is_counted = page.total is None or page.total <= page.rows or page.total == self._account_total
+        return page.rows < self._page_rows and is_counted and page.next is None and not page.next_is_unusable
+
+
+def _divide(ids: list[int]) -> list[_Range]:
+    """Return ranges that together hold every id, with so many of the given ids in each."""
+    firsts = ids[_PEOPLE_IN_RANGE::_PEOPLE_IN_RANGE]
+    return [_Range(None if low is None else low - 1, high) for low, high in pairwise([None, *firsts, None])]
+
+
+def is_newest_first(readings: tuple[Reading, ...]) -> bool:
+    """Return whether the people stand in the order of their last change, newest first."""
+    return all(newer.updated >= older.updated for newer, older in pairwise(readings))
