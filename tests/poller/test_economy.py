@@ -25,6 +25,6 @@ def test_a_day_costs_what_was_promised() -> None:
 
 def test_a_day_of_bulk_edits_costs_what_was_promised() -> None:
     """With ten bulk edits of 1,000 people in one second each, a steady day takes at most 500 calls, however FUB treats the filter."""
-    for day in measure_bulk_edits(people=5_000):
+    for day in measure_bulk_edits(people=3_000, filters=("works", "refused")):
         assert day.running <= 500
         assert day.changes >= 10_000
