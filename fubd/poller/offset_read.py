@@ -65,7 +65,7 @@ class _Crowd:
 
 
 class OffsetRead:
-    """One read by `sort=-updated`. `people`: whom it showed, each with the time of their last change.
+    """One read by `sort=-updated`. `people`: everyone it showed, each with the time of their last change.
 
     `_bound`: everyone who changed later than this was on a page of the current pass. It must fall below `watermark`; on to `look_back_to`
     pages are read as far as that is possible.

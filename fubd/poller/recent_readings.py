@@ -1,4 +1,4 @@
-"""Whom complete reads of this process recorded lately, so that looking back costs no reading again."""
+"""The people that complete reads of this process recorded lately, so that looking back costs no reading again."""
 
 from __future__ import annotations
 

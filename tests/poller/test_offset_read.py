@@ -136,7 +136,7 @@ def test_a_crowd_is_read_once(updated_after: str) -> None:
 
 @pytest.mark.parametrize("updated_after", ["works", "hides"])
 def test_the_read_looks_back_a_quarter_of_an_hour(updated_after: str) -> None:
-    """A person whom the lists show 14 minutes late, when coverage has passed them, is found, with and without the filter."""
+    """A person that the lists show 14 minutes late, when coverage has passed them, is found, with and without the filter."""
 
     async def scenario() -> None:
         account = _account(untouched=300, crowd=0, changed=0)
