@@ -26,7 +26,7 @@ _MIN_CALLS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
+class _IdRange:
     """Ids above `low` and below `high`; None for no limit."""
 
     low: int | None
@@ -36,9 +36,9 @@ class _Range:
         """Return whether an id is in the range."""
         return (self.low is None or person_id > self.low) and (self.high is None or person_id < self.high)
 
-    def split(self, middle: int) -> tuple[_Range, _Range]:
+    def split(self, middle: int) -> tuple[_IdRange, _IdRange]:
         """Return the ids below `middle`, and the others."""
-        return _Range(self.low, middle), _Range(middle - 1, self.high)
+        return _IdRange(self.low, middle), _IdRange(middle - 1, self.high)
 
 
 class RangeRead:
@@ -66,7 +66,7 @@ class RangeRead:
                 waiting += part.split(sorted(page.ids)[len(page.ids) // 2])
         return True
 
-    async def _page(self, part: _Range) -> PeoplePage | None:
+    async def _page(self, part: _IdRange) -> PeoplePage | None:
         """Read the newest of the range; None when FUB does not list them so, or after too many calls."""
         self._calls_left -= 1
         if self._calls_left < 0:
@@ -86,10 +86,10 @@ class RangeRead:
         return page.rows < self._page_rows and is_counted and page.next is None and not page.next_is_unusable
 
 
-def _divide(ids: list[int]) -> list[_Range]:
+def _divide(ids: list[int]) -> list[_IdRange]:
     """Return ranges that together hold every id, with so many of the given ids in each."""
     firsts = ids[_PEOPLE_IN_RANGE::_PEOPLE_IN_RANGE]
-    return [_Range(None if low is None else low - 1, high) for low, high in pairwise([None, *firsts, None])]
+    return [_IdRange(None if low is None else low - 1, high) for low, high in pairwise([None, *firsts, None])]
 
 
 def is_newest_first(readings: tuple[Reading, ...]) -> bool:
