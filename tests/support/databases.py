@@ -13,6 +13,8 @@ import asyncpg
 from fubd import store
 from fubd.store.dsn import Dsn, Tls, parse
 
+_FIRST_WITH_STRATEGY = 15
+
 
 class Databases:
     """Creates and drops databases on one server. The user of its URL must be allowed to create them."""
@@ -57,16 +59,21 @@ class Databases:
 
     async def _create(self, template: str) -> str:
         name = next(self._names)
-        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        async with self._connection() as connection:
+            # Copying the files takes a tenth of the time of the default, which logs each page. Before Postgres 15 it was the only way.
+            strategy = " STRATEGY FILE_COPY" if connection.get_server_version().major >= _FIRST_WITH_STRATEGY else ""
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}')
         return name
 
     async def _drop(self, name: str) -> None:
-        await self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        async with self._connection() as connection:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
-    async def _execute(self, statement: str) -> None:
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(**self._server.connect_arguments())
         try:
-            await connection.execute(statement)
+            yield connection
         finally:
             await connection.close()
 

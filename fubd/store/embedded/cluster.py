@@ -56,14 +56,16 @@ def embedded_server(home: Path | None = None, *, on_fault: OnFault = log_fault) 
 
 
 @contextmanager
-def temporary_server(*, durable: bool = False) -> Iterator[str]:
+def temporary_server(*, durable: bool = False, parent: Path | None = None) -> Iterator[str]:
     """Run a server whose data is removed at the end, and yield its DATABASE_URL. `durable` keeps fsync on, for benchmarks.
 
+    `parent`: the folder in which it makes its own, the one for temporary files by default.
     Raises SettingsError when the extra is not installed, Unavailable when the server cannot start.
     """
     binaries.find_installation()
-    _remove_abandoned()
-    home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    parent = parent or Path(tempfile.gettempdir())
+    _remove_abandoned(parent)
+    home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
         with _running(home, {} if durable else _NOT_DURABLE, log_fault, is_temporary=True) as url:
             yield url
@@ -122,11 +124,11 @@ def _translate_errors(home: Path) -> Iterator[None]:
         raise Unavailable(f"the embedded Postgres in {home} cannot run: {reason} (to use another database, set DATABASE_URL)") from None
 
 
-def _remove_abandoned() -> None:
+def _remove_abandoned(parent: Path) -> None:
     """Remove temporary servers whose process was killed: their lock is free."""
     # Others can create such names too. Only the folders of our own user count.
-    os_user = OsUser.of(Path(tempfile.gettempdir()) / "none")
-    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    os_user = OsUser.of(parent / "none")
+    for home in parent.glob(f"{_PREFIX}*"):
         try:
             if not os_user.owns(home) or not (home / "using.lock").exists():
                 continue
