@@ -55,6 +55,7 @@ class AccountGuard:
             self._problems.begin(ProblemName.ACCOUNT_MISMATCH, text)
             raise AccountMismatch(text)
         self.known = replace(self.known, domain=of_key.domain)
+        self._problems.end(ProblemName.ACCOUNT_MISMATCH)
 
     async def _read(self) -> AccountIdentity | None:
         reason = "its answer to /identity does not contain the account's id"

@@ -29,7 +29,7 @@ from fubd.monitor import Monitor
 from fubd.notifier import Notifier
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
 from fubd.ports import Clock
-from fubd.problem_alerts import ProblemAlerts
+from fubd.problem_reports import ProblemReports
 from fubd.problems import Problems
 from fubd.retention import Retention, RetentionPolicy
 from fubd.running_time import RunningTime
@@ -38,6 +38,7 @@ from fubd.settings import Settings
 from fubd.stage_order import StageOrder
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
+from fubd.store.problems import ProblemStore
 from fubd.subscriptions import SubscriptionManager
 from fubd.watchdog import Watchdog
 
@@ -132,7 +133,7 @@ def fub_credentials(settings: Settings) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class DaemonComponents:
-    """Every part of the daemon. `notifier` and `problem_alerts` are None without FUBD_ALERT_URL, `heartbeat` without FUBD_HEARTBEAT_URL."""
+    """Every part of the daemon. `notifier` is None without FUBD_ALERT_URL, `heartbeat` without FUBD_HEARTBEAT_URL."""
 
     shared: Components
     ingest: Ingest
@@ -140,7 +141,7 @@ class DaemonComponents:
     poller: Poller
     refetcher: Refetcher
     notifier: Notifier | None
-    problem_alerts: ProblemAlerts | None
+    problem_reports: ProblemReports
     heartbeat: Heartbeat | None
     retention: Retention
     stage_order: StageOrder
@@ -247,7 +248,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         poller=poller,
         refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
-        problem_alerts=_build_problem_alerts(shared),
+        problem_reports=_build_problem_reports(shared, lease),
         heartbeat=_build_heartbeat(shared, monitor),
         retention=retention,
         stage_order=StageOrder(shared.client, shared.state, clock),
@@ -269,9 +270,16 @@ def build_notifier(shared: Components) -> Notifier | None:
     return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value(), write=write)
 
 
-def _build_problem_alerts(shared: Components) -> ProblemAlerts | None:
+def _build_problem_reports(shared: Components, lease: Lease) -> ProblemReports:
     url = shared.settings.alert_url
-    return None if url is None else ProblemAlerts(shared.problems, shared.clock, shared.metrics, url=url.get_secret_value())
+    return ProblemReports(
+        shared.problems,
+        ProblemStore(shared.pool, instance=shared.instance),
+        lease,
+        shared.clock,
+        shared.metrics,
+        url=None if url is None else url.get_secret_value(),
+    )
 
 
 def _build_heartbeat(shared: Components, monitor: Monitor) -> Heartbeat | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fubd.backoff import backoff_seconds
 from fubd.components import DaemonComponents
+from fubd.core.problems import ProblemName
 from fubd.errors import AccountMismatch, Unavailable
 from fubd.log_once import LogOnce
 from fubd.store import SchemaRefused, migrate
@@ -25,6 +26,7 @@ _log = logging.getLogger("fubd")
 _DRAIN_SECONDS = 5.5
 _RECORD_REST_SECONDS = 2.0
 _LOOPS_END_SECONDS = 3.0
+_ANNOUNCE_SECONDS = 5.0
 _FIRST_RETRY_SECONDS = 0.25
 _LONGEST_RETRY_SECONDS = 5.0
 
@@ -54,9 +56,8 @@ class Daemon:
         try:
             async with self._shared.client, asyncio.TaskGroup() as group:
                 self._start(group, "watchdog", self._parts.watchdog.run, self._stop_recording)
-                if self._parts.problem_alerts is not None:
-                    # Before the database answers: that it does not is one of the problems.
-                    self._start(group, "problem alerts", self._parts.problem_alerts.run, stop)
+                # Before the database answers: that it does not is one of the problems.
+                self._start(group, "problem reports", self._parts.problem_reports.run, stop)
                 work = group.create_task(self._run_with_database(), name="work")
                 await stop.wait()
                 await server.stop(within_seconds=_DRAIN_SECONDS)
@@ -115,6 +116,7 @@ class Daemon:
             time_zone=settings.timezone,
         )
         await self._shared.status.mark_start()
+        await self._parts.problem_reports.load()
 
     async def _run_loops(self) -> None:
         """Run the loops that read and show until `stop`. A loop that an outage holds up is cancelled soon after."""
@@ -146,6 +148,7 @@ class Daemon:
             await self._verify_account()
         except AccountMismatch as error:
             self._refusal = error
+            await parts.problem_reports.announce_at_once(ProblemName.ACCOUNT_MISMATCH, within_seconds=_ANNOUNCE_SECONDS)
             stop.set()
             return
         async with asyncio.TaskGroup() as group:

@@ -80,7 +80,10 @@ class Monitor:
         if reason is not None:
             self._metrics.db_up.set(0)
             self._problems.begin(ProblemName.NOT_RECORDING, not_recording_text(reason))
-        elif self._ingest.failure is None or self._ingest.failure.by_table:
+            return
+        if self._problems.undecided(ProblemName.EMBEDDED_DATABASE_DOWN) is not None:
+            self._problems.end(ProblemName.EMBEDDED_DATABASE_DOWN)
+        if self._ingest.failure is None or self._ingest.failure.by_table:
             self._problems.end(ProblemName.NOT_RECORDING)
 
     def database_health(self) -> DatabaseHealth:
@@ -191,9 +194,9 @@ class Monitor:
         """Begin `polling_stale` when no poll was complete for too long, and end it with the next one. Each start has that long, too."""
         heard = self.summary.polling_heard if self.summary else None
         since, limit = max(self._started_at, heard or self._started_at), self._policy.poll_stale_after_seconds
-        if is_fresh(since, self._clock.now(), within_seconds=limit):
+        if is_fresh(heard, self._clock.now(), within_seconds=limit):
             self._problems.end(ProblemName.POLLING_STALE)
-        else:
+        elif not is_fresh(since, self._clock.now(), within_seconds=limit):
             self._problems.begin(
                 ProblemName.POLLING_STALE,
                 f"No poll was complete for more than {format_duration(limit)}: what webhooks miss is not found. "

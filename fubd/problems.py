@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from dataclasses import replace
 
 from fubd.core.problems import Problem, ProblemName
+from fubd.core.text import printable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
 
@@ -18,22 +21,47 @@ class Problems:
         self._clock = clock
         self._metrics = metrics
         self._current: dict[ProblemName, Problem] = {}
+        self._undecided: set[ProblemName] = set()
 
     def begin(self, name: ProblemName, text: str) -> None:
         """Report that a problem holds. While it holds already only its text is updated; its begin and the log line stay single."""
-        known = self._current.get(name)
-        if known is None:
-            _log.warning("Problem %s: %s", name, text)
-            self._metrics.problem.labels(name).set(1)
-        since = self._clock.now() if known is None else known.since
-        self._current[name] = Problem(name, since, text)
+        known, text = self._current.get(name), printable(text)
+        self._undecided.discard(name)
+        if known is not None:
+            self._current[name] = replace(known, text=text)
+            return
+        _log.warning("Problem %s: %s", name, text)
+        self._metrics.problem.labels(name).set(1)
+        self._current[name] = Problem(name, self._clock.now(), text)
 
     def end(self, name: ProblemName) -> None:
         """Report that a problem is over. Nothing happens when it did not hold."""
         ended = self._current.pop(name, None)
+        self._undecided.discard(name)
         if ended is not None:
             _log.info("Problem %s is over; it began at %s.", name, ended.since.isoformat(timespec="seconds"))
             self._metrics.problem.labels(name).set(0)
+
+    def inherit(self, problems: Iterable[Problem]) -> None:
+        """Continue problems that another process reported. Each holds until the part that has the evidence begins or ends it."""
+        for problem in problems:
+            known = self._current.get(problem.name)
+            if known is None:
+                _log.info("Problem %s holds since %s: %s", problem.name, problem.since.isoformat(timespec="seconds"), problem.text)
+                self._metrics.problem.labels(problem.name).set(1)
+                self._undecided.add(problem.name)
+                self._current[problem.name] = problem
+            else:
+                is_announced = known.announced or problem.announced
+                self._current[problem.name] = replace(known, since=min(known.since, problem.since), announced=is_announced)
+
+    def undecided(self, name: ProblemName) -> Problem | None:
+        """Return a problem that was inherited, and that no evidence of this process has begun or ended yet."""
+        return self._current.get(name) if name in self._undecided else None
+
+    def mark_announced(self, name: ProblemName) -> None:
+        """Note that an alert says that a current problem began."""
+        self._current[name] = replace(self._current[name], announced=True)
 
     def current(self) -> tuple[Problem, ...]:
         """Return the problems that hold now, longest first."""

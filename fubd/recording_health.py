@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 
-from fubd.core.problems import ProblemName
+from fubd.core.problems import COLUMN_CAUSE, ProblemName
 from fubd.errors import TableRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
@@ -58,7 +58,7 @@ class RecordingHealth:
         if refusal is not None:
             self._fail(refusal, by_table=True)
             self._problems.begin(ProblemName.TABLE_REFUSES, refusal)
-        elif before is not None:
+        elif before is not None or self._inherits_columns():
             # What is kept is tried again within seconds. People are read again by the next poll, which may be half an hour away.
             self._refused = {key: reason for key, reason in self._refused.items() if reason != before or not isinstance(key, int)}
             self._end_refusal()
@@ -74,7 +74,12 @@ class RecordingHealth:
         # What writes no row proves nothing about a table that refuses rows.
         if self.failure is not None and (wrote_rows or not self.failure.by_table):
             self.failure = None
-        self._end_refusal()
+        if wrote_rows or self._problems.undecided(ProblemName.TABLE_REFUSES) is None:
+            self._end_refusal()
+
+    def _inherits_columns(self) -> bool:
+        inherited = self._problems.undecided(ProblemName.TABLE_REFUSES)
+        return inherited is not None and COLUMN_CAUSE in inherited.text
 
     def _end_refusal(self) -> None:
         """End the refusal when nothing is left that was refused, or would be."""

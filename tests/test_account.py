@@ -21,6 +21,7 @@ from fubd.store.dsn import parse
 from tests.commands.environment import environment
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
+from tests.test_notifier import receiving
 
 OURS, OTHER = AccountIdentity(3, "acme"), AccountIdentity(4, None)
 
@@ -100,8 +101,11 @@ async def test_a_database_keeps_one_account(database: str) -> None:
 
 @pytest.mark.slow
 async def test_the_key_of_another_account_invents_nothing(database: str, tmp_path: Path) -> None:
-    """Its people have the same ids. Every command that would write ends with 2 and names both; `check` says so."""
-    async with environment(database, tmp_path, people=60) as here:
+    """Its people have the same ids. Every command that would write ends with 2 and names both; `check` says so.
+
+    The alert about it goes out before the daemon ends, once however often it is started, and so does the one that it is over.
+    """
+    async with environment(database, tmp_path, people=60) as here, receiving() as receiver:
         port = str(free_port())
         assert (await here.run("--poll-only")).code == 0
         async with here.running(PORT=port) as daemon:
@@ -113,17 +117,22 @@ async def test_the_key_of_another_account_invents_nothing(database: str, tmp_pat
         here.simulator.put_behind_key(Account(seed=8, people=60, clock=here.account.clock))
         here.advance()
         before = await _rows(database)
-        for arguments in ((), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix")):
-            refused = await here.run(*arguments, PORT=port)
+        for arguments in ((), (), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix")):
+            refused = await here.run(*arguments, PORT=port, FUBD_ALERT_URL=receiver.url)
             assert refused.code == 2, (arguments, refused)
             assert "simulated-8 (id 4000008)" in refused.errors[-1], arguments
             assert "simulated-7 (id 4000007)" in refused.errors[-1], arguments
         assert await _rows(database) == before
+        assert [(post["problem"], post["event"]) for post in receiver.accepted] == [("account_mismatch", "begin")]
+        assert "simulated-8 (id 4000008)" in receiver.accepted[0]["text"]
         check = await here.run("check", "--json")
         assert check.code == 1
         assert [one["status"] for one in check.json["checks"] if one["name"] == "account"] == ["fix"]
         here.simulator.put_behind_key(None)
         assert (await here.run("--poll-only")).code == 0
+        async with here.running(PORT=port, FUBD_ALERT_URL=receiver.url):
+            await eventually(lambda: len(receiver.accepted) == 2, 30.0)
+        assert (receiver.accepted[1]["problem"], receiver.accepted[1]["event"]) == ("account_mismatch", "end")
 
 
 async def _rows(database: str) -> tuple[int, int]:

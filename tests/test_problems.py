@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fubd.core.problems import ProblemName
+from fubd.core.problems import Problem, ProblemName
 from fubd.metrics import Metrics
 from fubd.problems import Problems
 
@@ -29,6 +29,23 @@ class _SteppedClock:
     async def pause(self, seconds: float, *events: asyncio.Event) -> bool:
         self.instant += timedelta(seconds=seconds)
         return any(event.is_set() for event in events)
+
+
+def test_an_inherited_problem_holds_until_there_is_evidence() -> None:
+    """It keeps the time of its begin; evidence of this process decides it, and one that holds already is joined with it."""
+    clock, metrics = _SteppedClock(), Metrics(CollectorRegistry())
+    problems = Problems(clock, metrics)
+    problems.begin(ProblemName.QUARANTINE, "2 deliveries")
+    earlier = START - timedelta(days=1)
+    stored = [Problem(name, earlier, "as stored", announced=True) for name in (ProblemName.KEY_REFUSED, ProblemName.QUARANTINE)]
+    problems.inherit(stored)
+    assert problems.current() == (stored[0], Problem(ProblemName.QUARANTINE, earlier, "2 deliveries", announced=True))
+    assert problems.undecided(ProblemName.QUARANTINE) is None
+    assert problems.undecided(ProblemName.KEY_REFUSED) == stored[0]
+    assert metrics.registry.get_sample_value("fubd_problem", {"problem": "key_refused"}) == 1
+    problems.begin(ProblemName.KEY_REFUSED, "401 again")
+    assert problems.undecided(ProblemName.KEY_REFUSED) is None
+    assert problems.current()[0] == Problem(ProblemName.KEY_REFUSED, earlier, "401 again", announced=True)
 
 
 def test_a_problem_is_logged_once_at_its_begin_and_once_at_its_end(caplog: pytest.LogCaptureFixture) -> None:

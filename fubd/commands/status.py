@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
 from fubd.core.freshness import source_status
+from fubd.core.problems import REPORT_SECONDS
 from fubd.core.stored_state import ModeRecord
 from fubd.core.text import format_age, format_count, format_duration, format_instant, format_name, format_ratio, format_short_instant
 from fubd.core.vocabulary import HEALTHY
@@ -20,6 +21,8 @@ from fubd.store import StatusReader
 from fubd.store.status import EmptyDatabase, StatusOverview, StatusSettings, StatusSummary
 
 _LAST_CHANGES = 10
+# Two reports and a half were missed: the daemon does not run, or does not reach the database.
+_SILENT_SECONDS = 2.5 * REPORT_SECONDS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,6 +94,13 @@ class _Status:
         """Whether an instance holds the lease."""
         return self.overview.settings.polled_until is not None and self.overview.settings.polled_until > self.overview.settings.now
 
+    @property
+    def is_reporting(self) -> bool:
+        """Whether a daemon runs that reports its problems; otherwise nobody knows whether those reported last still hold."""
+        settings = self.overview.settings
+        reported_at = settings.reported_at
+        return self.is_polled or (reported_at is not None and (settings.now - reported_at).total_seconds() < _SILENT_SECONDS)
+
     def sentence(self) -> str:
         """Return the present day in one sentence."""
         summary = self.overview.summary
@@ -125,15 +135,18 @@ class _Status:
             "blind_seconds_today": self.overview.blind_seconds,
             "pending": summary.pending_refetches,
             "quarantined": summary.quarantined,
+            "problems": [asdict(problem) for problem in self.overview.problems],
+            "is_reporting": self.is_reporting,
+            "as_of": self.overview.settings.now if self.is_reporting else self.overview.settings.reported_at,
             "changes": self.overview.changes,
         }
 
 
 def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
-    stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None)
+    stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None, None)
     summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, False, None)
-    return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, changes=[])
+    return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, problems=[], changes=[])
 
 
 def _print(status: _Status, console: Console) -> None:
@@ -179,6 +192,7 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
     blind = status.overview.blind_seconds
     return [
         ("as of", format_instant(now, status.zone)),
+        *_problem_facts(status),
         ("blind today", "never polled yet" if blind is None else format_duration(round(blind))),
         *_mode_facts(status.overview.mode, now),
         ("polled by", _polled_by(status, now)),
@@ -187,6 +201,22 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         ("subscriptions", "not in the database: `python -m fubd check` reads them from Follow Up Boss"),
         ("still to be read", format_count(summary.pending_refetches, "person")),
         ("quarantined", f"{quarantined}: see `python -m fubd replay`" if summary.quarantined else quarantined),
+    ]
+
+
+def _problem_facts(status: _Status) -> list[tuple[str, str]]:
+    """Return the problems; without a running daemon nobody knows whether they still hold, or whether there are others."""
+    reported_at = status.overview.settings.reported_at
+    if status.is_reporting:
+        as_of = ""
+    elif reported_at is None:
+        as_of = ", but no daemon has ever reported any"
+    else:
+        as_of = f" as of {format_instant(reported_at, status.zone)}; no daemon has reported since"
+    problems = status.overview.problems
+    return [
+        ("problems", f"{format_count(len(problems), 'problem') if problems else 'none'}{as_of}"),
+        *((problem.problem, f"since {format_instant(problem.since, status.zone)}: {problem.text}") for problem in problems),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Alerts as text for people and as JSON for programs: changes of mode, and people who enter a watched stage."""
+"""Alerts as text for people and as JSON for programs: problems, changes of mode, and people who enter a watched stage."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None) -> dict[st
     """
     event = alert.events[0]
     content = event.content
+    if content["kind"] == "problem":
+        return dict(content)
     if content["kind"] == "mode":
         severity = "critical" if content["mode"] == "failover" else "info"
         return {"text": _mode_text(content), "id": event.id, "severity": severity, **content}

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+COLUMN_CAUSE = "its column"
+"""Begins the cause of `table_refuses` where it is a column, so that a look at the columns decides whether it holds."""
+
+REPORT_SECONDS = 60.0
+"""A running daemon reports to the database at least so often."""
+
 
 class ProblemName(StrEnum):
     """Every problem by the name that `/health`, `fubd_problem` and alerts use."""
@@ -25,8 +31,12 @@ class ProblemName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that holds now. `since` is our clock's; `text` says what happened, to which thing, and what to do."""
+    """A problem that holds. `since` is our clock's; `text` says what happened, to which thing, and what to do.
+
+    `announced`: an alert said that it began, so another has to say that it ended.
+    """
 
     name: ProblemName
     since: datetime
     text: str
+    announced: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 import asyncpg
 
+from fubd.core.problems import COLUMN_CAUSE
 from fubd.store.quoting import quote_identifier
 from fubd.store.stage_changes import COLUMN_TYPES, TABLE
 
@@ -102,12 +103,12 @@ def find_refusing_column(present: Collection[str], required: Collection[str], cu
 
 
 def _must_not_be_null(table: str, column: str) -> tuple[str, str]:
-    return f"its column {column} must not be null", f"ALTER TABLE {table} ALTER COLUMN {quote_identifier(column)} DROP NOT NULL"
+    return f"{COLUMN_CAUSE} {column} must not be null", f"ALTER TABLE {table} ALTER COLUMN {quote_identifier(column)} DROP NOT NULL"
 
 
 def _missing(names: Collection[str]) -> tuple[str, str]:
     added = ", ".join(f"ADD COLUMN {quote_identifier(name)} {COLUMN_TYPES.get(name, 'text')}" for name in names)
-    return f"its column {', '.join(names)} is missing", f"ALTER TABLE {TABLE} {added}; or, where it was renamed, rename it back"
+    return f"{COLUMN_CAUSE} {', '.join(names)} is missing", f"ALTER TABLE {TABLE} {added}; or, where it was renamed, rename it back"
 
 
 def dropped_rows(triggers: Collection[str]) -> str:

@@ -49,13 +49,24 @@ class StatusSummary:
 class StatusSettings:
     """The daemon's settings that `status` needs, in seconds.
 
-    `now`: the database's clock. `polled_until`: when the lease of the last instance that polled ended or will end.
+    `now`: the database's clock. `polled_until`: when the lease of the last instance that polled ended or will end. `reported_at`: when a
+    daemon last wrote about itself, to the minute.
     """
 
     now: datetime
     webhook_stale_after: float
     polling_stale_after: float
     polled_until: datetime | None
+    reported_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedProblem:
+    """A problem as a daemon last reported it, maybe one of a later version. `since` is that daemon's clock."""
+
+    problem: str
+    since: datetime
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,7 @@ class StatusOverview:
     settings: StatusSettings
     mode: ModeRecord | None
     blind_seconds: float | None
+    problems: Sequence[ReportedProblem]
     changes: Sequence[dict[str, Any]]
 
 
@@ -100,6 +112,7 @@ class StatusReader:
             summary="reads/status_summary",
             mode="state/current_mode",
             blind="reads/blind_time",
+            problems="reads/problems",
             changes="reads/status_changes",
         )
         values = {"instance": self._instance, "first_delivery": self._first_delivery}
@@ -185,6 +198,7 @@ def _overview(rows: Mapping[str, list[dict[str, Any]]], summary: StatusSummary) 
         settings=StatusSettings(**_with_instants(rows["settings"][0])),
         mode=mode,
         blind_seconds=_blind_seconds(rows["blind"]),
+        problems=[ReportedProblem(row["problem"], _instant(row["since"]), row["text"]) for row in rows["problems"]],
         changes=[_in_utc(row["shown"]) for row in rows["changes"]],
     )
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from fubd.core.problems import Problem, ProblemName
 from fubd.core.stored_state import ModeRecord
 from fubd.store import Pool, StateStore, migrate
 from fubd.store.dsn import parse
+from fubd.store.problems import ProblemStore
 from fubd.store.status import StatusReader
 from tests.commands.environment import CompletedCommand, run_command
 from tests.recorder import read, running_recorder, webhook
@@ -55,6 +57,11 @@ class DaemonRecords:
 
     async def decided(self, mode: str, at: datetime, delay_seconds: float) -> None:
         await self._state.insert_mode(ModeRecord(mode, "because", delay_seconds, at), evidence={})
+
+    async def reported(self, problems: list[Problem], *, ago: timedelta = timedelta()) -> None:
+        await ProblemStore(self._pool, instance="one").save(problems, ended=[], alerts=[])
+        async with self._pool.connection() as connection:
+            await connection.execute("UPDATE fubd.problem SET reported_at = now() - $1::interval", ago)
 
     async def blind_minutes(self, since: datetime, until: datetime) -> float | None:
         seconds = await StatusReader(self._pool).blind_seconds(since, until)
@@ -101,6 +108,22 @@ async def test_json_is_one_object_named_as_in_health(database: str, tmp_path: Pa
     assert [row["stage_to"] for row in document["changes"]] == ["B"]
     assert "raw_payload" not in document["changes"][0]
     assert "never polled yet" in document["sentence"]
+
+
+async def test_problems_are_shown_as_of_the_last_report(database: str, tmp_path: Path) -> None:
+    """Their begin, text and remedy without a daemon; when none reports any more, that is said with the time of its last report."""
+    problem = Problem(ProblemName.KEY_REFUSED, datetime(2026, 3, 2, 9, tzinfo=UTC), "FUB answers 401. Set FUB_API_KEY.")
+    async with daemon_records(database) as records:
+        await records.reported([problem])
+        shown = await status(database, tmp_path, "--json")
+        assert shown.json["problems"] == [
+            {"problem": "key_refused", "since": "2026-03-02T09:00:00+00:00", "text": "FUB answers 401. Set FUB_API_KEY."}
+        ]
+        assert shown.json["is_reporting"] is True
+        await records.reported([problem], ago=HOUR)
+    shown = await status(database, tmp_path)
+    assert any(line.startswith("problems: 1 problem as of 20") and line.endswith("no daemon has reported since") for line in shown.lines)
+    assert "key_refused: since 2026-03-02 09:00:00 UTC: FUB answers 401. Set FUB_API_KEY." in shown.lines
 
 
 async def test_it_judges_by_the_settings_of_the_daemon(database: str, tmp_path: Path) -> None:
