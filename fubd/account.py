@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Protocol
 
+from fubd.backoff import backoff_seconds
 from fubd.core.api import AccountIdentity
 from fubd.core.problems import ProblemName
 from fubd.errors import AccountMismatch, FubRefused, Malformed, Unavailable
+from fubd.log_once import LogOnce
+from fubd.ports import Clock
 from fubd.problems import Problems
 
 CHANGE_ONE = "set FUB_API_KEY to a key of the database's account, or DATABASE_URL to another database"
 
 _log = logging.getLogger("fubd.account")
+
+# The first poll waits for the answer.
+_ANSWER_WITHIN_SECONDS = 5.0
+_FIRST_RETRY_SECONDS = 30.0
+_LONGEST_RETRY_SECONDS = 300.0
 
 
 class IdentityReader(Protocol):
@@ -35,13 +45,37 @@ class AccountStore(Protocol):
 
 
 class AccountGuard:
-    """Verifies the account, once a process, before the first write. `known` is the account of the database, once it was read."""
+    """Verifies the account before the first write, and until it was compared once. `known` is that of the database, once it was read."""
 
-    def __init__(self, client: IdentityReader, store: AccountStore, problems: Problems) -> None:
+    def __init__(
+        self,
+        client: IdentityReader,
+        store: AccountStore,
+        problems: Problems,
+        clock: Clock,
+        *,
+        answer_within_seconds: float = _ANSWER_WITHIN_SECONDS,
+    ) -> None:
         self._client = client
         self._store = store
         self._problems = problems
+        self._clock = clock
+        self._answer_within_seconds = answer_within_seconds
+        self._unknown_log = LogOnce(_log)
+        self._is_compared = False
         self.known: AccountIdentity | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask again until the account was compared; then wait for `stop`. Raises AccountMismatch."""
+        attempts = 0
+        while not self._is_compared:
+            attempts += 1
+            delay = backoff_seconds(attempts, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_LONGEST_RETRY_SECONDS)
+            if await self._clock.pause(delay, stop):
+                return
+            with suppress(Unavailable):
+                await self.verify()
+        await stop.wait()
 
     async def verify(self) -> None:
         """Return when the account of the key is that of the database, or is unknown. Raises AccountMismatch, Unavailable (the database)."""
@@ -54,20 +88,27 @@ class AccountGuard:
             text = f"{describe_mismatch(of_key, self.known)}. Nothing is recorded: {CHANGE_ONE}."
             self._problems.begin(ProblemName.ACCOUNT_MISMATCH, text)
             raise AccountMismatch(text)
+        self._is_compared = True
+        self._unknown_log.resolved("The account of FUB_API_KEY is the one in the database.")
         self.known = replace(self.known, domain=of_key.domain)
         self._problems.end(ProblemName.ACCOUNT_MISMATCH)
 
     async def _read(self) -> AccountIdentity | None:
         reason = "its answer to /identity does not contain the account's id"
         try:
-            of_key = await self._client.identity()
+            async with asyncio.timeout(self._answer_within_seconds):
+                of_key = await self._client.identity()
+        except TimeoutError:
+            of_key, reason = None, f"no answer to /identity within {self._answer_within_seconds:g} s"
         except (Unavailable, FubRefused, Malformed) as error:
             if isinstance(error, FubRefused) and error.status == HTTPStatus.UNAUTHORIZED:
                 # Such a key reads nothing, and whatever polls with it says so.
                 return None
             of_key, reason = None, str(error)
         if of_key is None:
-            _log.warning("The account of FUB_API_KEY is unknown, so it was not compared with the one in the database: %s", reason)
+            self._unknown_log.warning(
+                "The account of FUB_API_KEY is unknown, so it was not compared with the one in the database: %s", reason
+            )
         return of_key
 
 

@@ -94,7 +94,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         status=StatusReader(pool, instance=instance, columns=settings.columns),
         maintenance=Maintenance(pool, instance=instance),
         client=client,
-        account=AccountGuard(client, state, problems),
+        account=AccountGuard(client, state, problems, clock),
         refetch_requested=asyncio.Event(),
         instance=instance,
     )

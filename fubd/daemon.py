@@ -147,14 +147,25 @@ class Daemon:
         try:
             await self._verify_account()
         except AccountMismatch as error:
-            self._refusal = error
-            await parts.problem_reports.announce_at_once(ProblemName.ACCOUNT_MISMATCH, within_seconds=_ANNOUNCE_SECONDS)
-            stop.set()
+            await self._refuse(error)
             return
         async with asyncio.TaskGroup() as group:
+            self._start(group, "account", self._run_account, stop)
             self._start(group, "poller", parts.poller.run, stop)
             self._start(group, "refetcher", parts.refetcher.run, stop)
             self._start(group, "stage order", parts.stage_order.run, stop)
+
+    async def _run_account(self, stop: asyncio.Event) -> None:
+        try:
+            await self._shared.account.run(stop)
+        except AccountMismatch as error:
+            await self._refuse(error)
+
+    async def _refuse(self, error: AccountMismatch) -> None:
+        """End the daemon; the alert about it goes out first."""
+        self._refusal = error
+        await self._parts.problem_reports.announce_at_once(ProblemName.ACCOUNT_MISMATCH, within_seconds=_ANNOUNCE_SECONDS)
+        self._stop.set()
 
     async def _verify_account(self) -> None:
         """Verify the account as soon as the database answers, unless stopped before. Raises AccountMismatch."""

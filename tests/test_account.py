@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -27,13 +30,18 @@ OURS, OTHER = AccountIdentity(3, "acme"), AccountIdentity(4, None)
 
 
 class _Client:
-    def __init__(self, answer: AccountIdentity | Exception | None) -> None:
-        self._answer = answer
+    """Gives its answers one after the other, then the last one again; "hangs" never answers."""
+
+    def __init__(self, *answers: AccountIdentity | Exception | str | None) -> None:
+        self._answers = deque(answers)
 
     async def identity(self) -> AccountIdentity | None:
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
+        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, str):
+            await asyncio.Event().wait()
+        return answer if isinstance(answer, AccountIdentity) else None
 
 
 class _Store:
@@ -48,16 +56,17 @@ class _Store:
         return self.kept
 
 
-def _guard(answer: AccountIdentity | Exception | None, store: _Store) -> tuple[AccountGuard, Problems]:
-    problems = Problems(SystemClock(), Metrics(CollectorRegistry()))
-    return AccountGuard(_Client(answer), store, problems), problems
+def _guard(store: _Store, *answers: AccountIdentity | Exception | str | None) -> tuple[AccountGuard, Problems]:
+    clock = SystemClock(1000.0)
+    problems = Problems(clock, Metrics(CollectorRegistry()))
+    return AccountGuard(_Client(*answers), store, problems, clock, answer_within_seconds=0.05), problems
 
 
 @pytest.mark.parametrize("kept", [None, OURS, AccountIdentity(3, "an older name")])
 async def test_the_first_account_is_kept_and_recognized(kept: AccountIdentity | None) -> None:
     """By its id alone: a name may change."""
     store = _Store(kept)
-    guard, problems = _guard(OURS, store)
+    guard, problems = _guard(store, OURS)
     await guard.verify()
     assert guard.known == store.kept == (kept or OURS)
     assert problems.current() == ()
@@ -66,25 +75,42 @@ async def test_the_first_account_is_kept_and_recognized(kept: AccountIdentity | 
 async def test_another_account_is_refused_and_both_are_named() -> None:
     """The account of the database stays."""
     store = _Store(OURS)
-    guard, problems = _guard(OTHER, store)
+    guard, problems = _guard(store, OTHER)
     with pytest.raises(AccountMismatch, match=r"with the id 4, .* acme \(id 3\)\..* FUB_API_KEY .* DATABASE_URL"):
         await guard.verify()
     assert guard.known == store.kept == OURS
     assert [problem.name for problem in problems.current()] == ["account_mismatch"]
 
 
-@pytest.mark.parametrize("answer", [None, Unavailable("it hangs"), Malformed("no JSON"), FubRefused("no", status=403)])
+@pytest.mark.parametrize("answer", ["hangs", None, Unavailable("503"), Malformed("no JSON"), FubRefused("no", status=403)])
 @pytest.mark.parametrize("kept", [None, OURS])
 async def test_an_unknown_account_is_said_once_and_holds_up_nothing(
-    answer: Exception | None, kept: AccountIdentity | None, caplog: pytest.LogCaptureFixture
+    answer: Exception | str | None, kept: AccountIdentity | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is kept."""
     store = _Store(kept)
-    guard, problems = _guard(answer, store)
+    guard, problems = _guard(store, answer)
     with caplog.at_level(logging.WARNING):
         await guard.verify()
     assert guard.known == store.kept == kept
     assert (len(caplog.records), problems.current()) == (1, ())
+
+
+async def test_an_unknown_account_is_asked_for_again() -> None:
+    """Until it is known: the same account is no news, another one ends the daemon."""
+    stop = asyncio.Event()
+    guard, problems = _guard(_Store(OURS), None, "hangs", Unavailable("503"), replace(OURS, domain="acme"))
+    await guard.verify()
+    running = asyncio.create_task(guard.run(stop))
+    await eventually(lambda: guard.known is not None and guard.known.domain == "acme")
+    stop.set()
+    await running
+    assert problems.current() == ()
+    guard, problems = _guard(_Store(OURS), None, OTHER)
+    await guard.verify()
+    with pytest.raises(AccountMismatch):
+        await guard.run(asyncio.Event())
+    assert [problem.name for problem in problems.current()] == ["account_mismatch"]
 
 
 async def test_a_database_keeps_one_account(database: str) -> None:
