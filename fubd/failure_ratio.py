@@ -45,6 +45,9 @@ class FailureRatio:
         now, before = self._clock.now(), self._counted
         self._attempts.add(now, failed=counts.failures - before.failures, accepted=counts.accepted - before.accepted)
         self._counted = counts
+        if self._others is None and counts == DeliveryCounts():
+            # Nothing is known yet: neither ours nor those of the processes before.
+            return
         self._metrics.webhook_failure_ratio.set(self._attempts.failure_ratio(now, self._others or OtherProcesses(0, 0, None)))
 
     async def exchange(self) -> None:

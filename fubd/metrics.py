@@ -76,11 +76,11 @@ class Metrics:
 
         # The two sources and the mode.
         self.source_last_heard = gauge(
-            "source_last_heard_timestamp_seconds", "When the source last delivered anything, Unix time.", "source", SOURCES
+            "source_last_heard_timestamp_seconds", "When the source last delivered anything, Unix time; 0 for never.", "source", SOURCES
         )
         self.source_last_change = gauge(
             "source_last_change_timestamp_seconds",
-            "When the source last delivered a change, Unix time.",
+            "When the source last delivered a change, Unix time; 0 for never.",
             "source",
             SOURCES,
         )
@@ -145,6 +145,14 @@ class Metrics:
             self.quarantined,
             self.ledger_imbalance,
             self.chain_violations,
+            self.people_unreadable,
+            self.webhook_failure_ratio,
+            *(
+                gauge.labels(source)
+                for gauge in (self.source_last_heard, self.source_last_change, self.source_healthy)
+                for source in SOURCES
+            ),
+            *(self.webhook_subscription_active.labels(event) for event in SUBSCRIBED_EVENTS),
         )
 
     def show_mode(self, mode: str) -> None:

@@ -148,21 +148,18 @@ class Monitor:
         metrics.quarantined.set(summary.quarantined)
         if summary.completeness is not None:
             metrics.completeness_ratio.set(summary.completeness)
-        for gauge, instant in (
-            (metrics.coverage, summary.coverage),
-            (metrics.scrub_oldest, summary.oldest),
-            (metrics.source_last_change.labels("webhook"), summary.webhook_change),
-            (metrics.source_last_change.labels("polling"), summary.polling_change),
-        ):
+        for gauge, instant in ((metrics.coverage, summary.coverage), (metrics.scrub_oldest, summary.oldest)):
             if instant is not None:
                 gauge.set(instant.timestamp())
         self._set_source_gauges()
 
     def _set_source_gauges(self) -> None:
+        if self.summary is None:
+            return
         for source, health in self.sources().items():
             self._metrics.source_healthy.labels(source).set(1 if health.status == HEALTHY else 0)
-            if health.last_heard is not None:
-                self._metrics.source_last_heard.labels(source).set(health.last_heard.timestamp())
+            self._metrics.source_last_heard.labels(source).set(_timestamp(health.last_heard))
+            self._metrics.source_last_change.labels(source).set(_timestamp(health.last_change))
 
     def sources(self) -> dict[str, SourceHealth]:
         """Return the health of both sources, by the last summary and the present time."""
@@ -233,3 +230,8 @@ class Monitor:
             self._chain_check_log.warning("Could not check that each row follows from the row before: %s", error)
         took = self._clock.monotonic() - started
         self._chain_check_due = started + max(_CHAIN_CHECK_SECONDS, took / _CHAIN_CHECK_SHARE)
+
+
+def _timestamp(instant: datetime | None) -> float:
+    """Return an instant as a gauge shows it: 0 stands for never."""
+    return 0.0 if instant is None else instant.timestamp()

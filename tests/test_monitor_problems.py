@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from fubd import components
 from fubd.components import DaemonComponents
+from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.settings import load
 from fubd.store.dsn import parse
 from tests.recorder import execute
@@ -154,10 +154,34 @@ async def test_webhooks_are_not_healthy_in_failover(database: str) -> None:
             await eventually(agree)
 
 
+_OF_SOURCES = ("healthy", "last_heard_timestamp_seconds", "last_change_timestamp_seconds")
+
+
+async def test_an_empty_database_is_a_measurement(database: str) -> None:
+    """After the first look every gauge of the database is a number; 0 stands for never."""
+    async with monitored(database) as parts:
+        await eventually(lambda: parts.monitor.database_health().recording)
+        for name in _OF_SOURCES:
+            assert [value(parts, f"fubd_source_{name}", source=source) for source in ("webhook", "polling")] == [0, 0]
+        assert [value(parts, f"fubd_{name}") for name in ("quarantined", "inbox_pending", "webhook_failure_ratio")] == [0, 0, 0]
+
+
 async def test_what_was_not_measured_is_no_number(database: str) -> None:
     """Neither 0 nor 1: a board or a rule would take it for a measurement."""
     parts = components.build(load({"FUB_API_KEY": "invented"}, env_file=None), parse(database))
-    for name in ("chain_violations", "ledger_imbalance", "completeness_ratio", "inbox_pending", "quarantined", "clock_skew_seconds"):
-        found: Any = parts.metrics.registry.get_sample_value(f"fubd_{name}")
-        assert math.isnan(found), name
+    shown = {
+        f"{sample.name}{tuple(sample.labels.values())}"
+        for family in parts.metrics.registry.collect()
+        if family.type == "gauge"
+        for sample in family.samples
+        if math.isnan(sample.value)
+    }
+    assert shown == {
+        "fubd_api_rate_limit_remaining('global',)",
+        "fubd_clock_skew_seconds()",
+        *(f"fubd_{name}()" for name in ("chain_violations", "ledger_imbalance", "completeness_ratio", "scrub_oldest_timestamp_seconds")),
+        *(f"fubd_{name}()" for name in ("inbox_pending", "quarantined", "people_unreadable", "webhook_failure_ratio")),
+        *(f"fubd_source_{name}('{source}',)" for name in _OF_SOURCES for source in ("webhook", "polling")),
+        *(f"fubd_webhook_subscription_active('{event}',)" for event in SUBSCRIBED_EVENTS),
+    }
     await parts.pool.close()

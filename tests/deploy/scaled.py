@@ -6,7 +6,7 @@ import re
 
 from promql_parser import parse_duration
 
-_RANGE = re.compile(r"\[(\w+)\]")
+_RANGE = re.compile(r"\[(\w+)(?::(\w+))?\]")
 _HELD = re.compile(r"^( +for: )(\w+)$", re.MULTILINE)
 _INTERVAL = re.compile(r"^( +interval: )(\w+)$", re.MULTILINE)
 # An hour, a day, and a limit on the growth of a counter of seconds.
@@ -24,7 +24,8 @@ def scaled(rules: str, *, by: float, shortest_range_seconds: float) -> str:
         return f"{max(1, round(max(parse_duration(duration).total_seconds() / by, at_least_seconds) * 1000))}ms"
 
     def ranged(match: re.Match[str]) -> str:
-        return f"[{milliseconds(match[1], at_least_seconds=shortest_range_seconds)}]"
+        step = f":{milliseconds(match[2])}" if match[2] else ""
+        return f"[{milliseconds(match[1], at_least_seconds=shortest_range_seconds)}{step}]"
 
     text = _SECONDS.sub(lambda match: f"{int(match[0]) / by:g}", rules)
     text = _RANGE.sub(ranged, text)
