@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -17,6 +17,7 @@ from fubd.errors import Unavailable
 from fubd.store import statements
 from fubd.store.connecting import connector
 from fubd.store.errors import LoginRefused, translate_errors
+from fubd.store.locks import find_lock_holders, naming_lock_holders
 from fubd.store.pool_mode import PoolMode, detect_pool_mode
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _FIRST_HOLD_SECONDS = 15.0
 _LAST_HOLD_SECONDS = 60.0
 
 _CACHED_STATEMENTS = 100
+# Before the limit of the wait for a lock (sql/state/begin.sql).
+_NAME_LOCK_HOLDERS_AFTER_SECONDS = 2.0
 
 _BROKEN = (
     *(OSError, TimeoutError, asyncio.CancelledError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError),
@@ -47,10 +50,17 @@ class Pool:
     """At most four connections, opened on demand. `mode`: None to find it out. `monotonic` returns seconds that only grow."""
 
     def __init__(
-        self, dsn: Dsn, *, size: int = _POOL_SIZE, mode: PoolMode | None = None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        dsn: Dsn,
+        *,
+        size: int = _POOL_SIZE,
+        mode: PoolMode | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        name_lock_holders_after_seconds: float = _NAME_LOCK_HOLDERS_AFTER_SECONDS,
     ) -> None:
         self._dsn = dsn
         self._connect = connector(dsn, timeout_seconds=_CONNECT_SECONDS)
+        self._name_lock_holders_after_seconds = name_lock_holders_after_seconds
         self._monotonic = monotonic
         self._refusal: LoginRefused | None = None
         self._held_until = float("-inf")
@@ -143,11 +153,24 @@ class Pool:
 
     def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Open a transaction with our limits; it is committed at the end, rolled back on any error."""
-        return self._transaction("state/begin")
+        return self._named_transaction("state/begin")
 
     def reading(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Open a read-only transaction."""
-        return self._transaction("reads/begin")
+        return self._named_transaction("reads/begin")
+
+    @asynccontextmanager
+    async def _named_transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
+        """Open a transaction whose error names who held it up."""
+        naming = naming_lock_holders(self._find_lock_holders, after_seconds=self._name_lock_holders_after_seconds)
+        async with naming, self._transaction(begin) as connection:
+            yield connection
+
+    async def _find_lock_holders(self) -> str | None:
+        with suppress(Unavailable):
+            async with self._transaction("reads/begin") as connection:
+                return await find_lock_holders(connection, self._dsn.application_name)
+        return None
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import asyncpg
 
-from fubd.errors import Malformed, TableRefused
+from fubd.errors import Malformed, TableRefused, Unavailable
 from fubd.store import refusals, stage_changes, statements
 from fubd.store.adoption import dry_run
 from fubd.store.connecting import connector
 from fubd.store.dsn import Dsn
 from fubd.store.errors import translate_errors
+from fubd.store.locks import find_lock_holders, naming_lock_holders
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+_NAME_LOCK_HOLDERS_AFTER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +36,32 @@ async def find_trouble(dsn: Dsn, columns: Mapping[str, str]) -> TableTrouble | N
     The schema must be ready. Nothing is changed: what is written is rolled back.
     """
     try:
-        with translate_errors(dsn.place):
-            connection = await connector(dsn, timeout_seconds=_CONNECT_SECONDS)(command_timeout=_COMMAND_SECONDS, statement_cache_size=0)
-            try:
-                return await _find_trouble(connection, columns)
-            finally:
-                await connection.close(timeout=_CLOSE_SECONDS)
+        async with (
+            naming_lock_holders(lambda: _find_lock_holders(dsn), after_seconds=_NAME_LOCK_HOLDERS_AFTER_SECONDS),
+            _connected(dsn) as connection,
+        ):
+            return await _find_trouble(connection, columns)
     except TableRefused as error:
         return _split(str(error))
     except Malformed:
         return _altered()
+
+
+@asynccontextmanager
+async def _connected(dsn: Dsn) -> AsyncIterator[asyncpg.Connection]:
+    with translate_errors(dsn.place):
+        connection = await connector(dsn, timeout_seconds=_CONNECT_SECONDS)(command_timeout=_COMMAND_SECONDS, statement_cache_size=0)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=_CLOSE_SECONDS)
+
+
+async def _find_lock_holders(dsn: Dsn) -> str | None:
+    with suppress(Unavailable):
+        async with _connected(dsn) as connection:
+            return await find_lock_holders(connection, dsn.application_name)
+    return None
 
 
 async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, str]) -> TableTrouble | None:
