@@ -19,6 +19,7 @@ from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
 from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
+from fubd.core.problems import Problem
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
 from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.core.subscriptions import Subscription
@@ -401,7 +402,17 @@ class StateStore(Protocol):
         """Give the lease back, so that another instance takes over at once."""
 
 
-# --- Alerts ---------------------------------------------------------------------------------------------------------
+# --- Problems and alerts ----------------------------------------------------------------------------------------------
+
+
+class ProblemStore(Protocol):
+    """Keeps the problems over the end of the process. Every method raises Unavailable."""
+
+    async def load(self) -> Sequence[Problem]:
+        """Return the problems that other processes reported last."""
+
+    async def save(self, problems: Collection[Problem], *, ended: Collection[str], alerts: Sequence[Mapping[str, object]]) -> None:
+        """Report the problems that hold and those that ended, and put alerts into the outbox, in this order."""
 
 
 class Outbox(Protocol):

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Protocol
 
 from aiohttp import ClientSession
 
@@ -24,7 +23,7 @@ from fubd.core.text import format_duration
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
-from fubd.ports import Clock, Lease
+from fubd.ports import Clock, Lease, ProblemStore
 from fubd.problems import Problems
 
 _log = logging.getLogger("fubd.problem_reports")
@@ -37,16 +36,6 @@ _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
 # Begins and ends alternate, so only a receiver that was away for days has more to come; the oldest then step aside.
 _MAX_WAITING = 1_000
-
-
-class ProblemStore(Protocol):
-    """Keeps the problems over the end of the process. Every method raises Unavailable."""
-
-    async def load(self) -> Sequence[Problem]:
-        """Return the problems that other processes reported last."""
-
-    async def save(self, problems: Collection[Problem], *, ended: Collection[str], alerts: Sequence[Mapping[str, object]]) -> None:
-        """Report the problems that hold and those that ended, and put alerts into the outbox, in this order."""
 
 
 class ProblemReports:

@@ -17,7 +17,8 @@ from fubd.errors import Unavailable
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.notifier import Notifier
-from fubd.problem_reports import ProblemReports, ProblemStore
+from fubd.ports import ProblemStore
+from fubd.problem_reports import ProblemReports
 from fubd.problems import Problems
 from fubd.store import Pool, StateStore
 from fubd.store import problems as stored

@@ -1,4 +1,4 @@
-"""Whoever holds a lock that fubd waits for is named, without a word of what their statement says about people."""
+"""The session that holds a lock for which fubd waits is named, without a word of what its statement says about people."""
 
 from __future__ import annotations
 
