@@ -45,5 +45,7 @@ async def test_a_database_that_goes_away_is_noticed_without_any_delivery(databas
         await proxy.refuse()
         await proxy.cut()
         await process.answers(f"{stack.url}/readyz", status=503, within_seconds=_WITHIN_SECONDS)
+        assert (await stack.metrics())["fubd_problem{problem=not_recording}"] == 1
         await proxy.accept()
         await process.answers(f"{stack.url}/readyz", within_seconds=_WITHIN_SECONDS)
+        assert (await stack.metrics())["fubd_problem{problem=not_recording}"] == 0

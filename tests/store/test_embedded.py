@@ -21,7 +21,8 @@ from fubd.store.dsn import parse
 from fubd.store.embedded import binaries, embedded_server, temporary_server
 from fubd.store.embedded.os_user import OsUser
 from fubd.store.embedded.server import PostgresServer
-from tests.support.process import Process, python
+from tests.support.ports import free_port
+from tests.support.process import Process, fubd, python
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -246,6 +247,35 @@ async def test_a_server_that_cannot_be_started_again_is_reported(place: Path) ->
             file.write("max_connections = plenty\n")
         os.kill(server, signal.SIGKILL)
         await eventually(lambda: len(reports) > 1 and "does not start" in (reports[-1] or ""), within_seconds=30)
+
+
+async def test_a_daemon_whose_server_died_reports_it_until_it_runs_again(place: Path) -> None:
+    """As a problem of its own, which begins and ends once, next to the one that nothing is recorded."""
+    home, port = place / "fubd" / "postgres", free_port()
+    settings = {"FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented", "FUB_API_URL": "http://127.0.0.1:1", "PORT": str(port)}
+    url = f"http://127.0.0.1:{port}"
+    async with fubd(environ={**settings, "FUBD_HOST": "127.0.0.1", "XDG_DATA_HOME": str(place)}, folder=place) as daemon:
+        await daemon.answers(f"{url}/readyz", within_seconds=60)
+        configuration, server = home / "data" / "postgresql.conf", _server(home)
+        assert server is not None
+        valid = configuration.read_text()
+        with configuration.open("a") as file:
+            file.write("max_connections = plenty\n")
+        os.kill(server, signal.SIGKILL)
+
+        async def shows(down: int, recording: int) -> bool:
+            lines = (await daemon.answers(f"{url}/metrics")).decode().splitlines()
+            wanted = {"embedded_database_down": down, "not_recording": recording}
+            assert {f'fubd_problem{{problem="{name}"}} {held}.0' for name, held in wanted.items()} <= set(lines)
+            return True
+
+        await eventually(lambda: shows(1, 1), within_seconds=60)
+        configuration.write_text(valid)
+        await eventually(lambda: shows(0, 0), within_seconds=60)
+        await daemon.answers(f"{url}/readyz", within_seconds=60)
+        begins = [line for line in daemon.lines if "Problem embedded_database_down:" in line]
+        ends = [line for line in daemon.lines if "Problem embedded_database_down is over" in line]
+        assert (len(begins), len(ends)) == (1, 1)
 
 
 async def test_processes_of_others_in_a_planted_folder_live(place: Path) -> None:
