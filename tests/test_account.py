@@ -22,9 +22,9 @@ from fubd.simulator import Account
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
 from tests.commands.environment import environment
+from tests.support.alert_receiver import Receiver, receiving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
-from tests.test_notifier import Receiver, receiving
 
 OURS, OTHER = AccountIdentity(3, "acme"), AccountIdentity(4, None)
 

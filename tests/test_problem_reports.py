@@ -24,8 +24,8 @@ from fubd.store import Pool, StateStore
 from fubd.store import problems as stored
 from fubd.store.dsn import parse
 from fubd.store.outbox import Outbox
+from tests.support.alert_receiver import Receiver, receiving
 from tests.support.waiting import eventually
-from tests.test_notifier import Receiver, receiving
 
 _AWAY = "the database is away"
 
