@@ -42,7 +42,7 @@ async def find_lock_holders(connection: asyncpg.Connection, application: str) ->
     if not rows:
         return None
     ends = "; ".join(f"SELECT pg_terminate_backend({row['pid']})" for row in rows)
-    return f"{', '.join(map(_describe, rows))}. End that transaction, or run: {ends};"
+    return f"{', '.join(map(_describe, rows))}. End that transaction, or run: {ends}"
 
 
 def _describe(row: asyncpg.Record) -> str:
