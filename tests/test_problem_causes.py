@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fubd.simulator.oddities import Oddity
+from tests.commands.environment import run_command
 from tests.recorder import execute
 from tests.stack import Stack, event, running_stack, sign
 from tests.support.waiting import eventually
@@ -56,6 +58,23 @@ async def test_each_problem_begins_and_ends_by_its_cause(database: str, tmp_path
         ended = Counter(_problem(line) for line in process.lines if "Problem " in line and " is over" in line)
     names = ("people_unreadable", "signing_key_wrong", "subscriptions_blocked", "quarantine", "key_refused")
     assert [(begun[name], ended[name]) for name in names] == [(1, 1)] * len(names)
+
+
+async def test_a_problem_outlives_the_daemon_and_ends_once(database: str, tmp_path: Path) -> None:
+    """Without a public URL; then without a daemon, when `status` still shows it; the next daemon continues it until it has the evidence."""
+    async with running_stack(database, tmp_path, people=40) as stack:
+        environ = {name: value for name, value in stack.environ.items() if name != "PUBLIC_URL"}
+        async with replace(stack, environ=environ).daemon(**_QUICK) as process:
+            await process.answers(f"{stack.url}/readyz")
+            await _shows(stack, "subscriptions_blocked")
+            await eventually(lambda: stack.fetch("SELECT FROM fubd.problem"), _WITHIN_SECONDS)
+        shown = await run_command("status", "--json", environ={"DATABASE_URL": database}, folder=tmp_path)
+        assert [problem["problem"] for problem in shown.json["problems"]] == ["subscriptions_blocked"]
+        async with stack.daemon(**_QUICK) as process:
+            await process.line("Problem subscriptions_blocked holds since ")
+            await process.line("Problem subscriptions_blocked is over; ", _WITHIN_SECONDS)
+            await _shows(stack)
+            assert not any("Problem subscriptions_blocked:" in line for line in process.lines)
 
 
 async def _shows(stack: Stack, *names: str) -> None:
