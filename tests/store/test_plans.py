@@ -1,14 +1,17 @@
-"""The query plans of the recording statements while the tables are small."""
+"""The query plans of the recording statements while the tables are small, and of the status page's statements when they are large."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
-from fubd.store import Pool
+from fubd.store import Pool, statements
 from fubd.store.dsn import parse
 from fubd.store.stage_changes import read
+from fubd.store.statements import Query
 
 _ROWS = """
 WITH person AS (INSERT INTO fubd.person (id) SELECT g FROM generate_series(1, $1::bigint) g RETURNING id),
@@ -38,3 +41,54 @@ async def test_histories_are_loaded_by_person(database: str, known: int) -> None
     assert "stage_changes_person" in plan
     assert "stage_changes_time" not in plan
     assert "stage_changes_received" not in plan
+
+
+_LARGE = """
+INSERT INTO fubd.person (id, first_name, last_name, updated)
+SELECT g, 'First' || g, 'Last' || g, now() - g * interval '1 minute' FROM generate_series(1, 100000) g;
+INSERT INTO public.stage_changes (person_id, stage_to, changed_at, received_at, source, assigned_user_name)
+SELECT (g % 20000)::text, 'Stage ' || g % 20, now() - g * interval '1 minute', now() - g * interval '1 minute',
+    CASE g % 50 WHEN 0 THEN 'polling' ELSE 'webhook' END, 'Agent ' || g % 30
+FROM generate_series(1, 100000) g;
+ANALYZE fubd.person, public.stage_changes;
+"""
+_FEW_BLOCKS = 500
+
+
+async def _blocks(connection: asyncpg.Connection, query: Query, **values: object) -> int:
+    """Run a statement and return how many blocks it read, from memory or disk."""
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query.text}", *query.arguments(values))
+    plan = json.loads(explained)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.slow
+async def test_the_page_reads_little_of_a_large_table(database: str) -> None:
+    """Last rows, older ones, filters, a day, a person of 100,000 by index; a part of a name, and what nobody has, in one pass."""
+    pool, now = Pool(parse(database)), datetime.now(UTC)
+    async with pool.connection() as connection:
+        await connection.execute(_LARGE)
+        pages = await connection.fetch(
+            "SELECT pg_relation_size(c.oid) / 8192 AS blocks FROM pg_class c WHERE relname IN ('person', 'stage_changes')"
+        )
+        whole = sum(row["blocks"] for row in pages)
+        table = await read(connection)
+        filtered = table.query("reads/changes_filtered")
+        everything = {"before": None, "stage": None, "agent": None, "source": None, "limit": 50}
+        for chosen in (
+            {},
+            {"before": 50_000},
+            {"stage": "Stage 3"},
+            {"agent": "Agent 7"},
+            {"source": "polling"},
+            {"stage": "Stage 3", "before": 90_000},
+        ):
+            assert await _blocks(connection, filtered, **everything | chosen) < _FEW_BLOCKS, chosen
+        days = [now - timedelta(days=days) for days in (1, 2, 6)]
+        counts = statements.query("reads/stage_counts")
+        assert await _blocks(connection, counts, today=days[0], yesterday=days[1], week=days[2]) < _FEW_BLOCKS
+        assert await _blocks(connection, statements.query("reads/agents"), since=days[2]) < _FEW_BLOCKS
+        assert await _blocks(connection, statements.query("reads/person"), person_id=50_000) < _FEW_BLOCKS
+        assert await _blocks(connection, filtered, **everything | {"stage": "Never"}) < whole
+        assert await _blocks(connection, statements.query("reads/people_by_name"), text="irst99", limit=20) < whole
+    await pool.close()
