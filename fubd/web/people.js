@@ -34,23 +34,32 @@ export function personButton(id, name) {
   return button;
 }
 
+/** The history of one person. `load(path, show)` requests JSON and reports a failure on the page. */
 export class Drawer {
   #dialog;
-  #getJson;
+  #load;
   #now;
+  #opened = null; // id of the person
 
-  constructor(dialog, getJson, now) {
+  constructor(dialog, load, now) {
     this.#dialog = dialog;
-    this.#getJson = getJson;
+    this.#load = load;
     this.#now = now;
     document.addEventListener("click", (event) => {
       const button = event.target.closest(".open-person");
       if (button) this.open(button.dataset.person);
     });
+    dialog.addEventListener("close", () => this.#returnFocus());
   }
 
-  async open(id) {
-    const { person, rows, older_rows: older, without_a_row: without } = await this.#getJson(`/api/person?id=${encodeURIComponent(id)}`);
+  open(id) {
+    this.#opened = id;
+    this.#load(`/api/person?id=${encodeURIComponent(id)}`, (found) => {
+      if (this.#opened === id) this.#show(found);
+    });
+  }
+
+  #show({ person, rows, older_rows: older, without_a_row: without }) {
     const title = this.#dialog.querySelector("#drawer-title");
     const name = [person.first_name, person.last_name].filter(Boolean).join(" ");
     title.replaceChildren(element("span", "name", isolated(name || null)), " ", fubLink(String(person.id)));
@@ -64,6 +73,13 @@ export class Drawer {
     this.#dialog.querySelector("#drawer-rows").replaceChildren(...items);
     if (!this.#dialog.open) this.#dialog.showModal();
     title.focus();
+  }
+
+  /** The browser returns the focus to the button that opened the drawer; a list that changed meanwhile has another one, or none. */
+  #returnFocus() {
+    if (document.activeElement !== document.body) return;
+    const button = document.querySelector(`.open-person[data-person="${CSS.escape(this.#opened)}"]`);
+    (button ?? document.querySelector("#changes")).focus();
   }
 
   #row(row) {
@@ -86,19 +102,29 @@ export class Drawer {
 
 /** Search for people and list them. */
 export class Search {
-  constructor(form, list, getJson) {
-    form.addEventListener("submit", async (event) => {
+  #list;
+  #text = "";
+
+  constructor(form, list, load) {
+    this.#list = list;
+    form.addEventListener("submit", (event) => {
       event.preventDefault();
       const text = form.querySelector("input").value.trim();
+      this.#text = text;
       list.hidden = !text;
       if (!text) return;
-      const { people } = await getJson(`/api/people?q=${encodeURIComponent(text)}`);
-      const items = people.map((person) => {
-        const name = [person.first_name, person.last_name].filter(Boolean).join(" ");
-        const id = String(person.id);
-        return element("li", "", personButton(id, name), " ", fubLink(id), " ", element("span", "quiet", isolated(person.stage ?? "stage unknown")));
+      load(`/api/people?q=${encodeURIComponent(text)}`, ({ people }) => {
+        if (this.#text === text) this.#show(people);
       });
-      list.replaceChildren(...(items.length ? items : [element("li", "quiet", "Nobody found.")]));
     });
+  }
+
+  #show(people) {
+    const items = people.map((person) => {
+      const name = [person.first_name, person.last_name].filter(Boolean).join(" ");
+      const id = String(person.id);
+      return element("li", "", personButton(id, name), " ", fubLink(id), " ", element("span", "quiet", isolated(person.stage ?? "stage unknown")));
+    });
+    this.#list.replaceChildren(...(items.length ? items : [element("li", "quiet", "Nobody found.")]));
   }
 }

@@ -293,12 +293,6 @@ function listen() {
 
 // --- What the reader chooses -------------------------------------------------------------------------------------------
 
-async function getJson(path) {
-  const response = await fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
-  if (!response.ok) throw new Error(`${path} was answered ${response.status}`);
-  return response.json();
-}
-
 const FILTERS = { stage_to: "stage", assigned_user_name: "agent", source: "source" }; // column -> parameter
 const PAGE_ROWS = 50;
 
@@ -347,8 +341,8 @@ byId("hide-names").addEventListener("change", ({ target }) => {
   localStorage.setItem("hide-names", target.checked ? "yes" : "no");
   hideNames(target.checked);
 });
-new Drawer(byId("drawer"), getJson, now);
-new Search(byId("search"), byId("found"), getJson);
+new Drawer(byId("drawer"), load, now);
+new Search(byId("search"), byId("found"), load);
 
 loadHealth();
 loadOverview().then(listen);

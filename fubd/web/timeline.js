@@ -130,18 +130,18 @@ export class Timeline {
     }
   }
 
-  #spans() {
-    const { modes, start, step, buckets, now } = this.#data;
+  /** Return the modes with the times in which they were in force, without those of these kinds of absence. */
+  #spans(kinds) {
+    const { modes, start, step, buckets, now, absent } = this.#data;
     const end = start + step * buckets;
-    return modes
-      .map((each, index) => ({ ...each, from: Math.max(each.since, start), to: Math.min(modes[index + 1]?.since ?? now, end) }))
-      .filter((each) => each.to > each.from);
+    const spans = modes.map((each, index) => ({ ...each, from: Math.max(each.since, start), to: Math.min(modes[index + 1]?.since ?? now, end) }));
+    return absent.filter(({ kind }) => kinds.includes(kind)).reduce(subtract, spans).filter((each) => each.to > each.from);
   }
 
   #drawModes(svg, inner) {
     const { start, step, buckets } = this.#data;
     const scale = inner / (step * buckets);
-    for (const span of this.#spans()) {
+    for (const span of this.#spans(Object.keys(ABSENT))) {
       const x = (span.from - start) * scale;
       const wide = Math.max(2, (span.to - span.from) * scale);
       const words = modeWords(span.mode);
@@ -210,12 +210,16 @@ export class Timeline {
   #describe(bucket) {
     const { start, step, webhook, polling } = this.#data;
     const from = start + step * bucket;
-    const modes = this.#spans().filter((each) => each.from < from + step && each.to > from).map((each) => modeWords(each.mode).name);
+    const modes = this.#spans(["not_running"]).filter((each) => each.from < from + step && each.to > from).map((each) => modeWords(each.mode).name);
     const text = `${hourAndMinute(from)}–${hourAndMinute(from + step)}: ${count(webhook[bucket] ?? 0)} by webhook, ${count(polling[bucket] ?? 0)} by polling`;
     const absent = this.#data.absent.filter((each) => each.from < from + step && each.to > from).map(({ kind }) => ABSENT[kind].name);
     modes.push(...new Set(absent));
     return modes.length ? `${text} · ${modes.join(", then ").toLowerCase()}` : text;
   }
+}
+
+function subtract(spans, { from, to }) {
+  return spans.flatMap((each) => [{ ...each, to: Math.min(each.to, from) }, { ...each, from: Math.max(each.from, to) }]).filter((each) => each.to > each.from);
 }
 
 function absences({ blind, absences: others }) {

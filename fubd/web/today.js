@@ -7,10 +7,12 @@ const STAGES_SHOWN = 8;
 const total = (stages, name) => stages.reduce((sum, stage) => sum + stage[name], 0);
 
 function answer(health, day, now) {
-  if (health.problems?.length) return "fubd needs attention.";
-  if (!health.coverage) return "Not known yet: the first complete poll is still to come.";
-  if (day.blind_seconds >= 1) return `Blind for ${duration(day.blind_seconds)} today: what came and went in that time is not recorded.`;
-  if (health.sources.polling?.status.startsWith("STALE")) return `Complete until ${moment(health.coverage, now)}.`;
+  const problems = health.problems?.length ?? 0;
+  const until = health.coverage && `complete until ${moment(health.coverage, now)}`;
+  if (problems) return [`${count(problems)} ${problems === 1 ? "problem needs" : "problems need"} attention`, until].filter(Boolean).join(", ");
+  if (!health.coverage) return "Not known yet: the first complete poll is still to come";
+  if (day.blind_seconds >= 1) return `Blind for ${duration(day.blind_seconds)} today: what came and went in that time is not recorded`;
+  if (health.sources.polling?.status.startsWith("STALE")) return `Complete until ${moment(health.coverage, now)}`;
   const caught = total(day.stages, "polling_only");
   return caught ? `Nothing missed today: polling caught ${count(caught)} that no webhook reported` : "Nothing missed today";
 }

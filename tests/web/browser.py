@@ -157,8 +157,10 @@ class Page:
 
     async def press(self, key: str) -> None:
         """Press a key."""
-        await self.send("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=_KEY_CODES.get(key, 0))
-        await self.send("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=_KEY_CODES.get(key, 0))
+        described = {"key": key, "code": key, "windowsVirtualKeyCode": _KEY_CODES.get(key, 0)}
+        # Chromium clicks a focused button by the character of the key, not by its code.
+        await self.send("Input.dispatchKeyEvent", type="keyDown", **described, **({"text": "\r"} if key == "Enter" else {}))
+        await self.send("Input.dispatchKeyEvent", type="keyUp", **described)
 
     async def picture(self, *, height: int | None = None) -> bytes:
         """Return a PNG of the whole page, or of its top `height` pixels."""
@@ -168,7 +170,7 @@ class Page:
         return base64.b64decode(shot["data"])
 
 
-_KEY_CODES = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+_KEY_CODES = {"Enter": 13, "Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 @asynccontextmanager

@@ -13,6 +13,37 @@ LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 # What happens when the tab becomes visible: the page loads at once what it would load within seconds.
 RELOAD_DATA = "document.dispatchEvent(new Event('visibilitychange'))"
 PHONE_PIXELS = 320
+# Returns every text whose contrast to its nearest painted background is below 4.5, with the contrast.
+LOW_CONTRAST = """
+(() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = channels(colour).slice(0, 3).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const background = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (channels(colour)[3] !== 0) return colour;
+    }
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest('noscript, title')) continue;
+    const span = element.closest('.span');
+    const paint = getComputedStyle(element);
+    const [a, b] = [
+      light(element instanceof SVGElement ? paint.fill : paint.color),
+      light(span ? getComputedStyle(span.querySelector('rect')).fill : background(element)),
+    ];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) found.push([walker.currentNode.textContent, contrast]);
+  }
+  return found;
+})()
+"""
 
 
 async def show(page: Page, server: ServerUnderTest, *, width: int = 1280, dark: bool = False) -> None:

@@ -13,7 +13,7 @@ from fubd.ports import Committed
 from fubd.server import ModeChange, SourceHealth
 from tests.server.fakes import BUCKETS, NOW, ServerUnderTest, row, running_server
 from tests.web.browser import Browser, Page
-from tests.web.status_page import LIVE, PHONE_PIXELS, RELOAD_DATA, fail_over, show
+from tests.web.status_page import LIVE, LOW_CONTRAST, PHONE_PIXELS, RELOAD_DATA, fail_over, show
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -193,39 +193,6 @@ async def test_it_is_legible_at_every_width_and_in_dark_mode(page: Page, server:
     assert cast("list[object]", await page.value(LOW_CONTRAST)) == []
     background = str(await page.value("getComputedStyle(document.body).backgroundColor"))
     assert (background == "rgb(16, 21, 26)") is dark
-
-
-# Returns every text whose contrast to its nearest painted background is below 4.5, with the contrast.
-LOW_CONTRAST = """
-(() => {
-  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => {
-    const [r, g, b] = channels(colour).slice(0, 3).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const background = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if (channels(colour)[3] !== 0) return colour;
-    }
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest('noscript, title')) continue;
-    const span = element.closest('.span');
-    const paint = getComputedStyle(element);
-    const [a, b] = [
-      light(element instanceof SVGElement ? paint.fill : paint.color),
-      light(span ? getComputedStyle(span.querySelector('rect')).fill : background(element)),
-    ];
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < 4.5) found.push([walker.currentNode.textContent, contrast]);
-  }
-  return found;
-})()
-"""
 
 
 async def test_a_database_outage_is_shown_and_health_goes_on(browser: Browser, server: ServerUnderTest) -> None:

@@ -11,9 +11,10 @@ from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.history import Stage
 from fubd.core.reconcile import PersonHistory, Row
 from fubd.ports import Absence, BlindSpan
+from fubd.server import ShownProblem
 from tests.server.fakes import NOW, ServerUnderTest, row
 from tests.web.browser import Page
-from tests.web.status_page import RELOAD_DATA, show
+from tests.web.status_page import LOW_CONTRAST, PHONE_PIXELS, RELOAD_DATA, show
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -50,7 +51,7 @@ async def test_the_first_line_says_whether_anything_was_missed(page: Page, serve
     await page.press("Home")
     for _ in range(64):
         await page.press("ArrowRight")
-    assert (await page.text("#readout")).endswith("failover, then not running")
+    assert (await page.text("#readout")).endswith(" \u00b7 not running")
 
 
 async def test_a_time_that_polling_saw_is_marked_without_hovering(page: Page, server: ServerUnderTest) -> None:
@@ -116,3 +117,51 @@ async def test_names_can_be_hidden_and_stay_hidden(page: Page, server: ServerUnd
     csv = "import('/web/changes.js').then(({ toCsv }) => toCsv([{ id: 1, first_name: 'Ada', stage_to: '=1+1', stage_from: 'a,\"b' }], %s))"
     assert str(await page.value(csv % "false")).split("\r\n")[1] == '1,,Ada,,"a,""b",\'=1+1,,,,,'
     assert "Ada" not in str(await page.value(csv % "true"))
+
+
+async def test_the_drawer_holds_the_focus_and_gives_it_back(page: Page, server: ServerUnderTest) -> None:
+    """By the keyboard: Tab stays within it; afterwards the focus is where it was, or on the button of the same person."""
+    server.view.people[1030] = PersonEvidence(
+        KnownPerson(1030, "Ada", "Example 30", "Contacted", None, None, NOW, None, asked_for=False), PersonHistory(1030, None, (), ())
+    )
+    await show(page, server, width=PHONE_PIXELS, dark=True)
+    focused = "document.activeElement.dataset.person ?? document.activeElement.id"
+    for change in (False, True):
+        await page.value("document.querySelector('.open-person').focus()")
+        await page.press("Enter")
+        await page.until("document.querySelector('#drawer').open")
+        assert await page.value("document.activeElement.id") == "drawer-title"
+        assert await page.value("document.querySelector('#drawer').getAttribute('aria-labelledby')") == "drawer-title"
+        for _ in range(5):
+            await page.press("Tab")
+            assert await page.value("!document.activeElement.closest('main, header, footer')")
+        assert await page.value("document.documentElement.scrollWidth") == PHONE_PIXELS
+        assert await page.value(LOW_CONTRAST) == []
+        if change:
+            server.view.table[-1]["last_name"] = "Renamed"
+            await page.value(RELOAD_DATA)
+            await page.until("document.querySelector('#change-list').textContent.includes('Renamed')")
+        await page.press("Escape")
+        await page.until(f"!document.querySelector('#drawer').open && ({focused}) === '1030'")
+
+
+async def test_a_search_that_fails_is_said(page: Page, server: ServerUnderTest) -> None:
+    """While the database is away the page says so, and finds the person once it is back."""
+    await show(page, server)
+    server.view.database_up = False
+    find = "document.querySelector('#search-text').value = 'ada'; document.querySelector('#search button').click()"
+    await page.value(find)
+    await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
+    server.view.database_up = True
+    await page.value(find)
+    await page.until("document.querySelector('#found').innerText.includes('Nobody found.')")
+    page.errors.clear()
+
+
+async def test_problems_come_first(page: Page, server: ServerUnderTest) -> None:
+    """The first line counts them and says up to when everything is recorded; each is written out below."""
+    text = "Follow Up Boss refuses the API key. Set FUB_API_KEY."
+    server.view.document = dataclasses.replace(server.view.document, problems=[ShownProblem("key_refused", NOW, text)])
+    await show(page, server)
+    assert (await page.text("#headline")).startswith("1 problem needs attention, complete until 13:00:30 \u00b7 31 entered")
+    assert await page.text("#problems") == f"key refused since 13:07:30: {text}"
