@@ -27,9 +27,12 @@ settings.register_profile("long", deadline=None, max_examples=5_000, suppress_he
 settings.load_profile("ordinary")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return the number of workers for `-n auto`: none for single tests, whose start would take longer than they do."""
-    return 0 if any("::" in argument for argument in config.args) else None
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of workers for `-n auto`: one more than cores, because tests of whole processes mostly wait.
+
+    None for single tests, whose start would take longer than they do.
+    """
+    return 0 if any("::" in argument for argument in config.args) else (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
