@@ -32,7 +32,18 @@ async def account(database: str, tmp_path: Path) -> AsyncIterator[Environment]:
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437"])
 @pytest.mark.parametrize(
     "arguments",
-    ["status", "status --json", "explain 1", "explain 1 --json", "check", "audit --json", "--poll-only", "replay", "adopt --yes"],
+    [
+        "status",
+        "status --json",
+        "explain 1",
+        "explain 1 --json",
+        "check",
+        "audit --json",
+        "--poll-only",
+        "replay",
+        "adopt --yes",
+        "forget 1 --yes",
+    ],
 )
 async def test_a_command_runs_to_its_end(account: Environment, arguments: str, encoding: str) -> None:
     """No traceback, whatever the code page; --json is ASCII."""
@@ -54,6 +65,14 @@ async def test_the_daemon_starts_and_stops(account: Environment) -> None:
             process.signal(number)
             assert await process.ended() == 0
             assert process.errors == []
+
+
+async def test_tail_follows_until_ctrl_c(account: Environment) -> None:
+    """It shows the last changes, in a code page that lacks some of their characters, and exits 0."""
+    async with account.running("tail", PYTHONIOENCODING="cp437") as process:
+        await process.line("-> \\xd3lafs stage")
+        process.signal(signal.SIGINT)
+        assert (await process.ended(), process.errors) == (0, [])
 
 
 @pytest.mark.parametrize("command", ["", "status", "check", "demo"])
