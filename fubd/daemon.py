@@ -93,7 +93,7 @@ class Daemon:
             try:
                 await self._prepare_database()
             except Unavailable as error:
-                self._parts.monitor.set_database_error(str(error))
+                self._parts.monitor.set_database_error(error)
                 problem.warning("waiting for the database: %s", error)
                 attempt += 1
                 delay = backoff_seconds(attempt, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_LONGEST_RETRY_SECONDS)

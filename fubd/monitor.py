@@ -15,7 +15,7 @@ from fubd.core.pacing import Policy
 from fubd.core.problems import ProblemName
 from fubd.core.text import format_count, format_duration
 from fubd.core.vocabulary import HEALTHY, SOURCES, STALE
-from fubd.errors import Unavailable
+from fubd.errors import TableRefused, Unavailable
 from fubd.failure_ratio import FailureRatio
 from fubd.ingest import Ingest
 from fubd.log_once import LogOnce
@@ -74,12 +74,12 @@ class Monitor:
         # When the summary was read.
         self.as_of: datetime | None = None
 
-    def set_database_error(self, reason: str | None) -> None:
+    def set_database_error(self, error: Exception | None) -> None:
         """Note why the database cannot be used now; None when it can."""
-        self._database_error = reason
-        if reason is not None:
+        self._database_error = None if error is None else str(error)
+        if error is not None and not isinstance(error, TableRefused):
             self._metrics.db_up.set(0)
-            self._problems.begin(ProblemName.NOT_RECORDING, not_recording_text(reason))
+            self._problems.begin(ProblemName.NOT_RECORDING, not_recording_text(str(error)))
             return
         if self._problems.undecided(ProblemName.EMBEDDED_DATABASE_DOWN) is not None:
             self._problems.end(ProblemName.EMBEDDED_DATABASE_DOWN)
@@ -117,7 +117,7 @@ class Monitor:
             try:
                 await self._refresh()
             except Unavailable as error:
-                self.set_database_error(str(error))
+                self.set_database_error(error)
             else:
                 self.set_database_error(None)
                 await self._check_chain()

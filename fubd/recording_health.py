@@ -24,7 +24,9 @@ class RecordingFailure:
 
 def not_recording_text(reason: str) -> str:
     """Return the text of the problem `not_recording`."""
-    return f"{reason}. Nothing is recorded; deliveries are kept in memory until the database is back and stored then."
+    return (
+        f"{reason[:1].upper()}{reason[1:]}. Nothing is recorded; deliveries are kept in memory until the database is back and stored then."
+    )
 
 
 class RecordingHealth:

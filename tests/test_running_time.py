@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fubd import components
 from fubd.clock import SystemClock
+from fubd.errors import Unavailable
 from fubd.ports import Absence
 from fubd.settings import load
 from fubd.store import Maintenance, Pool, StatusReader
@@ -81,7 +82,7 @@ async def test_time_in_which_nothing_could_be_recorded_is_shown(database: str) -
         assert monitor.current_gap() is None
         await running_time.note()
         clock.time = NOON + MINUTE
-        monitor.set_database_error("the database does not answer")
+        monitor.set_database_error(Unavailable("the database does not answer"))
         gap = Absence("not_recording", NOON + MINUTE, NOON + 3 * MINUTE)
         assert monitor.current_gap() == Absence("not_recording", gap.since, gap.since)
         await running_time.note()

@@ -147,7 +147,7 @@ class PollRun:
         self.stats.unreadable += len(result.refused)
         self.stats.changes += result.changes
         if self._unread is not None:
-            await self._unread.add(result.refused)
+            await self._unread.add(result.refused, by_table=True)
             await self._unread.settle({reading.person_id for reading in readings} - result.refused)
         return result
 

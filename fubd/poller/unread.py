@@ -35,6 +35,8 @@ class UnreadPeople:
         self._problems = problems
         self._since: dict[int, datetime] = {}
         self._due: list[int] = []
+        # Those of them whom Follow Up Boss shows as it should: the problem is `table_refuses`.
+        self._refused: frozenset[int] = frozenset()
 
     async def load(self) -> None:
         """Read the table: another process may have read some of them. Raises Unavailable."""
@@ -52,10 +54,11 @@ class UnreadPeople:
         """Note those of the page who cannot be used. Raises Unavailable."""
         await self.add([*page.unreadable, *([WITHOUT_ID] if page.unidentified else [])])
 
-    async def add(self, person_ids: Iterable[int]) -> None:
-        """Note people who were shown and could not be read. Raises Unavailable."""
+    async def add(self, person_ids: Iterable[int], *, by_table: bool = False) -> None:
+        """Note people who were shown and could not be read, or, `by_table`, whose rows the table refused. Raises Unavailable."""
         ids = frozenset(person_ids)
         if ids:
+            self._refused = self._refused | ids if by_table else self._refused - ids
             now = self._clock.now()
             await self._state.add_unread(ids, now)
             self._since = dict.fromkeys(ids, now) | self._since
@@ -85,7 +88,7 @@ class UnreadPeople:
 
     def _show(self) -> None:
         self._metrics.people_unreadable.set(len(self._since))
-        if not self._since:
+        if self._refused >= self._since.keys():
             self._problems.end(ProblemName.PEOPLE_UNREADABLE)
             return
         self._problems.begin(
@@ -95,7 +98,7 @@ class UnreadPeople:
         )
 
     def _description(self) -> str:
-        people = sorted(self._since.keys() - {WITHOUT_ID})
+        people = sorted(self._since.keys() - {WITHOUT_ID} - self._refused)
         examples = f", for example {', '.join(map(str, people[:_EXAMPLES]))}"
         parts = [f"{format_count(len(people), 'person')} without a usable stage or time of change{examples}"] if people else []
         parts += ["elements without a usable id on its lists"] if WITHOUT_ID in self._since else []

@@ -108,7 +108,8 @@ def _must_not_be_null(table: str, column: str) -> tuple[str, str]:
 
 def _missing(names: Collection[str]) -> tuple[str, str]:
     added = ", ".join(f"ADD COLUMN {quote_identifier(name)} {COLUMN_TYPES.get(name, 'text')}" for name in names)
-    return f"{COLUMN_CAUSE} {', '.join(names)} is missing", f"ALTER TABLE {TABLE} {added}; or, where it was renamed, rename it back"
+    renamed = "; ".join(f"ALTER TABLE {TABLE} RENAME COLUMN its_new_name TO {quote_identifier(name)}" for name in names)
+    return f"{COLUMN_CAUSE} {', '.join(names)} is missing", f"{renamed}; or, where it was dropped, ALTER TABLE {TABLE} {added}"
 
 
 def dropped_rows(triggers: Collection[str]) -> str:
