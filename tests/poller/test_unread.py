@@ -134,7 +134,7 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
 
 
 def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> None:
-    """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there. Follow Up Boss is not blamed."""
+    """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there. FUB is not blamed."""
 
     async def scenario(fub: PollerHarness) -> None:
         fub.database.refused.add(7)
