@@ -35,7 +35,7 @@ class UnreadPeople:
         self._problems = problems
         self._since: dict[int, datetime] = {}
         self._due: list[int] = []
-        # Those of them whom Follow Up Boss shows as it should: the problem is `table_refuses`.
+        # Those of them that Follow Up Boss shows as it should. Their problem is `table_refuses`.
         self._refused: frozenset[int] = frozenset()
 
     async def load(self) -> None:
