@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self, TypeVar
 
-from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, Request, Response, Timeouts
+from fubd.client.http import DEFAULT_TIMEOUTS, Credentials, FubSession, HttpTransport, Request, Response, Timeouts, open_connections
 from fubd.core.api import (
     PERSON_FIELDS,
     AccountIdentity,
@@ -71,6 +71,7 @@ class FubClient:
         metrics: Metrics,
         rng: random.Random,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        open_transport: Callable[[Mapping[str, str]], HttpTransport] = open_connections,
     ) -> None:
         self._clock = clock
         self._fields = tuple(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
@@ -83,6 +84,7 @@ class FubClient:
             metrics=metrics,
             rng=rng,
             timeouts=timeouts,
+            open_transport=open_transport,
         )
 
     async def __aenter__(self) -> Self:

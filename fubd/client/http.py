@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import random
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -106,6 +107,48 @@ class Response:
     read_at: datetime
 
 
+class IncomingBody(Protocol):
+    """The body of an answer as it arrives."""
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        """Yield the bytes received so far, until the end."""
+
+
+class IncomingResponse(Protocol):
+    """An answer whose head has arrived, as aiohttp shows it."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by name in any case."""
+
+    @property
+    def content(self) -> IncomingBody:
+        """The body."""
+
+
+class HttpTransport(Protocol):
+    """Sends requests as aiohttp's session does, and raises what it raises."""
+
+    def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        params: Mapping[str, str],
+        json: Mapping[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+        allow_redirects: bool,
+    ) -> AbstractAsyncContextManager[IncomingResponse]:
+        """Send a request; the answer is read inside the context."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
 class Retryable(Exception):
     """This attempt failed and another may succeed. The text says what happened, in words for the user.
 
@@ -148,8 +191,18 @@ class _RetryBudget:
         return state.attempt_number >= MAX_ATTEMPTS or state.upcoming_sleep >= self.left_seconds()
 
 
+def open_connections(headers: Mapping[str, str]) -> HttpTransport:
+    """Return a transport over real connections that sends these headers with each request."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=2 * MAX_IN_FLIGHT, ttl_dns_cache=_DNS_CACHE_SECONDS),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_prevent_resend,),
+    )
+
+
 class FubSession:
-    """An HTTP session to one Follow Up Boss account; an async context manager."""
+    """An HTTP session to one Follow Up Boss account; an async context manager. `open_transport` is given the headers of each request."""
 
     def __init__(
         self,
@@ -161,6 +214,7 @@ class FubSession:
         metrics: Metrics,
         rng: random.Random,
         timeouts: Timeouts,
+        open_transport: Callable[[Mapping[str, str]], HttpTransport],
     ) -> None:
         self._base = URL(base_url.rstrip("/"))
         self._credentials = credentials
@@ -169,23 +223,19 @@ class FubSession:
         self._rng = rng
         self._timeouts = timeouts
         self._limiter = RateLimiter(share=share, max_wait_seconds=timeouts.total_seconds, clock=clock, metrics=metrics)
-        self._session: aiohttp.ClientSession | None = None
+        self._open_transport = open_transport
+        self._transport: HttpTransport | None = None
         self.skew = ClockSkew()
         self.calls_made = 0
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=2 * MAX_IN_FLIGHT, ttl_dns_cache=_DNS_CACHE_SECONDS),
-            headers={"User-Agent": "fubd", **self._credentials.headers()},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_prevent_resend,),
-        )
+        self._transport = self._open_transport({"User-Agent": "fubd", **self._credentials.headers()})
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
 
     async def request(self, request: Request, parse: Callable[[Response], _Value]) -> tuple[_Value, datetime]:
         """Send the request; return the parsed response and its `read_at`.
@@ -262,13 +312,13 @@ class FubSession:
         return response
 
     async def _send(self, request: Request, key: str, sent_at: float, budget: _RetryBudget) -> Response:
-        if self._session is None:
+        if self._transport is None:
             raise RuntimeError("FubSession is used outside its context")
         timeout = aiohttp.ClientTimeout(
             total=min(self._timeouts.attempt_seconds, budget.left_seconds()), sock_connect=self._timeouts.connect_seconds
         )
         url = self._base.joinpath(*request.path.split("/"))
-        async with self._session.request(
+        async with self._transport.request(
             request.method, url, params=request.params, json=request.body, timeout=timeout, allow_redirects=False
         ) as response:
             read_at = self._read_at(response.status, response.headers, sent_at)
@@ -322,7 +372,7 @@ async def _prevent_resend(
         raise _ConnectionLost from error
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(response: IncomingResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

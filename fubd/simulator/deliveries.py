@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -31,6 +31,9 @@ LONG_RETRY_SECONDS: Final = (*RETRY_SECONDS, *(3600.0,) * 7)
 REDATED_SECONDS: Final = (1.0, 120.0)
 """By how much the eventCreated of a repeated event is later."""
 DELETING_STATUSES: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.GONE})
+
+Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int | None]]
+"""Sends a body with headers to a URL; returns the status, None without an answer."""
 
 _OUTBOX_LIMIT: Final = 1_000_000
 _EVENTS_KEPT: Final = 100_000
@@ -70,13 +73,14 @@ class Attempt:
 
 @dataclass(slots=True)
 class Deliveries:
-    """The queue of deliveries. Nothing is sent before `start`."""
+    """The queue of deliveries. Nothing is sent before `start`. `post` sends them; None for real HTTP."""
 
     registry: Registry
     conditions: Conditions
     clock: SimClock
     rng: Rng
     sightings: Sightings
+    post: Post | None = None
     script: Script[DeliveryFault] = field(default_factory=Script)
     alive: bool = True
     attempts: deque[Attempt] = field(default_factory=lambda: deque(maxlen=_ATTEMPTS_KEPT))
@@ -194,11 +198,12 @@ class Deliveries:
 
     async def start(self) -> None:
         """Start sending."""
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self.conditions.behaviour.delivery_timeout_real_seconds),
-            connector=aiohttp.TCPConnector(limit=self.conditions.behaviour.delivery_concurrency, keepalive_timeout=5.0),
-            headers={"User-Agent": "FollowUpBoss-Webhooks (simulated)"},
-        )
+        if self.post is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self.conditions.behaviour.delivery_timeout_real_seconds),
+                connector=aiohttp.TCPConnector(limit=self.conditions.behaviour.delivery_concurrency, keepalive_timeout=5.0),
+                headers={"User-Agent": "FollowUpBoss-Webhooks (simulated)"},
+            )
         self._workers = [asyncio.create_task(self._run_worker()) for _ in range(self.conditions.behaviour.delivery_concurrency)]
         self._update_signals()
 
@@ -291,11 +296,13 @@ class Deliveries:
             self._log_attempt(delivery, status, "given up")
 
     async def _request(self, delivery: _Delivery) -> int | None:
-        if self._session is None:
-            return None
         headers = {"Content-Type": "application/json"}
         if delivery.signature is not None:
             headers["FUB-Signature"] = delivery.signature
+        if self.post is not None:
+            return await self.post(delivery.webhook.url, delivery.body, headers)
+        if self._session is None:
+            return None
         try:
             async with self._session.post(delivery.webhook.url, data=delivery.body, headers=headers, allow_redirects=False) as response:
                 return response.status

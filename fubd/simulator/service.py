@@ -15,8 +15,9 @@ from fubd.simulator.account_api import AccountApi
 from fubd.simulator.account_events import AccountEvent
 from fubd.simulator.api import Route
 from fubd.simulator.behaviour import Behaviour
-from fubd.simulator.deliveries import Deliveries
+from fubd.simulator.deliveries import Deliveries, Post
 from fubd.simulator.events import EventFactory
+from fubd.simulator.exchange import Exchange, LoggedRequest
 from fubd.simulator.faults import ApiFault, DeliveryFault, Faults
 from fubd.simulator.keys import Keys
 from fubd.simulator.people_api import PeopleApi
@@ -24,7 +25,7 @@ from fubd.simulator.rate_limits import RateLimits
 from fubd.simulator.registry import Registry, Webhook
 from fubd.simulator.rival import RivalDeployment
 from fubd.simulator.rng import Rng
-from fubd.simulator.server import LoggedRequest, SimulatorServer
+from fubd.simulator.server import SimulatorServer
 from fubd.simulator.sightings import Sightings
 from fubd.simulator.webhooks_api import WebhooksApi
 
@@ -37,7 +38,8 @@ class Simulator:
     """Serves one account over HTTP.
 
     `api_key` is the owner's; `keys` takes more keys and systems. `system_key` is the X-System-Key of the system named `system` and
-    signs its webhooks. `behaviour` and `faults` may be replaced at any time.
+    signs its webhooks. `behaviour` and `faults` may be replaced at any time. `post` sends the webhooks, by default by real HTTP; without
+    HTTP at all, call `exchange.answer` for the API and start `deliveries`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Simulator:
         api_key: str = "test-api-key",
         system: str = "fubd",
         system_key: str = "test-system-key",
+        post: Post | None = None,
     ) -> None:
         self.account = account
         self.clock = account.clock
@@ -70,8 +73,9 @@ class Simulator:
             clock=account.clock,
             rng=Rng(account.seed + 1),
             sightings=self.sightings,
+            post=post,
         )
-        self._server = SimulatorServer(
+        self.exchange = Exchange(
             self._routes(account),
             keys=self.keys,
             limits=self.limits,
@@ -80,6 +84,7 @@ class Simulator:
             conditions=self.conditions,
             rng=Rng(account.seed + 2),
         )
+        self._server = SimulatorServer(self.exchange)
         self._event_factory = EventFactory(self.conditions, Rng(account.seed + 3))
         account.listeners.append(self._on_account_event)
 
@@ -108,7 +113,7 @@ class Simulator:
 
         Endpoints: people (the list and creation), person, stages, identity, users, webhooks, webhookEvents, events, notes, or `*` for any.
         """
-        self._server.script(endpoint, *(None if step is None else ApiFault(step) for step in steps))
+        self.exchange.script(endpoint, *(None if step is None else ApiFault(step) for step in steps))
 
     def script_deliveries(self, *steps: DeliveryFault | str | None) -> None:
         """Set the faults of the next deliveries, in order, one per event and webhook; None lets one pass without faults."""
@@ -116,7 +121,7 @@ class Simulator:
 
     def put_behind_key(self, account: Account | None) -> None:
         """Let the owner's key read another account from now on, under the same conditions; None for the right one again."""
-        self._server.serve_behind_key(self.api_key, None if account is None else self._routes(account))
+        self.exchange.serve_behind_key(self.api_key, None if account is None else self._routes(account))
 
     def start_rival(self, url: str, *, every_seconds: float = 60.0, rounds: int = 1) -> RivalDeployment:
         """Start a second deployment of the same system, which claims the webhooks for this URL."""
@@ -129,12 +134,12 @@ class Simulator:
     @property
     def requests(self) -> deque[LoggedRequest]:
         """The last requests, oldest first."""
-        return self._server.requests
+        return self.exchange.requests
 
     @property
     def calls(self) -> Counter[tuple[str, str, int]]:
         """The number of requests by method, endpoint and status (0: no answer)."""
-        return self._server.calls
+        return self.exchange.calls
 
     def subscribe(self, event: str, url: str, *, system_key: str | None = None) -> Webhook:
         """Register a webhook without an HTTP request. Raises ApiError as the API would."""
