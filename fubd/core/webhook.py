@@ -185,7 +185,12 @@ def _instant(value: object, fub_now: datetime) -> datetime:
 
 
 def _person_ids(value: object) -> tuple[tuple[int, ...], int]:
-    """Return the usable ids, each once, in their order, and the number of unusable elements."""
+    """Return the usable ids, each once, in their order, and the number of unusable elements.
+
+    PHP writes a list with gaps as an object with numeric keys.
+    """
+    if type(value) is dict and all(key.isdecimal() for key in value):
+        value = list(value.values())
     if type(value) is not list:
         return (), 0 if value is None else 1
     usable: dict[int, None] = {}

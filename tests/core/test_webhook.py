@@ -208,7 +208,7 @@ UNUSABLE: list[tuple[dict[str, object], str]] = [
     ({"resourceIds": ...}, "usable id"),
     ({"resourceIds": []}, "usable id"),
     ({"resourceIds": 42}, "usable id"),
-    ({"resourceIds": {"0": 42}}, "usable id"),
+    ({"resourceIds": {"id": 42}}, "usable id"),
     *((dict[str, object](resourceIds=[bad]), "usable id") for bad in BAD_IDS),
     ({"resourceIds": [str(2**63)]}, "usable id"),
     ({"eventCreated": ...}, "eventCreated is missing"),
@@ -263,6 +263,14 @@ def test_an_event_that_we_do_not_use_needs_only_its_name(name: str, changed: dic
     assert isinstance(delivery.content, IgnoredEvent)
     assert delivery.content.event == name
     assert delivery.quarantine is None
+
+
+def test_ids_in_an_object_with_numeric_keys_are_a_list() -> None:
+    """PHP writes a list with gaps so; the delivery is the same as with the list."""
+    as_object, as_list = read(event(resourceIds={"0": 42, "2": 7})), read(event(resourceIds=[42, 7]))
+    assert as_object.content == as_list.content
+    assert as_object.key == as_list.key
+    assert as_object.quarantine is None
 
 
 def test_usable_ids_count_next_to_unusable_ones() -> None:
