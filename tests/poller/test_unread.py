@@ -133,6 +133,23 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
     run_scenario(scenario)
 
 
+def test_an_element_without_an_id_that_was_shown_once_is_over_after_hours() -> None:
+    """A single odd answer is no lasting problem, and the next one holds coverage again."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.unidentified = 1
+        await fub.wait(1900)
+        fub.api.unidentified = 0
+        assert "no usable id" in fub.problems.current()[0].text
+        await fub.wait(30 * 3600)
+        assert fub.problems.current() == ()
+        covered, fub.api.unidentified = fub.coverage, 1
+        await fub.wait(20 * 3600)
+        assert fub.coverage == covered
+
+    run_scenario(scenario)
+
+
 def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> None:
     """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there. FUB is not blamed."""
 
