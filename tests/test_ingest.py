@@ -100,6 +100,19 @@ def _short(item: Delivery | Snapshot) -> str:
     return item.readings[0].stage if isinstance(item, Snapshot) else str(item.event_id)
 
 
+async def test_a_stage_keeps_its_id_when_another_stage_gets_its_name(fubd_database: str) -> None:
+    """The people of the renamed stage make no row when they are edited, though its old name belongs to another stage by then."""
+    async with running_recorder(fubd_database) as recorder:
+        await recorder.record(
+            read("A", "08:00", "09:00"),
+            webhook("e1", "Nurture", "10:00"),
+            read("Nurture", "10:00", "10:05", stage_id=5),
+            read("Nurture", "10:30", "10:35", stage_id=9, person=2),
+            read("Nurture (old)", "11:00", "11:05", "10:50", stage_id=5),
+        )
+        assert [row[:2] for row in await recorder.rows()] == [("A", "Nurture")]
+
+
 async def test_a_row_has_its_first_source_and_its_confirmation(fubd_database: str) -> None:
     """Polling first and a webhook later, and the other way round; the row keeps its id and its first source."""
     async with running_recorder(fubd_database) as recorder:

@@ -54,7 +54,8 @@ def fold(
     unknown. People created later entered their first stage; people created earlier only stand in it.
     """
     reads = sorted(_redate_unmoved(states), key=lambda state: (state.updated, state.read_at, state.seq))
-    moves = _order_ties(sorted(entries, key=lambda entry: (entry.at, entry.seq)), reads, start, window)
+    moves = sorted(_with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
+    moves = _order_ties(moves, reads, start, window)
     chain = _Chain(start, window, began)
     done = 0
     positions = _places(reads, moves, start, window).positions() if reads else []
@@ -76,6 +77,30 @@ def _second(instant: datetime) -> datetime:
 def _is_settled(state: State) -> bool:
     """Return whether the read saw the end of the second of `updated`: a read made within it may have been followed by more moves."""
     return _second(state.read_at) > _second(state.updated)
+
+
+def _with_ids(entries: Iterable[Entry], reads: Sequence[State]) -> Iterable[Entry]:
+    """Return the entries with the ids that their stages had.
+
+    A webhook names no id, so that of an entry is a guess, by the name alone, or unknown. A read of the same move shows it; where the id is
+    unknown, the first later read of that stage does. With a wrong id a stage would become another one as soon as it is renamed.
+    """
+    if not reads:
+        return entries
+    ids = [(entry, _stage_id(entry, reads)) for entry in entries]
+    return [entry if stage_id == entry.stage.id else replace(entry, stage=replace(entry.stage, id=stage_id)) for entry, stage_id in ids]
+
+
+def _stage_id(entry: Entry, reads: Sequence[State]) -> int | None:
+    name = entry.stage.name.casefold()
+    ids = [
+        (state.updated, state.stage.id)
+        for state in reads
+        if state.stage.id is not None and state.updated >= entry.at - LAG and state.stage.name.casefold() == name
+    ]
+    if ids and (entry.stage.id is None or ids[0][0] <= entry.at + LAG):
+        return ids[0][1]
+    return entry.stage.id
 
 
 def _redate_unmoved(states: Iterable[State]) -> list[State]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, permutations
 from random import Random
 
 import pytest
@@ -145,6 +145,27 @@ def test_a_renamed_stage_is_no_move() -> None:
     before = State(1, at("08:00"), at("09:00"), Stage("Hot", 5))
     after = State(2, at("10:00"), at("10:30"), Stage("Very hot", 5), at("09:58"))
     assert history(before, after).changes == ()
+
+
+def test_a_stage_that_a_webhook_named_before_its_id_was_known_may_be_renamed() -> None:
+    """The read that follows shows the id; under another name the stage is still the same."""
+    named = State(3, at("10:00"), at("10:05"), Stage("Nurture", 5))
+    renamed = State(4, at("10:00"), at("11:00"), Stage("Nurture (old)", 5))
+    edited = State(5, at("12:00"), at("12:30"), Stage("Nurture (old)", 5))
+    claims: list[Entry | State] = [KNOWN_A, webhook(2, "Nurture", "10:00"), named, renamed, edited]
+    for order in permutations(claims):
+        assert shown(history(*order).changes) == [row("A", "Nurture", "10:00")]
+
+
+def test_a_read_corrects_the_id_that_was_guessed_for_a_webhook() -> None:
+    """The name had just been given to another stage; moving back to the renamed one is a move."""
+    guessed = Entry(2, at("10:00"), Stage("Nurture", 5))
+    shown_since = State(3, at("10:00"), at("10:05"), Stage("Nurture", 9))
+    back = Entry(4, at("11:00"), Stage("Nurture (old)"))
+    shown_back = State(5, at("11:00"), at("11:05"), Stage("Nurture (old)", 5))
+    claims: list[Entry | State] = [KNOWN_A, guessed, shown_since, back, shown_back]
+    for order in permutations(claims):
+        assert shown(history(*order).changes) == [row("A", "Nurture", "10:00"), row("Nurture", "Nurture (old)", "11:00")]
 
 
 def test_a_person_created_after_we_began_to_watch_enters_the_first_stage() -> None:

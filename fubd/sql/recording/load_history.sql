@@ -33,7 +33,15 @@ WITH start AS MATERIALIZED (
     ) s ON true
 )
 SELECT 'start' AS what, s.person_id, s.id AS seq, s.id AS row_id, CASE WHEN s.announced THEN 'announced' END AS kind,
-    s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage, g.id AS stage_id, s.changed_at AS at, s.changed_after AS after,
+    s.source AS channel, s.event_id, s.stage_from, s.stage_to AS stage,
+    -- The id that the stage had then: its name may belong to another stage now. A read of the same move shows it; a webhook names no id.
+    coalesce((
+        SELECT k.stage_id FROM fubd.claim k
+        WHERE k.person_id = s.person_id AND k.at >= date_trunc('second', s.changed_at) - interval '5 seconds'
+            AND left(k.stage, :stage_length::int) = s.stage_to AND k.stage_id IS NOT NULL
+        ORDER BY k.kind = 'entry' OR k.at > s.changed_at + interval '5 seconds', k.at
+        LIMIT 1
+    ), g.id) AS stage_id, s.changed_at AS at, s.changed_after AS after,
     s.received_at, s.confirmed_by, s.confirmed_at,
     NULL::timestamptz AS read_at, NULL::timestamptz AS first_read_at, NULL::timestamptz AS covered, NULL::timestamptz AS created,
     NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = s.person_id AND coalesce(k.row_id, k.seq) = s.id) AS is_foreign
