@@ -285,8 +285,13 @@ class _Scorer:
             self._report("lost_shown", change.person_id, change.stage_to, change.at, f"from {change.stage_from!r}, {how}, no row")
 
     def _is_indistinguishable(self, changes: Sequence[TrueChange], match: Mapping[int, int], number: int) -> bool:
-        """Return whether the change leads back to the last known stage with nothing shown between: then it looks like no change."""
+        """Return whether the change looks like none: it leads back to the last known stage with nothing shown between, or on to its name.
+
+        The second happens when a stage is renamed and another one gets its old name: names are all that a webhook shows of a stage.
+        """
         change = changes[number]
+        if self.truth.same_stage(change.stage_from, change.stage_from_id, change.stage_to):
+            return True
         before = number - 1
         if self.sightings is None:
             return False
