@@ -1,0 +1,241 @@
+"""The recording transaction in memory, with the tables that it writes: what `fubd/sql/recording` does, statement by statement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
+from fubd.core.history import Stage
+from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
+from fubd.core.stored_state import Coverage
+from fubd.core.timeline import LAG
+from fubd.core.vocabulary import STAGE_UPDATED
+from fubd.ports import ChangeSet, InsertedEvidence
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class Person:
+    stage: str | None = None
+    updated: datetime | None = None
+    verified_at: datetime | None = None
+    scrub_after: datetime = NEVER
+    gone_at: datetime | None = None
+    announced: bool = False
+    claims: dict[object, Claim] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RefetchRequest:
+    """A refetch request."""
+
+    since: datetime
+    asked_at: datetime
+    not_before: datetime = NEVER
+    attempts: int = 0
+    deleted: bool = False
+
+
+class Tables:
+    """The tables."""
+
+    def __init__(self) -> None:
+        self.people: dict[int, Person] = {}
+        self.stage_ids: dict[str, int] = {}
+        self.deliveries: dict[bytes, datetime] = {}
+        self.unconfirmed: dict[int, datetime] = {}
+        self.requests: dict[int, RefetchRequest] = {}
+        self.stored_coverage = Coverage(None, None, None, None)
+        self.webhook_heard: datetime | None = None
+        self.stage_webhook_heard: datetime | None = None
+        self._last_id = 0
+
+    def next_id(self) -> int:
+        """Draw an id: claims and rows share one sequence."""
+        self._last_id += 1
+        return self._last_id
+
+    def insert_deliveries(self, deliveries: Sequence[ReceivedDelivery]) -> frozenset[bytes]:
+        """Store deliveries; return which are new."""
+        new = set()
+        for received in deliveries:
+            if received.delivery.key in self.deliveries:
+                continue
+            new.add(received.delivery.key)
+            self.deliveries[received.delivery.key] = received.received_at
+            self.webhook_heard = received.received_at
+            if received.delivery.event == STAGE_UPDATED:
+                self.stage_webhook_heard = received.received_at
+        return frozenset(new)
+
+    def answer_request(self, person_id: int, read_at: datetime) -> None:
+        """Drop the refetch request that this read answers."""
+        request = self.requests.get(person_id)
+        if request is not None and read_at >= request.since:
+            del self.requests[person_id]
+
+    def add_request(self, refetch: NewRefetch) -> None:
+        """Add a refetch request, or renew it."""
+        if refetch.created:
+            person = self.people[refetch.person_id]
+            person.announced = True
+            for row in person.rows.values():
+                if row.stage_from is None:
+                    self.unconfirmed.pop(row.id, None)
+        known = self.requests.get(refetch.person_id)
+        if known is None:
+            self.requests[refetch.person_id] = RefetchRequest(refetch.since, refetch.asked_at, deleted=refetch.deleted)
+            return
+        known.since, known.not_before, known.deleted = max(known.since, refetch.since), NEVER, known.deleted or refetch.deleted
+
+
+class MemoryTransaction:
+    """One transaction. Nothing else runs between its steps, and it fails only before the first or after the last."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def insert_claims(
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
+    ) -> InsertedEvidence:
+        """Store deliveries and claims (recording/insert_claims.sql)."""
+        tables = self._tables
+        new_deliveries = tables.insert_deliveries(deliveries)
+        for person_id in people:
+            tables.people.setdefault(person_id, Person())
+        added, widened = set[int](), set[int]()
+        for claim in claims:
+            known_claims = tables.people[claim.person_id].claims
+            known = known_claims.get(claim.key)
+            if known is None:
+                if not claim.is_entry or not _is_resent(claim, known_claims.values()):
+                    seq = tables.next_id()
+                    stage = Stage(
+                        claim.stage.name, claim.stage.id if claim.stage.id is not None else tables.stage_ids.get(claim.stage.name)
+                    )
+                    known_claims[claim.key] = replace(claim, seq=seq, row_id=seq, stage=stage, first_read_at=claim.read_at)
+                    added.add(seq)
+            elif not claim.is_entry:
+                wider = _widened(known, claim)
+                if wider != known:
+                    known_claims[claim.key] = wider
+                    widened.add(known.seq)
+        return InsertedEvidence(new_deliveries, frozenset(added), frozenset(added | widened), tables.stored_coverage.began)
+
+    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
+        """Return what stands near new claims (recording/load_history.sql)."""
+        return [_history(person_id, self._tables.people[person_id], at, self._tables.stage_ids) for person_id, at in since.items()]
+
+    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
+        """Store people as read (recording/upsert_people.sql)."""
+        known = set()
+        for fact in facts:
+            reading, read_at = fact.reading, fact.read_at
+            person = self._tables.people[reading.person_id]
+            if reading.stage_id is not None:
+                self._tables.stage_ids[reading.stage] = reading.stage_id
+            if person.updated is not None:
+                known.add(reading.person_id)
+            if person.updated is None or (reading.updated, read_at) >= (person.updated, person.verified_at or NEVER):
+                person.stage, person.updated, person.gone_at = reading.stage, reading.updated, None
+                person.verified_at = person.scrub_after = max(person.verified_at or read_at, read_at)
+            else:
+                person.scrub_after = max(person.scrub_after, read_at)
+            self._tables.answer_request(reading.person_id, read_at)
+        return frozenset(known)
+
+    async def apply_changes(self, change_set: ChangeSet) -> None:
+        """Write the difference (recording/apply_changes.sql)."""
+        tables = self._tables
+        for row in change_set.merged:
+            del tables.people[row.person_id].rows[row.id]
+            tables.unconfirmed.pop(row.id, None)
+        for update in change_set.updates:
+            tables.people[update.now.person_id].rows[update.now.id] = update.now
+            if update.now.confirmed_by == "webhook":
+                tables.unconfirmed.pop(update.now.id, None)
+        for new in change_set.inserts:
+            self._insert(new)
+        for refetch in change_set.refetches:
+            tables.add_request(refetch)
+
+    def _insert(self, new: NewRow) -> None:
+        tables, row = self._tables, new.row
+        person = tables.people[row.person_id]
+        if new.claim_to_relink is not None:
+            row = replace(row, id=tables.next_id())
+            (key,) = [key for key, claim in person.claims.items() if claim.seq == new.claim_to_relink]
+            person.claims[key] = replace(person.claims[key], row_id=row.id)
+        assert row.id not in person.rows
+        person.rows[row.id] = row
+        began = tables.stored_coverage.began
+        is_ours_to_miss = row.source == "polling" and row.confirmed_by is None and row.stage.name != "Trash"
+        if is_ours_to_miss and row.changed_at >= (began or NEVER):
+            tables.unconfirmed.setdefault(row.id, row.changed_at)
+
+
+def _is_resent(claim: Claim, known: Collection[Claim]) -> bool:
+    """Return whether the same event came with an earlier instant."""
+    return any(one.is_entry and (one.event_id, one.stage.name) == (claim.event_id, claim.stage.name) and one.at < claim.at for one in known)
+
+
+def _widened(known: Claim, again: Claim) -> Claim:
+    assert known.read_at is not None
+    assert known.first_read_at is not None
+    assert again.read_at is not None
+    watermark = None if known.watermark is None or again.watermark is None else min(known.watermark, again.watermark)
+    return replace(
+        known,
+        read_at=max(known.read_at, again.read_at),
+        first_read_at=min(known.first_read_at, again.read_at),
+        watermark=watermark,
+    )
+
+
+def _history(person_id: int, person: Person, since: datetime, stage_ids: Mapping[str, int]) -> PersonHistory:
+    rows_before = sorted(
+        (row for row in person.rows.values() if row.changed_at < since), key=lambda row: (row.changed_at, row.id), reverse=True
+    )
+    start = next((row for row in rows_before if _is_settled(row, person)), None)
+    claims = [claim for claim in person.claims.values() if not claim.ignored]
+    if start is None:
+        return PersonHistory(person_id, None, tuple(person.rows.values()), tuple(claims), person.announced)
+    second = start.changed_at.replace(microsecond=0)
+    near = [
+        claim
+        for claim in claims
+        if claim.at >= second and (claim.at > start.changed_at or (not claim.is_entry and claim.stage.name == start.stage.name))
+    ]
+    rows = tuple(row for row in person.rows.values() if row.changed_at > start.changed_at)
+    start = replace(start, stage=Stage(start.stage.name, _stage_id_then(start, claims, stage_ids)))
+    return PersonHistory(person_id, start, rows, tuple(near), person.announced)
+
+
+def _stage_id_then(row: Row, claims: Sequence[Claim], stage_ids: Mapping[str, int]) -> int | None:
+    """Return the id that the row's stage had when it was entered."""
+    since = row.changed_at.replace(microsecond=0) - LAG
+    shown = [claim for claim in claims if claim.at >= since and claim.stage.name == row.stage.name and claim.stage.id is not None]
+    shown.sort(key=lambda claim: (claim.is_entry or claim.at > row.changed_at + LAG, claim.at))
+    return shown[0].stage.id if shown else stage_ids.get(row.stage.name)
+
+
+def _is_settled(row: Row, person: Person) -> bool:
+    """Return whether no claim that came or may come can still move the row."""
+    second = row.changed_at.replace(microsecond=0)
+    return not any(
+        claim.at >= second
+        and (
+            (claim.row_id == row.id and claim.at >= row.changed_at + _SECOND)
+            or (
+                row.changed_after is not None and claim.is_entry and claim.stage.name == row.stage.name and claim.at < row.changed_at + _DAY
+            )
+            or (claim.at < second + _SECOND and claim.stage.name != row.stage.name and not claim.ignored)
+        )
+        for claim in person.claims.values()
+    )

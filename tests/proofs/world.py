@@ -1,0 +1,222 @@
+"""A simulated account and the parts of the daemon, without sockets and without Postgres, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from prometheus_client import CollectorRegistry
+
+from fubd.client import Credentials, FubClient
+from fubd.core.batch import RecordingRules
+from fubd.core.pacing import Policy
+from fubd.core.problems import ProblemName
+from fubd.core.vocabulary import DeliveryOutcome
+from fubd.core.webhook import decode, is_webhook_route, verify
+from fubd.errors import InvalidSignature, Unavailable
+from fubd.ingest import Ingest
+from fubd.lease import LocalLease
+from fubd.metrics import Metrics
+from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
+from fubd.problems import Problems
+from fubd.simulator import Account, SimClock, Simulator, TrueChange
+from fubd.simulator.account import TRASH
+from fubd.simulator.rng import Rng
+from fubd.subscriptions import SubscriptionManager
+from tests.proofs.memory_store import MemoryStore
+from tests.proofs.transport import BASE_URL, MemoryTransport
+from tests.support.virtual_time import EPOCH, VirtualClock
+
+PUBLIC_URL = "https://fubd.example.net"
+WINDOW = timedelta(seconds=300)
+_INGEST_TIMEOUT_SECONDS = 5.0
+_API_KEY = "invented-api-key"
+_SYSTEM_KEY = "invented-system-key"
+_AWAY = Unavailable("the database is away")
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """What a seed decides of the daemon. `ahead_seconds`: by how much our clock is ahead."""
+
+    people: int = 30
+    ahead_seconds: float = 0.0
+    policy: PollPolicy = field(default_factory=PollPolicy)
+
+
+class _Process:
+    """The parts of one run of the daemon."""
+
+    def __init__(self, world: World) -> None:
+        clock, store, settings = world.clock, world.store, world.settings
+        metrics = Metrics(CollectorRegistry())
+        self.problems = Problems(clock, metrics)
+        self.stop = asyncio.Event()
+        refetch_requested, webhook_recorded = asyncio.Event(), asyncio.Event()
+        self.client = FubClient(
+            base_url=BASE_URL,
+            credentials=Credentials(_API_KEY, "fubd", _SYSTEM_KEY),
+            custom_fields=("customCampaignID",),
+            share=0.8,
+            clock=clock,
+            metrics=metrics,
+            rng=Rng(world.rng.getrandbits(32)),
+            open_transport=lambda headers: MemoryTransport(world.simulator.exchange, headers),
+        )
+        self.ingest = Ingest(
+            store,
+            clock,
+            metrics,
+            self.problems,
+            rules=RecordingRules(WINDOW),
+            skew_seconds=self.client.skew_seconds,
+            refetch_requested=refetch_requested,
+            on_new_delivery=lambda _created: webhook_recorded.set(),
+        )
+        lease = LocalLease()
+        unread = UnreadPeople(store, clock, metrics, self.problems)
+        context = PollContext(self.client, self.ingest, store, clock, metrics, unread, settings.policy)
+        subscriptions = SubscriptionManager(
+            self.client, metrics, self.problems, store, clock, public_url=PUBLIC_URL, manage=True, lease=lease
+        )
+        self.poller = Poller(
+            context,
+            lease=lease,
+            subscriptions=subscriptions,
+            problems=self.problems,
+            webhook_recorded=webhook_recorded,
+            jitter=Rng(world.rng.getrandbits(32)).random,
+        )
+        self.refetcher = Refetcher(context, lease=lease, refetch_requested=refetch_requested)
+
+    async def run(self) -> None:
+        """Run all parts until they are cancelled. An error of one is a bug and ends the run."""
+        async with self.client, asyncio.TaskGroup() as group:
+            for part in (self.ingest, self.poller, self.refetcher):
+                group.create_task(part.run(self.stop))
+
+
+class World:
+    """An account, a database, and a daemon that can be killed and started again."""
+
+    def __init__(self, seed: int, settings: WorldSettings) -> None:
+        self.settings = settings
+        self.rng = Rng(seed)
+        sim_clock = SimClock(EPOCH, source=asyncio.get_running_loop().time)
+        self.account = Account(seed=seed, people=settings.people, clock=sim_clock, gaps=0.2)
+        self.simulator = Simulator(self.account, api_key=_API_KEY, system_key=_SYSTEM_KEY, post=self._post)
+        self.simulator.keys.add("agent-api-key", "agent")
+        self.clock = VirtualClock(offset=timedelta(seconds=settings.ahead_seconds))
+        self.store = MemoryStore(self.clock, on_advance=self._check_coverage)
+        self.violations: list[str] = []
+        # When something of ours was away: what only a source showed then may be lost.
+        self.disturbed: list[tuple[datetime, datetime]] = []
+        # When the key saw only a part of the account.
+        self.is_blind: Callable[[datetime], bool] = lambda _at: False
+        self._process: _Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.up_since: datetime | None = None
+
+    @property
+    def process(self) -> _Process:
+        """The daemon that runs."""
+        assert self._process is not None
+        return self._process
+
+    def problems(self) -> list[ProblemName]:
+        """Return the problems that the daemon names now."""
+        return [problem.name for problem in self.process.problems.current()]
+
+    # --- the daemon ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the daemon."""
+        self._process = _Process(self)
+        self.up_since = self.account.clock.now()
+        self._task = asyncio.create_task(self._process.run())
+
+    async def kill(self) -> None:
+        """End the daemon at this instant."""
+        task, self._task, self._process, self.up_since = self._task, None, None, None
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def restart_after(self, seconds: float) -> None:
+        """Kill the daemon, and start it again after these seconds."""
+        began = self.account.clock.now()
+        await self.kill()
+        await self.clock.pause(seconds)
+        self.start()
+        self.disturbed.append((began, self.account.clock.now()))
+
+    async def lose_database(self, seconds: float) -> None:
+        """Take the database away for these seconds."""
+        began = self.account.clock.now()
+        self.store.outage = _AWAY
+        await self.clock.pause(seconds)
+        self.store.outage = None
+        self.disturbed.append((began, self.account.clock.now()))
+
+    async def lose_replies(self, number: float) -> None:
+        """Lose the replies to so many next transactions."""
+        self.store.lost_replies += int(number)
+
+    # --- the webhook route --------------------------------------------------------------------------------------------
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int | None:
+        """Answer a delivery as the webhook route does; None where nobody listens."""
+        process = self._process
+        if process is None or not url.startswith(PUBLIC_URL) or not is_webhook_route(url.removeprefix(PUBLIC_URL)):
+            return None
+        try:
+            verify(body, headers.get("FUB-Signature"), [_SYSTEM_KEY.encode()])
+        except InvalidSignature:
+            return 401
+        answer = process.ingest.submit(decode(body, fub_now=process.client.fub_now()))
+        timer = asyncio.get_running_loop().call_later(_INGEST_TIMEOUT_SECONDS, _expire, answer)
+        try:
+            await answer
+        except Unavailable:
+            return 503 if process is self._process else None
+        finally:
+            timer.cancel()
+        return 200
+
+    # --- the law of coverage ------------------------------------------------------------------------------------------
+
+    def _check_coverage(self, watermark: datetime) -> None:
+        """Note everybody who changed before the new coverage without any evidence as new being recorded."""
+        latest: dict[int, TrueChange] = {}
+        behind = timedelta(seconds=self.simulator.behaviour.list_lag_seconds + self.simulator.behaviour.replica_lag_seconds)
+        for change in self.account.truth.changes:
+            if change.at < watermark - behind:
+                latest[change.person_id] = change
+        for change in latest.values():
+            if not self.store.knows(change.person_id, change.at.replace(microsecond=0)) and self._is_listed(change):
+                self.violations.append(f"coverage: {watermark} passes {change}")
+
+    def _is_listed(self, change: TrueChange) -> bool:
+        """Return whether a poll can be expected to show the change: the person is there, readable, and on the lists by `updated`."""
+        behaviour, person_id = self.simulator.behaviour, change.person_id
+        is_hidden = behaviour.lists_hide_trash and TRASH in {one.stage_to for one in self.account.truth.of(person_id)}
+        is_silent = change.actor == "server" and not behaviour.stage_deletion_moves_updated
+        is_odd = person_id in self.simulator.conditions.oddities or self.store.is_unread(person_id)
+        return self.account.has(person_id) and not (is_hidden or is_silent or is_odd or self.is_blind(change.at))
+
+
+def _expire(answer: asyncio.Future[DeliveryOutcome]) -> None:
+    if not answer.done():
+        answer.set_exception(Unavailable("not committed in time"))
+
+
+def policy(*, failover_seconds: float, watch_seconds: float, scrub_batches: int) -> PollPolicy:
+    """Return the default policy with other intervals."""
+    pacing = Policy(failover_interval_seconds=failover_seconds, watch_interval_seconds=watch_seconds)
+    return PollPolicy(pacing=pacing, scrub_batches=scrub_batches)
