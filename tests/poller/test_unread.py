@@ -140,7 +140,7 @@ def test_an_element_without_an_id_that_was_shown_once_is_over_after_hours() -> N
         fub.api.unidentified = 1
         await fub.wait(1900)
         fub.api.unidentified = 0
-        assert "no usable id" in fub.problems.current()[0].text
+        assert "without a usable id" in fub.problems.current()[0].text
         await fub.wait(30 * 3600)
         assert fub.problems.current() == ()
         covered, fub.api.unidentified = fub.coverage, 1

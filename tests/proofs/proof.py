@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -70,7 +70,8 @@ class _Disturbances:
 
     async def play(self, world: World) -> None:
         """Let them happen, each at its time."""
-        actions = [(at, world.restart_after, for_seconds) for at, for_seconds in self.kills]
+        actions: list[tuple[float, Callable[[float], Awaitable[None]], float]] = []
+        actions += [(at, world.restart_after, for_seconds) for at, for_seconds in self.kills]
         actions += [(at, world.lose_database, for_seconds) for at, for_seconds in self.outages]
         actions += [(at, world.lose_replies, 1.0) for at in self.lost_replies]
         for at, act, value in sorted(actions, key=lambda action: action[0]):
