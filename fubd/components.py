@@ -20,6 +20,7 @@ from fubd.core.alerts import Alert, alert_document
 from fubd.core.batch import RecordingRules
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus
+from fubd.daily_summary import DailySummary
 from fubd.failure_ratio import FailureRatio
 from fubd.heartbeat import Heartbeat
 from fubd.ingest import CommitListener, Ingest
@@ -133,7 +134,7 @@ def fub_credentials(settings: Settings) -> Credentials:
 
 @dataclass(frozen=True, slots=True)
 class DaemonComponents:
-    """Every part of the daemon. `notifier` is None without FUBD_ALERT_URL, `heartbeat` without FUBD_HEARTBEAT_URL."""
+    """Every part of the daemon. `notifier` and `daily_summary` are None without FUBD_ALERT_URL, `heartbeat` without FUBD_HEARTBEAT_URL."""
 
     shared: Components
     ingest: Ingest
@@ -141,6 +142,7 @@ class DaemonComponents:
     poller: Poller
     refetcher: Refetcher
     notifier: Notifier | None
+    daily_summary: DailySummary | None
     problem_reports: ProblemReports
     heartbeat: Heartbeat | None
     retention: Retention
@@ -248,6 +250,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         poller=poller,
         refetcher=Refetcher(poll_context, lease=lease, refetch_requested=shared.refetch_requested),
         notifier=build_notifier(shared),
+        daily_summary=_build_daily_summary(shared, lease),
         problem_reports=_build_problem_reports(shared, lease),
         heartbeat=_build_heartbeat(shared, monitor),
         retention=retention,
@@ -268,6 +271,24 @@ def build_notifier(shared: Components) -> Notifier | None:
         return alert_document(alert, zone=zone, domain=account.known.domain if account.known else None)
 
     return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value(), write=write)
+
+
+def _build_daily_summary(shared: Components, lease: Lease) -> DailySummary | None:
+    settings = shared.settings
+    if settings.alert_url is None or settings.daily_summary is None:
+        return None
+    return DailySummary(
+        shared.status,
+        Outbox(shared.pool),
+        shared.problems,
+        shared.clock,
+        lease=lease,
+        at=settings.daily_summary,
+        zone=settings.zone(),
+        stages=settings.alert_stages,
+        policy=pacing_policy(settings),
+        skew_seconds=shared.client.skew_seconds,
+    )
 
 
 def _build_problem_reports(shared: Components, lease: Lease) -> ProblemReports:

@@ -131,6 +131,8 @@ class Daemon:
         }
         if parts.notifier is not None:
             loops["notifier"] = parts.notifier.run
+        if parts.daily_summary is not None:
+            loops["daily summary"] = parts.daily_summary.run
         if parts.heartbeat is not None:
             loops["heartbeat"] = parts.heartbeat.run
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Alerts as text for people and as JSON for programs: problems, changes of mode, and people who enter a watched stage."""
+"""Alerts as text for people and as JSON for programs: problems, modes, people who enter a watched stage, the summary of a day."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
+from fubd.core.daily_summary import summary_text
 from fubd.core.text import format_count, format_duration
 
 _MAX_NAME_LENGTH = 80
@@ -29,7 +30,7 @@ _ANY_ACCOUNT = "app"
 class AlertEvent:
     """One event to be reported. `id`: its own in the outbox; `content`: what happened, as JSON values.
 
-    The names, and that of the agent, are those last read; None for a change of mode, and for a person not read yet.
+    The names, and that of the agent, are those last read; None where no person is concerned, and for a person not read yet.
     """
 
     id: int
@@ -67,6 +68,8 @@ def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None) -> dict[st
     if content["kind"] == "mode":
         severity = "critical" if content["mode"] == "failover" else "info"
         return {"text": _mode_text(content), "id": event.id, "severity": severity, **content}
+    if content["kind"] == "summary":
+        return {"text": summary_text(content, zone, sanitize), "id": event.id, "severity": "info", **content}
     changes = [_change(event, domain) for event in alert.events[:_LISTED_CHANGES]]
     if len(alert.events) == 1:
         return {"text": f"{_stage_text(event, zone)} {changes[0]['url']}", "id": event.id, "severity": "info", **changes[0]}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
 
 import asyncpg
 
@@ -34,6 +36,11 @@ class Outbox:
             await statements.query("alerts/settle").execute(
                 connection, sent=list(sent), postponed=list(postponed), delays=list(postponed.values())
             )
+
+    async def add_summary(self, day: date, content: Mapping[str, Any]) -> None:
+        """Add the summary of a day, unless the day has one."""
+        async with self._pool.transaction() as connection:
+            await statements.query("alerts/add_summary").execute(connection, day=day, content=json.dumps(content))
 
     async def give_up(self, *, older_than_days: float) -> int:
         """Remove the alerts that could not be sent for so long, and return their number."""

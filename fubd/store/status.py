@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fubd.core.daily_summary import DayCounts
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
@@ -175,6 +176,13 @@ class StatusReader:
                 connection, since=since, until=until, started_at=started_at, least_seconds=_LEAST_ABSENCE_SECONDS
             )
             return [Absence(row["kind"], row["since"], row["until"]) for row in rows]
+
+    async def day_counts(self, since: datetime, until: datetime, *, missed_until: datetime, stages: Sequence[str]) -> DayCounts:
+        """Return what changed between these instants (FUB's clock): all, those missed until `missed_until`, and by stage."""
+        query = statements.query("reads/day_counts")
+        async with self._pool.reading() as connection:
+            row = await query.fetchrow(connection, since=since, until=until, missed_until=missed_until, stages=list(stages))
+        return DayCounts(row["began"], row["changes"], row["missed"], dict(zip(stages, row["entries"], strict=True)))
 
     async def exchange_delivery_attempts(self, hours: Sequence[HourCount], now: datetime) -> OtherProcesses:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""

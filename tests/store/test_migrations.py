@@ -34,6 +34,7 @@ SHA256 = (
     "2ad85b47f2cb5ec25b2bdf1661afdb608b14b0262859cc7a681ff7c33329262d",
     "02867f565192dcd8d0085b9ea6f1515d8788f82cf89f9d4e680d3c8261b06739",
     "d8ef0dea6a8cac8ba14cce0c142e46c4728f03c375da8017c4f8d461caeec58b",
+    "a96f8f5488df6be67c85e6521f1ed7ba82dba8fda7fcac4edf8eb53cce4a6b15",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11
