@@ -411,7 +411,7 @@ async def test_no_alert_of_the_past(database: str) -> None:
             await connection.execute("UPDATE fubd.coverage SET reached = now()")
         await recorder.record(read("A", "08:00", "09:00", person=3), read("B", "10:20", "10:25", person=3))
         assert await recorder.count_waiting() == 2
-        # A person of an older script's row whom the first complete read left out: what their first read finds may be of any age.
+        # A person of an older script's row that the first complete read left out: what the first read finds may be of any age.
         async with recorder.pool.connection() as connection:
             await connection.execute(
                 "INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source)"

@@ -73,8 +73,8 @@ WITH merged AS (
         -- More than five of one transaction are one message.
         CASE WHEN count(*) OVER () > 5 THEN min(n.id) OVER () END
     FROM new_rows n
-    -- Nothing of the past: no old change, and nothing that the first complete read, of a baseline or after adoption, finds, nor the first
-    -- read of a person whom that one left out.
+    -- Nothing of the past: no old change, and nothing that the first complete read, of a baseline or after adoption, finds, nor the first read
+    -- of a person that it left out.
     WHERE lower(n.stage_to) = ANY(:alert_stages::text[]) AND n.changed_at >= :alert_since::timestamptz
         AND (n.source = 'webhook' OR (SELECT v.reached FROM fubd.coverage v) IS NOT NULL AND (
             n.stage_from IS NULL OR EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = n.person_id AND k.seq < n.id)
