@@ -40,6 +40,8 @@ QUICK = {
     "FUBD_POLL_STALE_AFTER": "15",
     "FUBD_MISSED_AFTER": "1",
 }
+# A busy machine that starts many daemons at once takes most of a minute for the last of them.
+_READY_WITHIN_SECONDS = 120.0
 
 
 @dataclass
@@ -87,8 +89,8 @@ class Stack:
     async def ready_daemon(self, **more: str) -> AsyncIterator[Process]:
         """Run the daemon until the block ends, which starts once the account was read and our webhooks are registered."""
         async with self.daemon(**more) as process:
-            await process.answers(f"{self.url}/readyz")
-            await eventually(self._is_covered, 30.0)
+            await process.answers(f"{self.url}/readyz", within_seconds=_READY_WITHIN_SECONDS)
+            await eventually(self._is_covered, _READY_WITHIN_SECONDS)
             yield process
 
     async def _is_covered(self) -> bool:
