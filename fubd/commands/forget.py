@@ -32,11 +32,15 @@ async def _forget(settings: Settings, args: argparse.Namespace, console: Console
         person = f"person {args.person_id} ({name})" if name else f"person {args.person_id}"
         console.print_notice(
             f"This removes the names and payloads of {person} from every table of fubd and from the copy that adopt made, and keeps them "
-            "out from now on. Stages and times stay. It cannot be undone."
+            "out from now on. Stages, times and agents stay. It cannot be undone."
         )
         if not confirm(console, "Continue?", assume_yes=args.yes):
             return 1
-        if not await forget(pool, args.person_id, columns=settings.columns):
+        columns = await forget(pool, args.person_id, columns=settings.columns)
+        if columns is None:
             raise unknown
+    console.print(f"emptied in their rows: {', '.join(columns.emptied)}")
+    if columns.left:
+        console.print_notice(f"not emptied, because they must not be null: {', '.join(columns.left)}")
     console.print(f"person {args.person_id} is forgotten; delete them in Follow Up Boss too, and in backups of the database", "bold green")
     return 0

@@ -40,6 +40,7 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
         if not applied and await has_product_table(connection):
             raise SchemaRefused(_NOT_ADOPTED)
         missing = [migration for migration in known if migration[0] not in applied]
+        await statements.query("state/note_public_objects").execute(connection)
         for number, name, text in missing:
             await apply(connection, number, name, text)
         if missing:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from fubd.store import Pool, adoption, migrate, statements
+from fubd.store import Pool, adoption, migrate, migrations, statements
 from fubd.store.dsn import parse
 from tests.support import legacy_tables
 
@@ -118,6 +118,22 @@ async def test_reading_and_writing_are_refused_to_both_roles(empty_database: str
             " AND relnamespace IN ('fubd'::regnamespace, 'public'::regnamespace)"
         )
         assert unprotected == []
+
+
+async def test_an_update_keeps_what_the_owner_granted(empty_database: str) -> None:
+    """What an update makes is closed, the schema fubd is closed again, and the product table stays as its owner opened it."""
+    async with connected(empty_database) as connection:
+        await connection.execute(_DEFAULTS)
+        for number, name, text in statements.migrations()[:-1]:
+            await migrations.apply(connection, number, name, text)
+        await connection.execute(statements.text("state/secure"))
+        await connection.execute("GRANT SELECT (id, stage_to) ON stage_changes TO authenticated; GRANT SELECT ON fubd.setting TO anon")
+        await migrate(connection)
+        granted = await connection.fetch(
+            "SELECT table_schema::text, column_name::text, grantee::text FROM information_schema.column_privileges"
+            " WHERE grantee IN ('anon', 'authenticated') ORDER BY 2"
+        )
+        assert [tuple(row) for row in granted] == [("public", "id", "authenticated"), ("public", "stage_to", "authenticated")]
 
 
 async def test_views_show_only_what_their_caller_may_see(empty_database: str) -> None:

@@ -12,6 +12,8 @@ from fubd.core.redaction import redact
 from fubd.core.webhook import decode
 from fubd.store.forgetting import forget, forget_deleted
 from tests.recorder import Recorder, at, read, running_recorder
+from tests.store.adopting import adopt, connected, pooled
+from tests.support import legacy_tables
 
 COLUMNS = {"campaign_id": "customCampaignID"}
 _NAME = "Wilhelmina"
@@ -73,6 +75,35 @@ async def test_a_forgotten_person_is_gone_everywhere_and_does_not_come_back(data
             assert await connection.fetchval("SELECT first_name FROM fubd.person WHERE id = 4712") == _NAME
         await forget(recorder.pool, 4712, columns=COLUMNS)
         assert await _mentions(recorder, _NAME) == []
+
+
+async def test_columns_of_the_older_scripts_and_of_the_owner_are_emptied_too(empty_database: str) -> None:
+    """Of that person only, in the table and in the copy; what must not be null gets its default or an empty text, or is named."""
+    async with connected(empty_database) as connection:
+        await legacy_tables.make(connection, rows=20)
+        await connection.execute(
+            """ALTER TABLE stage_changes ADD email varchar(90) NOT NULL DEFAULT 'none', ADD phone text, ADD street text NOT NULL DEFAULT '',
+                ADD house integer NOT NULL DEFAULT 7, ADD seen_at timestamptz,
+                ADD doubled text GENERATED ALWAYS AS (first_name || 'x') STORED;
+            UPDATE stage_changes SET email = 'a@example', phone = '555', street = 'Elm', house = 12, seen_at = now(), parcel_zip = '12345',
+                person_id = CASE WHEN id % 2 = 0 THEN '4711' ELSE '4712' END"""
+        )
+        kept = "SELECT id, person_id, stage_from, stage_to, changed_at::text, source, seen_at FROM {} ORDER BY id"
+        before = await connection.fetch(kept.format("stage_changes"))
+        async with pooled(empty_database) as pool:
+            await adopt(pool)
+            await connection.execute("ALTER TABLE stage_changes ALTER street DROP DEFAULT, ALTER house DROP DEFAULT")
+            columns = await forget(pool, 4711)
+        assert columns is not None
+        assert {"email", "phone", "street", "parcel_zip", "deal_id", "first_name"} <= set(columns.emptied)
+        assert columns.left == ("house",)
+        for relation in ("stage_changes", "fubd.stage_changes_backup"):
+            assert await connection.fetch(kept.format(relation)) == before
+            shown = "SELECT DISTINCT phone, street, parcel_zip FROM {} WHERE person_id = '{}'"
+            assert [tuple(row)[::2] for row in await connection.fetch(shown.format(relation, 4711))] == [(None, None)]
+            assert [tuple(row) for row in await connection.fetch(shown.format(relation, 4712))] == [("555", "Elm", "12345")]
+        emptied = await connection.fetch("SELECT DISTINCT email, street, doubled FROM stage_changes WHERE person_id = '4711'")
+        assert [tuple(row) for row in emptied] == [("none", "", None)]
 
 
 async def test_an_unknown_person_cannot_be_forgotten(database: str) -> None:
