@@ -18,7 +18,7 @@ from aiohttp import ClientSession
 
 from fubd.alert_receiver import SendFailed, new_session, send_alert
 from fubd.backoff import backoff_seconds
-from fubd.core.problems import REPORT_SECONDS, Problem, ProblemName
+from fubd.core.problems import Problem, ProblemName
 from fubd.core.text import format_duration
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
@@ -30,6 +30,7 @@ _log = logging.getLogger("fubd.problem_reports")
 
 _LOOK_SECONDS = 1.0
 _DATABASE_RETRY_SECONDS = 3.0
+_REPORT_SECONDS = 60.0
 # A problem that is over sooner wakes nobody.
 _HELD_FOR = timedelta(seconds=60)
 _FIRST_BACKOFF_SECONDS = 1.0
@@ -115,7 +116,7 @@ class ProblemReports:
             return True
         try:
             await self._store.save(list(current.values()), ended=self._saved.keys() - current.keys(), alerts=list(self._waiting))
-            self._saved, self._save_again_at = current, now + REPORT_SECONDS
+            self._saved, self._save_again_at = current, now + _REPORT_SECONDS
             self._waiting.clear()
             if self._lease.held and not self._leads:
                 await self.load()

@@ -9,9 +9,6 @@ from enum import StrEnum
 COLUMN_CAUSE = "its column"
 """Begins the cause of `table_refuses` where it is a column, so that a look at the columns decides whether it holds."""
 
-REPORT_SECONDS = 60.0
-"""A running daemon reports to the database at least so often."""
-
 
 class ProblemName(StrEnum):
     """Every problem by the name that `/health`, `fubd_problem` and alerts use."""

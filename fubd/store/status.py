@@ -51,7 +51,7 @@ class StatusSettings:
     """The daemon's settings that `status` needs, in seconds.
 
     `now`: the database's clock. `polled_until`: when the lease of the last instance that polled ended or will end. `reported_at`: when a
-    daemon last wrote about itself, to the minute.
+    daemon last noted that it runs.
     """
 
     now: datetime
