@@ -45,9 +45,14 @@ def _with_labels(series: str) -> str:
 
 
 def _gauge(alert: str, series: str, *, over: str, under: str, held: int, **others: str) -> Edge:
-    """Return the edges of a limit on a gauge: for an hour `under` it is silent, then it fires once `over` has held for so many minutes."""
+    """Return the edges of a limit on a gauge: for an hour `under` it is silent, then it fires once `over` has held for so many minutes.
+
+    Where a high value is the bad one, a second instance that stays `under` changes nothing.
+    """
     begins = 61
     values = {series: f"{under}x60 {over}x100", **others}
+    if abs(float(over)) > abs(float(under)):
+        values[series.replace("{a", "{b")] = f"{under}x200"
     return Edge(alert, f"between {under} and {over}", values, silent=[begins - 1, begins + held - 1], firing=[begins + held])
 
 
@@ -80,6 +85,13 @@ EDGES: Sequence[Edge] = (
         firing=[DAY + 10],
         step=5,
     ),
+    Edge(
+        "FubdWebhookSilentForADay",
+        "not where none was ever heard",
+        {_HEARD: "0x900", 'fubd_stage_changes_total{a, source="polling"}': "0+1x900"},
+        silent=[DAY + 60, 3 * DAY + 60],
+        step=5,
+    ),
     Edge("FubdWebhookSilentForADay", "three days after the last one", {_HEARD: "1x200"}, silent=[3 * DAY], firing=[3 * DAY + 120], step=60),
     Edge(
         "FubdWebhookSilentForADay",
@@ -100,7 +112,12 @@ EDGES: Sequence[Edge] = (
     Edge(
         "FubdBlind",
         "at 61 s in 10 minutes",
-        {"fubd_blind_seconds_total{a}": "0+6.1x60", "fubd_coverage_timestamp_seconds{a}": "1x60"},
+        {
+            "fubd_blind_seconds_total{a}": "0+6.1x60",
+            "fubd_blind_seconds_total{b}": "0x60",
+            "fubd_coverage_timestamp_seconds{b}": "0x60",
+            "fubd_coverage_timestamp_seconds{a}": "1x60",
+        },
         firing=[30],
     ),
     Edge(
