@@ -18,6 +18,7 @@ from fubd.client import Credentials, FubClient
 from fubd.clock import SystemClock
 from fubd.core.alerts import Alert, alert_document
 from fubd.core.batch import RecordingRules
+from fubd.core.observation import normalize_stage_name
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus
 from fubd.daily_summary import DailySummary
@@ -285,7 +286,7 @@ def _build_daily_summary(shared: Components, lease: Lease) -> DailySummary | Non
         lease=lease,
         at=settings.daily_summary,
         zone=settings.zone(),
-        stages=settings.alert_stages,
+        stages=[normalize_stage_name(stage) for stage in settings.alert_stages],
         policy=pacing_policy(settings),
         skew_seconds=shared.client.skew_seconds,
     )

@@ -27,7 +27,7 @@ _RETRY_SECONDS = 60.0
 
 
 class DailySummary:
-    """Writes the summaries. `stages` are counted by name; `skew_seconds`: our clock minus FUB's."""
+    """Writes the summaries. `stages` are counted by name, in any case; `skew_seconds`: our clock minus FUB's."""
 
     def __init__(
         self,

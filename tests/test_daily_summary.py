@@ -95,13 +95,13 @@ async def test_what_a_summary_counts(database: str) -> None:
         await recorder.record(webhook("e1", "B", "10:00"), webhook("e2", "Hot", "10:05", (2,)), read("Trash", "11:00", "11:05", person=3))
         await recorder.record(read("Hot", "12:00", "12:30", "11:50"), read("Hot", "18:30", "18:31", "18:00", person=3))
         clock = SetClock(at("18:00"))
-        one = Instance(recorder.pool, clock, stages=("Hot", "B", "None"))
+        one = Instance(recorder.pool, clock, stages=("hot", "B", "None"))
         one.problems.begin(ProblemName.QUARANTINE, "1 delivery")
         await one.summary.write_if_due()
         (found,) = await summaries(recorder.pool)
     # The move to Trash is a merge, which no webhook reports, and half past six is tomorrow's.
     assert (found["changes"], found["missed"], found["is_whole"], found["missed_known_until"]) == (4, 1, True, None)
-    assert [(stage["stage"], stage["entered"]) for stage in found["stages"]] == [("Hot", 2), ("B", 1), ("None", 0)]
+    assert [(stage["stage"], stage["entered"]) for stage in found["stages"]] == [("hot", 2), ("B", 1), ("None", 0)]
     assert (found["day"], found["blind_seconds"], found["completeness"]) == ("2026-01-05", None, None)
     assert [problem["problem"] for problem in found["problems"]] == ["quarantine"]
 

@@ -17,6 +17,6 @@ SELECT
     (SELECT count(*) FROM changes) AS changes,
     (SELECT count(*) FROM changes WHERE is_missed) AS missed,
     ARRAY(
-        SELECT (SELECT count(*) FROM changes x WHERE x.stage_to = w.stage)
+        SELECT (SELECT count(*) FROM changes x WHERE lower(x.stage_to) = lower(w.stage))
         FROM unnest(:stages::text[]) WITH ORDINALITY AS w(stage, place) ORDER BY w.place
     ) AS entries
