@@ -189,6 +189,8 @@ async def running_stack(
             "PORT": str(port),
             "FUBD_HOST": "127.0.0.1",
             "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            # A test that runs at six is sent no other alert than at any other time.
+            "FUBD_DAILY_SUMMARY": "off",
         }
         yield Stack(account, simulator, port, environ, database, folder)
 
