@@ -87,10 +87,10 @@ async def test_a_misspelled_database_url_is_named_when_the_embedded_one_is_used(
 
 
 async def test_stages_that_the_account_does_not_have(database: str, tmp_path: Path) -> None:
-    """A watched stage that is written differently would never be entered; the fix is the account's own name."""
+    """A watched stage that is misspelled would never be entered; the fix is the account's own name. Case does not matter."""
     async with environment(database, tmp_path, people=1) as made:
         stage = made.account.stages[0].name
-        settings = {**made.settings, "FUBD_ALERT_STAGES": f'["{stage}", "{stage.upper()}", "Nothing Like It"]'}
+        settings = {**made.settings, "FUBD_ALERT_STAGES": f'["{stage}", "{stage.upper()}", "{stage}x", "Nothing Like It"]'}
         results = [result for result in await run_checks(load(settings, env_file=None), unknown=()) if result.name == "stages"]
         assert [result.status for result in results] == [CheckStatus.FIX, CheckStatus.FIX]
         assert results[0].fix == f"write {stage!r}"
