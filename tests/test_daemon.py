@@ -42,7 +42,7 @@ async def test_every_change_is_recorded_once_and_the_invariants_hold(database: s
         await eventually(names_are_filled, 90.0)
         (row,) = await stack.fetch("SELECT * FROM public.stage_changes WHERE person_id = $1", str(new_person))
         assert (row["stage_from"], row["stage_to"]) == (None, "Lead")
-        await eventually(stack.is_balanced, 15.0)
+        await eventually(stack.is_balanced, 45.0)
         process.terminate()
         assert await process.ended() == 0
         assert process.errors == []
@@ -83,7 +83,7 @@ async def test_a_kill_under_load_loses_and_doubles_nothing(database: str, fubd_d
                 await eventually(partial(_is_past, loop, moved_at + 1.5))
                 enough = len(stack.simulator.deliveries.attempts) + rng.randrange(3, 70)
                 load = asyncio.create_task(_move_eighty(stack, rng, people))
-                await eventually(partial(_attempted, stack, enough), 20.0)
+                await eventually(partial(_attempted, stack, enough), 45.0)
                 process.kill()
                 assert await process.ended() == -signal.SIGKILL
                 await load
@@ -120,7 +120,7 @@ async def test_a_database_outage_loses_nothing(database: str, fubd_database: str
         began = loop.time()
         status, headers = await stack.post(body)
         assert (status, headers["Retry-After"].isdigit()) == (503, True)
-        assert loop.time() - began < 5.5
+        assert loop.time() - began < 8.0
         assert (await stack.get("/health"))["mode"]
         await proxy.accept()
 
@@ -132,7 +132,7 @@ async def test_a_database_outage_loses_nothing(database: str, fubd_database: str
         metrics = await stack.metrics()
         assert metrics["fubd_webhook_deliveries_total{outcome=duplicate}"] == 1
         assert metrics["fubd_webhook_deliveries_total{outcome=unavailable}"] == 1
-        await eventually(stack.is_balanced, 15.0)
+        await eventually(stack.is_balanced, 45.0)
 
 
 async def test_a_lost_reply_to_commit_doubles_nothing(database: str, fubd_database: str, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_a_lost_reply_to_commit_doubles_nothing(database: str, fubd_databa
         assert (await stack.post(body))[0] == 200
         rows = await stack.fetch("SELECT 1 FROM public.stage_changes WHERE event_id = $1", "22222222-0000-4000-8000-000000000001")
         assert len(rows) == 1
-        await eventually(stack.is_balanced, 15.0)
+        await eventually(stack.is_balanced, 45.0)
 
 
 async def test_it_listens_before_the_database_answers(database: str, fubd_database: str, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_a_stop_under_load_answers_every_accepted_delivery(database: str, 
             for number in range(400)
         ]
         posts = [asyncio.create_task(stack.post(body)) for body in bodies]
-        await eventually(lambda: sum(post.done() for post in posts) > 20, 20.0)
+        await eventually(lambda: sum(post.done() for post in posts) > 20, 45.0)
         process.terminate()
         answers = await asyncio.gather(*posts, return_exceptions=True)
         assert await process.ended(within_seconds=12.0) == 0
@@ -332,5 +332,5 @@ async def test_settings_of_the_database_have_no_effect(empty_database: str, tmp_
         assert {datetime.fromisoformat(at).utcoffset() for at in instants} == {timedelta()}
         for view in ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages"):
             assert await stack.fetch(f"SELECT * FROM public.{view}") is not None
-        await eventually(stack.is_balanced, 15.0)
+        await eventually(stack.is_balanced, 45.0)
         assert [line for line in process.lines if '"level": "error"' in line] == []

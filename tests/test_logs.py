@@ -157,7 +157,7 @@ def test_stopping_without_a_reader_takes_bounded_time() -> None:
     with logs.configure("json", descriptor=writing):
         for _ in range(1000):
             _log.info("x" * 1000)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     os.close(reading)
     os.close(writing)
 

@@ -119,7 +119,7 @@ async def test_attempts_while_no_process_ran_count_as_failed(database: str, tmp_
         async with stack.ready_daemon():
             accepted = delivery(1, stack, ago_seconds=100)
             assert (await stack.post(accepted))[0] == 200
-            await eventually(lambda: stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 15.0)
+            await eventually(lambda: stack.fetch("SELECT FROM fubd.door_hour GROUP BY () HAVING sum(taken) = 1"), 45.0)
             assert (await stack.metrics())["fubd_webhook_failure_ratio"] == 0
         # As if no process had run for ten minutes.
         await stack.fetch("UPDATE fubd.door_hour SET kept_at = kept_at - interval '10 minutes'")
@@ -162,7 +162,7 @@ async def test_the_view_health_and_the_gauge_agree(database: str, tmp_path: Path
                 assert row["latest_change"] == datetime.fromisoformat(shown["last_change"])
             return True
 
-        assert await eventually(agree, 15.0)
+        assert await eventually(agree, 45.0)
 
 
 async def test_the_ledger_shows_a_lost_delivery_and_the_chain_an_edited_row(database: str, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_the_ledger_shows_a_lost_delivery_and_the_chain_an_edited_row(data
             assert (metrics["fubd_ledger_imbalance"], metrics["fubd_chain_violations"]) == (0, 0)
             stack.tampered = True
             await stack.fetch("DELETE FROM fubd.delivery WHERE id = (SELECT min(id) FROM fubd.delivery)")
-            await eventually(lambda: has_value(stack, "fubd_ledger_imbalance", 1), 15.0)
+            await eventually(lambda: has_value(stack, "fubd_ledger_imbalance", 1), 45.0)
         await stack.fetch("UPDATE stage_changes SET stage_from = 'Trash' WHERE stage_from = 'Nurture'")
         # The chain is checked every minute, the first time at the start.
         async with stack.daemon() as process:

@@ -26,7 +26,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
-_ANSWERED_SECONDS = 5.5
+# Five, and what a busy machine adds; a connection that is given up takes nine.
+_ANSWERED_SECONDS = 8.0
 _RECOVERY_SECONDS = 45.0
 
 
@@ -152,7 +153,7 @@ async def _survive(databases: Databases, folder: Path, number: int, name: str, b
         await begin(target)
         logins = proxy.connections
         await _assert_refused_in_time(stack, process, name)
-        await eventually(lambda: _shows_database(stack, up=False), 20.0)
+        await eventually(lambda: _shows_database(stack, up=False), 45.0)
         assert proxy.connections - logins < 40, name
         await end(target)
         await eventually(lambda: _is_stored(stack), _RECOVERY_SECONDS)

@@ -45,7 +45,7 @@ async def test_everything_is_recorded_through_a_pooler(database: str, tmp_path: 
             stack.move_randomly(rng, people=[person])
         assert_perfect(await stack.final_score())
 
-        await eventually(stack.is_balanced, 15.0)
+        await eventually(stack.is_balanced, 45.0)
         assert [line for line in process.lines if '"level": "warn"' in line or '"level": "error"' in line] == []
         process.terminate()
         assert await process.ended() == os.EX_OK

@@ -64,7 +64,7 @@ async def test_refused_deliveries_are_stored_in_order_and_their_retries_are_dupl
             metrics = await stack.metrics()
             return metrics["fubd_ledger_imbalance"] == 0 == metrics["fubd_chain_violations"]
 
-        await eventually(balanced, 20.0)
+        await eventually(balanced, 45.0)
 
 
 async def test_the_buffer_is_limited(database: str) -> None:

@@ -262,4 +262,4 @@ async def test_the_ledger_imbalance_is_0_after_all_tests(outside: Stack) -> None
     async def balanced() -> bool:
         return (await outside.metrics())["fubd_ledger_imbalance"] == 0
 
-    await eventually(balanced, 20.0)
+    await eventually(balanced, 45.0)

@@ -41,7 +41,7 @@ class Process:
         """The exit code, the negative number of the signal that ended it, or None while it runs."""
         return self._process.returncode
 
-    async def line(self, wanted: str | Callable[[str], bool], within_seconds: float = 30.0) -> str:
+    async def line(self, wanted: str | Callable[[str], bool], within_seconds: float = 60.0) -> str:
         """Wait for a line of stdout that contains the text, or for which the function returns True, and return it."""
         holds = wanted if callable(wanted) else lambda line: wanted in line
 
@@ -54,7 +54,7 @@ class Process:
 
         return await eventually(found, within_seconds)
 
-    async def answers(self, url: str, status: int = 200, within_seconds: float = 30.0) -> bytes:
+    async def answers(self, url: str, status: int = 200, within_seconds: float = 60.0) -> bytes:
         """Wait until a URL answers with this status, and return the body."""
         async with aiohttp.ClientSession() as session:
 
@@ -83,7 +83,7 @@ class Process:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def ended(self, within_seconds: float = 30.0) -> int:
+    async def ended(self, within_seconds: float = 60.0) -> int:
         """Wait for the end of the process and for its last line, and return the exit code."""
         async with asyncio.timeout(within_seconds):
             code = await self._process.wait()

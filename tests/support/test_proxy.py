@@ -29,13 +29,13 @@ async def test_carries_everything(empty_database: str) -> None:
 
 
 async def test_delays_each_direction(empty_database: str) -> None:
-    """A round trip takes twice the delay."""
+    """A round trip takes at least twice the delay."""
     async with Proxy(empty_database) as proxy:
         connection = await _connect(proxy.dsn)
         proxy.delay_seconds = 0.05
         began = time.monotonic()
         await connection.execute("SELECT 1")
-        assert 0.1 <= time.monotonic() - began < 1
+        assert time.monotonic() - began >= 0.1
         proxy.delay_seconds = 0
         await connection.close()
 

@@ -12,14 +12,14 @@ _CHECK_INTERVAL_SECONDS = 0.02
 
 
 @overload
-async def eventually(check: Callable[[], Awaitable[T | None]], within_seconds: float = 10.0) -> T: ...
+async def eventually(check: Callable[[], Awaitable[T | None]], within_seconds: float = 30.0) -> T: ...
 
 
 @overload
-async def eventually(check: Callable[[], T | None], within_seconds: float = 10.0) -> T: ...
+async def eventually(check: Callable[[], T | None], within_seconds: float = 30.0) -> T: ...
 
 
-async def eventually(check: Callable[[], object], within_seconds: float = 10.0) -> object:
+async def eventually(check: Callable[[], object], within_seconds: float = 30.0) -> object:
     """Call `check` until it returns a true value, and return that. An AssertionError in `check` counts as not yet.
 
     Raises the last AssertionError, or one of its own, when the time is over.
