@@ -18,6 +18,7 @@ from fubd.core.history import Stage
 from fubd.core.observation import Channel, Reading, Snapshot, normalize_stage_name
 from fubd.errors import FubRefused, Malformed, UserError
 from fubd.poller import Progress
+from fubd.poller.id_batch import read_id_batch
 from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
 from fubd.poller.sweep import Sweep
 from fubd.ports import Clock, FubApi, PeopleQuery, SnapshotResult, SnapshotSink
@@ -209,11 +210,14 @@ class Comparison:
 
     async def _read_again(self, ids: Sequence[int]) -> list[int]:
         """Judge these people; return those who changed since the comparison began."""
-        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(ids)))
-        self._note_begin(page.read_at)
-        present = [reading for reading in page.readings if reading.person_id in ids]
-        changing = await self._judge(present, page.read_at)
-        for person_id in sorted(set(ids) - {reading.person_id for reading in present} - set(page.unreadable)):
+        changing: list[int] = []
+        absent = set(ids)
+        for page in await read_id_batch(self._run, ids):
+            self._note_begin(page.read_at)
+            present = [reading for reading in page.readings if reading.person_id in ids]
+            changing += await self._judge(present, page.read_at)
+            absent -= {reading.person_id for reading in present} | set(page.unreadable)
+        for person_id in sorted(absent):
             changing += await self._confirm(person_id)
         return changing
 

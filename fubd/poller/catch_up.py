@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.context import PollContext
+from fubd.poller.id_batch import read_id_batch
 from fubd.poller.poll_run import PAGE_SIZE, PollRun, Progress, RunStats
 from fubd.poller.sweep import Sweep
-from fubd.ports import PeopleQuery
 
 _log = logging.getLogger("fubd.poller")
 
@@ -36,7 +36,7 @@ class CatchUp:
         Raises Unavailable, FubRefused and Malformed; what was read until then stays recorded.
         """
         await self._context.unread.load()
-        covered = (await self._state.coverage()).watermark
+        covered = self._context.covered.limit((await self._state.coverage()).watermark)
         self._export(covered)
         watermark = None if full else covered
         is_swept = watermark is None
@@ -62,7 +62,7 @@ class CatchUp:
                     await self._context.unread.settle_unidentified()
                 if self._context.api.fub_now() < watermark:
                     run.incomplete_reason = "Follow Up Boss's clock is behind what is covered"
-                    _log.warning("Follow Up Boss's clock is behind what is covered; reading the whole account")
+                    _log.warning("Follow Up Boss's clock is behind what is covered; reading the whole account once, then what changes")
                     return None
                 return await self._advance(self._earliest(began, started), sweep=False)
             run.incomplete_reason = "more people changed than an incremental read can prove complete"
@@ -95,9 +95,15 @@ class CatchUp:
         due = unread.due(PAGE_SIZE)
         if not due:
             return
-        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(due)))
-        await run.record(page.readings, page.read_at)
-        absent = sorted(set(due) - set(page.ids))
+        absent = set(due)
+        for page in await read_id_batch(run, due):
+            await run.record(page.readings, page.read_at)
+            absent.difference_update(page.ids)
+        await self._read_absent(run, sorted(absent))
+
+    async def _read_absent(self, run: PollRun, absent: list[int]) -> None:
+        """Read by id some of the unread people who are on no list; the others are asked for again later."""
+        unread = self._context.unread
         await unread.add(absent[_UNREAD_BY_ID:])
         for person_id in absent[:_UNREAD_BY_ID]:
             try:
@@ -121,7 +127,9 @@ class CatchUp:
 
     async def _advance(self, began: datetime, *, sweep: bool) -> datetime:
         overlap = timedelta(seconds=self._context.policy.overlap_seconds)
-        watermark = await self._state.advance_coverage(began - overlap, sweep=sweep)
+        stored = await self._state.advance_coverage(began - overlap, sweep=sweep)
+        self._context.covered.instant = began - overlap if self._context.api.fub_now() < stored else None
+        watermark = self._context.covered.limit(stored) or stored
         self._export(watermark)
         return watermark
 

@@ -19,9 +19,23 @@ FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 """What ends a run without being a bug: it is tried again later."""
 
 
+@dataclass(slots=True)
+class CoveredInstant:
+    """Until when this process has recorded everything, while the stored coverage is ahead of Follow Up Boss's clock; None while it is not.
+
+    Stored coverage never goes back, and from ahead of the clock no read would find a change. So polls read from here.
+    """
+
+    instant: datetime | None = None
+
+    def limit(self, stored: datetime | None) -> datetime | None:
+        """Return the stored coverage, or the earlier instant that holds instead."""
+        return stored if stored is None or self.instant is None else min(stored, self.instant)
+
+
 @dataclass(frozen=True, slots=True)
 class PollContext:
-    """The parts around the poller. `incremental`, `trash` and `unread` hold what this process has learned about the account.
+    """The parts around the poller. `incremental`, `trash`, `unread` and `covered` hold what this process has learned about the account.
 
     `next_run_within_seconds`: for runs outside the modes, within what time the next one follows, 0 for none.
     """
@@ -36,6 +50,7 @@ class PollContext:
     next_run_within_seconds: float | None = None
     incremental: IncrementalRead = field(default_factory=IncrementalRead)
     trash: TrashVisibility = field(default_factory=TrashVisibility)
+    covered: CoveredInstant = field(default_factory=CoveredInstant)
 
     @asynccontextmanager
     async def open_run(

@@ -26,8 +26,9 @@ from fubd.core.stored_state import PendingRefetch
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.log_once import LogOnce
 from fubd.poller.context import FUB_ERRORS, PollContext
+from fubd.poller.id_batch import read_id_batch
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
-from fubd.ports import Clock, Lease, PeopleQuery
+from fubd.ports import Clock, Lease
 
 _log = logging.getLogger("fubd.poller")
 
@@ -193,10 +194,14 @@ class Refetcher:
         self._listed_at = self._clock.monotonic()
         self._was_list = True
         pending = {request.person_id: request for request in requests}
-        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(pending)))
-        present = [reading for reading in page.readings if reading.person_id in pending]
-        await run.record(present, page.read_at, Channel.WEBHOOK)
-        seen = {reading.person_id for reading in present}
+        seen: set[int] = set()
+        for page in await read_id_batch(run, list(pending)):
+            present = [reading for reading in page.readings if reading.person_id in pending]
+            await run.record(present, page.read_at, Channel.WEBHOOK)
+            seen.update(reading.person_id for reading in present)
+        for _ in range(run.stats.calls - 1):
+            # An odd id cost further calls.
+            self._tokens.take()
         self._just_read = {person_id: pending[person_id].since for person_id in seen}
         await self._reschedule([request for request in requests if request.person_id not in seen])
 

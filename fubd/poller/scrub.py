@@ -23,6 +23,7 @@ from fubd.core.observation import Reading
 from fubd.errors import FubRefused, Malformed
 from fubd.metrics import Metrics
 from fubd.poller.context import PollContext
+from fubd.poller.id_batch import read_id_batch
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
 from fubd.ports import PeopleQuery, StateStore
 
@@ -119,13 +120,13 @@ class Scrub:
 
     async def _verify_batch(self, run: PollRun, requested: list[int], result: ScrubResult) -> list[int]:
         """Read one batch; return the people who were absent or unreadable."""
-        page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=tuple(requested)))
-        wanted = set(requested)
-        present = [reading for reading in page.readings if reading.person_id in wanted]
-        recorded = await run.record(present, page.read_at)
-        verified = [reading for reading in present if reading.person_id not in recorded.refused]
-        await self._count(run, verified, recorded.mismatched, result)
-        seen = {reading.person_id for reading in present}
+        wanted, seen = set(requested), set[int]()
+        for page in await read_id_batch(run, requested):
+            present = [reading for reading in page.readings if reading.person_id in wanted]
+            recorded = await run.record(present, page.read_at)
+            verified = [reading for reading in present if reading.person_id not in recorded.refused]
+            await self._count(run, verified, recorded.mismatched, result)
+            seen.update(reading.person_id for reading in present)
         self._invisible -= seen
         return sorted(wanted - seen)
 

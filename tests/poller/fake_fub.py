@@ -136,7 +136,7 @@ class FakeFubApi:
     """The API of the account. `before_response` runs before each response; `outage` makes every call fail.
 
     `registry` holds the webhooks; `refusals` maps an endpoint to its refusal. `odd`: people without a usable stage; `unidentified`: the
-    elements without an id on each page of people.
+    elements without an id on each page of people. `refused_ids`: ids because of which a whole batch is refused.
     """
 
     def __init__(self, account: FakeAccount, behaviour: FubBehaviour | None = None) -> None:
@@ -150,6 +150,7 @@ class FakeFubApi:
         self.registry: dict[int, Subscription] = {}
         self.odd: set[int] = set()
         self.unidentified = 0
+        self.refused_ids: set[int] = set()
         self.refusals: dict[str, FubRefused] = {}
         self.writes = 0
         self._sent: deque[float] = deque()
@@ -165,6 +166,8 @@ class FakeFubApi:
 
     async def people(self, query: PeopleQuery) -> PeoplePage:
         read_at = await self._respond("people", query)
+        if query.ids is not None and not self.refused_ids.isdisjoint(query.ids):
+            raise FubRefused("Follow Up Boss refused with 400: invalid id", status=400)
         if query.updated_after is not None and self.behaviour.updated_after == "refused":
             raise FubRefused("Follow Up Boss refused with 400: invalid parameter", status=400)
         matches = self._matches(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -227,3 +228,27 @@ def test_gaining_the_lease_polls_at_once() -> None:
         assert harness.database.known[moved].stage == harness.account.people[moved].stage
 
     run_scenario(scenario)
+
+
+def test_a_clock_of_fub_behind_coverage_costs_one_sweep(caplog: pytest.LogCaptureFixture) -> None:
+    """While coverage is ahead of FUB's clock, the account is read once; then each poll costs as usual, misses nothing and says so once."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        await harness.move_people(_HOUR, every_seconds=100)
+        stored = true_time() + timedelta(hours=5)
+        harness.database.stored_coverage = replace(harness.database.stored_coverage, watermark=stored)
+        runs = len(harness.database.runs)
+        harness.webhooks_arrive = False
+        for _ in range(8):
+            moved = harness.move()
+            await harness.wait(1900)
+            assert harness.database.known[moved].stage == harness.account.people[moved].stage
+        since = harness.database.runs[runs:]
+        assert [run.kind for run in since].count("sweep") == 1
+        assert [run.outcome for run in since].count("failed") == 1
+        assert sum("clock is behind" in record.message for record in caplog.records) == 1
+        assert harness.coverage == stored
+        await harness.wait(5 * _HOUR)
+        assert harness.coverage > stored
+
+    run_scenario(scenario, people=3000)

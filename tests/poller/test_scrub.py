@@ -96,6 +96,33 @@ def test_a_refusal_marks_no_person_deleted() -> None:
     run_virtual(scenario())
 
 
+def test_an_id_because_of_which_a_batch_is_refused_stops_nobody() -> None:
+    """When FUB refuses a batch because of two of its ids, the 98 others are verified, at the cost of a few calls."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(100)
+        api.refused_ids = {7, 8}
+        await _scrub(api, database, metrics, batches=1)
+        assert {person_id for person_id, known in database.known.items() if known.verified} >= set(range(1, 101)) - {7, 8}
+        assert not any(known.deleted for known in database.known.values())
+        assert api.calls_made() <= 30
+
+    run_virtual(scenario())
+
+
+def test_a_refusal_of_every_batch_is_raised() -> None:
+    """When FUB refuses every batch, the ids are not the reason: the scrub fails after few calls."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(100)
+        api.refused_ids = set(range(1, 101))
+        with pytest.raises(FubRefused):
+            await _scrub(api, database, metrics, batches=1)
+        assert api.calls_made() <= 7
+
+    run_virtual(scenario())
+
+
 def test_a_key_that_lost_access_to_hundreds_marks_no_person_deleted(caplog: pytest.LogCaptureFixture) -> None:
     """When many people are absent, none is read by id or marked, one line is logged, and the scrub continues."""
     caplog.set_level(logging.INFO, "fubd.poller")
