@@ -78,7 +78,10 @@ class IncrementalRead:
         Returns None when it cannot prove that it saw everyone. Raises Unavailable and FubRefused.
         """
         # FUB dates by whole seconds, and "after" may or may not include the second itself.
-        watermark = watermark.replace(microsecond=0) - _SECOND
+        async with run.reading_ahead():
+            return await self._read(run, watermark.replace(microsecond=0) - _SECOND)
+
+    async def _read(self, run: PollRun, watermark: datetime) -> datetime | None:
         if self.updated_after is UpdatedAfterSupport.UNPROVEN:
             await self._probe(run)
         if self.updated_after is UpdatedAfterSupport.WORKS:
@@ -92,6 +95,7 @@ class IncrementalRead:
     async def _read_by_offset(self, run: PollRun, watermark: datetime) -> datetime | None:
         read = OffsetRead(run, watermark, look_back=_LOOK_BACK, recent=self._recent)
         began = await read.run()
+        await run.recorded()
         if began is not None:
             self._recent.add(read.people, keep_since=watermark - _LOOK_BACK)
         return began
@@ -117,6 +121,7 @@ class IncrementalRead:
         read = _CursorRead(run, after, canary)
         if not await read.run() or read.began is None:
             return None
+        await run.recorded()
         if canary is not None and not read.canary_seen and not await _shows_crowd(run, canary):
             # The canary was deleted, or the filter has begun to hide people.
             await self._probe(run)
@@ -137,6 +142,7 @@ class IncrementalRead:
         read = _CursorRead(run, after, None)
         if not await read.run():
             return False
+        await run.recorded()
         self._recent.add(read.people, keep_since=after)
         return True
 
@@ -171,7 +177,7 @@ class _CursorRead:
         self._counted = page.total
         empty = 0
         while self._is_valid(page):
-            await self._run.record_page(page)
+            await self._run.record_ahead(page)
             self._observe(page)
             if self._is_last(page):
                 return self._counted is None or self._rows >= min(self._counted, page.total or 0)

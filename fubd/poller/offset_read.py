@@ -164,7 +164,7 @@ class OffsetRead:
         new = tuple(reading for reading in page.readings if keys[reading.person_id] not in self._recorded)
         self._recorded.update(keys.values())
         self.people.update({reading.person_id: reading.updated for reading in page.readings})
-        await self._run.record_page(replace(page, readings=new))
+        await self._run.record_ahead(replace(page, readings=new))
 
     def _lower_bound(self, page: PeoplePage) -> None:
         """Note that everyone who changed later than the page's last row was seen."""

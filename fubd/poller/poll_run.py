@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,6 +13,7 @@ from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
 from fubd.core.text import format_count
 from fubd.errors import Unavailable
+from fubd.poller.read_ahead import ReadAhead
 from fubd.poller.trash_visibility import TrashVisibility
 from fubd.poller.unread import UnreadPeople
 from fubd.ports import FubApi, PeopleQuery, SnapshotResult, SnapshotSink
@@ -91,7 +94,7 @@ class RunStats:
 
 
 class PollRun:
-    """One run of reading people. A page is recorded before the next is requested, so memory does not grow with the account.
+    """One run of reading people. Pages are recorded while the next are read, a bounded number at once, so memory stays flat.
 
     `watermark`: the coverage before this run (FUB's clock). `should_continue` is asked before each call; `on_page` is called after each
     page. `incomplete_reason`: why a run without an error still moves no coverage.
@@ -114,6 +117,7 @@ class PollRun:
         self._on_page = on_page
         self._trash = trash or TrashVisibility()
         self._unread = unread
+        self._ahead = ReadAhead()
         self.watermark = watermark
         self.stats = RunStats()
         self.incomplete_reason: str | None = None
@@ -159,6 +163,32 @@ class PollRun:
         if self._on_page is not None:
             self._on_page(self.stats)
         return result
+
+    @asynccontextmanager
+    async def reading_ahead(self) -> AsyncIterator[None]:
+        """Allow `record_ahead` in the block. After it nothing is being recorded any more, also when it fails. Raises Unavailable."""
+        try:
+            yield
+            await self._ahead.finish()
+        except asyncio.CancelledError:
+            self._ahead.cancel()
+            raise
+        finally:
+            await self._ahead.settle()
+
+    async def record_ahead(self, page: PeoplePage, on_recorded: Callable[[], object] | None = None) -> None:
+        """Record everyone on the page in the background. Raises Unavailable when an earlier page could not be recorded."""
+
+        async def record() -> None:
+            await self.record_page(page)
+            if on_recorded is not None:
+                on_recorded()
+
+        await self._ahead.add(record)
+
+    async def recorded(self) -> None:
+        """Wait until every page is recorded. Raises Unavailable."""
+        await self._ahead.finish()
 
     def require_usable(self) -> None:
         """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""

@@ -59,7 +59,7 @@ class RangeRead:
             page = await self._page(part)
             if page is None:
                 return False
-            await self._run.record_page(page)
+            await self._run.record_ahead(page)
             if not self._shows_all(page):
                 if len(page.ids) <= 1:
                     return False

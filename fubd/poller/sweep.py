@@ -23,6 +23,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from math import ceil
 
@@ -78,7 +79,9 @@ class Sweep:
         self._waiting: deque[_Range] = deque()
         self._active: list[_Range] = []
         self._changed = asyncio.Condition()
-        self._pages = 0
+        self._pages = self._saved_pages = 0
+        # For each page that is not recorded yet, the id before its first.
+        self._unrecorded: dict[int, int] = {}
         self._read = 0
         self.total: int | None = None
 
@@ -87,7 +90,10 @@ class Sweep:
 
         Raises Unavailable when completeness cannot be proven, and FubRefused.
         """
-        first_id = from_id or 0 if began else 0
+        async with self._run.reading_ahead():
+            return await self._sweep(began, from_id or 0 if began else 0)
+
+    async def _sweep(self, began: datetime | None, first_id: int) -> datetime:
         newest = await self._run.page(PeopleQuery(limit=_ORDER_SAMPLE, sort="-id"))
         began = began or newest.read_at
         await self._save(began, first_id)
@@ -128,6 +134,7 @@ class Sweep:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._workers):
                     group.create_task(self._work(began))
+            await self._run.recorded()
         except* (Unavailable, FubRefused, _RangesIgnored) as failures:
             failure = failures.exceptions[0]
         if failure is not None:
@@ -170,8 +177,10 @@ class Sweep:
         page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="id", id_greater_than=low, id_less_than=high))
         if not _is_rising((low, *page.ids, high)):
             raise _RangesIgnored
-        await self._run.record_page(page)
         self._pages += 1
+        number = self._pages
+        self._unrecorded[number] = low
+        await self._run.record_ahead(page, partial(self._unrecorded.pop, number))
         # Another worker may have taken the upper half during this call; it counts those people.
         mine = sum(1 for person_id in page.ids if person_id < part.high)
         self._read += mine + page.unidentified
@@ -187,12 +196,12 @@ class Sweep:
     async def _on_page_read(self, began: datetime) -> None:
         async with self._changed:
             self._changed.notify_all()
-        if self._pages >= _PAGES_PER_SAVE:
-            self._pages = 0
+        if self._pages - self._saved_pages >= _PAGES_PER_SAVE:
+            self._saved_pages = self._pages
             await self._save_frontier(began)
 
     async def _save_frontier(self, began: datetime) -> None:
-        unread = [part.low for part in (*self._active, *self._waiting)]
+        unread = [*(part.low for part in (*self._active, *self._waiting)), *self._unrecorded.values()]
         if unread:
             await self._save(began, min(unread) + 1)
 
@@ -222,11 +231,12 @@ class Sweep:
         self.total, self._read = at_start, 0
         ids = MonotonicIds()
         while ids.accept(page.ids):
-            await self._run.record_page(page)
+            await self._run.record_ahead(page)
             self._read += page.rows
             if page.next_is_unusable:
                 break
             if page.next is None:
+                await self._run.recorded()
                 await self._compare_count(at_start or 0, page.total)
                 return began
             if not page.ids:
