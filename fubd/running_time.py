@@ -26,7 +26,8 @@ class RunningTime:
         self._gap_began: datetime | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Note it until `stop`, and a last time then."""
+        """Note it at once and until `stop`, and a last time then."""
+        await self.note()
         while not await self._clock.pause(_NOTE_SECONDS, stop):
             await self.note()
         await self.note()

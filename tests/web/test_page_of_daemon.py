@@ -14,6 +14,7 @@ from tests.recorder import running_recorder, webhook
 from tests.stack import Stack, event, running_stack
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 from tests.web.browser import Browser, Page
 
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
@@ -117,6 +118,7 @@ async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, datab
             await show(page, own)
             await asyncio.gather(*(own.post(body) for body in unknown_people(900_001, 5)))
             await page.until(f"{IDS}.length === 5")
+            await eventually(lambda: own.fetch("SELECT FROM fubd.process_run"))
             process.kill()
             await page.until("document.querySelector('#connection').dataset.state === 'lost'")
             assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
@@ -127,6 +129,7 @@ async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, datab
             await asyncio.gather(*(own.post(body) for body in unknown_people(900_101, 5)))
             await page.until(f"{IDS}.length === 7 + 5")
             assert sorted(await newest(own, 20)) == sorted(_numbers(await page.value(IDS)))
+            await eventually(lambda: own.fetch("SELECT FROM fubd.process_run OFFSET 1"))
         assert await page.value("window.sameDocument") is True
 
 
