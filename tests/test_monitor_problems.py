@@ -109,12 +109,12 @@ async def test_columns_that_will_refuse_rows_are_a_problem_before_any_row_comes(
     async with monitored(database) as parts:
         await eventually(lambda: parts.monitor.database_health().recording)
         await execute(database, statement)
-        await eventually(lambda: has_problems(parts, "table_refuses"))
+        await eventually(lambda: has_problems(parts, "table_refuses"), 30.0)
         assert said in (parts.monitor.not_ready_reason() or "")
         assert said in parts.shared.problems.current()[0].text
         assert value(parts, "fubd_db_up") == 1
         await execute(database, cure)
-        await eventually(lambda: has_problems(parts))
+        await eventually(lambda: has_problems(parts), 30.0)
         assert parts.monitor.not_ready_reason() is None
 
 
@@ -160,7 +160,7 @@ _OF_SOURCES = ("healthy", "last_heard_timestamp_seconds", "last_change_timestamp
 async def test_an_empty_database_is_a_measurement(database: str) -> None:
     """After the first look every gauge of the database is a number; 0 stands for never."""
     async with monitored(database) as parts:
-        await eventually(lambda: not math.isnan(value(parts, "fubd_webhook_failure_ratio")))
+        await eventually(lambda: not math.isnan(value(parts, "fubd_webhook_failure_ratio")), 30.0)
         for name in _OF_SOURCES:
             assert [value(parts, f"fubd_source_{name}", source=source) for source in ("webhook", "polling")] == [0, 0]
         assert [value(parts, f"fubd_{name}") for name in ("quarantined", "inbox_pending", "webhook_failure_ratio")] == [0, 0, 0]

@@ -72,19 +72,19 @@ async def test_a_problem_outlives_its_process_and_ends_once(database: str) -> No
     async with receiving() as receiver, connected(database, receiver) as pool:
         async with alerting(receiver, stored.ProblemStore(pool, instance="one")) as problems:
             problems.begin(ProblemName.KEY_REFUSED, "FUB answers 401")
-            await eventually(lambda: len(receiver.accepted) == 1)
-            await eventually(lambda: _is_stored(pool, announced=True))
+            await eventually(lambda: len(receiver.accepted) == 1, 30.0)
+            await eventually(lambda: _is_stored(pool, announced=True), 30.0)
             (before,) = problems.current()
         async with alerting(receiver, stored.ProblemStore(pool, instance="two")) as problems:
             assert problems.current() == (before,)
             assert problems.undecided(ProblemName.KEY_REFUSED) == before
-            await eventually(lambda: _is_stored(pool, announced=True, instance="two"))
+            await eventually(lambda: _is_stored(pool, announced=True, instance="two"), 30.0)
             problems.end(ProblemName.KEY_REFUSED)
-            await eventually(lambda: len(receiver.accepted) == 2)
+            await eventually(lambda: len(receiver.accepted) == 2, 30.0)
         async with alerting(receiver, stored.ProblemStore(pool, instance="three")) as problems:
             assert problems.current() == ()
             problems.begin(ProblemName.QUARANTINE, "1 delivery")
-            await eventually(lambda: len(receiver.accepted) == 3)
+            await eventually(lambda: len(receiver.accepted) == 3, 30.0)
     assert [(post["problem"], post["event"]) for post in receiver.accepted] == [
         ("key_refused", "begin"),
         ("key_refused", "end"),
@@ -105,11 +105,11 @@ async def test_alerts_keep_their_place_in_the_outbox(database: str) -> None:
         receiver.answers.append(503)
         async with alerting(receiver, stored.ProblemStore(pool, instance="one")) as problems:
             problems.begin(ProblemName.SUBSCRIPTIONS_BLOCKED, "no slot")
-            await eventually(lambda: receiver.posts)
+            await eventually(lambda: receiver.posts, 30.0)
             problems.end(ProblemName.SUBSCRIPTIONS_BLOCKED)
-            await eventually(lambda: _has_no_problem(pool))
+            await eventually(lambda: _has_no_problem(pool), 30.0)
             await StateStore(pool, alerting=True).insert_mode(ModeRecord("steady", "all is well", 30.0, datetime.now(UTC)), evidence={})
-            await eventually(lambda: len(receiver.accepted) == 3)
+            await eventually(lambda: len(receiver.accepted) == 3, 30.0)
     assert [post.get("event", post.get("mode")) for post in receiver.accepted] == ["begin", "end", "steady"]
 
 

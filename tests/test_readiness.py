@@ -13,7 +13,8 @@ from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.slow
 
-_WITHIN_SECONDS = 15.0
+# Fifteen seconds are promised; a busy machine gets twice as long.
+_WITHIN_SECONDS = 30.0
 
 
 async def test_a_table_that_refuses_is_named_until_it_is_cured(database: str, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ async def test_the_session_that_holds_a_lock_is_named(database: str) -> None:
 
 async def _read(pool: Pool) -> None:
     async with pool.transaction() as connection:
-        await connection.execute("SET LOCAL lock_timeout = '3s'")
         await connection.execute("SELECT FROM public.stage_changes")
 
 
