@@ -168,3 +168,11 @@ def test_rows_that_another_writer_adds_later_count_as_if_they_had_stood_before(
     other.rows |= {number: row for number, row in one.foreign.items() if number > len(foreign)}
     other.settle(set())
     assert one.history() == other.history()
+
+
+def test_a_read_is_placed_by_when_it_was_made_among_rows_of_another_writer() -> None:
+    """Such a row is dated late: a read long after it that shows another stage is about the time after it, an earlier read is not."""
+    for read_later, expected in ((4_000, ["A", "C", "B"]), (60, ["A", "B", "C"])):
+        table = Table([Foreign("A", 0, 0), Foreign("C", 900, 0)])
+        table.record(Evidence("state", "B", 60, read_later))
+        assert [row.stage.name for row in table.in_order()] == expected
