@@ -1,7 +1,7 @@
 """Mutation testing: python -m tests.proofs.mutation [core|ingest|poller|sql|rules ...] [--sample N] [--seed N].
 
 Each mutant is a copy of the checkout with one small change; the tests that concern the changed file must then fail. The program prints each
-mutant that survived, and the share that was killed. A sample is drawn with a seed, so that it can be repeated.
+mutant with what became of it, and the share that was killed. A sample is drawn with a seed, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -219,10 +219,9 @@ async def _measure(name: str, folder: Path, *, sample: int, seed: int) -> None:
     drawn = Random(seed).sample(mutants, min(sample, len(mutants)))
     killed = 0
     for mutant in drawn:
-        if await _is_killed(folder, mutant, sources[mutant.path], target.tests):
-            killed += 1
-        else:
-            _report(f"survived: {mutant.describe(sources[mutant.path])}")
+        is_killed = await _is_killed(folder, mutant, sources[mutant.path], target.tests)
+        killed += is_killed
+        _report(f"{'killed' if is_killed else 'SURVIVED'}: {mutant.describe(sources[mutant.path])}")
     _report(f"{name}: {killed} of {len(drawn)} killed, drawn from {len(mutants)} with seed {seed}")
 
 
