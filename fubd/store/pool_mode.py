@@ -7,6 +7,7 @@ it: it is prepared in one message and run in the next.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
@@ -15,6 +16,8 @@ import asyncpg
 from fubd.store import statements
 
 _CLOSE_SECONDS = 5.0
+# With other clients at work, each of these is right by chance at most once in as many times as there are servers, for each of the two.
+_CONFIRMATIONS = 3
 
 
 class PoolMode(StrEnum):
@@ -30,7 +33,8 @@ async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awai
 
     A pooler reports another process id than that of the server that answers. In transaction mode it uses for each transaction the server
     released last, or each server in turn. So two clients ask alternately, and then each again: in the first case both see the same server,
-    in the second at least one of them sees two, however many servers there are.
+    in the second at least one of them sees two, however many servers there are. Other clients may disturb that, so what looks like session
+    mode is confirmed.
     """
     own = await _server_process(first)
     if own == first.get_server_pid():
@@ -45,9 +49,21 @@ async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awai
         other = await _server_process(second)
         if again != own or other == own or await _server_process(first) != own or await _server_process(second) != other:
             return PoolMode.TRANSACTION
+        for _ in range(_CONFIRMATIONS):
+            if await _server_processes(first, second) != [own, other]:
+                return PoolMode.TRANSACTION
         return PoolMode.SESSION
     finally:
         await second.close(timeout=_CLOSE_SECONDS)
+
+
+async def _server_processes(*connections: asyncpg.Connection) -> list[int]:
+    """Ask all at the same time. Raises an error only when all have answered, so that each can be closed."""
+    answers = await asyncio.gather(*map(_server_process, connections), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, int)]
 
 
 async def _server_process(connection: asyncpg.Connection) -> int:
