@@ -132,6 +132,7 @@ class Metrics:
         self.lease_held = gauge("lease_held", "1 while this instance polls and maintains the webhook subscriptions.")
         self.ledger_imbalance = gauge("ledger_imbalance", "Answers that do not match the outcomes and the stored deliveries: must be 0.")
         self.chain_violations = gauge("chain_violations", "Rows whose stage_from is not the stage_to of the row before: must be 0.")
+        self.chain_check_timestamp = gauge("chain_check_timestamp_seconds", "Start of the last complete round of that check.")
         self.problem = gauge(
             "problem", "1 while this problem holds; /health says since when and what to do.", "problem", tuple(ProblemName)
         )
@@ -145,6 +146,7 @@ class Metrics:
             self.quarantined,
             self.ledger_imbalance,
             self.chain_violations,
+            self.chain_check_timestamp,
             self.people_unreadable,
             self.webhook_failure_ratio,
             *(

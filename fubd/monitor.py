@@ -6,10 +6,9 @@ The last summary stays in memory, so `/health` and `/metrics` answer while the d
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 from datetime import datetime
 
+from fubd.chain_check import ChainCheck
 from fubd.core.freshness import is_fresh, source_status
 from fubd.core.pacing import Policy
 from fubd.core.problems import ProblemName
@@ -18,7 +17,6 @@ from fubd.core.vocabulary import HEALTHY, SOURCES, STALE
 from fubd.errors import TableRefused, Unavailable
 from fubd.failure_ratio import FailureRatio
 from fubd.ingest import Ingest
-from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
 from fubd.ports import Absence, Clock
 from fubd.problems import Problems
@@ -28,13 +26,10 @@ from fubd.server import DatabaseHealth, DeliveryCounts, SourceHealth, WebhookHan
 from fubd.store import Maintenance, StatusReader
 from fubd.store.status import StatusSummary
 
-_log = logging.getLogger("fubd.monitor")
-
-_REFRESH_SECONDS = 5.0
-_CHAIN_CHECK_SECONDS = 60.0
-# The chain check reads the whole table. On a very large one it may use at most a fiftieth of the time.
-_CHAIN_CHECK_SHARE = 0.02
+_REFRESH_SECONDS = 6.0
 _LOOP_TURNS_UNTIL_ANSWERED = 3
+# So many of the latest deliveries may be counted again at each look.
+_RECOUNTED_DELIVERIES = 200
 
 
 class Monitor:
@@ -66,8 +61,9 @@ class Monitor:
         self._problems = problems
         self._started_at = clock.now()
         self._refresh_requested = asyncio.Event()
-        self._chain_check_due = clock.monotonic()
-        self._chain_check_log = LogOnce(_log)
+        # This process's deliveries that were counted once and for all.
+        self._settled_deliveries = 0
+        self._chain_check = ChainCheck(maintenance, clock, metrics)
         self._database_error: str | None = "the database has not answered yet"
         self._database = DatabaseHealth(recording=False, since=clock.now())
         self.summary: StatusSummary | None = None
@@ -111,7 +107,7 @@ class Monitor:
         self._refresh_requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Refresh every few seconds, and check the chain every minute, until `stop`."""
+        """Refresh every few seconds, and check the chain step by step, until `stop`."""
         while not stop.is_set():
             self._refresh_requested.clear()
             try:
@@ -120,7 +116,7 @@ class Monitor:
                 self.set_database_error(error)
             else:
                 self.set_database_error(None)
-                await self._check_chain()
+                await self._chain_check.run_step()
             self._set_source_gauges()
             self._check_polling()
             self.database_health()
@@ -137,7 +133,8 @@ class Monitor:
         await self._check_ledger(self.summary, before)
         self._failure_ratio.update(self._webhook_handler.counts())
         await self._failure_ratio.exchange()
-        self._metrics.foreign_rows.inc(await self._maintenance.count_foreign_rows())
+        if self.summary.has_unseen_rows:
+            self._metrics.foreign_rows.inc(await self._maintenance.count_foreign_rows())
 
     def _set_gauges(self, summary: StatusSummary) -> None:
         metrics = self._metrics
@@ -214,22 +211,12 @@ class Monitor:
             await asyncio.sleep(0)
         if self._ledger() == before:
             counts, removed = before
-            stored = summary.own_deliveries + removed - self._ingest.stored_unanswered
+            stored = self._settled_deliveries + summary.own_deliveries + removed - self._ingest.stored_unanswered
             self._metrics.ledger_imbalance.set((counts.answered - counts.outcomes) + (counts.new - stored))
-
-    async def _check_chain(self) -> None:
-        """Count the rows that break the chain. A check that exceeds the database's time limit is no outage, but is logged."""
-        started = self._clock.monotonic()
-        if started < self._chain_check_due:
-            return
-        try:
-            self._metrics.chain_violations.set(await self._maintenance.count_chain_violations())
-            self._chain_check_log.resolved("The check that each row follows from the row before works again.")
-        except Unavailable as error:
-            self._metrics.chain_violations.set(math.nan)
-            self._chain_check_log.warning("Could not check that each row follows from the row before: %s", error)
-        took = self._clock.monotonic() - started
-        self._chain_check_due = started + max(_CHAIN_CHECK_SECONDS, took / _CHAIN_CHECK_SHARE)
+            if summary.own_deliveries > _RECOUNTED_DELIVERIES:
+                self._settled_deliveries += summary.own_deliveries + removed
+                self._status.count_deliveries_after(summary.last_delivery)
+                self._retention.count_deliveries_after(summary.last_delivery)
 
 
 def _timestamp(instant: datetime | None) -> float:

@@ -35,7 +35,10 @@ class RetentionPolicy:
 
 
 class Retention:
-    """Works every hour, in small batches. `own_removed`, `is_pruning`: for the monitor, since removed deliveries are no longer stored."""
+    """Works every hour, in small batches.
+
+    `own_removed`, `is_pruning`: for the monitor, which counts this process's deliveries; removed ones are no longer stored.
+    """
 
     def __init__(self, maintenance: Maintenance, clock: Clock, policy: RetentionPolicy) -> None:
         self._maintenance = maintenance
@@ -44,6 +47,12 @@ class Retention:
         self._log_once = LogOnce(_log)
         self.own_removed = 0
         self.is_pruning = False
+        self._counted_after = 0
+
+    def count_deliveries_after(self, delivery_id: int) -> None:
+        """Count as `own_removed` only those with a higher id, from 0 on."""
+        self._counted_after = delivery_id
+        self.own_removed = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Remove what is due at once and then every hour, until `stop`."""
@@ -67,7 +76,9 @@ class Retention:
         """Return whether there may be more."""
         self.is_pruning = True
         try:
-            pruned = await self._maintenance.prune(older_than_days=self._policy.keep_deliveries_days, limit=_BATCH)
+            pruned = await self._maintenance.prune(
+                older_than_days=self._policy.keep_deliveries_days, limit=_BATCH, counted_after=self._counted_after
+            )
             self.own_removed += pruned.own
         finally:
             self.is_pruning = False

@@ -24,6 +24,22 @@ class Pruned:
     own: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChainPosition:
+    """Up to which row, correction and person the chain was checked, and what was found.
+
+    `violating`: the people, at most a thousand, with rows that do not follow from the row before; they are checked again at each step.
+    `is_round_complete`: everybody was checked, and the next step begins with the first person again.
+    """
+
+    change: int
+    correction: int
+    person: str = ""
+    violating: tuple[str, ...] = ()
+    violations: int = 0
+    is_round_complete: bool = False
+
+
 class Maintenance:
     """Works through the pool; `instance` is this process's name. Every method raises Unavailable."""
 
@@ -50,25 +66,41 @@ class Maintenance:
                 gap_ended=gap.until if gap else None,
             )
 
-    async def count_chain_violations(self) -> int:
-        """Count our rows whose stage_from is not the stage_to of the row before."""
-        async with self._pool.reading() as connection:
-            row = await statements.query("reads/count_chain_violations").fetchrow(connection)
-            return int(row["violations"])
+    async def start_chain_check(self) -> ChainPosition:
+        """Return the position before the first person. Of the people touched, those of later rows and corrections are checked."""
+        async with self._pool.reading_by_index() as connection:
+            row = await statements.query("reads/chain_start").fetchrow(connection)
+            return ChainPosition(row["change"], row["correction"])
+
+    async def check_chain(self, position: ChainPosition) -> ChainPosition:
+        """Check that each row follows from the row before: for people touched since `position`, and in turn for some of the others."""
+        async with self._pool.reading_by_index() as connection:
+            row = await statements.query("reads/chain_violations").fetchrow(
+                connection,
+                after_change=position.change,
+                after_correction=position.correction,
+                after_person=position.person,
+                again=list(position.violating),
+            )
+            person = row["last_person"]
+            return ChainPosition(
+                row["last_change"], row["last_correction"], person or "", tuple(row["people"] or ()), row["violations"], person is None
+            )
 
     async def count_foreign_rows(self) -> int:
         """Return how many rows another writer added since the last call of any instance, and have their people read again."""
         async with self._pool.transaction() as connection:
             return await count_foreign_rows(connection)
 
-    async def prune(self, *, older_than_days: float, limit: int) -> Pruned:
+    async def prune(self, *, older_than_days: float, limit: int, counted_after: int = 0) -> Pruned:
         """Remove raw deliveries older than this, at most `limit`; the newest, and the newest stage event, always stay.
 
-        Deliveries of another process stay a day longer: a running process prunes its own, and subtracts them from its balance.
+        Deliveries of another process stay a day longer: a running process prunes its own, and subtracts
+        those above `counted_after` from its balance.
         """
         async with self._pool.transaction() as connection:
             row = await statements.query("retention/prune_deliveries").fetchrow(
-                connection, older_than_days=older_than_days, limit=limit, instance=self._instance
+                connection, older_than_days=older_than_days, limit=limit, instance=self._instance, counted_after=counted_after
             )
             return Pruned(row["removed"], row["own"])
 

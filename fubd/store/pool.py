@@ -172,6 +172,10 @@ class Pool:
                 return await find_lock_holders(connection, self._dsn.application_name)
         return None
 
+    def reading_by_index(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Open a read-only transaction for statements that are repeated all the time: each reads a few rows, by index."""
+        return self._transaction("reads/begin_by_index")
+
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
         async with self.connection() as connection:

@@ -19,6 +19,8 @@ from fubd.store.pool import Pool
 
 # A running process is noted every 15 s, and a deploy takes as long.
 _LEAST_ABSENCE_SECONDS = 30.0
+# Above every id: `status` shows no count of a process's own deliveries.
+_NO_DELIVERY = 2**63 - 1
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 
@@ -26,7 +28,8 @@ _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 class StatusSummary:
     """Everything the status page shows at a glance. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's.
 
-    `webhooks_fail`: the mode is failover. `table_refusal`: why stage_changes will refuse rows, as far as its columns say.
+    `own_deliveries`: those of this process, from where it counts (`count_deliveries_after`). `has_unseen_rows`: rows were added that may be
+    another writer's. `webhooks_fail`: the mode is failover. `table_refusal`: why stage_changes will refuse rows, as far as its columns say.
     """
 
     webhook_heard: datetime | None
@@ -42,6 +45,8 @@ class StatusSummary:
     pending_refetches: int
     quarantined: int
     own_deliveries: int
+    last_delivery: int
+    has_unseen_rows: bool
     webhooks_fail: bool
     table_refusal: str | None
 
@@ -116,7 +121,7 @@ class StatusReader:
             problems="reads/problems",
             changes="reads/status_changes",
         )
-        values = {"instance": self._instance, "first_delivery": self._first_delivery}
+        values = {"instance": self._instance, "first_delivery": _NO_DELIVERY}
         try:
             async with self._pool.reading() as connection:
                 found = await query.fetch(connection, since=blind_since, until=now, limit=changes, **values)
@@ -133,11 +138,15 @@ class StatusReader:
         """Note the id above which this process's own deliveries lie; call it before the first of them is stored."""
         async with self._pool.reading() as connection:
             row = await statements.query("reads/last_delivery_id").fetchrow(connection)
-            self._first_delivery = row["id"]
+            self.count_deliveries_after(row["id"])
+
+    def count_deliveries_after(self, delivery_id: int) -> None:
+        """Count as `own_deliveries` only those with a higher id from now on."""
+        self._first_delivery = delivery_id + 1
 
     async def summary(self) -> StatusSummary:
         """Return the summary."""
-        async with self._pool.reading() as connection:
+        async with self._pool.reading_by_index() as connection:
             query = statements.query("reads/status_summary")
             row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
             return self._summary(dict(row))

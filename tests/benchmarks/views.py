@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from fubd.store import migrate
+from fubd.store import migrate, statements
 from fubd.store.dsn import parse
 from fubd.store.embedded import temporary_server
 
@@ -31,6 +31,15 @@ _FILL = (
     SELECT c.person_id::bigint, c.changed_at, 'entry', 'webhook', 'e' || c.id, c.stage_to, c.id, c.received_at
     FROM public.stage_changes c WHERE $1 > 0
     """,
+)
+_UNREAD = (
+    "INSERT INTO fubd.person (id) SELECT 1000000000 + g FROM generate_series(1, $1) g",
+    """
+    INSERT INTO fubd.delivery (key, event, received_at, instance, body)
+    SELECT sha256(g::text::bytea), 'peopleStageUpdated', now(), 'another', '{}' FROM generate_series(1, $1 / 10) g
+    """,
+    # As after some looks: everything was looked at.
+    "UPDATE fubd.foreign_mark SET mark = h.id, seen = h.id FROM (SELECT max(c.id) AS id FROM public.stage_changes c) h WHERE $1 > 0",
 )
 QUERIES = {
     "current_stages of a person": "SELECT * FROM public.current_stages WHERE person_id = '42'",
@@ -62,6 +71,24 @@ async def fill(connection: asyncpg.Connection, rows: int) -> None:
         await connection.execute(statement, rows, timeout=600)
 
 
+async def add_unread(connection: asyncpg.Connection, people: int) -> None:
+    """Add people who were never read, and deliveries of another instance."""
+    for statement in _UNREAD:
+        await connection.execute(statement, people, timeout=600)
+
+
+async def measure_look(connection: asyncpg.Connection, *, repeated: int = 1) -> Measured:
+    """Measure what the daemon reads every few seconds (`reads/status_summary.sql`), by a process that has stored nothing yet."""
+    query = statements.query("reads/status_summary")
+    text = query.text
+    for number, parameter in enumerate(query.parameters, 1):
+        text = text.replace(f"${number}", {"instance": "'mine'", "first_delivery": "(SELECT max(id) + 1 FROM fubd.delivery)"}[parameter])
+    await connection.execute("SET enable_seqscan = off")
+    measured = await measure(connection, text, repeated=repeated)
+    await connection.execute("RESET enable_seqscan")
+    return measured
+
+
 async def measure(connection: asyncpg.Connection, query: str, *, repeated: int = _REPEATED) -> Measured:
     """Run a query several times, as a reader's session does."""
     seconds = []
@@ -83,8 +110,11 @@ async def _main(rows: int) -> None:
         connection = await asyncpg.connect(**parse(url).connect_arguments())
         await migrate(connection)
         await fill(connection, rows)
+        await add_unread(connection, rows)
         await connection.execute("VACUUM ANALYZE", timeout=600)
         sys.stdout.write(f"| query, {rows:,} rows | ms | blocks |\n|---|---|---|\n")
+        look = await measure_look(connection, repeated=_REPEATED)
+        sys.stdout.write(f"| the daemon's look, every 6 s | {look.seconds * 1000:.1f} | {look.blocks:,} |\n")
         for queries, repeated in ((QUERIES, _REPEATED), (UNBOUNDED, 1)):
             for name, query in queries.items():
                 found = await measure(connection, query, repeated=repeated)

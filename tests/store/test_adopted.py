@@ -15,8 +15,10 @@ import pytest
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.store import ChangeReader, Maintenance, Pool, StatusReader, adoption
 from fubd.store.dsn import parse
+from fubd.store.maintenance import ChainPosition
 from tests.recorder import Recorder, at, read, running_recorder, webhook
 from tests.support import legacy_tables
+from tests.support.waiting import eventually
 from tests.test_ingest import EXAMPLES, about
 
 pytestmark = pytest.mark.slow
@@ -42,7 +44,7 @@ async def adopted(url: str, rows: str = "", *, variant: str = "as reconstructed"
         await adoption.adopt(pool, COLUMNS, plan=plan)
         async with running_recorder(url, columns=COLUMNS, lead_source_tags=("Roor", "Smarter Contact")) as recorder:
             yield recorder
-            assert await Maintenance(recorder.pool).count_chain_violations() == 0
+            assert (await Maintenance(recorder.pool).check_chain(ChainPosition(0, 0))).violations == 0
     finally:
         await pool.close()
         await connection.close()
@@ -371,6 +373,28 @@ async def test_each_row_of_a_script_is_counted_once(empty_database: str) -> None
         assert await foreign(recorder) == 0
         await script(recorder, "('2', NULL, 'A', '2026-01-05 11:30', 'polling')")
         assert await foreign(recorder) == 1
+
+
+async def test_a_row_that_a_script_commits_late_is_counted(empty_database: str) -> None:
+    """Although rows with higher ids were looked at before; after that no look is needed until another row is added."""
+    values = "VALUES ($1, 'Lead', now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC', 'polling')"
+    statement = f"INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source) {values}"
+    async with adopted(empty_database, A_AT_EIGHT) as recorder, recorder.pool.connection() as late:
+        await late.execute("BEGIN")
+        await late.execute(statement, "late")
+        async with recorder.pool.connection() as connection:
+            await connection.execute(statement, "early")
+        assert [await foreign(recorder) for _ in range(3)] == [1, 0, 0]
+        status = StatusReader(recorder.pool)
+        assert (await status.summary()).has_unseen_rows
+        await late.execute("COMMIT")
+        # As soon as no transaction runs that was there before, the server's own included.
+        assert await eventually(lambda: foreign(recorder), 30.0) == 1
+
+        async def is_settled() -> bool:
+            return await foreign(recorder) == 0 and not (await status.summary()).has_unseen_rows
+
+        assert await eventually(is_settled, 30.0)
 
 
 async def test_a_change_that_a_script_records_after_us_becomes_one_row(empty_database: str) -> None:

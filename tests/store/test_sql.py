@@ -14,7 +14,15 @@ from tests.support import legacy_tables
 
 COLUMNS = {"campaign_id": "customCampaignID"}
 # Several statements in one file, which cannot be prepared: they are run.
-SCRIPTS = ("adopt/begin", "reads/begin", "state/begin", "state/begin_migration", "state/create_migration_table", "state/secure")
+SCRIPTS = (
+    "adopt/begin",
+    "reads/begin",
+    "reads/begin_by_index",
+    "state/begin",
+    "state/begin_migration",
+    "state/create_migration_table",
+    "state/secure",
+)
 PREPARED = [name for name in statements.names() if name not in SCRIPTS]
 # Generated SQL for what stands in braces.
 PARTS = {

@@ -1,5 +1,5 @@
 -- Remove at most :limit raw deliveries, oldest first. The newest stays, and the newest stage event, because `last_heard` reads them.
--- Deliveries of another process stay a day longer: a running process prunes its own, and subtracts them from its balance.
+-- Deliveries of another process stay a day longer: a running process prunes its own, and subtracts those above :counted_after from its balance.
 WITH old AS (
     SELECT d.id
     FROM fubd.delivery d
@@ -10,6 +10,6 @@ WITH old AS (
     ORDER BY d.id
     LIMIT :limit
 ), removed AS (
-    DELETE FROM fubd.delivery d USING old WHERE d.id = old.id RETURNING d.instance
+    DELETE FROM fubd.delivery d USING old WHERE d.id = old.id RETURNING d.id, d.instance
 )
-SELECT count(*) AS removed, count(*) FILTER (WHERE r.instance = :instance) AS own FROM removed r
+SELECT count(*) AS removed, count(*) FILTER (WHERE r.instance = :instance AND r.id > :counted_after::bigint) AS own FROM removed r
