@@ -31,7 +31,7 @@ class Proxy:
     `lost_commit_replies`: for so many COMMITs the server's response is dropped and the connection is cut.
     `refusal`: a SQLSTATE and a text with which every log-in is refused, as by a server or a pooler.
     `cut_after_bytes`: after so many more bytes, of both directions together, the connection that carries them is cut; then None.
-    Counters: `connections` accepted, `commits` and `bytes` carried.
+    Counters: `connections` accepted, `commits` and `bytes` carried, `round_trips`: how often a client spoke first or after an answer.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -43,6 +43,7 @@ class Proxy:
         self.bytes = 0
         self.connections = 0
         self.commits = 0
+        self.round_trips = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -154,8 +155,12 @@ class Proxy:
     ) -> None:
         requests = _ClientMessages()
         responses = _ServerMessages()
+        answered = True
 
         def watch(data: bytes) -> bytes:
+            nonlocal answered
+            self.round_trips += answered
+            answered = False
             commits = requests.count_commits(data)
             self.commits += commits
             if commits and self.lost_commit_replies:
@@ -163,7 +168,12 @@ class Proxy:
                 responses.drop_next = True
             return data
 
-        tasks = [*self._direction(client_reader, server_writer, watch), *self._direction(server_reader, client_writer, responses.carried)]
+        def answer(data: bytes) -> bytes:
+            nonlocal answered
+            answered = True
+            return responses.carried(data)
+
+        tasks = [*self._direction(client_reader, server_writer, watch), *self._direction(server_reader, client_writer, answer)]
         try:
             # When one side ends, the connection of the other is closed too, as in a broken network.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
