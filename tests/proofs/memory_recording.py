@@ -61,6 +61,14 @@ class Tables:
         self._last_id += 1
         return self._last_id
 
+    def named(self, claim: Claim) -> Claim:
+        """Return the claim; a webhook may write a stage in another case than people have it."""
+        name = claim.stage.name
+        if not claim.is_entry or name in self.stage_ids:
+            return claim
+        same = [known for known in self.stage_ids if known.lower() == name.lower()]
+        return replace(claim, stage=replace(claim.stage, name=min(same, default=name)))
+
     def insert_deliveries(self, deliveries: Sequence[ReceivedDelivery]) -> frozenset[bytes]:
         """Store deliveries; return which are new."""
         new = set()
@@ -110,7 +118,7 @@ class MemoryTransaction:
         for person_id in people:
             tables.people.setdefault(person_id, Person())
         added, widened = set[int](), set[int]()
-        for claim in claims:
+        for claim in map(tables.named, claims):
             known_claims = tables.people[claim.person_id].claims
             known = known_claims.get(claim.key)
             if known is None:
@@ -119,7 +127,7 @@ class MemoryTransaction:
                     stage = Stage(
                         claim.stage.name, claim.stage.id if claim.stage.id is not None else tables.stage_ids.get(claim.stage.name)
                     )
-                    known_claims[claim.key] = replace(claim, seq=seq, row_id=seq, stage=stage, first_read_at=claim.read_at)
+                    known_claims[claim.key] = replace(claim, seq=seq, row_id=seq, stage=stage)
                     added.add(seq)
             elif not claim.is_entry:
                 wider = _widened(known, claim)
@@ -189,11 +197,12 @@ def _widened(known: Claim, again: Claim) -> Claim:
     assert known.read_at is not None
     assert known.first_read_at is not None
     assert again.read_at is not None
+    assert again.first_read_at is not None
     watermark = None if known.watermark is None or again.watermark is None else min(known.watermark, again.watermark)
     return replace(
         known,
         read_at=max(known.read_at, again.read_at),
-        first_read_at=min(known.first_read_at, again.read_at),
+        first_read_at=min(known.first_read_at, again.first_read_at),
         watermark=watermark,
     )
 

@@ -1,7 +1,6 @@
-"""The database in memory: what `fubd/sql` does for recording and for the poller, statement by statement, without Postgres.
+"""The database in memory: what `fubd/sql/state` does for the poller, without Postgres, for the sake of speed.
 
-It exists for speed: a thousand simulated days fit into minutes. `tests/store/test_histories.py` and the replays of the proof itself compare
-it with Postgres.
+The laws of what it records are proved on Postgres itself in `tests/store/test_histories.py`.
 """
 
 from __future__ import annotations

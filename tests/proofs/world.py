@@ -115,6 +115,8 @@ class World:
         self.disturbed: list[tuple[datetime, datetime]] = []
         # When the key saw only a part of the account.
         self.is_blind: Callable[[datetime], bool] = lambda _at: False
+        # Whether deleting a stage does not move `updated` of its people.
+        self.hides_deleted_stages = False
         self._process: _Process | None = None
         self._task: asyncio.Task[None] | None = None
         self.up_since: datetime | None = None
@@ -124,6 +126,10 @@ class World:
         """The daemon that runs."""
         assert self._process is not None
         return self._process
+
+    def has_anybody_in(self, stage: str) -> bool:
+        """Return whether somebody is in this stage now."""
+        return any(self.account.stage_of(person_id) == stage for person_id in self.account.ids)
 
     def problems(self) -> list[ProblemName]:
         """Return the problems that the daemon names now."""
@@ -202,13 +208,18 @@ class World:
             if not self.store.knows(change.person_id, change.at.replace(microsecond=0)) and self._is_listed(change):
                 self.violations.append(f"coverage: {watermark} passes {change}")
 
+    def is_silent(self, person_id: int, at: datetime) -> bool:
+        """Return whether the change did not move `updated`. Then no poll lists it, and an unread edit before seems to be its time."""
+        return self.hides_deleted_stages and any(
+            change.actor == "server" and change.at == at for change in self.account.truth.of(person_id)
+        )
+
     def _is_listed(self, change: TrueChange) -> bool:
         """Return whether a poll can be expected to show the change: the person is there, readable, and on the lists by `updated`."""
         behaviour, person_id = self.simulator.behaviour, change.person_id
         is_hidden = behaviour.lists_hide_trash and TRASH in {one.stage_to for one in self.account.truth.of(person_id)}
-        is_silent = change.actor == "server" and not behaviour.stage_deletion_moves_updated
         is_odd = person_id in self.simulator.conditions.oddities or self.store.is_unread(person_id)
-        return self.account.has(person_id) and not (is_hidden or is_silent or is_odd or self.is_blind(change.at))
+        return self.account.has(person_id) and not (is_hidden or is_odd or self.is_silent(person_id, change.at) or self.is_blind(change.at))
 
 
 def _expire(answer: asyncio.Future[DeliveryOutcome]) -> None:
