@@ -109,6 +109,7 @@ class Batch:
             self.people.add(reading.person_id)
             # A watermark beyond `updated` says nothing about the stage before it.
             useful = snapshot.watermark is not None and snapshot.watermark < reading.updated
+            read_at = max(snapshot.read_at, reading.updated)
             claim = Claim(
                 person_id=reading.person_id,
                 kind=ClaimKind.STATE,
@@ -116,7 +117,8 @@ class Batch:
                 at=reading.updated,
                 stage=Stage(reading.stage, reading.stage_id),
                 received_at=received_at,
-                read_at=max(snapshot.read_at, reading.updated),
+                read_at=read_at,
+                first_read_at=read_at,
                 watermark=snapshot.watermark if useful else None,
                 created=reading.created,
                 ignored=reading.stage.casefold() in self._ignored_stages,
@@ -179,6 +181,6 @@ def _merged(first: NewRefetch, second: NewRefetch) -> NewRefetch:
 
 def _widened(first: Claim, second: Claim) -> Claim:
     """Merge the same state read twice in one batch as the database merges claims (`recording/insert_claims.sql`)."""
-    read_at = max(first.read_at or _EPOCH, second.read_at or _EPOCH)
+    reads = [read_at for read_at in (first.first_read_at, first.read_at, second.read_at) if read_at is not None]
     watermark = None if first.watermark is None or second.watermark is None else min(first.watermark, second.watermark)
-    return replace(first, read_at=read_at, watermark=watermark)
+    return replace(first, read_at=max(reads), first_read_at=min(reads), watermark=watermark)

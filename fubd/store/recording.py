@@ -100,6 +100,7 @@ class RecordingTransaction:
             claim_stage_id=[claim.stage.id for claim in claims],
             claim_received_at=[claim.received_at for claim in claims],
             claim_read_at=[claim.read_at for claim in claims],
+            claim_first_read_at=[claim.first_read_at for claim in claims],
             claim_watermark=[claim.watermark for claim in claims],
             claim_created=[claim.created for claim in claims],
             claim_ignored=[claim.ignored for claim in claims],

@@ -28,7 +28,8 @@ WITH inserted AS (
     SELECT pg_advisory_xact_lock_shared(1718968937, ((d.id % 4294967296 + 2147483648) % 4294967296 - 2147483648)::integer)::text AS lock
     FROM (SELECT coalesce(pg_sequence_last_value(:sequence::text::regclass), 0) AS id WHERE (SELECT count(*) FROM locked) >= 0) d
 ), named AS (
-    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage_id, c.received_at, c.read_at, c.covered, c.created, c.ignored,
+    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage_id, c.received_at, c.read_at, c.first_read_at, c.covered, c.created,
+        c.ignored,
         -- Webhooks may write a stage in another case than lists of people do: rows have the name that people have.
         CASE
             WHEN c.kind = 'state' OR EXISTS (SELECT FROM fubd.stage g WHERE g.name = c.stage) THEN c.stage
@@ -37,15 +38,15 @@ WITH inserted AS (
     FROM unnest(
         :claim_person_id::bigint[], :claim_at::timestamptz[], :claim_kind::text[], :claim_channel::text[], :claim_event_id::text[],
         :claim_stage::text[], :claim_stage_id::bigint[], :claim_received_at::timestamptz[], :claim_read_at::timestamptz[],
-        :claim_watermark::timestamptz[], :claim_created::timestamptz[], :claim_ignored::boolean[]
-    ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, covered, created, ignored)
+        :claim_first_read_at::timestamptz[], :claim_watermark::timestamptz[], :claim_created::timestamptz[], :claim_ignored::boolean[]
+    ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
 ), upserted AS (
     INSERT INTO fubd.claim AS k
         (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
     SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage,
         -- A webhook names no id: the claim keeps the one that the name has now.
         coalesce(c.stage_id, (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)),
-        c.received_at, c.read_at, c.read_at, c.covered, c.created, c.ignored
+        c.received_at, c.read_at, c.first_read_at, c.covered, c.created, c.ignored
     FROM named c
     WHERE (SELECT count(advisory_lock.lock) FROM advisory_lock) >= 0
         -- An event that is sent again with a later instant is the same event: the earliest holds (see core/reconcile.py for the reverse).
