@@ -19,7 +19,7 @@ _UNREAD_BY_ID = 10
 
 
 class CatchUp:
-    """Reads, and advances coverage when a run is complete. `totals` adds up the figures of all runs."""
+    """Reads, and advances coverage when a run is complete. `totals` adds up the figures of all runs; `covered`: the coverage so far."""
 
     def __init__(
         self, context: PollContext, *, should_continue: Callable[[], bool], on_progress: Callable[[Progress], None] | None = None
@@ -29,16 +29,17 @@ class CatchUp:
         self._should_continue = should_continue
         self._on_progress = on_progress
         self.totals = RunStats()
+        self.covered: datetime | None = None
 
     async def run(self, *, full: bool = False) -> datetime:
         """Cover everything up to now; return the new coverage. `full`: read the whole account.
 
         Raises Unavailable, FubRefused and Malformed; what was read until then stays recorded.
         """
+        self.covered = self._context.covered.limit((await self._state.coverage()).watermark)
+        self._export(self.covered)
         await self._context.unread.load()
-        covered = self._context.covered.limit((await self._state.coverage()).watermark)
-        self._export(covered)
-        watermark = None if full else covered
+        watermark = None if full else self.covered
         is_swept = watermark is None
         if watermark is None:
             watermark = await self._sweep()
@@ -47,7 +48,8 @@ class CatchUp:
             watermark = await self._sweep()
             advanced = await self._read_changed(watermark)
         # The sweep alone also covers; when too much changes even then for an incremental read, the next poll continues from here.
-        return advanced or watermark
+        self.covered = advanced or watermark
+        return self.covered
 
     async def _read_changed(self, watermark: datetime) -> datetime | None:
         """Read the people who changed; return the new coverage, None when it could not be shown that all of them were read."""

@@ -41,11 +41,9 @@ async def recover(
     """
     began, calls = context.clock.monotonic(), context.api.calls_made()
     catch_up = CatchUp(context, should_continue=lambda: stop is None or not stop.is_set(), on_progress=on_progress)
-    watermark: datetime | None = None
     reason: str | None = None
     try:
-        watermark = (await context.state.coverage()).watermark
-        watermark = await catch_up.run(full=full)
+        await catch_up.run(full=full)
     except FUB_ERRORS as error:
         reason = str(error)
         _log.warning("Not caught up: %s", error)
@@ -54,7 +52,7 @@ async def recover(
         recovered=catch_up.totals.changes,
         people_read=catch_up.totals.people,
         api_calls=context.api.calls_made() - calls,
-        coverage=watermark,
+        coverage=catch_up.covered,
         seconds=context.clock.monotonic() - began,
         reason=reason,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 import tempfile
 import time
@@ -55,16 +56,8 @@ async def _timed(here: Environment, what: str, *arguments: str, floor_seconds: f
         seconds = time.monotonic() - began
         if code:
             raise RuntimeError(f"{what}: exit code {code}: {process.errors[-1:]}")
-        # The JSON object is the last line.
-        people = process.lines[-1]
-    return FarRun(what, seconds, floor_seconds, _people(people))
-
-
-def _people(line: str) -> int:
-    for name in ('"people_read": ', '"compared": '):
-        if name in line:
-            return int(line.partition(name)[2].partition(",")[0])
-    return 0
+        document = json.loads(process.lines[-1])
+    return FarRun(what, seconds, floor_seconds, document.get("people_read", document.get("people")))
 
 
 async def measure(database: str, folder: Path, *, people: int, changed: int, delay_seconds: float, latency_seconds: float) -> list[FarRun]:
