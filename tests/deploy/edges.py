@@ -27,12 +27,14 @@ class Edge:
     def promtool_case(self) -> dict[str, Any]:
         """Return the case as promtool reads it."""
         firing = f'count(ALERTS{{alertname="{self.alert}", alertstate="firing"}})'
+        # Another instance, which counted nothing, changes no sum.
+        idle = {name.replace("{a", "{b"): "0x1000" for name in self.series if "_total{a" in name}
         one = [{"labels": "{}", "value": 1}]
         expected = {minute: one if minute in self.firing else [] for minute in (*self.silent, *self.firing)}
         return {
             "name": f"{self.alert} {self.situation}",
             "interval": f"{self.step}m",
-            "input_series": [{"series": _with_labels(name), "values": values} for name, values in self.series.items()],
+            "input_series": [{"series": _with_labels(name), "values": values} for name, values in {**idle, **self.series}.items()],
             "promql_expr_test": [
                 {"expr": firing, "eval_time": f"{minute}m", "exp_samples": samples} for minute, samples in expected.items()
             ],
