@@ -80,23 +80,28 @@ async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str,
             await _move_people_until(stack, "steady", rng)
             stack.simulator.deliveries.kill()
             await _move_people_until(stack, "failover", rng)
-            logged, counted = _logged(process), await _counted(stack)
+            counted = await _counted(stack)
             process.terminate()
             assert await process.ended() == 0
+            logged = _logged(process)
         async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
             assert (await stack.get("/health"))["mode"] == "failover"
             stack.simulator.deliveries.revive()
             await _move_people_until(stack, "recovering", rng)
             await _move_people_until(stack, "steady", rng)
-            logged, counted = logged + _logged(process), counted + await _counted(stack)
-            rows = [row["mode"] for row in await stack.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
-            await eventually(lambda: len(alerts) >= len(rows))
+            rows: list[str] = []
+
+            async def all_agree() -> bool:
+                rows[:] = [row["mode"] for row in await stack.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
+                assert logged + _logged(process) == rows
+                assert counted + await _counted(stack) == Counter(rows)
+                assert [alert["mode"] for alert in alerts if alert["kind"] == "mode"] == rows
+                return True
+
+            await eventually(all_agree, 30.0)
     # On a busy machine a webhook may come late enough to count as missed, and lead back to failover once more.
-    assert (rows[0], rows[-1]) == ("starting", "steady")
-    assert {"failover", "recovering"} < set(rows)
-    assert logged == rows
-    assert counted == Counter(rows)
-    assert [alert["mode"] for alert in alerts] == rows
+    assert rows[0] == "starting"
+    assert {"failover", "recovering", "steady"} < set(rows)
 
 
 async def test_the_first_webhook_ends_watch_at_once(database: str, tmp_path: Path) -> None:
