@@ -63,6 +63,9 @@ async def kill_daemon(database: str, folder: Path, *, start: Iterable[int], work
         for steps in start:
             async with killed(str(steps), environ=stack.environ, folder=folder) as process:
                 assert await process.ended(_PATIENCE_SECONDS) == _KILLED, process.errors[-3:]
+        # Everybody has been read once: only then is a difference a change.
+        async with stack.ready_daemon():
+            pass
         for steps, then in rounds:
             async with killed(f"+{steps}", environ=stack.environ, folder=folder) as process:
                 await process.answers(f"{stack.url}/readyz", within_seconds=_PATIENCE_SECONDS)

@@ -1,6 +1,6 @@
-"""The process killed at its awaits: what was answered 200 is there, nothing is doubled, and the next process is ready.
+"""Commands killed at their awaits: nothing is half done, and the next attempt succeeds.
 
-The ordinary run kills at a sample of them. `python -m tests.proofs.crash` kills at each.
+The ordinary run kills at a sample of them. `python -m tests.proofs.crash` kills at each, and the daemon too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,6 @@ from tests.store.adopting import connected
 from tests.support import legacy_tables
 
 pytestmark = pytest.mark.slow
-
-
-async def test_the_daemon_killed_at_its_awaits_loses_and_doubles_nothing(empty_database: str, tmp_path: Path) -> None:
-    """From the first start on an empty database: while it starts, records, polls and stops."""
-    await crash.kill_daemon(empty_database, tmp_path, start=(60, 300), work=(40, 150), stop=(8,))
 
 
 async def test_an_adoption_killed_at_its_awaits_changed_nothing_or_everything(empty_database: str, tmp_path: Path) -> None:
