@@ -178,6 +178,7 @@ async def test_what_was_not_measured_is_no_number(database: str) -> None:
     }
     assert shown == {
         "fubd_api_rate_limit_remaining('global',)",
+        "fubd_chain_check_timestamp_seconds()",
         "fubd_clock_skew_seconds()",
         *(f"fubd_{name}()" for name in ("chain_violations", "ledger_imbalance", "completeness_ratio", "scrub_oldest_timestamp_seconds")),
         *(f"fubd_{name}()" for name in ("inbox_pending", "quarantined", "people_unreadable", "webhook_failure_ratio")),
