@@ -10,13 +10,13 @@ from fubd.monitor import Monitor
 from fubd.ports import Absence, Clock
 from fubd.store import Maintenance
 
-_NOTE_SECONDS = 15.0
+_NOTE_SECONDS = 30.0
 # A shorter time is not noted: each process needs a moment until its first commit.
 _SHORTEST_GAP = timedelta(seconds=5)
 
 
 class RunningTime:
-    """Notes every 15 s that this process runs, and each time in which it could not record once that is over."""
+    """Notes every 30 s that this process runs, and each time in which it could not record once that is over."""
 
     def __init__(self, monitor: Monitor, maintenance: Maintenance, clock: Clock) -> None:
         self._monitor = monitor

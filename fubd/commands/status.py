@@ -21,7 +21,7 @@ from fubd.store.status import EmptyDatabase, StatusOverview, StatusSettings, Sta
 
 _LAST_CHANGES = 10
 # A running daemon notes that it runs every 15 s.
-_SILENT_SECONDS = 60.0
+_SILENT_SECONDS = 90.0
 
 
 def run(args: argparse.Namespace) -> int:

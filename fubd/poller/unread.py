@@ -22,8 +22,6 @@ WITHOUT_ID = 0
 """Stands for elements without a usable id among the ids of unread people."""
 
 _BLOCKS_FOR = timedelta(days=1)
-# In addition to the wait that grows each time such an element is seen.
-_WITHOUT_ID_UNSEEN_FOR = timedelta(hours=3)
 _EXAMPLES = 5
 
 
@@ -44,10 +42,7 @@ class UnreadPeople:
         """Read the table: another process may have read some of them. Raises Unavailable."""
         unread = await self._state.unread_people()
         now = self._clock.now()
-        over = [person for person in unread if person.person_id == WITHOUT_ID and person.not_before + _WITHOUT_ID_UNSEEN_FOR <= now]
-        if over:
-            await self._state.drop_unread([WITHOUT_ID])
-        self._since = {person.person_id: person.since for person in unread if person not in over}
+        self._since = {person.person_id: person.since for person in unread}
         self._due = [person.person_id for person in unread if person.not_before <= now and person.person_id != WITHOUT_ID]
         self._show()
 

@@ -17,8 +17,8 @@ from fubd.ports import Absence, BlindSpan
 from fubd.store import migrations, refusals, statements
 from fubd.store.pool import Pool
 
-# A running process is noted every 15 s, and a deploy takes as long.
-_LEAST_ABSENCE_SECONDS = 30.0
+# A running process is noted every 30 s, and a deploy takes half as long.
+_LEAST_ABSENCE_SECONDS = 45.0
 # Above every id: `status` shows no count of a process's own deliveries.
 _NO_DELIVERY = 2**63 - 1
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")

@@ -8,7 +8,7 @@ CREATE INDEX process_run_alive ON fubd.process_run (alive_at);
 COMMENT ON TABLE fubd.process_run IS 'When each process of the daemon ran, by its own clock.';
 COMMENT ON COLUMN fubd.process_run.instance IS 'The unique name of the process.';
 COMMENT ON COLUMN fubd.process_run.started_at IS 'When it started.';
-COMMENT ON COLUMN fubd.process_run.alive_at IS 'When it last ran, noted every 15 s while the database answers, and at a clean stop.';
+COMMENT ON COLUMN fubd.process_run.alive_at IS 'When it last ran, noted every 30 s while the database answers, and at a clean stop.';
 
 CREATE TABLE fubd.recording_gap (
     id       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
