@@ -232,7 +232,7 @@ class SubscriptionManager:
         if not self._manage or callback_url is None or not self._lease.held or finding.contested_by is not None:
             return report
         if status is not SubscriptionStatus.ACTIVE and self._is_change_unlisted(event):
-            return replace(report, now=SubscriptionStatus.ACTIVE)
+            return replace(report, now=SubscriptionStatus.ACTIVE, advice=None)
         corrections = 0 if event not in self._writes else self._writes[event].corrections
         try:
             if status is SubscriptionStatus.MISSING:
