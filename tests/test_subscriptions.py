@@ -379,7 +379,9 @@ def test_a_registration_that_fub_lists_late_is_not_made_twice() -> None:
         await managed.manager.check()
         listed, api.registry = api.registry, {}
         await managed.clock.pause(20.0)
-        assert (await managed.manager.check()).statuses() == dict.fromkeys(SUBSCRIBED_EVENTS, "active")
+        unlisted = await managed.manager.check()
+        assert unlisted.statuses() == dict.fromkeys(SUBSCRIBED_EVENTS, "active")
+        assert {report.advice for report in unlisted.events} == {None}
         assert api.registry == {}
         api.registry = listed
         assert (await managed.manager.check()).was_broken is None

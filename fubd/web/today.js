@@ -18,11 +18,16 @@ function answer(health, day, now) {
 }
 
 function entered(day) {
-  const watched = day.stages.filter((stage) => day.watched.includes(stage.stage));
-  const missing = day.watched.filter((name) => !watched.some(({ stage }) => stage === name));
+  // As the alerts do, it takes a stage of the settings in any case.
+  const isSame = (one, other) => one.toLowerCase() === other.toLowerCase();
+  const watched = day.stages.filter(({ stage }) => day.watched.some((name) => isSame(name, stage)));
+  const missing = day.watched.filter((name) => !watched.some(({ stage }) => isSame(name, stage)));
   const shown = [...watched, ...missing.map((stage) => ({ stage, today: 0, yesterday: 0 }))];
-  if (!shown.length) return [`${count(total(day.stages, "today"))} changes (yesterday ${count(total(day.stages, "yesterday"))})`];
-  return shown.map(({ stage, today, yesterday }) => `${count(today)} entered ${stage} (yesterday ${count(yesterday)})`);
+  // Without any row before today nothing shows that yesterday was recorded at all.
+  const hasPast = total(day.stages, "week") > total(day.stages, "today");
+  const before = (number) => (hasPast ? ` (yesterday ${count(number)})` : "");
+  if (!shown.length) return [`${count(total(day.stages, "today"))} changes${before(total(day.stages, "yesterday"))}`];
+  return shown.map(({ stage, today, yesterday }) => `${count(today)} entered ${stage}${before(yesterday)}`);
 }
 
 /** Return the first line of the page. */

@@ -54,6 +54,16 @@ async def test_the_first_line_says_whether_anything_was_missed(page: Page, serve
     assert (await page.text("#readout")).endswith(" \u00b7 not running")
 
 
+async def test_on_the_first_day_nothing_is_said_of_yesterday(page: Page, server: ServerUnderTest) -> None:
+    """No row shows that it was recorded. A watched stage is meant in any case."""
+    await show(page, server)
+    day = server.view.day.day
+    stages = [dataclasses.replace(each, yesterday=0, week=each.today) for each in day.stages]
+    server.view.day = dataclasses.replace(server.view.day, day=dataclasses.replace(day, stages=stages, watched=("acq - offers made",)))
+    await page.value(RELOAD_DATA)
+    await page.until("document.querySelector('#headline').innerText.endsWith(' · 31 entered ACQ - Offers Made')")
+
+
 async def test_a_time_that_polling_saw_is_marked_without_hovering(page: Page, server: ServerUnderTest) -> None:
     """It is the latest that the change can have been."""
     server.view.table[-1] |= {"changed_after": NOW - timedelta(hours=1)}
