@@ -15,6 +15,7 @@ it. Nothing is ever removed.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -32,7 +33,6 @@ _log = logging.getLogger("fubd.subscriptions")
 
 # FUB allows a system so many webhooks for one event (https://docs.followupboss.com/reference/webhooks-guide).
 _SLOTS = 2
-# Only these words of FUB mean that the key is not the owner's; other refusals of the list are shown as they are (observed).
 # FUB's list may show a change of ours seconds late (observed).
 _LIST_LAG_SECONDS = 60.0
 # A webhook that was ours for so long after a correction is no longer contested.
@@ -125,6 +125,8 @@ class SubscriptionManager:
         try:
             registered = await self._api.subscriptions()
         except FubRefused as error:
+            for event in SUBSCRIBED_EVENTS:
+                self._metrics.webhook_subscription_active.labels(event).set(math.nan)
             if error.owner_only:
                 return _same_for_all(SubscriptionStatus.NOT_OWNER)
             return _same_for_all(SubscriptionStatus.UNKNOWN, advice=str(error))
