@@ -424,4 +424,4 @@ async def test_a_late_change_does_not_move_the_time_of_the_last_one(database: st
     async with running_recorder(database) as recorder:
         await recorder.record(webhook("e1", "B", "10:10"), webhook("e2", "C", "10:00"))
         shown = recorder.metrics.registry.get_sample_value("fubd_source_last_change_timestamp_seconds", {"source": "webhook"})
-        assert shown in (0, at("10:10").timestamp())
+        assert str(shown) in ("nan", str(at("10:10").timestamp()))

@@ -266,19 +266,23 @@ class _Entries:
         second = _second(state.updated)
         certain = bisect_right(self._seconds, second) if _is_settled(state) else bisect_left(self._seconds, second)
         natural = self.advance(place, certain)
-        # An answer after the second of `updated` is most likely of a moment after it too, though a replica may be behind.
-        is_after = _second(state.answered_at or state.read_at) > second
-        alone = self.advance(place, bisect_right(self._seconds, second)) if is_after else natural
-        explained = False
+        explained = set[int]()
         for position in self._positions(state, natural.position, window):
             there = self.advance(natural, position)
             if there.stage is not None and there.stage.is_same(state.stage):
-                explained = explained or position == alone.position
+                explained.add(position)
                 late = there.cost[2] + position - natural.position
                 yield _Place(position, there.stage, (there.cost[0], there.cost[1], late), place)
-        if not explained and place.position <= max(certain, bisect_right(self._seconds, second + LAG)):
-            unreported = alone.cost[1] + (alone.stage is not None)
-            yield _Place(alone.position, state.stage, (alone.cost[0], unreported, alone.cost[2]), place)
+        if place.position > max(certain, bisect_right(self._seconds, second + LAG)):
+            return
+        # An answer after the second of `updated` is most likely of a moment after it too, though a replica may be behind.
+        end = bisect_right(self._seconds, second)
+        likely = end if _second(state.answered_at or state.read_at) > second else certain
+        for position in {certain, end}:
+            alone = self.advance(place, position)
+            if alone.position not in explained:
+                cost = (alone.cost[0], alone.cost[1] + (alone.stage is not None), alone.cost[2] + (position != likely))
+                yield _Place(alone.position, state.stage, cost, place)
 
     def _positions(self, state: State, natural: int, window: timedelta) -> Iterable[int]:
         """Return where a state may be explained: among the entries of its lag, at the end of its own interval, after the next entry."""

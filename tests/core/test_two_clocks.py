@@ -34,6 +34,10 @@ EXAMPLES = {
         [KNOWN_A, read(2, "B", "10:00", "10:00", "09:58"), webhook(3, "C", "10:00")],
         [row("A", "B", "10:00", "09:58"), ("B", "C", at("10:00") + TICK, None)],
     ),
+    "two moves of one second, the second not reported, read within that second and later": (
+        [KNOWN_A, webhook(2, "C", "10:00"), read(3, "B", "10:00", "10:00", "09:58"), read(4, "B", "10:00", "10:30", "09:58")],
+        [row("A", "C", "10:00"), ("C", "B", at("10:00") + TICK, at("10:00"))],
+    ),
     "a change that did not move `updated`": (
         [read(1, "A", "03:00", "10:00"), read(2, "B", "03:00", "10:30", "02:00")],
         [row("A", "B", "10:30", "10:00")],
