@@ -94,6 +94,13 @@ async def test_output_that_cannot_be_written(database: str, tmp_path: Path, wher
     assert (code, errors) == (1, message)
 
 
+async def test_output_of_a_command_that_records_and_cannot_print(database: str, tmp_path: Path) -> None:
+    """A command that runs an ingest reports a full disk in one line too."""
+    environ = {"DATABASE_URL": database, "FUB_API_KEY": "unused"}
+    code, errors = await _run_in_shell(f"{sys.executable} -m fubd replay >/dev/full", tmp_path, **environ)
+    assert (code, errors) == (1, "fubd: the result cannot be written: No space left on device\n")
+
+
 async def test_characters_that_the_encoding_lacks(database: str, tmp_path: Path) -> None:
     """Characters of a name that the encoding of stdout lacks are escaped."""
     async with running_recorder(database) as recorder:

@@ -54,8 +54,8 @@ async def run_ingest(
         group.create_task(ingest.run(stop))
         try:
             yield TimeLimitedIngest(ingest, components.pool.place, timeout_seconds)
-        except (Unavailable, UserError, FubRefused, Malformed) as error:
-            # Raised outside the group, which would wrap it in an ExceptionGroup.
+        except (Unavailable, UserError, FubRefused, Malformed, OSError) as error:
+            # Raised outside the group, which would wrap it in an ExceptionGroup. OSError: the result cannot be printed.
             failure = error
         finally:
             stop.set()
