@@ -82,11 +82,15 @@ class AccessControl:
 
 
 def is_local(request: web.BaseRequest) -> bool:
-    """Return whether a request comes from this machine, by its peer and its Host, and passed no proxy."""
+    """Return whether a request comes from this machine, by its peer and its Host, and passed no proxy.
+
+    A target in absolute form ("GET http://host/") is sent to proxies only and counts before the Host, so it is not local.
+    """
     hosts = request.headers.getall(hdrs.HOST, [])
     return (
         request.transport is not None
         and _is_loopback_address(str(cast("tuple[object, ...]", request.transport.get_extra_info("peername") or ("",))[0]))
+        and request.raw_path.startswith("/")
         and len(hosts) == 1
         and _is_loopback_host(hosts[0])
         and not any(name.lower() in _PROXY_HEADERS or name.lower().startswith(_PROXY_HEADER_PREFIXES) for name in request.headers)
@@ -95,10 +99,11 @@ def is_local(request: web.BaseRequest) -> bool:
 
 def _is_loopback_host(host: str) -> bool:
     try:
-        name = URL(f"http://{host}").host or ""
+        url = URL(f"http://{host}")
     except ValueError:
         return False
-    return name == "localhost" or _is_loopback_address(name)
+    name = url.host or ""
+    return url.user is None and (name == "localhost" or _is_loopback_address(name))
 
 
 def _is_loopback_address(text: str) -> bool:

@@ -38,6 +38,7 @@ FOREIGN = [
     {"Host": "[::2]"},
     {"Host": ""},
     {"Host": "localhost@evil.example"},
+    {"Host": "evil.example@localhost"},
     *(
         {"Host": "localhost", name: value}
         for name, value in (
@@ -76,6 +77,12 @@ async def test_a_missing_or_second_host_is_refused(server: ServerUnderTest, host
     """Only one Host can be judged."""
     answer = await exchange(server, f"GET / HTTP/1.0\r\n{hosts}\r\n".encode())
     assert answer.split(b" ")[1] in {b"400", b"401"}
+
+
+async def test_a_request_line_that_names_another_host_is_refused(server: ServerUnderTest) -> None:
+    """A target in absolute form counts before the Host header (https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2)."""
+    answer = await exchange(server, b"GET http://evil.example/ HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert answer.split(b" ")[1] == b"401"
 
 
 async def test_the_token_opens_the_page_behind_any_proxy(web: aiohttp.ClientSession) -> None:
