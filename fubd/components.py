@@ -210,6 +210,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         metrics=metrics,
         unread=UnreadPeople(shared.state, clock, metrics, shared.problems),
         policy=poll_policy or PollPolicy(pacing=pacing, scrub_batches=settings.scrub_batches),
+        covered=monitor.covered,
     )
     poller = Poller(
         poll_context,

@@ -6,6 +6,7 @@ The last summary stays in memory, so `/health` and `/metrics` answer while the d
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 
 from fubd.chain_check import ChainCheck
@@ -18,6 +19,7 @@ from fubd.errors import TableRefused, Unavailable
 from fubd.failure_ratio import FailureRatio
 from fubd.ingest import Ingest
 from fubd.metrics import Metrics
+from fubd.poller import CoveredInstant
 from fubd.ports import Absence, Clock
 from fubd.problems import Problems
 from fubd.recording_health import not_recording_text
@@ -66,6 +68,8 @@ class Monitor:
         self._chain_check = ChainCheck(maintenance, clock, metrics)
         self._database_error: str | None = "the database has not answered yet"
         self._database = DatabaseHealth(recording=False, since=clock.now())
+        # Where the stored coverage is ahead of Follow Up Boss's clock, the poller tells here what is covered.
+        self.covered = CoveredInstant()
         self.summary: StatusSummary | None = None
         # When the summary was read.
         self.as_of: datetime | None = None
@@ -125,7 +129,8 @@ class Monitor:
 
     async def _refresh(self) -> None:
         before = self._ledger()
-        self.summary = await self._status.summary()
+        summary = await self._status.summary()
+        self.summary = replace(summary, coverage=self.covered.limit(summary.coverage))
         self.as_of = self._clock.now()
         self._ingest.health.on_look(self.summary.table_refusal)
         self._set_gauges(self.summary)

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -186,3 +187,15 @@ async def test_what_was_not_measured_is_no_number(database: str) -> None:
         *(f"fubd_webhook_subscription_active('{event}',)" for event in SUBSCRIBED_EVENTS),
     }
     await parts.pool.close()
+
+
+async def test_coverage_ahead_of_follow_up_boss_is_shown_as_the_instant_that_holds(database: str) -> None:
+    """After a Date header that ran ahead, `/health` and the metric say until when everything is recorded, not what is stored."""
+    ahead = datetime(2026, 11, 27, 19, 0, tzinfo=UTC)
+    holds = ahead - timedelta(hours=1)
+    async with monitored(database) as parts:
+        await parts.shared.state.advance_coverage(ahead, sweep=True)
+        parts.monitor.covered.instant = holds
+        parts.monitor.refresh_soon()
+        await eventually(lambda: parts.monitor.summary is not None and parts.monitor.summary.coverage == holds)
+        assert value(parts, "fubd_coverage_timestamp_seconds") == holds.timestamp()

@@ -14,11 +14,11 @@ One subject per file: `incremental` (people who changed), `sweep` (the whole acc
 neither source was alive).
 """
 
-from fubd.poller.context import PollContext
+from fubd.poller.context import CoveredInstant, PollContext
 from fubd.poller.poll_run import PollPolicy, Progress
 from fubd.poller.poller import Poller
 from fubd.poller.recovery import RecoveryResult, recover
 from fubd.poller.refetch import Refetcher
 from fubd.poller.unread import UnreadPeople
 
-__all__ = ["PollContext", "PollPolicy", "Poller", "Progress", "RecoveryResult", "Refetcher", "UnreadPeople", "recover"]
+__all__ = ["CoveredInstant", "PollContext", "PollPolicy", "Poller", "Progress", "RecoveryResult", "Refetcher", "UnreadPeople", "recover"]
