@@ -31,6 +31,8 @@ _log = logging.getLogger("fubd.problem_reports")
 _LOOK_SECONDS = 1.0
 _DATABASE_RETRY_SECONDS = 3.0
 _REPORT_SECONDS = 60.0
+# A database that does not answer must not delay the stop.
+_LAST_SAVE_SECONDS = 2.0
 # A problem that is over sooner wakes nobody.
 _HELD_FOR = timedelta(seconds=60)
 _FIRST_BACKOFF_SECONDS = 1.0
@@ -71,13 +73,17 @@ class ProblemReports:
         self._saved = (self._saved or {}) | {problem.name: problem for problem in loaded}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Report until `stop`. Outages of the receiver and of the database are waited out."""
+        """Report until `stop`, and save then what changed last. Outages of the receiver and of the database are waited out."""
         async with new_session() as session:
             while not stop.is_set():
                 async with self._turn:
                     self._notice()
                     wait_seconds = _LOOK_SECONDS if await self._save() else await self._send_next(session)
                 await self._clock.pause(wait_seconds, stop)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SAVE_SECONDS), self._turn:
+                self._notice()
+                await self._save()
 
     async def announce_at_once(self, name: ProblemName, *, within_seconds: float) -> None:
         """Send the alert of a problem that ends the process, without the wait of a minute; give up after so many seconds."""

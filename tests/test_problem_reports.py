@@ -93,6 +93,18 @@ async def test_a_problem_outlives_its_process_and_ends_once(database: str) -> No
     assert receiver.accepted[0]["since"] == receiver.accepted[1]["since"] == before.since.isoformat()
 
 
+async def test_what_ends_just_before_a_stop_is_saved(database: str) -> None:
+    """The next process does not continue it, and the outbox holds the alert of its end."""
+    async with receiving() as receiver, connected(database, receiver) as pool:
+        async with alerting(receiver, stored.ProblemStore(pool, instance="one")) as problems:
+            problems.begin(ProblemName.SIGNING_KEY_WRONG, "each signature is refused")
+            await eventually(lambda: _is_stored(pool, announced=True), 30.0)
+            problems.end(ProblemName.SIGNING_KEY_WRONG)
+        async with alerting(receiver, stored.ProblemStore(pool, instance="two")) as problems:
+            assert problems.current() == ()
+        await eventually(lambda: [post["event"] for post in receiver.accepted] == ["begin", "end"], 30.0)
+
+
 async def _is_stored(pool: Pool, **wanted: object) -> bool:
     async with pool.connection() as connection:
         rows = await connection.fetch("SELECT * FROM fubd.problem")
