@@ -137,6 +137,7 @@ class Monitor:
         self._check_quarantine(self.summary)
         await self._check_ledger(self.summary, before)
         self._failure_ratio.update(self._webhook_handler.counts())
+        self._status.require_writable(self.summary)
         await self._failure_ratio.exchange()
         if self.summary.has_unseen_rows:
             self._metrics.foreign_rows.inc(await self._maintenance.count_foreign_rows())

@@ -20,6 +20,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 _MODE = "INSERT INTO fubd.mode_change (at, mode, reason, delay_seconds, evidence) VALUES (now(), '{mode}', 'a test', 30, '{{}}')"
+_CUT_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _DELIVERY = "INSERT INTO fubd.delivery (key, received_at, instance, body, quarantine) VALUES ('\\x01', now(), 'a', '{{}}', {reason})"
 
 
@@ -66,6 +67,24 @@ async def test_a_database_that_goes_away_is_a_problem_without_any_delivery(datab
         await proxy.accept()
         await eventually(lambda: has_problems(parts), 45.0)
         assert parts.monitor.database_health().recording
+
+
+async def test_a_database_that_can_only_be_read_is_a_problem_without_any_delivery(database: str) -> None:
+    """So it is while the disk of a Supabase project is full, and for a standby."""
+    async with monitored(database) as parts:
+        await eventually(lambda: parts.monitor.database_health().recording)
+        name = parse(database).database
+        await execute(database, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        await execute(database, _CUT_OTHERS)
+
+        async def is_said() -> bool:
+            return await has_problems(parts, "not_recording") and "can only be read" in (parts.monitor.not_ready_reason() or "")
+
+        await eventually(is_said)
+        await execute(database, f'SET TRANSACTION READ WRITE; ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        await execute(database, _CUT_OTHERS)
+        await eventually(lambda: has_problems(parts))
+        assert parts.monitor.not_ready_reason() is None
 
 
 async def test_quarantine_is_a_problem_until_it_is_empty(database: str) -> None:

@@ -144,7 +144,7 @@ class _Status:
 def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
     stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None, None)
-    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, 0, False, False, None)
+    summary = StatusSummary(None, None, 0, 0, None, None, None, None, 0, None, 0, 0, 0, 0, False, False, False, None)
     return StatusOverview(summary=summary, settings=stale_after, mode=None, blind_seconds=None, problems=[], changes=[])
 
 

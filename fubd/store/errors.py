@@ -122,6 +122,11 @@ _UNSPECIFIC = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "
 _OLD_TLS = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 
 
+def read_only(place: str) -> Unavailable:
+    """Return the error of a database that can be read and not written."""
+    return _READ_ONLY.error(place)
+
+
 @contextmanager
 def translate_errors(place: str) -> Iterator[None]:
     """Raise fubd's errors in place of the driver's and the network's. `place` is the database's host, port and name."""

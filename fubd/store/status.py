@@ -14,7 +14,7 @@ from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
 from fubd.ports import Absence, BlindSpan
-from fubd.store import migrations, refusals, statements
+from fubd.store import errors, migrations, refusals, statements
 from fubd.store.pool import Pool
 
 # A running process is noted every 30 s, and a deploy takes half as long.
@@ -48,6 +48,7 @@ class StatusSummary:
     last_delivery: int
     has_unseen_rows: bool
     webhooks_fail: bool
+    is_read_only: bool
     table_refusal: str | None
 
 
@@ -154,6 +155,11 @@ class StatusReader:
     def _summary(self, row: dict[str, Any]) -> StatusSummary:
         present, required = row.pop("table_columns") or (), row.pop("table_required") or ()
         return StatusSummary(**row, table_refusal=refusals.find_refusing_column(present, required, self._columns))
+
+    def require_writable(self, summary: StatusSummary) -> None:
+        """Raise Unavailable when the summary shows that nothing can be written."""
+        if summary.is_read_only:
+            raise errors.read_only(self._pool.place)
 
     async def modes(self, since: datetime) -> list[ModeRecord]:
         """Return the mode changes since then, oldest first, beginning with the mode in force at that instant."""

@@ -17,6 +17,8 @@ SELECT
         FROM fubd.foreign_mark m) AS has_unseen_rows,
     -- In failover webhooks are known to fail, however recently one was heard.
     coalesce((SELECT m.mode = 'failover' FROM fubd.mode_change m ORDER BY m.id DESC LIMIT 1), false) AS webhooks_fail,
+    -- What a session may do that does not say so itself: a look is read-only in any case.
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS is_read_only,
     t.columns AS table_columns, t.required AS table_required
 FROM fubd.coverage v, fubd.scrub s, (
     -- Columns that have to be given a value, unless a trigger of the owner's may give it.
