@@ -12,7 +12,7 @@ import pytest
 
 from fubd.core.webhook import decode
 from tests.commands.environment import CompletedCommand, run_command
-from tests.recorder import Recorder, running_recorder
+from tests.recorder import Recorder, read, running_recorder
 
 pytestmark = pytest.mark.slow
 
@@ -114,3 +114,14 @@ async def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
     """Without its database it exits 1 and prints why in one line."""
     done = await replay("postgresql://user@127.0.0.1:9/nothing", tmp_path)
     assert (done.code, done.lines, len(done.errors)) == (1, [], 1)
+
+
+async def test_what_forget_emptied_is_not_left_in_quarantine(database: str, tmp_path: Path) -> None:
+    """A delivery about a forgotten person alone leaves the quarantine with its body; another stays."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"))
+        await quarantine(recorder, body("peopleStageUpdated", [1], data={"stage": " "}), b"no JSON at all")
+    forgotten = await run_command("forget", "1", "--yes", environ={"DATABASE_URL": database}, folder=tmp_path)
+    assert forgotten.code == 0
+    left = await replay(database, tmp_path)
+    assert left.lines[-1] == "replayed 1 delivery: 0 understood, 1 remain"
