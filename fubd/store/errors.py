@@ -63,6 +63,7 @@ _NO_SERVER = _Fault("the pooler of {database} has no connection to its server", 
 _STATEMENT_MODE = _Fault(
     "the pooler of {database} runs in statement mode, and fubd needs transactions: set it to transaction or session mode"
 )
+_CUT = _Fault("{database} cannot be reached (the connection was cut)")
 _STARTING = _Fault("{database} is starting up or shutting down", retry_after=_SOON_SECONDS)
 
 # Words in the lower-case text of an internal error; the first that occurs decides. Codes and texts are Supavisor's and PgBouncer's.
@@ -116,7 +117,8 @@ _INTERRUPTED = (
 )
 # Poolers use these for any fault: internal error, protocol violation, connection exception.
 _UNSPECIFIC = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
-
+# The driver's own too, for a connection that ended while it waited for an answer.
+_CONNECTION_LOST = frozenset({"08003", "08006"})
 
 # OpenSSL's reasons for a handshake that failed because the server is limited to older versions than ours.
 _OLD_TLS = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
@@ -163,6 +165,8 @@ def _of_server(error: asyncpg.PostgresError) -> _Fault:
         for word, fault in _MESSAGES:
             if word in text:
                 return fault
+    if code in _CONNECTION_LOST:
+        return _CUT
     return _Fault(f"{{database}} could not run a statement now ({code or 'no code'} {type(error).__name__})")
 
 

@@ -96,6 +96,17 @@ async def refusal_of(pool: Pool) -> Unavailable:
     return raised.value
 
 
+async def test_a_connection_that_is_closed_at_once_says_so() -> None:
+    """A proxy or pooler without its server accepts the connection and hangs up."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        dsn = parse(f"postgresql://app_user@127.0.0.1:{server.sockets[0].getsockname()[1]}/secret")
+        assert str(await refusal_of(Pool(dsn))) == f"the database at {dsn.place} cannot be reached (the connection was cut)"
+
+
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_refusals_of_servers_and_poolers_are_translated(name: str) -> None:
     """A retry is allowed, and nothing of their text is repeated."""
