@@ -165,15 +165,16 @@ class Monitor:
             self._metrics.source_last_change.labels(source).set(_timestamp(health.last_change))
 
     def sources(self) -> dict[str, SourceHealth]:
-        """Return the health of both sources, by the last summary and the present time."""
+        """Return the health of both sources as of the last look; as of now once looks fail, as nothing shows that they are heard."""
         summary = self.summary
         if summary is None:
             return {source: SourceHealth(STALE[source], None, None, 0) for source in SOURCES}
-        now, policy = self._clock.now(), self._policy
+        policy = self._policy
+        at = self.as_of if self.as_of is not None and self._database_error is None else self._clock.now()
         webhook = source_status(
-            "webhook", summary.webhook_heard, now, stale_after_seconds=policy.webhook_stale_after_seconds, fails=summary.webhooks_fail
+            "webhook", summary.webhook_heard, at, stale_after_seconds=policy.webhook_stale_after_seconds, fails=summary.webhooks_fail
         )
-        polling = source_status("polling", summary.polling_heard, now, stale_after_seconds=policy.poll_stale_after_seconds, fails=False)
+        polling = source_status("polling", summary.polling_heard, at, stale_after_seconds=policy.poll_stale_after_seconds, fails=False)
         return {
             "webhook": SourceHealth(webhook, summary.webhook_heard, summary.webhook_change, summary.webhook_today),
             "polling": SourceHealth(polling, summary.polling_heard, summary.polling_change, summary.polling_today),

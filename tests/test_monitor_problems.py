@@ -13,11 +13,14 @@ import pytest
 from fubd import components
 from fubd.components import DaemonComponents
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS
+from fubd.errors import Unavailable
+from fubd.ports import Clock
 from fubd.settings import load
 from fubd.store.dsn import parse
 from tests.recorder import execute
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
+from tests.test_running_time import NOON, HandClock
 
 _MODE = "INSERT INTO fubd.mode_change (at, mode, reason, delay_seconds, evidence) VALUES (now(), '{mode}', 'a test', 30, '{{}}')"
 _CUT_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -25,10 +28,10 @@ _DELIVERY = "INSERT INTO fubd.delivery (key, received_at, instance, body, quaran
 
 
 @asynccontextmanager
-async def monitored(database: str, **more: str) -> AsyncIterator[DaemonComponents]:
+async def monitored(database: str, *, clock: Clock | None = None, **more: str) -> AsyncIterator[DaemonComponents]:
     """Run the monitor of a daemon that does nothing else."""
     environ = {"FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented", "FUBD_WEBHOOK_STALE_AFTER": "900", **more}
-    parts = components.build_daemon(components.build(load(environ, env_file=None), parse(database)))
+    parts = components.build_daemon(components.build(load(environ, env_file=None), parse(database), clock=clock))
     stop = asyncio.Event()
     running = asyncio.create_task(parts.monitor.run(stop))
     try:
@@ -172,6 +175,22 @@ async def test_webhooks_are_not_healthy_in_failover(database: str) -> None:
                 return (parts.monitor.sources()["webhook"].status, value(parts, "fubd_source_healthy", source="webhook")) == (status, gauge)
 
             await eventually(agree)
+
+
+async def test_a_source_is_not_stale_because_the_look_at_it_is_old(database: str) -> None:
+    """What was heard since the last look is not known; it is judged by that look, and by the clock once looks fail."""
+    clock = HandClock()
+    await execute(database, _DELIVERY.format(reason="NULL").replace("now()", f"'{NOON.isoformat()}'"))
+    async with monitored(database, clock=clock, FUBD_WEBHOOK_STALE_AFTER="10") as parts:
+        await eventually(lambda: parts.monitor.database_health().recording)
+        for seconds, status in ((8, "HEALTHY"), (12, "HEALTHY")):
+            clock.time = NOON + timedelta(seconds=seconds)
+            assert parts.monitor.sources()["webhook"].status == status
+        parts.monitor.set_database_error(Unavailable("the database does not answer"))
+        assert parts.monitor.sources()["webhook"].status == "STALE - Check webhook server"
+        parts.monitor.refresh_soon()
+        await eventually(lambda: parts.monitor.as_of == clock.time)
+        assert parts.monitor.sources()["webhook"].status == "STALE - Check webhook server"
 
 
 _OF_SOURCES = ("healthy", "last_heard_timestamp_seconds", "last_change_timestamp_seconds")
