@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import time
 
@@ -121,6 +120,6 @@ async def test_five_thousand_unfinished_requests_keep_no_delivery_out() -> None:
             most = max(most, connections(server, "reading"))
         assert await strangers.wait() == 0
         assert most >= 500
-        # Nobody is locked out: before connections could be closed for new ones, no delivery was answered for ten seconds.
-        assert statistics.median(took) < 5.0
+        # Before connections could be closed for new ones, no delivery was answered for ten seconds.
+        assert sorted(took)[len(took) * 99 // 100] < 1.0
         assert server.is_balanced()
