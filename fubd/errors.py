@@ -31,7 +31,19 @@ class UserError(Exception):
     """Only the user can fix this; the message says how."""
 
 
-class AccountMismatch(UserError):
+class Stopped(UserError):
+    """A signal ended the work before its result; `signal` is its number."""
+
+    def __init__(self, message: str, *, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class ConfigurationError(UserError):
+    """The settings cannot be used as they are; the message says how to change them."""
+
+
+class AccountMismatch(ConfigurationError):
     """The API key belongs to another account than the one whose people the database records; the message names both."""
 
 

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from fubd import setting_values
-from fubd.errors import UserError
+from fubd.errors import ConfigurationError
 
 # Names that begin so are meant for fubd. How alike a name must be to one of ours to be called a misspelling: SUPABASE_URL, beside
 # SUPABASE_DB_URL, belongs to another program.
@@ -45,7 +45,7 @@ class InvalidSetting:
         return f"{self.variable}: {self.reason}; accepted: {self.accepted}"
 
 
-class SettingsError(UserError):
+class SettingsError(ConfigurationError):
     """The configuration cannot be used. The message has one line per bad variable."""
 
     def __init__(self, *invalid: InvalidSetting) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fubd.__main__ import main
+from fubd.commands.command_line import run
 from tests.recorder import read, running_recorder
 from tests.support.process import fubd
 
@@ -20,7 +20,7 @@ _COMMANDS = ("demo", "check", "audit", "status", "adopt", "replay", "forget", "t
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command prints its help on stdout and exits 0."""
     with pytest.raises(SystemExit) as ended:
-        main([*command.split(), "--help"])
+        run([*command.split(), "--help"])
     printed = capsys.readouterr()
     assert ended.value.code == 0
     assert printed.out.startswith(f"usage: {' '.join(['fubd', *command.split()])}")
@@ -52,7 +52,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_bad_command_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It exits 2, and one line says why."""
     with pytest.raises(SystemExit) as ended:
-        main(arguments.split())
+        run(arguments.split())
     printed = capsys.readouterr()
     assert ended.value.code == 2
     (line,) = printed.err.splitlines()

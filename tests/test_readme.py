@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fubd.__main__ import main
+from fubd.commands.command_line import run
 from fubd.metrics import Metrics
 from fubd.settings import Settings, load, variables
 from tests.support.documents import anchors, relative_links, table
@@ -84,7 +84,7 @@ def test_the_module_table_is_complete() -> None:
 def test_the_command_table_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
     """The table has every command of the program, and nothing else."""
     with pytest.raises(SystemExit):
-        main(["--help"])
+        run(["--help"])
     commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"COMMAND"}
     documented = {shlex.split(_CODE.findall(row[0])[0])[1:2][0] for row in table(_README, "Run it")[1:]}
     assert documented == commands | {"--poll-only"}

@@ -16,7 +16,7 @@ from fubd.commands.session import load_settings
 from fubd.commands.signals import run_until_stopped, stop_on_signals
 from fubd.components import Components
 from fubd.core.text import format_count, format_duration, format_instant, format_ratio
-from fubd.errors import Unavailable, UserError
+from fubd.errors import Stopped, Unavailable
 from fubd.ports import Ingestor
 from fubd.settings import FOR_FUB, Settings
 
@@ -41,7 +41,7 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
         began = components.clock.monotonic()
         result = await run_until_stopped(_compare(components, args.sample, ingestor, console, stop), stop)
         if result is None:
-            raise UserError("interrupted before the end: there is no result for a part of the account")
+            raise Stopped("interrupted before the end: there is no result for a part of the account", signal=stop.number)
         seconds = components.clock.monotonic() - began
         if args.json:
             console.print_json(_to_json(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))

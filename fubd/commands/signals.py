@@ -1,51 +1,39 @@
-"""What SIGINT (Ctrl-C), SIGTERM and SIGHUP do to a command, on platforms that have all of them, and on Windows, which has fewer."""
+"""How SIGINT (Ctrl-C) and SIGTERM stop a command that runs in an event loop, on Unix and on Windows; `interrupts` has the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 _GRACE_SECONDS = 3.0
 
-# Windows has no SIGHUP.
-_TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _Value = TypeVar("_Value")
 
 
-@contextmanager
-def interrupt_on_termination() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGHUP too, so that whatever the command started ends with it. Yields the signals received."""
-    received: list[int] = []
+class StopEvent(asyncio.Event):
+    """Is set by SIGINT and SIGTERM; `number` is the last of them."""
 
-    def interrupt(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    before = {number: signal.signal(number, interrupt) for number in _TERMINATING}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    number = signal.SIGINT
 
 
-def stop_on_signals(*, only_first: bool) -> asyncio.Event:
+def stop_on_signals(*, only_first: bool) -> StopEvent:
     """Return an event that SIGINT and SIGTERM set. `only_first`: a second signal ends the process at once."""
-    stop = asyncio.Event()
+    stop = StopEvent()
 
-    def on_signal() -> None:
+    def on_signal(received: signal.Signals) -> None:
+        stop.number = received
         stop.set()
         if only_first:
             for number in _STOPPING:
                 _remove_handler(number)
 
     for number in _STOPPING:
-        _add_handler(number, on_signal)
+        _add_handler(number, partial(on_signal, number))
     return stop
 
 
