@@ -1,16 +1,17 @@
 """Records what both sources report: gather it into batches, store each batch in one transaction, and only then answer.
 
 This is group commit without a timer: what arrived while the last transaction ran is the next batch, so an idle daemon answers at once and a
-busy one shares its transactions. A batch that fails steps aside and is tried again, in ever smaller parts, next to the batches that follow:
-what cannot be stored alone holds up nothing else. While the database is away everything waits in a bounded buffer. The webhook handler
-stops waiting after a few seconds, but the delivery is still recorded when the database is back.
+busy one shares its transactions. What is about many people steps aside, and so does a batch that fails. Both are recorded part by part,
+next to the batches that follow: what takes long, or cannot be stored alone, holds up nothing else. While the database is away everything
+waits in a bounded buffer. The webhook handler stops waiting after a few seconds, but the delivery is still recorded when the database is
+back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,15 +23,16 @@ from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate, reconcile
 from fubd.core.vocabulary import SOURCES, DeliveryOutcome
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.metrics import Metrics
-from fubd.pending import Item, Part, merge, outcome_of, snapshot_result, split
+from fubd.pending import Item, Part, PeopleLimit, merge, outcome_of, quarantined, snapshot_result, split
 from fubd.ports import ChangeSet, ChangeStore, Clock, Committed, InsertedEvidence, RecordingTransaction, SnapshotResult
 from fubd.problems import Problems
 from fubd.recording_health import RecordingFailure, RecordingHealth
 
 _BATCH_PARTS = 1_000
-# People in one transaction: at most so many; a failure halves their number, a success doubles it.
-_MOST_PEOPLE = 2_500
-_FEWEST_PEOPLE = 100
+# What is about more people than this is recorded next to what arrives.
+_MANY_PEOPLE = 250
+# After so many people the event loop has a turn.
+_PEOPLE_A_TURN = 100
 _BUFFER_ITEMS = 10_000
 # What changed longer ago makes no alert.
 _ALERT_AGE = timedelta(hours=1)
@@ -89,16 +91,16 @@ class Ingest:
         self._on_commit = on_commit
         self._on_new_delivery = on_new_delivery
         self.health = RecordingHealth(clock, metrics, problems)
-        # Every item that is not complete; the parts of it that were not tried yet, and those that failed.
+        # Every item that is not complete; its parts that wait for the next batch, and those aside: of many people, or failed.
         self._items: set[Item] = set()
         self._items_bytes = 0
         self._by_key: dict[bytes, Item] = {}
         self._queue: deque[Part] = deque()
-        self._held_up: deque[Part] = deque()
+        self._aside: deque[Part] = deque()
         self._arrived = asyncio.Event()
         self._stepped_aside = asyncio.Event()
         self._drained = asyncio.Event()
-        self._most_people = _MOST_PEOPLE
+        self._limit = PeopleLimit()
         self._outages = 0
         self._stopping = False
         self.stored_unanswered = 0
@@ -140,9 +142,17 @@ class Ingest:
         self._items_bytes += item.size
         if isinstance(content, Delivery):
             self._by_key[content.key] = item
-        self._queue.append(Part(item, content))
-        self._arrived.set()
+        part = Part(item, content)
+        if len(part.people) > _MANY_PEOPLE:
+            self._step_aside(part)
+        else:
+            self._queue.append(part)
+            self._arrived.set()
         return result
+
+    def _step_aside(self, *parts: Part) -> None:
+        self._aside.extend(parts)
+        self._stepped_aside.set()
 
     def reject_pending_reads(self) -> None:
         """Refuse snapshots from now on, and those that wait: the daemon is stopping, and the next poll reads the people again."""
@@ -168,7 +178,7 @@ class Ingest:
         self._drained.clear()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._record_held_up())
+                group.create_task(self._record_aside())
                 await self._record_queue(stop)
                 self._drained.set()
         finally:
@@ -185,8 +195,7 @@ class Ingest:
             error = await self._try_to_record(batch)
             if error is None:
                 continue
-            self._held_up.extend(batch)
-            self._stepped_aside.set()
+            self._step_aside(*batch)
             if _is_outage(error):
                 delay_seconds = _delay_seconds(self._outages)
                 if stop.is_set() and delay_seconds > _LONGEST_RETRY_WHILE_STOPPING_SECONDS:
@@ -196,7 +205,7 @@ class Ingest:
     def _take(self, waiting: deque[Part]) -> list[Part]:
         """Take the next batch, splitting off what is too much for it; drop what nobody waits for."""
         batch: list[Part] = []
-        room = self._most_people
+        room = self._limit.people
         while waiting and room > 0 and len(batch) < _BATCH_PARTS:
             if waiting[0].item.is_unwanted:
                 self._forget(waiting.popleft().item)
@@ -208,27 +217,27 @@ class Ingest:
             batch.append(part)
         return batch
 
-    # --- What failed, in ever smaller parts ---
+    # --- What stepped aside, part by part, and what failed in ever smaller parts ---
 
-    async def _record_held_up(self) -> None:
-        """Try again what failed until it is recorded; after the end of the queue, as long as the next try is near."""
+    async def _record_aside(self) -> None:
+        """Record what stepped aside, in turns; after the end of the queue, as long as the next try is near."""
         while True:
             self._stepped_aside.clear()
             now = self._clock.monotonic()
-            due = deque(part for part in self._held_up if part.retry_at <= now)
+            due = deque(part for part in self._aside if part.retry_at <= now)
             if due:
-                waiting = [part for part in self._held_up if part.retry_at > now]
+                waiting = [part for part in self._aside if part.retry_at > now]
                 batch = self._take(due)
-                self._held_up = deque((*due, *waiting))
+                self._aside = deque((*waiting, *due))
                 await self._divide(batch)
                 continue
-            delay_seconds = min((part.retry_at - now for part in self._held_up), default=3600.0)
+            delay_seconds = min((part.retry_at - now for part in self._aside), default=3600.0)
             if self._drained.is_set() and delay_seconds > _LONGEST_RETRY_WHILE_STOPPING_SECONDS:
                 return
             await self._clock.pause(delay_seconds, self._stepped_aside, *(() if self._drained.is_set() else (self._drained,)))
 
     async def _divide(self, batch: list[Part]) -> None:
-        """Record what can be recorded of a batch that failed, half by half. What fails alone waits longer."""
+        """Record what can be recorded of a batch, half by half where it fails. What fails alone waits longer."""
         work = [batch] if batch else []
         failures = 0
         while work:
@@ -237,7 +246,7 @@ class Ingest:
             if error is None:
                 failures = 0
             elif isinstance(error, Malformed) and len(parts) == 1 and isinstance(delivery := parts[0].content, Delivery):
-                parts[0].content = parts[0].item.content = _quarantined(delivery, str(error))
+                parts[0].content = parts[0].item.content = quarantined(delivery, str(error))
                 work.append(parts)
             elif not _is_outage(error) and len(halves := split(parts)) > 1:
                 work += reversed(halves)
@@ -252,7 +261,7 @@ class Ingest:
     def _hold_up(self, parts: Sequence[Part], error: Exception, *, tried: bool = True) -> None:
         """Let parts that failed, or that would, wait before the next try. Readings are not kept: their caller reads the people again."""
         if isinstance(error, TableRefused):
-            self.health.on_refusal([key for part in parts for key in _refusal_keys(part)], error)
+            self.health.on_refusal([key for part in parts for key in part.refusal_keys], error)
         for part in parts:
             if isinstance(part.content, Snapshot) and isinstance(error, TableRefused | Malformed):
                 refused = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0, refused=frozenset(part.people))
@@ -261,27 +270,28 @@ class Ingest:
             part.failures += tried
             part.retry_at = self._clock.monotonic() + _delay_seconds(max(1, part.failures))
             if tried:
-                self._held_up.append(part)
+                self._aside.append(part)
             else:
-                self._held_up.appendleft(part)
+                self._aside.appendleft(part)
 
     # --- One transaction ---
 
     async def _try_to_record(self, parts: Sequence[Part]) -> Unavailable | Malformed | None:
         """Record the parts in one transaction; return what prevented it."""
+        started = self._clock.monotonic()
         try:
             await self._record(parts)
         except (Unavailable, Malformed) as error:
             for part in parts:
                 part.item.tried = True
             if isinstance(error, Unavailable) and not isinstance(error, TableRefused):
-                self._most_people = max(_FEWEST_PEOPLE, self._most_people // 2)
+                self._limit.on_failure()
                 self._outages += 1
                 if _is_outage(error) or self._outages > _FAILURES_OF_ALL:
                     self.health.on_outage(error)
             return error
         self._outages = 0
-        self._most_people = min(_MOST_PEOPLE, self._most_people * 2)
+        self._limit.on_success(sum(len(part.people) for part in parts), self._clock.monotonic() - started)
         return None
 
     async def _record(self, parts: Sequence[Part]) -> None:
@@ -300,7 +310,7 @@ class Ingest:
             result = await self._write(recording, batch, now)
         self._metrics.db_transaction_seconds.observe(self._clock.monotonic() - started)
         result.evidence = await self._with_lost_reply(last, result.evidence)
-        self.health.on_commit([key for part in parts for key in _refusal_keys(part)], wrote_rows=bool(result.inserts))
+        self.health.on_commit([key for part in parts for key in part.refusal_keys], wrote_rows=bool(result.inserts))
         self._answer(parts, last.keys(), batch, result)
 
     async def _with_lost_reply(self, items: Iterable[Item], evidence: InsertedEvidence) -> InsertedEvidence:
@@ -314,8 +324,10 @@ class Ingest:
     async def _write(self, recording: RecordingTransaction, batch: Batch, now: datetime) -> _BatchResult:
         result = _BatchResult(await recording.insert_claims(batch.deliveries, batch.claims.values(), batch.people))
         if result.evidence.upserted:
-            for person in await recording.load_history(batch.affected_since(self._rules.window)):
+            for number, person in enumerate(await recording.load_history(batch.affected_since(self._rules.window)), start=1):
                 self._reconcile(person, batch, result)
+                if number % _PEOPLE_A_TURN == 0:
+                    await asyncio.sleep(0)
         if batch.facts:
             result.known = await recording.upsert_people(list(batch.facts.values()))
         refetches = batch.refetches_of(result.evidence.deliveries)
@@ -379,8 +391,7 @@ class Ingest:
         if item not in complete:
             # Its last parts were committed side by side, each without the delivery itself.
             item.open_parts = 1
-            self._queue.append(part.without_people())
-            self._arrived.set()
+            self._step_aside(part.without_people())
             return
         self._forget(item)
         self._answer_delivery(item, delivery, is_new=delivery.key in new_keys)
@@ -425,18 +436,6 @@ class Ingest:
 def _refuse(item: Item) -> None:
     if not item.result.done():
         item.result.set_exception(Unavailable("fubd is stopping"))
-
-
-def _quarantined(delivery: Delivery, problem: str) -> Delivery:
-    """Return a delivery that holds something that can never be stored, to be kept as received and not used."""
-    if delivery.content is None:
-        raise RuntimeError(f"a cleaned value could not be stored: {problem}")
-    return Delivery(delivery.key, delivery.body, None, None, None, problem)
-
-
-def _refusal_keys(part: Part) -> Sequence[Hashable]:
-    """Return by what a refusal is remembered until it is over: a reading by its person, who is read again, anything else by itself."""
-    return part.people if isinstance(part.content, Snapshot) else (part,)
 
 
 def _is_outage(error: Exception) -> bool:

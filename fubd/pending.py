@@ -7,7 +7,7 @@ the history of each person is a function of the evidence, so people may be recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,11 @@ from fubd.ports import SnapshotResult
 _BYTES_PER_ITEM = 2_000
 _BYTES_PER_ID = 40
 _BYTES_PER_READING = 4_000
+
+# The limit of the people of one transaction. A slow one is far from the limit of a statement, but delays those who need the same people.
+_MOST_PEOPLE = 2_500
+_FEWEST_PEOPLE = 100
+_SLOW_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +71,11 @@ class Part:
         """The people in its content."""
         return _people(self.content)
 
+    @property
+    def refusal_keys(self) -> Sequence[Hashable]:
+        """By what a refusal is remembered until it is over: a reading by its person, who is read again, anything else by itself."""
+        return self.people if isinstance(self.content, Snapshot) else (self,)
+
     def take(self, limit: int) -> Part:
         """Split off the first `limit` people and return them as a part of their own; this one keeps the others."""
         if len(self.people) <= limit:
@@ -83,6 +93,24 @@ class Part:
         """Split it into two parts of about as many people; return only itself when it is about one person."""
         head = self.take((len(self.people) + 1) // 2)
         return [self] if head is self else [head, self]
+
+
+class PeopleLimit:
+    """How many people one transaction may be about. A failure or a slow transaction halves it, a quick one with so many doubles it."""
+
+    def __init__(self) -> None:
+        self.people = _MOST_PEOPLE
+
+    def on_failure(self) -> None:
+        """Halve the limit."""
+        self.people = max(_FEWEST_PEOPLE, self.people // 2)
+
+    def on_success(self, people: int, seconds: float) -> None:
+        """Judge a committed transaction about so many people."""
+        if seconds > _SLOW_SECONDS:
+            self.on_failure()
+        elif people >= self.people:
+            self.people = min(_MOST_PEOPLE, self.people * 2)
 
 
 def split(batch: Sequence[Part]) -> list[list[Part]]:
@@ -108,6 +136,13 @@ def outcome_of(delivery: Delivery) -> DeliveryOutcome:
     if delivery.quarantine is not None:
         return DeliveryOutcome.QUARANTINED
     return DeliveryOutcome.ACCEPTED if isinstance(delivery.content, StageEvent | RefetchEvent) else DeliveryOutcome.IGNORED
+
+
+def quarantined(delivery: Delivery, problem: str) -> Delivery:
+    """Return a delivery that holds something that can never be stored, to be kept as received and not used."""
+    if delivery.content is None:
+        raise RuntimeError(f"a cleaned value could not be stored: {problem}")
+    return Delivery(delivery.key, delivery.body, None, None, None, problem)
 
 
 def snapshot_result(snapshot: Snapshot, moved: Mapping[int, bool], known: frozenset[int]) -> SnapshotResult:
