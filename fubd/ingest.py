@@ -120,6 +120,10 @@ class Ingest:
             pending.duplicates.append(result)
         return result
 
+    def is_partly_recorded(self, delivery: Delivery) -> bool:
+        """Return whether some of the people of a delivery are committed, but not yet all."""
+        return delivery.key in self._by_key and self._by_key[delivery.key].is_begun
+
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; return once it is committed, however long that takes. Raises Unavailable when there is no room for it."""
         return await self.submit(delivery)
@@ -159,7 +163,7 @@ class Ingest:
         self._stopping = True
         for item in self._items:
             if isinstance(item.content, Snapshot):
-                _refuse(item)
+                item.refuse()
 
     @property
     def pending(self) -> int:
@@ -183,7 +187,7 @@ class Ingest:
                 self._drained.set()
         finally:
             for item in self._items:
-                _refuse(item)
+                item.refuse()
 
     async def _record_queue(self, stop: asyncio.Event) -> None:
         while not (stop.is_set() and not self._queue):
@@ -385,6 +389,7 @@ class Ingest:
 
     def _complete_delivery_part(self, part: Part, delivery: Delivery, complete: Collection[Item], new_keys: set[bytes]) -> None:
         item = part.item
+        item.is_begun = True
         item.open_parts -= 1
         if item.open_parts:
             return
@@ -431,11 +436,6 @@ class Ingest:
             metrics.confirmations.labels(confirmed_by).inc()
         metrics.healed.inc(sum(update.is_correction for update in result.updates) + len(result.merged))
         metrics.hidden_steps.inc(result.repeats)
-
-
-def _refuse(item: Item) -> None:
-    if not item.result.done():
-        item.result.set_exception(Unavailable("fubd is stopping"))
 
 
 def _is_outage(error: Exception) -> bool:

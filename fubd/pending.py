@@ -14,6 +14,7 @@ from typing import Any
 
 from fubd.core.observation import Delivery, RefetchEvent, Snapshot, StageEvent
 from fubd.core.vocabulary import DeliveryOutcome
+from fubd.errors import Unavailable
 from fubd.ports import SnapshotResult
 
 # What a delivery, a number in it and a person as read occupy in memory besides the bytes received.
@@ -31,7 +32,7 @@ _SLOW_SECONDS = 2.0
 class Item:
     """A delivery or snapshot on its way into the database. `result` is done once its caller was answered or stopped waiting.
 
-    `open_parts`: how many parts are not committed yet. `tried`: a COMMIT of it may have succeeded without a reply.
+    `open_parts`: how many parts are not committed yet. `is_begun`: some are. `tried`: a COMMIT of it may have succeeded without a reply.
     `brought`: what the committed parts of a snapshot brought. `size`: about how many bytes of memory it occupies.
     """
 
@@ -39,6 +40,7 @@ class Item:
     received_at: datetime
     result: asyncio.Future[Any]
     open_parts: int = 1
+    is_begun: bool = False
     tried: bool = False
     duplicates: list[asyncio.Future[DeliveryOutcome]] = field(default_factory=list)
     brought: SnapshotResult = field(default_factory=lambda: SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0))
@@ -55,6 +57,11 @@ class Item:
     def is_unwanted(self) -> bool:
         """Whether its caller stopped waiting and will read again; a delivery is recorded even if its sender no longer waits."""
         return self.result.done() and isinstance(self.content, Snapshot)
+
+    def refuse(self) -> None:
+        """Answer that it is not recorded, because the daemon is stopping."""
+        if not self.result.done():
+            self.result.set_exception(Unavailable("fubd is stopping"))
 
 
 @dataclass(slots=True, eq=False)

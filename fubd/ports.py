@@ -146,6 +146,9 @@ class Ingestor(SnapshotSink, Protocol):
         A caller may stop waiting by setting the future itself; the delivery is recorded all the same when that becomes possible.
         """
 
+    def is_partly_recorded(self, delivery: Delivery) -> bool:
+        """Return whether some of the people of a queued delivery are committed, so that the others follow soon."""
+
 
 # --- One transaction of ingest, as the database carries it out ------------------------------------------------------
 

@@ -75,6 +75,10 @@ class TimeLimitedIngest:
         """Queue a delivery, without a time limit."""
         return self._ingest.submit(delivery)
 
+    def is_partly_recorded(self, delivery: Delivery) -> bool:
+        """Return whether some of the people of a queued delivery are committed."""
+        return self._ingest.is_partly_recorded(delivery)
+
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Record a delivery; returns once it is committed."""
         try:

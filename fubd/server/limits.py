@@ -21,6 +21,8 @@ class ServerLimits:
     # FUB waits 10 s (https://docs.followupboss.com/reference/webhooks-guide). fubd promises an answer within 5 s, even when hundreds of
     # deliveries wait.
     ingest_timeout_seconds: float = 4.4
+    # While a delivery about very many people is being recorded, part by part.
+    partly_recorded_timeout_seconds: float = 9.0
     retry_after_seconds: float = 30.0
 
     connections: int = 1000

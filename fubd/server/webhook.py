@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 from aiohttp import StreamReader, hdrs, web
@@ -148,13 +149,17 @@ class WebhookHandler:
             raise TooLarge
         self._verify(body, request.headers.get(_SIGNATURE_HEADER))
         cast("Connection", request.protocol).mark_verified()
-        return await self._ingest(decode(body, fub_now=self._fub_now()))
+        return await self._ingest(decode(body, fub_now=self._latest_now()))
+
+    def _latest_now(self) -> datetime:
+        """Return the later of FUB's clock and ours: a clock that is behind must not turn an event into one of the future."""
+        return max(self._fub_now(), self._clock.now())
 
     def _verify(self, body: bytes, signature: str | None) -> None:
         try:
             verify(body, signature, self._keys)
         except InvalidSignature:
-            self._signing_key.on_refused(body, signature, fub_now=self._fub_now())
+            self._signing_key.on_refused(body, signature, fub_now=self._latest_now())
             raise
         self._signing_key.on_verified()
 
@@ -203,7 +208,7 @@ class WebhookHandler:
         A timer instead of a timeout around the wait: no task, no shield, and nothing that a lost connection could cancel.
         """
         answer = self._ingestor.submit(delivery)
-        timer = asyncio.get_running_loop().call_later(self._limits.ingest_timeout_seconds, _expire, answer)
+        timer = asyncio.get_running_loop().call_later(self._limits.ingest_timeout_seconds, self._expire, delivery, answer)
         try:
             return await answer
         except Unavailable:
@@ -215,6 +220,16 @@ class WebhookHandler:
         finally:
             timer.cancel()
 
+    def _expire(self, delivery: Delivery, answer: asyncio.Future[DeliveryOutcome], *, is_last: bool = False) -> None:
+        """Stop waiting, unless the delivery is being recorded part by part: that may take longer, but FUB waits no more than 10 s."""
+        if answer.done():
+            return
+        if is_last or not self._ingestor.is_partly_recorded(delivery):
+            answer.set_exception(Unavailable("the delivery was not committed in time"))
+            return
+        remaining_seconds = self._limits.partly_recorded_timeout_seconds - self._limits.ingest_timeout_seconds
+        asyncio.get_running_loop().call_later(remaining_seconds, partial(self._expire, delivery, answer, is_last=True))
+
 
 async def _read_up_to(content: StreamReader, limit: int) -> bytes:
     """Read to the end of the body, or until more than `limit` bytes were read."""
@@ -224,8 +239,3 @@ async def _read_up_to(content: StreamReader, limit: int) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
-
-
-def _expire(answer: asyncio.Future[DeliveryOutcome]) -> None:
-    if not answer.done():
-        answer.set_exception(Unavailable("the delivery was not committed in time"))

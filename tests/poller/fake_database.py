@@ -81,6 +81,9 @@ class FakeDatabase:
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         raise Unavailable(f"the fake database takes no deliveries: {delivery.event}")
 
+    def is_partly_recorded(self, delivery: Delivery) -> bool:
+        raise AssertionError(f"the fake database takes no deliveries: {delivery.event}")
+
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         self._check_outage()
         self.observing += 1

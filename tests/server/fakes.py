@@ -86,7 +86,7 @@ def row(row_id: int, **changed: object) -> dict[str, object]:
 
 
 class FakeIngestor:
-    """Keeps deliveries in a list. While `gate` is clear they wait; `failure`, when set, is raised instead."""
+    """Keeps deliveries in a list. While `gate` is clear they wait, as partly recorded if `has_begun`; `failure` is raised instead."""
 
     def __init__(self) -> None:
         self.kept: list[Delivery] = []
@@ -94,6 +94,8 @@ class FakeIngestor:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.has_begun = False
+        self.asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
@@ -113,6 +115,12 @@ class FakeIngestor:
         else:
             if not answer.done():
                 answer.set_result(outcome)
+
+    def is_partly_recorded(self, delivery: Delivery) -> bool:
+        """Return whether every delivery that waits is partly recorded; `asked` is set."""
+        del delivery
+        self.asked.set()
+        return self.has_begun
 
     async def deliver(self, delivery: Delivery) -> DeliveryOutcome:
         """Keep a delivery and return its outcome."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import socket
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -17,7 +19,7 @@ from fubd.core.observation import StageEvent
 from fubd.core.vocabulary import WEBHOOK_ROUTES
 from fubd.errors import Unavailable
 from fubd.server import ServerLimits
-from tests.server.fakes import KEY, ServerUnderTest, running_server, sign, stage_event
+from tests.server.fakes import KEY, NOW, ServerUnderTest, running_server, sign, stage_event
 from tests.server.senders import MIB, PATIENCE_SECONDS, connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually
 
@@ -206,6 +208,32 @@ async def test_a_slow_ingestor_is_answered_503_and_still_keeps_the_delivery(web:
         assert server.ingestor.kept == []
         server.ingestor.gate.set()
         await eventually(lambda: len(server.ingestor.kept) == 1)
+
+
+async def test_a_delivery_that_is_partly_recorded_is_waited_for(web: aiohttp.ClientSession) -> None:
+    """One event about very many people takes several transactions: its sender waits longer, but not without end."""
+    limits = ServerLimits(ingest_timeout_seconds=0.05, partly_recorded_timeout_seconds=60.0)
+    async with running_server(limits=limits) as server:
+        server.ingestor.gate.clear()
+        server.ingestor.has_begun = True
+        answer = asyncio.create_task(post(web, server, stage_event()))
+        await server.ingestor.asked.wait()
+        server.ingestor.gate.set()
+        assert (await answer).status == 200
+    async with running_server(limits=ServerLimits(ingest_timeout_seconds=0.05, partly_recorded_timeout_seconds=0.1)) as server:
+        server.ingestor.gate.clear()
+        server.ingestor.has_begun = True
+        assert (await post(web, server, stage_event())).status == 503
+
+
+async def test_a_date_header_of_days_ago_quarantines_nothing(web: aiohttp.ClientSession) -> None:
+    """An event of now is not in the future because a machine in front of FUB has a clock that is behind."""
+    async with running_server() as server:
+        body = json.loads(stage_event())
+        now = datetime.now(UTC).replace(microsecond=0)
+        assert now - NOW > timedelta(days=1)
+        response = await post(web, server, json.dumps({**body, "eventCreated": now.isoformat()}).encode())
+        assert await response.text() == "accepted"
 
 
 async def test_an_unexpected_error_is_logged_and_answered_503(
