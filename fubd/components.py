@@ -209,7 +209,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         clock=clock,
         metrics=metrics,
         unread=UnreadPeople(shared.state, clock, metrics, shared.problems),
-        policy=poll_policy or PollPolicy(pacing=pacing, scrub_batches=settings.scrub_batches),
+        policy=poll_policy or polling_policy(settings),
         covered=monitor.covered,
     )
     poller = Poller(
@@ -324,6 +324,11 @@ def pacing_policy(settings: Settings) -> Policy:
         poll_stale_after_seconds=settings.poll_stale_after_seconds,
         missed_after_seconds=settings.missed_after_seconds,
     )
+
+
+def polling_policy(settings: Settings) -> PollPolicy:
+    """Return the settings that polling uses, by the daemon or by a recovery run."""
+    return PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches)
 
 
 def _retention_policy(settings: Settings) -> RetentionPolicy:

@@ -90,6 +90,17 @@ def test_the_command_table_is_complete(capsys: pytest.CaptureFixture[str]) -> No
     assert documented == commands | {"--poll-only"}
 
 
+def test_the_command_table_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """The row of a command has each of its options; the line below the table has those that many commands share."""
+    below = re.findall(r"^Each has .*?\n\n", _README, re.MULTILINE | re.DOTALL)[0]
+    for row in table(_README, "Run it")[1:]:
+        name = shlex.split(_CODE.findall(row[0])[0])[1]
+        with pytest.raises(SystemExit):
+            run(["--help"] if name.startswith("-") else [name, "--help"])
+        options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--version"}
+        assert {option for option in options if option not in row[0] + row[1] + below} == set(), name
+
+
 def test_the_two_commands_are_one_line_each() -> None:
     """The two commands of a new user are there, and .ci/run uses the second."""
     first, second = re.findall(r"^python3 -m venv .*$", _README, re.MULTILINE)

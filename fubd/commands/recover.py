@@ -20,11 +20,11 @@ from fubd.commands.eta import with_seconds_left
 from fubd.commands.recording import TimeLimitedIngest, open_components, run_ingest
 from fubd.commands.session import load_settings
 from fubd.commands.signals import run_until_stopped, stop_on_signals
-from fubd.components import Components, build_notifier, pacing_policy
+from fubd.components import Components, build_notifier, polling_policy
 from fubd.core.text import format_count, format_duration, format_instant, format_name, format_short_instant
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.lease import LocalLease
-from fubd.poller import PollContext, PollPolicy, Progress, RecoveryResult, Refetcher, UnreadPeople, recover
+from fubd.poller import PollContext, Progress, RecoveryResult, Refetcher, UnreadPeople, recover
 from fubd.poller.scrub import ScrubSchedule
 from fubd.ports import Committed
 from fubd.settings import FOR_FUB, Settings
@@ -103,7 +103,7 @@ class _Recovery:
             clock=components.clock,
             metrics=components.metrics,
             unread=UnreadPeople(components.state, components.clock, components.metrics, components.problems),
-            policy=PollPolicy(pacing=pacing_policy(settings), scrub_batches=settings.scrub_batches),
+            policy=polling_policy(settings),
             next_run_within_seconds=settings.poll_interval_failover_seconds if forever else 0.0,
         )
         self._scrub = ScrubSchedule(self._context, should_continue=lambda: self._lease.held and not stop.is_set())
