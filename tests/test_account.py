@@ -26,6 +26,7 @@ from tests.support.alert_receiver import Receiver, receiving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
+_FORGET = ("forget", "1001", "--yes")
 OURS, OTHER = AccountIdentity(3, "acme"), AccountIdentity(4, None)
 
 
@@ -143,12 +144,13 @@ async def test_the_key_of_another_account_invents_nothing(database: str, tmp_pat
         here.simulator.put_behind_key(Account(seed=8, people=60, clock=here.account.clock))
         here.advance()
         before = await _rows(database)
-        for arguments in ((), (), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix")):
+        for arguments in ((), (), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix"), ("replay",), _FORGET):
             refused = await here.run(*arguments, PORT=port, FUBD_ALERT_URL=receiver.url)
             assert refused.code == 2, (arguments, refused)
             assert "simulated-8 (id 4000008)" in refused.errors[-1], arguments
             assert "simulated-7 (id 4000007)" in refused.errors[-1], arguments
         assert await _rows(database) == before
+        assert (await here.run("replay", FUB_API_KEY="")).code == 0
         assert _problems(receiver) == [("account_mismatch", "begin")]
         assert "simulated-8 (id 4000008)" in receiver.accepted[0]["text"]
         check = await here.run("check", "--json")

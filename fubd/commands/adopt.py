@@ -23,6 +23,7 @@ _NOTHING_TO_DO = {
     "adopted": "public.stage_changes is already adopted: nothing to do. `python -m fubd adopt --undo` gives it back.",
 }
 _DIGITS_SHOWN = 16
+_PEOPLE_SHOWN = 100
 
 _Ask = Callable[[str], bool]
 
@@ -74,12 +75,19 @@ def _copy_until(settings: Settings) -> str:
 
 async def _undo(pool: Pool, console: Console, ask: _Ask) -> int:
     console.print_wrapped("This gives back public.stage_changes as it was, and removes the schema fubd with everything in it.", "bold")
+    if people := await adoption.forgotten_people(pool):
+        shown = ", ".join(map(str, people[:_PEOPLE_SHOWN])) + (", …" if len(people) > _PEOPLE_SHOWN else "")
+        console.print_wrapped(
+            f"The table stays without the names of {format_count(len(people), 'person')} that `fubd forget` removed (id {shown}), but fubd"
+            " no longer keeps them out: delete them in Follow Up Boss, and forget them again after another adoption.",
+            "yellow",
+        )
     if not ask("Continue?"):
         return 1
     result = await adoption.undo(pool, on_step=console.print_notice)
     console.print_wrapped(f"  before  {result.before.rows:,} rows, sha256 {result.before.digest[:_DIGITS_SHOWN]}")
     console.print_wrapped(f"  after   {result.after.rows:,} rows, sha256 {result.after.digest[:_DIGITS_SHOWN]}")
-    since = "as on the day it was adopted" if result.is_unchanged else "with what other programs have added or changed since"
+    since = "as on the day it was adopted" if result.is_unchanged else "with what `fubd forget` and other programs have changed since"
     console.print_wrapped(f"Given back: {format_count(result.after.rows, 'row')}, {since}.", "bold green")
     return 0
 

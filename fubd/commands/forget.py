@@ -7,7 +7,8 @@ import asyncio
 
 from fubd.commands.console import Console
 from fubd.commands.question import confirm
-from fubd.commands.session import load_settings, open_pool
+from fubd.commands.recording import open_components, verify_account
+from fubd.commands.session import load_settings
 from fubd.core.text import format_name
 from fubd.errors import UserError
 from fubd.settings import Settings
@@ -26,7 +27,10 @@ async def _forget(settings: Settings, args: argparse.Namespace, console: Console
     unknown = UserError(f"person {args.person_id} is unknown in this database: nothing was changed")
     if args.person_id > _HIGHEST_ID:
         raise unknown
-    async with open_pool(settings) as pool:
+    async with open_components(settings, migrated=False) as components:
+        with console.show_warnings():
+            await verify_account(components)
+        pool = components.pool
         evidence = await PeopleReader(pool).evidence(args.person_id)
         name = format_name(evidence.person.first_name, evidence.person.last_name) if evidence else ""
         person = f"person {args.person_id} ({name})" if name else f"person {args.person_id}"

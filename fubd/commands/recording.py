@@ -42,6 +42,16 @@ async def open_components(settings: Settings, *, migrated: bool) -> AsyncIterato
             await components.pool.close()
 
 
+async def verify_account(components: Components) -> None:
+    """Compare the account of the API key with that of the database, where both are set. Raises AccountMismatch, Unavailable.
+
+    For commands that need no key, because they write without reading Follow Up Boss: they do not give the database an account either.
+    """
+    if components.settings.fub_api_key is not None and await components.state.account() is not None:
+        async with components.client:
+            await components.account.verify()
+
+
 @asynccontextmanager
 async def run_ingest(
     components: Components, *, on_commit: CommitListener | None = None, timeout_seconds: float = _TIMEOUT_SECONDS

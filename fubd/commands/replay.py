@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fubd.commands.console import Console
-from fubd.commands.recording import TimeLimitedIngest, open_components, run_ingest
+from fubd.commands.recording import TimeLimitedIngest, open_components, run_ingest, verify_account
 from fubd.commands.session import load_settings
 from fubd.components import Components
 from fubd.core.observation import RefetchEvent, StageEvent
@@ -41,6 +41,7 @@ async def _run(settings: Settings, console: Console) -> int:
         run_ingest(components, on_commit=replay.on_commit, timeout_seconds=_TIMEOUT_SECONDS) as ingest,
     ):
         with console.show_warnings(), console.show_progress() as show:
+            await verify_account(components)
             await replay.run(components, ingest, show)
         replay.print(console)
         return 1 if replay.remaining else 0

@@ -79,6 +79,24 @@ async def test_a_table_is_adopted_with_proof_and_given_back(empty_database: str,
     await connection.close()
 
 
+async def test_undoing_brings_no_forgotten_name_back(empty_database: str, tmp_path: Path) -> None:
+    """The table given back lacks it, also after another adoption; that fubd no longer keeps the person out is said before the question."""
+    connection = await connect(empty_database)
+    await legacy_tables.make(connection, rows=20)
+    person = await connection.fetchval("SELECT person_id FROM public.stage_changes WHERE first_name <> '' AND person_id ~ '^1[0-9]+$'")
+    names = "SELECT count(*) FROM public.stage_changes WHERE person_id = $1 AND (first_name, last_name) IS DISTINCT FROM (NULL, NULL)"
+    assert await connection.fetchval(names, person) > 0
+    assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
+    forgotten = await run_command("forget", person, "--yes", environ={"SUPABASE_DB_URL": empty_database}, folder=tmp_path)
+    assert forgotten.code == 0, forgotten.errors
+    back = await adopt(empty_database, tmp_path, "--undo", "--yes")
+    assert (back.code, await connection.fetchval(names, person)) == (0, 0)
+    assert back.lines[1].startswith(f"The table stays without the names of 1 person that `fubd forget` removed (id {person}), but")
+    assert (await adopt(empty_database, tmp_path, "--yes")).code == 0
+    assert await connection.fetchval(names, person) == 0
+    await connection.close()
+
+
 async def test_after_a_kill_it_can_be_run_again(empty_database: str, tmp_path: Path) -> None:
     """SIGKILL at any step: all of it was done or nothing, and the next run succeeds."""
     connection = await connect(empty_database)

@@ -3,7 +3,17 @@
 `foreign` is for the time after it: the older scripts may still be writing.
 """
 
-from fubd.store.adoption.adopt import Adopted, AdoptionRefused, TableState, UndoResult, adopt, plan_adoption, table_state, undo
+from fubd.store.adoption.adopt import (
+    Adopted,
+    AdoptionRefused,
+    TableState,
+    UndoResult,
+    adopt,
+    forgotten_people,
+    plan_adoption,
+    table_state,
+    undo,
+)
 from fubd.store.adoption.foreign import count_foreign_rows
 from fubd.store.adoption.obstacles import Obstacle
 from fubd.store.adoption.plan import BACKUP, AdoptionPlan, AdoptionStep
@@ -19,6 +29,7 @@ __all__ = [
     "UndoResult",
     "adopt",
     "count_foreign_rows",
+    "forgotten_people",
     "plan_adoption",
     "table_state",
     "undo",

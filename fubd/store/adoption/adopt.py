@@ -164,6 +164,14 @@ def _interference_message(facts: TableFacts) -> str:
     )
 
 
+async def forgotten_people(pool: Pool) -> list[int]:
+    """Return the ids of the people that `forget` removed; undoing the adoption drops this list. Raises Unavailable."""
+    async with _transaction(pool) as connection:
+        if not await _has_table(connection, "fubd.forgotten"):
+            return []
+        return [record["person_id"] for record in await statements.query("adopt/forgotten_people").fetch(connection)]
+
+
 async def undo(pool: Pool, *, on_step: OnStep = lambda _: None) -> UndoResult:
     """Restore an adopted table as it was, with what other writers have added since. Raises AdoptionRefused, Unavailable."""
     async with _transaction(pool) as connection:
@@ -268,10 +276,15 @@ async def _saved_facts(connection: asyncpg.Connection) -> dict[str, Any]:
     return facts
 
 
+async def _has_table(connection: asyncpg.Connection, relation: str) -> bool:
+    row = await statements.query("adopt/has_table").fetchrow(connection, relation=relation)
+    return bool(row["is_there"])
+
+
 async def _refuse_if_used(connection: asyncpg.Connection, added: Sequence[str]) -> None:
     row = await connection.fetchrow(statements.text("adopt/count_recorded"), timeout=_STATEMENT_SECONDS)
     if recorded := row["rows"]:
-        copied = (await statements.query("adopt/has_copy").fetchrow(connection, relation=BACKUP))["has_copy"]
+        copied = await _has_table(connection, BACKUP)
         copy = f"are also in {BACKUP}" if copied else f"are there; their copy {BACKUP} was dropped after FUBD_KEEP_ADOPTION_COPY_DAYS"
         raise AdoptionRefused(
             f"fubd has recorded {recorded:,} {'change' if recorded == 1 else 'changes'} in {TABLE}, which undoing would lose."
