@@ -232,7 +232,9 @@ class Ingest:
             if due:
                 waiting = [part for part in self._aside if part.retry_at > now]
                 batch = self._take(due)
-                self._aside = deque((*waiting, *due))
+                # Who comes next: in the order of arrival, but the rest of many people after all others.
+                rest = [due.popleft()] if due and due[0].item is batch[-1].item else []
+                self._aside = deque((*due, *waiting, *rest))
                 await self._divide(batch)
                 continue
             delay_seconds = min((part.retry_at - now for part in self._aside), default=3600.0)
