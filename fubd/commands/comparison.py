@@ -212,7 +212,7 @@ class Comparison:
         """Judge these people; return those who changed since the comparison began."""
         changing: list[int] = []
         absent = set(ids)
-        for page in await read_id_batch(self._run, ids):
+        async for page in read_id_batch(self._run, ids):
             self._note_begin(page.read_at)
             present = [reading for reading in page.readings if reading.person_id in ids]
             changing += await self._judge(present, page.read_at)

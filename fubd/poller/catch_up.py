@@ -98,7 +98,7 @@ class CatchUp:
         if not due:
             return
         absent = set(due)
-        for page in await read_id_batch(run, due):
+        async for page in read_id_batch(run, due):
             await run.record(page.readings, page.read_at)
             absent.difference_update(page.ids)
         await self._read_absent(run, sorted(absent))

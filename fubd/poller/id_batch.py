@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 
 from fubd.core.api import PeoplePage
@@ -16,25 +16,26 @@ _MAX_FAILURES_AT_FIRST = 7
 _MAX_FAILURES = 30
 
 
-async def read_id_batch(run: PollRun, person_ids: Sequence[int]) -> list[PeoplePage]:
-    """Return the pages that show these people (at most a hundred), usually one. An id that is refused alone is on none of them.
+async def read_id_batch(run: PollRun, person_ids: Sequence[int]) -> AsyncIterator[PeoplePage]:
+    """Yield the pages that show these people (at most a hundred), usually one. An id that is refused alone is on none of them.
 
     Raises Unavailable, and FubRefused or Malformed when parts without an odd id are refused, too.
     """
     waiting = deque([tuple(person_ids)])
-    pages: list[PeoplePage] = []
-    failures = 0
+    pages = failures = 0
     while waiting:
         part = waiting.popleft()
         try:
-            pages.append(await run.page(PeopleQuery(limit=PAGE_SIZE, ids=part)))
+            page = await run.page(PeopleQuery(limit=PAGE_SIZE, ids=part))
         except (FubRefused, Malformed) as error:
             failures += 1
             if not _may_be_one_id(error) or failures >= (_MAX_FAILURES if pages else _MAX_FAILURES_AT_FIRST):
                 raise
             if len(part) > 1:
                 waiting += [part[: len(part) // 2], part[len(part) // 2 :]]
-    return pages
+        else:
+            pages += 1
+            yield page
 
 
 def _may_be_one_id(error: FubRefused | Malformed) -> bool:

@@ -239,6 +239,7 @@ async def _shows_crowd(run: PollRun, canary: _Canary) -> bool:
 
 async def _probe(run: PollRun) -> tuple[UpdatedAfterSupport, _Canary | None]:
     newest = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
+    await run.record_ahead(newest)
     if not newest.readings or not is_newest_first(newest.readings):
         return UpdatedAfterSupport.UNPROVEN, None
     probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]

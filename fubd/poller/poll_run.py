@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from fubd.core.api import PeoplePage
 from fubd.core.observation import Channel, Reading, Snapshot
 from fubd.core.pacing import Policy
 from fubd.core.text import format_count
-from fubd.errors import Unavailable
+from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.read_ahead import ReadAhead
 from fubd.poller.trash_visibility import TrashVisibility
 from fubd.poller.unread import UnreadPeople
@@ -118,6 +118,7 @@ class PollRun:
         self._trash = trash or TrashVisibility()
         self._unread = unread
         self._ahead = ReadAhead()
+        self._unrecorded: dict[tuple[int, datetime, str], tuple[Reading, datetime]] = {}
         self.watermark = watermark
         self.stats = RunStats()
         self.incomplete_reason: str | None = None
@@ -129,6 +130,7 @@ class PollRun:
         self._trash.observe_page(page)
         if self._unread is not None:
             await self._unread.observe_page(page)
+        self._unrecorded.update({_key(reading): (reading, page.read_at) for reading in page.readings})
         return page
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
@@ -146,6 +148,8 @@ class PollRun:
         """Record what was read; return once it is committed. People that the table refused count as unread. Raises Unavailable."""
         if not readings:
             return NOTHING
+        for reading in readings:
+            self._unrecorded.pop(_key(reading), None)
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
         self.stats.people += len(readings) - len(result.refused)
         self.stats.unreadable += len(result.refused)
@@ -166,12 +170,21 @@ class PollRun:
 
     @asynccontextmanager
     async def reading_ahead(self) -> AsyncIterator[None]:
-        """Allow `record_ahead` in the block. After it nothing is being recorded any more, also when it fails. Raises Unavailable."""
+        """Allow `record_ahead` in the block. After it everything that any page showed is recorded, if possible also when it fails.
+
+        Raises Unavailable.
+        """
         try:
             yield
             await self._ahead.finish()
+            await self._record_rest()
         except asyncio.CancelledError:
             self._ahead.cancel()
+            raise
+        except (Unavailable, FubRefused, Malformed):
+            await self._ahead.settle()
+            with suppress(Unavailable):
+                await self._record_rest()
             raise
         finally:
             await self._ahead.settle()
@@ -190,6 +203,14 @@ class PollRun:
         """Wait until every page is recorded. Raises Unavailable."""
         await self._ahead.finish()
 
+    async def _record_rest(self) -> None:
+        """Record what pages showed that served only to count or to prove: a person may have changed again since. Raises Unavailable."""
+        by_instant: dict[datetime, list[Reading]] = {}
+        for reading, read_at in self._unrecorded.values():
+            by_instant.setdefault(read_at, []).append(reading)
+        for read_at, readings in by_instant.items():
+            await self.record(readings, read_at)
+
     def require_usable(self) -> None:
         """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""
         stats, unusable = self.stats, self.stats.unreadable + self.stats.unidentified
@@ -202,6 +223,10 @@ class PollRun:
         if not self._should_continue():
             raise Unavailable("stopped before the end")
         self.stats.calls += 1
+
+
+def _key(reading: Reading) -> tuple[int, datetime, str]:
+    return reading.person_id, reading.updated, reading.stage
 
 
 class MonotonicIds:

@@ -195,7 +195,7 @@ class Refetcher:
         self._was_list = True
         pending = {request.person_id: request for request in requests}
         seen: set[int] = set()
-        for page in await read_id_batch(run, list(pending)):
+        async for page in read_id_batch(run, list(pending)):
             present = [reading for reading in page.readings if reading.person_id in pending]
             await run.record(present, page.read_at, Channel.WEBHOOK)
             seen.update(reading.person_id for reading in present)

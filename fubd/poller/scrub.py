@@ -121,7 +121,7 @@ class Scrub:
     async def _verify_batch(self, run: PollRun, requested: list[int], result: ScrubResult) -> list[int]:
         """Read one batch; return the people who were absent or unreadable."""
         wanted, seen = set(requested), set[int]()
-        for page in await read_id_batch(run, requested):
+        async for page in read_id_batch(run, requested):
             present = [reading for reading in page.readings if reading.person_id in wanted]
             recorded = await run.record(present, page.read_at)
             verified = [reading for reading in present if reading.person_id not in recorded.refused]

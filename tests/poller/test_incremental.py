@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -129,6 +130,53 @@ def test_nothing_that_changed_before_the_read_began_is_missed(
         for person_id, then in as_it_began.items():
             if then.updated >= _HOUR_AGO and person_id not in api.account.deleted:
                 assert database.known[person_id].updated >= then.updated
+
+    run_virtual(scenario())
+
+
+class _WitnessedApi(FakeFubApi):
+    """An API that remembers every state of a person that any of its pages showed."""
+
+    def __init__(self, account: FakeAccount, behaviour: FubBehaviour) -> None:
+        super().__init__(account, behaviour)
+        self.shown: set[tuple[int, datetime, str]] = set()
+
+    @override
+    async def people(self, query: PeopleQuery) -> PeoplePage:
+        page = await super().people(query)
+        self.shown.update((reading.person_id, reading.updated, reading.stage) for reading in page.readings)
+        return page
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    behaviour=st.sampled_from(["works", "hides", "ignored", "refused"]),
+    changed=st.sampled_from([0, 5, 101, 250]),
+    sorts=st.booleans(),
+    fails_at=st.sampled_from([None, 1, 3, 4]),
+)
+@settings(max_examples=60)
+def test_whatever_a_page_showed_is_recorded(*, seed: int, behaviour: str, changed: int, sorts: bool, fails_at: int | None) -> None:
+    """People change between two calls, and a read may fail: each state that a page showed is recorded, also where it was only to prove."""
+
+    async def scenario() -> None:
+        rng = Rng(seed)
+        api = _WitnessedApi(_account(untouched=150, changed=changed), FubBehaviour(updated_after=behaviour, sorts=sorts, latency_seconds=0.3))
+        database, read = FakeDatabase(), IncrementalRead()
+
+        def before_response() -> None:
+            if fails_at is not None and api.calls_made() > fails_at:
+                api.outage = Unavailable("FUB answered 503 to every attempt")
+            for _ in range(rng.randrange(20)):
+                change_something(api.account, rng)
+
+        api.before_response = before_response
+        with suppress(Unavailable):
+            await read.changed_since(_run(api, database), _HOUR_AGO)
+        recorded = {
+            (reading.person_id, reading.updated, reading.stage) for snapshot in database.snapshots for reading in snapshot.readings
+        }
+        assert api.shown <= recorded
 
     run_virtual(scenario())
 

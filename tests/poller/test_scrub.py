@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fubd.errors import FubRefused
+from fubd.errors import FubRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.poller.poll_run import PollRun
 from fubd.poller.scrub import Scrub, ScrubResult
@@ -106,6 +106,25 @@ def test_an_id_because_of_which_a_batch_is_refused_stops_nobody() -> None:
         assert {person_id for person_id, known in database.known.items() if known.verified} >= set(range(1, 101)) - {7, 8}
         assert not any(known.deleted for known in database.known.values())
         assert api.calls_made() <= 30
+
+    run_virtual(scenario())
+
+
+def test_half_a_batch_that_was_read_is_recorded_although_the_other_half_fails() -> None:
+    """An odd id halves a batch, and Follow Up Boss goes away before the second half: the first half is verified."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(100)
+        api.refused_ids = {7, 8}
+
+        def before_response() -> None:
+            if api.calls_made() > 3:
+                api.outage = Unavailable("Follow Up Boss answered 503 to every attempt")
+
+        api.before_response = before_response
+        with pytest.raises(Unavailable):
+            await _scrub(api, database, metrics, batches=1)
+        assert sum(known.verified > 0 for known in database.known.values()) == 50
 
     run_virtual(scenario())
 
