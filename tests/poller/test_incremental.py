@@ -161,7 +161,8 @@ def test_whatever_a_page_showed_is_recorded(*, seed: int, behaviour: str, change
 
     async def scenario() -> None:
         rng = Rng(seed)
-        api = _WitnessedApi(_account(untouched=150, changed=changed), FubBehaviour(updated_after=behaviour, sorts=sorts, latency_seconds=0.3))
+        behaves = FubBehaviour(updated_after=behaviour, sorts=sorts, latency_seconds=0.3)
+        api = _WitnessedApi(_account(untouched=150, changed=changed), behaves)
         database, read = FakeDatabase(), IncrementalRead()
 
         def before_response() -> None:
