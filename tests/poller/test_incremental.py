@@ -174,9 +174,7 @@ def test_whatever_a_page_showed_is_recorded(*, seed: int, behaviour: str, change
         api.before_response = before_response
         with suppress(Unavailable):
             await read.changed_since(_run(api, database), _HOUR_AGO)
-        recorded = {
-            (reading.person_id, reading.updated, reading.stage) for snapshot in database.snapshots for reading in snapshot.readings
-        }
+        recorded = {(reading.person_id, reading.updated, reading.stage) for snapshot in database.snapshots for reading in snapshot.readings}
         assert api.shown <= recorded
 
     run_virtual(scenario())
