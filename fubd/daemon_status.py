@@ -82,7 +82,7 @@ class DaemonStatus:
         now = self._clock.now()
         last_bucket = now.timestamp() // bucket_seconds * bucket_seconds
         start = datetime.fromtimestamp(last_bucket - (buckets - 1) * bucket_seconds, tz=now.tzinfo)
-        modes = await self._status.modes(start)
+        modes = await self._status.mode_changes_since(start)
         safe_id = await self._changes.safe_id()
         summary = self._monitor.summary
         return Overview(

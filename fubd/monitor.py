@@ -132,7 +132,7 @@ class Monitor:
         summary = await self._status.summary()
         self.summary = replace(summary, coverage=self.covered.limit(summary.coverage))
         self.as_of = self._clock.now()
-        self._ingest.health.on_look(self.summary.table_refusal)
+        self._ingest.health.on_table_checked(self.summary.table_refusal)
         self._set_gauges(self.summary)
         self._check_quarantine(self.summary)
         await self._check_ledger(self.summary, before)

@@ -54,7 +54,7 @@ class RecordingHealth:
         self._refused |= dict.fromkeys(refused, str(error))
         self._problems.begin(ProblemName.TABLE_REFUSES, str(error))
 
-    def on_look(self, refusal: str | None) -> None:
+    def on_table_checked(self, refusal: str | None) -> None:
         """Note why the columns of the table, as they are now, refuse rows; None when they do not."""
         before, self._columns_refuse = self._columns_refuse, refusal
         if refusal is not None:

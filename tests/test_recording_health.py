@@ -23,9 +23,9 @@ def test_columns_that_are_right_again_end_what_they_refused() -> None:
     """A person whose reading they refused is read again by the next poll; what is kept ends it when it is recorded."""
     health, problems = _health()
     health.on_refusal([1, "a delivery"], TableRefused(_MISSING))
-    health.on_look(_MISSING)
+    health.on_table_checked(_MISSING)
     health.on_commit([2], wrote_rows=False)
-    health.on_look(None)
+    health.on_table_checked(None)
     assert (len(problems.current()), health.failure is None) == (1, False)
     health.on_commit(["a delivery"], wrote_rows=True)
     assert (problems.current(), health.failure) == ((), None)
@@ -34,9 +34,9 @@ def test_columns_that_are_right_again_end_what_they_refused() -> None:
 def test_columns_that_are_right_again_do_not_end_another_refusal() -> None:
     """That ends when what was refused is recorded."""
     health, problems = _health()
-    health.on_look(_MISSING)
+    health.on_table_checked(_MISSING)
     health.on_refusal([1], TableRefused(_CONSTRAINT))
-    health.on_look(None)
+    health.on_table_checked(None)
     assert [problem.text for problem in problems.current()] == [_CONSTRAINT]
     health.on_commit([1], wrote_rows=True)
     assert (problems.current(), health.failure) == ((), None)

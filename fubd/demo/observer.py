@@ -76,7 +76,7 @@ class DaemonObserver:
                 self._pulse[row["source"]][int((row["received_at"] - self._began).total_seconds())] += 1
                 self._last_id = row["id"]
             self._recent = [row.to_dict() for row in await components.changes.recent(_RECENT)]
-            for record in (await components.status.modes(self._began))[len(self._modes) :]:
+            for record in (await components.status.mode_changes_since(self._began))[len(self._modes) :]:
                 self._modes.append(record)
                 self._narrator.add_mode(record.mode, record.reason, record.delay_seconds)
 

@@ -48,10 +48,12 @@ async def find_lock_holders(connection: asyncpg.Connection, application: str) ->
 def _describe(row: asyncpg.Record) -> str:
     application = printable(row["application"] or "no application name")[:_LONGEST_NAME]
     state = f"{row['state'] or 'in a transaction'} since {format_instant(row['since'])}"
-    return f"session {row['pid']} ({application}, user {printable(row['user'] or 'unknown')}) holds it, {state}: {outline(row['query'])}"
+    return (
+        f"session {row['pid']} ({application}, user {printable(row['user'] or 'unknown')}) holds it, {state}: {first_words(row['query'])}"
+    )
 
 
-def outline(query: str | None) -> str:
+def first_words(query: str | None) -> str:
     """Return the first words of a statement, without any value."""
     found = _FIRST_WORDS.match(_COMMENT.sub(" ", query or ""))
     return f"{found[1]} …" if found else "a statement that is not shown"

@@ -161,7 +161,7 @@ class StatusReader:
         if summary.is_read_only:
             raise errors.read_only(self._pool.place)
 
-    async def modes(self, since: datetime) -> list[ModeRecord]:
+    async def mode_changes_since(self, since: datetime) -> list[ModeRecord]:
         """Return the mode changes since then, oldest first, beginning with the mode in force at that instant."""
         async with self._pool.reading() as connection:
             rows = await statements.query("reads/modes").fetch(connection, since=since)

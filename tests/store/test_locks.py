@@ -8,7 +8,7 @@ import pytest
 from fubd.errors import Interrupted
 from fubd.store import Pool
 from fubd.store.dsn import parse
-from fubd.store.locks import outline
+from fubd.store.locks import first_words
 
 
 async def test_the_session_that_holds_a_lock_is_named(database: str) -> None:
@@ -53,4 +53,4 @@ async def _read(pool: Pool) -> None:
 )
 def test_only_the_first_words_of_a_statement_are_shown(query: str | None, shown: str) -> None:
     """Values, which may be people's, are no words at its beginning."""
-    assert outline(query) == shown
+    assert first_words(query) == shown
