@@ -71,7 +71,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
     metrics = Metrics(CollectorRegistry())
     metrics.build_info.labels(__version__, os.environ.get("RAILWAY_GIT_COMMIT_SHA", "")[:12]).set(1)
     instance = uuid.uuid4().hex
-    pool = Pool(dsn)
+    pool = Pool(dsn, zone=settings.zone())
     alerting = settings.alert_url is not None
     store = ChangeStore(pool, instance=instance, columns=settings.columns, alert_stages=settings.alert_stages if alerting else ())
     client = FubClient(

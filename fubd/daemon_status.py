@@ -9,6 +9,7 @@ from fubd import __version__
 from fubd.account import AccountGuard
 from fubd.client import FubClient
 from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
+from fubd.core.links import people_url
 from fubd.monitor import Monitor
 from fubd.poller import Poller
 from fubd.ports import Absence, BlindSpan, Clock
@@ -96,6 +97,7 @@ class DaemonStatus:
             quarantined=summary.quarantined if summary else 0,
             safe_id=safe_id,
             recent=await self._changes.recent(_RECENT_CHANGES),
+            people_url=people_url(self._account.known.domain if self._account.known else None),
             day=await self._day(now, start),
         )
 

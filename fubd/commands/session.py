@@ -58,7 +58,7 @@ async def open_pool(settings: Settings, *, require_schema: bool = True) -> Async
     What works through a pooler in transaction mode works everywhere, so no time is spent to find out the mode.
     """
     async with database(settings) as dsn:
-        pool = Pool(dsn, mode=PoolMode.TRANSACTION)
+        pool = Pool(dsn, mode=PoolMode.TRANSACTION, zone=settings.zone())
         try:
             if require_schema:
                 await StatusReader(pool).require_schema()

@@ -10,6 +10,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from fubd.core.daily_summary import summary_text
+from fubd.core.links import person_url
 from fubd.core.text import format_count, format_duration
 
 _MAX_NAME_LENGTH = 80
@@ -21,9 +22,6 @@ _HARMLESS_LOOKALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", "@": "(at)",
 # Chat tools turn these into links by themselves: what follows a scheme, and words joined by a dot.
 _SCHEME_COLON, _RATIO_SIGN = re.compile(r":(?=//)"), "\u2236"
 _DOMAIN_DOT, _ONE_DOT_LEADER = re.compile(r"(?<=\w)\.(?=\w{2})"), "\u2024"
-_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
-# Follow Up Boss's address for every account; it leads to the account of the user who is logged in.
-_ANY_ACCOUNT = "app"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +80,6 @@ def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None) -> dict[st
         "count": count,
         "changes": changes,
     }
-
-
-def person_url(person_id: str, domain: str | None) -> str:
-    """Return the address of a person in Follow Up Boss, at the account's own domain if that is known."""
-    host = domain.lower() if domain and _SUBDOMAIN.fullmatch(domain) else _ANY_ACCOUNT
-    return f"https://{host}.followupboss.com/2/people/view/{person_id}"
 
 
 def _mode_text(content: Mapping[str, Any]) -> str:

@@ -138,6 +138,7 @@ class Overview:
 
     `recent`: the latest changes, newest first. `safe_id`: the id up to which no further row can appear. `modes` are ascending; the first
     may lie before the window: it was in force when the window started. `api.calls` and `started_at` are those of this process.
+    `people_url`: what a person's id follows in their address in Follow Up Boss.
     """
 
     now: datetime
@@ -150,6 +151,7 @@ class Overview:
     quarantined: int
     safe_id: int
     recent: Sequence[ShownRow]
+    people_url: str
     day: Day
 
 

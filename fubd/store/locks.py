@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import tzinfo
 
 import asyncpg
 
@@ -36,18 +37,21 @@ async def naming_lock_holders(find: Callable[[], Awaitable[str | None]], *, afte
         timer.cancel()
 
 
-async def find_lock_holders(connection: asyncpg.Connection, application: str) -> str | None:
-    """Return who holds a lock for which a session of ours waits, and the statement that ends the wait; None when none waits."""
+async def find_lock_holders(connection: asyncpg.Connection, application: str, zone: tzinfo) -> str | None:
+    """Return who holds a lock for which a session of ours waits, and the statement that ends the wait; None when none waits.
+
+    `zone`: of the times in the text.
+    """
     rows = await statements.query("reads/lock_holders").fetch(connection, application=application)
     if not rows:
         return None
     ends = "; ".join(f"SELECT pg_terminate_backend({row['pid']})" for row in rows)
-    return f"{', '.join(map(_describe, rows))}. End that transaction, or run: {ends}"
+    return f"{', '.join(_describe(row, zone) for row in rows)}. End that transaction, or run: {ends}"
 
 
-def _describe(row: asyncpg.Record) -> str:
+def _describe(row: asyncpg.Record, zone: tzinfo) -> str:
     application = printable(row["application"] or "no application name")[:_LONGEST_NAME]
-    state = f"{row['state'] or 'in a transaction'} since {format_instant(row['since'])}"
+    state = f"{row['state'] or 'in a transaction'} since {format_instant(row['since'], zone)}"
     return (
         f"session {row['pid']} ({application}, user {printable(row['user'] or 'unknown')}) holds it, {state}: {first_words(row['query'])}"
     )

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -47,7 +48,10 @@ _SHARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatem
 
 
 class Pool:
-    """At most four connections, opened on demand. `mode`: None to find it out. `monotonic` returns seconds that only grow."""
+    """At most four connections, opened on demand.
+
+    `mode`: None to find it out. `zone`: of times in errors. `monotonic` returns seconds that only grow.
+    """
 
     def __init__(
         self,
@@ -55,12 +59,14 @@ class Pool:
         *,
         size: int = _POOL_SIZE,
         mode: PoolMode | None = None,
+        zone: tzinfo = UTC,
         monotonic: Callable[[], float] = time.monotonic,
         name_lock_holders_after_seconds: float = _NAME_LOCK_HOLDERS_AFTER_SECONDS,
     ) -> None:
         self._dsn = dsn
         self._connect = connector(dsn, timeout_seconds=_CONNECT_SECONDS)
         self._name_lock_holders_after_seconds = name_lock_holders_after_seconds
+        self._zone = zone
         self._monotonic = monotonic
         self._refusal: LoginRefused | None = None
         self._held_until = float("-inf")
@@ -169,7 +175,7 @@ class Pool:
     async def _find_lock_holders(self) -> str | None:
         with suppress(Unavailable):
             async with self._transaction("reads/begin") as connection:
-                return await find_lock_holders(connection, self._dsn.application_name)
+                return await find_lock_holders(connection, self._dsn.application_name, self._zone)
         return None
 
     def reading_by_index(self) -> AbstractAsyncContextManager[asyncpg.Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 import asyncpg
 
@@ -30,14 +31,14 @@ class TableTrouble:
     fix: str
 
 
-async def find_trouble(dsn: Dsn, columns: Mapping[str, str]) -> TableTrouble | None:
-    """Return why the table refuses or alters what the daemon writes; None when it does not. `columns`: FUBD_COLUMNS. Raises Unavailable.
+async def find_trouble(dsn: Dsn, columns: Mapping[str, str], zone: tzinfo = UTC) -> TableTrouble | None:
+    """Return why the table refuses or alters what the daemon writes; None when it does not. `columns`: FUBD_COLUMNS; `zone`: of times.
 
-    The schema must be ready. Nothing is changed: what is written is rolled back.
+    The schema must be ready. Nothing is changed: what is written is rolled back. Raises Unavailable.
     """
     try:
         async with (
-            naming_lock_holders(lambda: _find_lock_holders(dsn), after_seconds=_NAME_LOCK_HOLDERS_AFTER_SECONDS),
+            naming_lock_holders(lambda: _find_lock_holders(dsn, zone), after_seconds=_NAME_LOCK_HOLDERS_AFTER_SECONDS),
             _connected(dsn) as connection,
         ):
             return await _find_trouble(connection, columns)
@@ -57,10 +58,10 @@ async def _connected(dsn: Dsn) -> AsyncIterator[asyncpg.Connection]:
             await connection.close(timeout=_CLOSE_SECONDS)
 
 
-async def _find_lock_holders(dsn: Dsn) -> str | None:
+async def _find_lock_holders(dsn: Dsn, zone: tzinfo) -> str | None:
     with suppress(Unavailable):
         async with _connected(dsn) as connection:
-            return await find_lock_holders(connection, dsn.application_name)
+            return await find_lock_holders(connection, dsn.application_name, zone)
     return None
 
 

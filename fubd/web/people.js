@@ -2,7 +2,12 @@
 
 import { exact, moment } from "./words.js";
 
-const FUB = "https://app.followupboss.com/2/people/view/";
+let peopleUrl = ""; // what a person's id follows; unknown until the first overview
+
+/** From now on links lead to people at this address. */
+export function linkPeopleTo(url) {
+  peopleUrl = url;
+}
 
 function element(name, className, ...children) {
   const created = document.createElement(name);
@@ -13,12 +18,12 @@ function element(name, className, ...children) {
 
 const isolated = (text) => element("bdi", "", text ?? "–");
 
-/** Return a link to the person in Follow Up Boss; only the id where it is no number. */
+/** Return a link to the person in Follow Up Boss; only the id where it is no number, or no address is known. */
 export function fubLink(id) {
   const text = `person ${id ?? "unknown"}`;
-  if (!/^\d+$/.test(id ?? "")) return element("span", "quiet", text);
+  if (!peopleUrl || !/^\d+$/.test(id ?? "")) return element("span", "quiet", text);
   const link = element("a", "quiet", text);
-  link.href = FUB + id;
+  link.href = peopleUrl + id;
   link.target = "_blank";
   link.rel = "noopener noreferrer";
   link.title = "Open in Follow Up Boss";

@@ -1,7 +1,7 @@
 // The status page: loads the data, shows it in words, and follows the event stream. Every text is set as text, never as HTML.
 
 import { Changes, toCsv } from "./changes.js";
-import { Drawer, Search } from "./people.js";
+import { Drawer, linkPeopleTo, Search } from "./people.js";
 import { Timeline } from "./timeline.js";
 import { headline, offer, problemItems, stageRows } from "./today.js";
 import { ago, count, duration, exact, modeWords, moment, setZone, share, sourceStatus, subscription, zone } from "./words.js";
@@ -177,6 +177,7 @@ function showOverview(overview) {
   safeId = overview.safe_id;
   day = overview.day;
   setZone(day.zone);
+  linkPeopleTo(overview.people_url);
   byId("zone").textContent = zone();
   timeline.show(overview);
   if (!changes.isExtended) changes.replace(overview.recent, now());

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fubd.core.alerts import Alert, AlertEvent, alert_document, person_url
+from fubd.core.alerts import Alert, AlertEvent, alert_document
+from fubd.core.links import person_url
 
 _ADDRESS = "https://app.followupboss.com/2/people/view/1"
 _STAGE = AlertEvent(

@@ -166,6 +166,7 @@ def example_day() -> Overview:
         quarantined=1,
         safe_id=0,
         recent=[],
+        people_url="https://acme.followupboss.com/2/people/view/",
         day=Day(
             zone="Europe/Berlin",
             started=NOW.replace(hour=0, minute=0, second=0) - timedelta(hours=1),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from zoneinfo import ZoneInfo
+
 import asyncpg
 import pytest
 
@@ -12,10 +15,10 @@ from fubd.store.locks import first_words
 
 
 async def test_the_session_that_holds_a_lock_is_named(database: str) -> None:
-    """Its number, program, user and state, since when, the first words of its statement, and the statement that ends the wait."""
+    """Number, program, user, state, since when in the office's time, first words of the statement, and the statement that ends the wait."""
     dsn = parse(database)
     owner = await asyncpg.connect(**dsn.connect_arguments() | {"server_settings": {"application_name": "table editor"}})
-    pool = Pool(dsn, name_lock_holders_after_seconds=0.05)
+    pool = Pool(dsn, zone=ZoneInfo("America/Chicago"), name_lock_holders_after_seconds=0.05)
     try:
         transaction = owner.transaction()
         await transaction.start()
@@ -26,6 +29,7 @@ async def test_the_session_that_holds_a_lock_is_named(database: str) -> None:
         text = str(waited.value)
         pid = owner.get_server_pid()
         assert f"it waited for a lock: session {pid} (table editor, user {dsn.user}) holds it, idle in transaction since 20" in text
+        assert re.search(r"since [-0-9]+ [:0-9]+ C[DS]T: ", text)
         assert "LOCK TABLE public.stage_changes IN" in text
         assert f"SELECT pg_terminate_backend({pid})" in text
         await transaction.rollback()

@@ -111,7 +111,7 @@ async def test_a_person_is_found_and_their_history_shown(page: Page, server: Ser
     drawer = " ".join((await page.text("#drawer")).split())
     for part in ("Ada Example 30 person 1030", "Stage: Contacted", "Lead → Contacted"):
         assert part in drawer
-    assert await page.value("document.querySelector('#drawer a').href") == "https://app.followupboss.com/2/people/view/1030"
+    assert await page.value("document.querySelector('#drawer a').href") == "https://acme.followupboss.com/2/people/view/1030"
     await page.press("Escape")
     await page.until("!document.querySelector('#drawer').open")
 

@@ -138,7 +138,7 @@ async def _check_table(dsn: Dsn, settings: Settings, seen: DatabaseInspection) -
         (result,) = not_checked(["table"], "database" if seen.read_only else "schema")
         # A schema that is still to be made is no trouble, and neither is a table that does not exist yet.
         return replace(result, status=CheckStatus.NOTE) if seen.schema in {Schema.EMPTY, Schema.BEHIND} and seen.may_create else result
-    trouble = await find_trouble(dsn, settings.columns)
+    trouble = await find_trouble(dsn, settings.columns, settings.zone())
     if trouble is not None:
         return CheckResult("table", CheckStatus.FIX, trouble.found, trouble.fix)
     return CheckResult("table", CheckStatus.GOOD, "public.stage_changes takes what the daemon writes (a write that was rolled back)")
