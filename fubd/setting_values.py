@@ -238,9 +238,21 @@ def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=_without_repetition)
+    except Rejected:
+        raise
     except (ValueError, RecursionError):
         raise Rejected("is not JSON") from None
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    decoded = dict[str, object]()
+    for key, value in pairs:
+        if key in decoded:
+            # JSON's decoder would keep the last one and say nothing.
+            raise Rejected(f"contains {_quoted(key)} twice")
+        decoded[key] = value
+    return decoded
 
 
 def columns(value: object) -> dict[str, str]:

@@ -97,6 +97,7 @@ _BAD = [
     ("FUBD_COLUMNS", '{"xmin":"customStage"}', "a system column of Postgres"),
     ("FUBD_COLUMNS", '{"campaign_id":"it\'s"}', "not the name of a field"),
     ("FUBD_COLUMNS", '{"campaign_id":7}', "not the name of a field"),
+    ("FUBD_COLUMNS", '{"agent":"customAgent","agent":"customOther"}', 'contains "agent" twice'),
     ("FUBD_IGNORE_STAGES", "Lead", "not JSON"),
     ("FUBD_IGNORE_STAGES", '"Lead"', "not a JSON list"),
     ("FUBD_ALERT_STAGES", '["Lead", 7]', "not a name"),
