@@ -8,12 +8,12 @@ and no header that a proxy adds may be there.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import deque
 from hmac import compare_digest
 from typing import cast
 
-from aiohttp import BasicAuth, hdrs, web
-from yarl import URL
+from aiohttp import BasicAuth, HttpVersion11, hdrs, web
 
 from fubd.metrics import Metrics
 from fubd.ports import Clock
@@ -27,6 +27,8 @@ _PROXY_HEADER_PREFIXES = (
     *("x-forwarded", "x-original-", "x-real-", "x-client-", "x-cluster-", "x-proxy", "x-envoy-", "x-railway-", "x-amzn-", "x-azure-"),
     *("x-appengine-", "x-arr-", "cf-", "cdn-", "fly-", "fastly-", "true-client-", "ngrok-"),
 )
+# Stricter than a parser of URLs, which also takes what nobody but an attacker writes into a Host header.
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _MINUTE_SECONDS = 60.0
 
 
@@ -84,12 +86,15 @@ class AccessControl:
 def is_local(request: web.BaseRequest) -> bool:
     """Return whether a request comes from this machine, by its peer and its Host, and passed no proxy.
 
-    A target in absolute form ("GET http://host/") is sent to proxies only and counts before the Host, so it is not local.
+    A target in absolute form ("GET http://host/") is sent to proxies only and counts before the Host, so it is not local. Neither is
+    HTTP/1.0: no browser speaks it, but nginx as a proxy does, and by default it also names the Host that it passes to and adds no header
+    (https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_http_version).
     """
     hosts = request.headers.getall(hdrs.HOST, [])
     return (
         request.transport is not None
         and _is_loopback_address(str(cast("tuple[object, ...]", request.transport.get_extra_info("peername") or ("",))[0]))
+        and request.version >= HttpVersion11
         and request.raw_path.startswith("/")
         and len(hosts) == 1
         and _is_loopback_host(hosts[0])
@@ -98,12 +103,9 @@ def is_local(request: web.BaseRequest) -> bool:
 
 
 def _is_loopback_host(host: str) -> bool:
-    try:
-        url = URL(f"http://{host}")
-    except ValueError:
-        return False
-    name = url.host or ""
-    return url.user is None and (name == "localhost" or _is_loopback_address(name))
+    named = _HOST.fullmatch(host)
+    name = named["address"] or named["name"].lower() if named else ""
+    return name == "localhost" or _is_loopback_address(name)
 
 
 def _is_loopback_address(text: str) -> bool:

@@ -39,6 +39,10 @@ FOREIGN = [
     {"Host": ""},
     {"Host": "localhost@evil.example"},
     {"Host": "evil.example@localhost"},
+    {"Host": "localhost#evil.example"},
+    {"Host": "localhost/evil.example"},
+    {"Host": "localhost?evil.example"},
+    {"Host": "localhost\\evil.example"},
     *(
         {"Host": "localhost", name: value}
         for name, value in (
@@ -75,14 +79,21 @@ async def test_without_a_token_nobody_else_does(server: ServerUnderTest, web: ai
 @pytest.mark.parametrize("hosts", ["", "Host: localhost\r\nHost: evil.example\r\n"])
 async def test_a_missing_or_second_host_is_refused(server: ServerUnderTest, hosts: str) -> None:
     """Only one Host can be judged."""
-    answer = await exchange(server, f"GET / HTTP/1.0\r\n{hosts}\r\n".encode())
+    answer = await exchange(server, f"GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
     assert answer.split(b" ")[1] in {b"400", b"401"}
 
 
 async def test_a_request_line_that_names_another_host_is_refused(server: ServerUnderTest) -> None:
     """A target in absolute form counts before the Host header (https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2)."""
-    answer = await exchange(server, b"GET http://evil.example/ HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    answer = await exchange(server, b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.split(b" ")[1] == b"401"
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.0", b"401"), ("1.1", b"200")])
+async def test_a_request_of_a_proxy_that_adds_no_header_is_refused(server: ServerUnderTest, version: str, status: bytes) -> None:
+    """By default nginx passes HTTP/1.0 on, with the Host of the address it passes to."""
+    request = f"GET / HTTP/{version}\r\nHost: {server.url.removeprefix('http://')}\r\nConnection: close\r\n\r\n"
+    assert (await exchange(server, request.encode())).split(b" ")[1] == status
 
 
 async def test_the_token_opens_the_page_behind_any_proxy(web: aiohttp.ClientSession) -> None:
