@@ -11,6 +11,7 @@ import yaml
 from tests.deploy.edges import EDGES, Edge
 from tests.deploy.programs import run
 from tests.deploy.test_rules import ALERTS, RULES
+from tests.support.documents import yaml_file
 from tests.support.programs import require_program
 
 pytestmark = pytest.mark.slow
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def rules_for(alert: str) -> dict[str, Any]:
     """Return the rules file with this one alert, and the recording rules. Thousands of minutes of all alerts would take a minute."""
-    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    groups = yaml_file(RULES)["groups"]
     kept = [group | {"rules": [rule for rule in group["rules"] if "record" in rule or rule["alert"] == alert]} for group in groups]
     return {"groups": [group for group in kept if group["rules"]]}
 

@@ -13,7 +13,7 @@ import yaml
 from tests.deploy import promql
 from tests.deploy.programs import CHECKOUT, run
 from tests.deploy.scaled import scaled
-from tests.support.documents import anchors
+from tests.support.documents import anchors, yaml_file
 from tests.support.programs import require_program
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ GUIDE = CHECKOUT / "deploy" / "README.md"
 
 def rules() -> list[dict[str, Any]]:
     """Return every rule of the file."""
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    return [rule for group in yaml_file(RULES)["groups"] for rule in group["rules"]]
 
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
@@ -36,7 +36,7 @@ RECORDED = {rule["record"]: frozenset(re.split("_", rule["record"].split(":")[0]
 def cases(kind: str) -> Iterator[str]:
     """Yield the alerts that have a case of this kind: `firing` or `silent`."""
     for path in CASES:
-        for case in yaml.safe_load(path.read_text())["tests"]:
+        for case in yaml_file(path)["tests"]:
             tested = case["alert_rule_test"]
             fires = any(test["exp_alerts"] for test in tested)
             assert len({test["alertname"] for test in tested}) == 1, f"{case['name']}: one alert a case"

@@ -14,11 +14,12 @@ from tests.deploy.promql import errors_in
 from tests.grafana.alerting import PROVISIONED, RULES, provisioning_file
 from tests.grafana.dashboards import GRAFANA
 from tests.grafana.grammar import interpolate, math_names
+from tests.support.documents import yaml_file
 from tests.support.programs import require_program
 
 pytestmark = pytest.mark.slow
 
-GROUPS: list[dict[str, Any]] = yaml.safe_load(PROVISIONED.read_text(encoding="utf-8"))["groups"]
+GROUPS: list[dict[str, Any]] = yaml_file(PROVISIONED)["groups"]
 ALERTS: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
 # What Grafana defines before it expands an annotation (pkg/services/ngalert/state/template/template.go), as far as our texts use it.
 DEFINITIONS = "{{- $labels := .Labels -}}{{- $values := .Values -}}"

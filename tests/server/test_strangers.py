@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from fubd.clock import SystemClock
 from fubd.core.problems import ProblemName
@@ -18,6 +17,7 @@ from fubd.store import Pool, StatusReader
 from fubd.store.dsn import parse
 from tests.server.fakes import ServerUnderTest, running_server, stage_event
 from tests.server.senders import MIB, exchange, head, post
+from tests.support.documents import yaml_file
 
 _RULES = Path(__file__).parents[2] / "deploy/prometheus/rules.yaml"
 _SERIES = re.compile(r"fubd_\w+")
@@ -25,7 +25,7 @@ _SERIES = re.compile(r"fubd_\w+")
 
 def critical_rules() -> dict[str, str]:
     """Return the expression of each critical alert, with those of the recorded series that it reads."""
-    rules: list[dict[str, Any]] = [rule for group in yaml.safe_load(_RULES.read_text("utf-8"))["groups"] for rule in group["rules"]]
+    rules: list[dict[str, Any]] = [rule for group in yaml_file(_RULES)["groups"] for rule in group["rules"]]
     recorded = {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
     return {
         rule["alert"]: " ".join([rule["expr"], *(expr for name, expr in recorded.items() if name in rule["expr"])])
