@@ -390,7 +390,7 @@ PERSON = st.fixed_dictionaries(
     },
 )
 NEARLY_A_PAGE = st.fixed_dictionaries(
-    {"people": st.lists(PERSON, max_size=4)},
+    {"people": st.lists(PERSON, max_size=2)},
     optional={"_metadata": st.fixed_dictionaries({}, optional={"total": JSON, "next": JSON, "nextLink": JSON})},
 )
 PARSERS: tuple[Callable[[bytes], object], ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, product
 from random import Random
 
 import pytest
@@ -227,26 +227,29 @@ def folded(claims: list[Entry | State], start: Start | None = None) -> History:
     return history(*claims, start=start, began="09:50")
 
 
+@examples(2)
 @given(claims_of_one_person(), st.randoms())
-def test_any_order_gives_the_same_history(claims: list[Entry | State], rng: Random) -> None:
-    """The fold is a function of the set of claims."""
-    assert folded(rng.sample(claims, len(claims))) == folded(claims)
+def test_the_laws_hold_for_any_claims(claims: list[Entry | State], rng: Random) -> None:
+    """The fold is a function of the set of claims, and each law holds for its history. Drawing costs more than folding."""
+    found = folded(claims)
+    assert folded(rng.sample(claims, len(claims))) == found
+    assert_the_chain_holds(found.changes)
+    assert_bounds_lie_before_the_change(found.changes)
+    assert_nothing_is_invented_and_no_entry_is_lost(claims, found)
+    assert_no_state_moves_an_entry(found.changes)
 
 
-@given(claims_of_one_person())
-def test_the_chain_holds(claims: list[Entry | State]) -> None:
+def assert_the_chain_holds(changes: tuple[Change, ...]) -> None:
     """Each change starts from the one before, no two neighbours enter the same stage, instants increase strictly."""
-    changes = folded(claims).changes
     for before, after in pairwise(changes):
         assert after.stage_from == before.stage.name
         assert after.stage.name != before.stage.name
         assert after.changed_at > before.changed_at
 
 
-@given(claims_of_one_person())
-def test_bounds_lie_before_the_change(claims: list[Entry | State]) -> None:
+def assert_bounds_lie_before_the_change(changes: tuple[Change, ...]) -> None:
     """`changed_after` is earlier than `changed_at`; a change that an entry dates is exact, one that a state dates follows something."""
-    for position, change in enumerate(folded(claims).changes):
+    for position, change in enumerate(changes):
         if isinstance(change.dated_by, Entry):
             assert change.changed_after is None
         elif position > 0:
@@ -254,10 +257,8 @@ def test_bounds_lie_before_the_change(claims: list[Entry | State]) -> None:
             assert change.changed_after < change.changed_at
 
 
-@given(claims_of_one_person())
-def test_nothing_is_invented_and_no_entry_is_lost(claims: list[Entry | State]) -> None:
+def assert_nothing_is_invented_and_no_entry_is_lost(claims: list[Entry | State], found: History) -> None:
     """Every change is dated by a claim of its own stage; every claim belongs somewhere, once."""
-    found = folded(claims)
     by_seq = {claim.seq: claim for claim in claims}
     seen = [seq for change in found.changes for seq in (*change.claims, *change.repeated_by)]
     for change in found.changes:
@@ -266,10 +267,9 @@ def test_nothing_is_invented_and_no_entry_is_lost(claims: list[Entry | State]) -
     assert sorted([*seen, *found.at_start, *found.repeated_at_start]) == sorted(by_seq)
 
 
-@given(claims_of_one_person())
-def test_no_state_moves_an_entry(claims: list[Entry | State]) -> None:
+def assert_no_state_moves_an_entry(changes: tuple[Change, ...]) -> None:
     """An entry that makes a change dates it, to within the microseconds that keep a second in order."""
-    for change in folded(claims).changes:
+    for change in changes:
         if isinstance(change.dated_by, Entry):
             assert timedelta(0) <= change.changed_at - change.dated_by.at < timedelta(seconds=1)
 
@@ -319,7 +319,7 @@ def _dated(claim: Entry | State) -> datetime:
     return claim.at if isinstance(claim, Entry) else claim.updated
 
 
-gaps_and_steps = st.tuples(st.sampled_from((1, 2, 4, 30, 299, 300, 301, 900)), st.integers(1, len(STAGES) - 1))
+gaps_and_steps = st.sampled_from(list(product((1, 2, 4, 30, 299, 300, 301, 900), range(1, len(STAGES)))))
 
 
 @st.composite
