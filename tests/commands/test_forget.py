@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands.environment import run_command
 from tests.recorder import read, running_recorder, webhook
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_person_is_forgotten(database: str, tmp_path: Path) -> None:

@@ -6,9 +6,13 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.recorder import read, running_recorder, webhook
 from tests.support.process import fubd
 from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.slow
 
 
 async def test_it_follows_the_changes(database: str, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tests.recorder import read, running_recorder, webhook
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 _CHECKOUT = Path(__file__).parents[2]
 _WINDOWS = {"PYTHONPATH": f"{_CHECKOUT / 'tests' / 'support' / 'windows'}:{_CHECKOUT}"}
 _NOT_HERE = "does not run on this platform"
