@@ -21,7 +21,7 @@ _MEMORY = Path("/dev") / "shm"
 # The write-ahead log alone may take one gibibyte, for each worker.
 _ROOM_BYTES = 8 * 1024**3
 
-# Many containers ask Python not to keep what it compiled. To compile the tests anew costs every worker of every run nine seconds of a core.
+# Many containers ask Python not to keep what it compiled. Each worker would compile the tests again, for nine seconds of a core.
 sys.dont_write_bytecode = False
 
 # The speed of the machine says nothing about the code, and the ordinary run must not depend on chance: the same examples every time.
