@@ -36,6 +36,7 @@ MAX_AHEAD = timedelta(days=1)
 # No real event is older, and arithmetic on the first days of year 1 would leave the calendar.
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ID_CHARS = 40
+_UNUSUAL_TIME = re.compile(r"(?P<midnight>T24:00(:00)?(?![\d.:]))|(?P<minute>T\d\d:\d\d):60")
 _PEOPLE_EVENTS = "people"
 _RELATIONSHIP_EVENTS = "peopleRelationship"
 
@@ -166,11 +167,24 @@ def _stage(data: object) -> str:
     return stage
 
 
+def _parse_instant(text: str) -> datetime:
+    """Parse an ISO 8601 instant, also with small letters, the hour 24 or a leap second. Raises ValueError."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        unusual = _UNUSUAL_TIME.search(text.upper())
+        if unusual is None:
+            return datetime.fromisoformat(text.upper())
+        # The day has no such time, so the instant is that of the last second before it, and a second later.
+        usual = text.upper().replace(unusual.group(), "T23:59:59" if unusual["midnight"] else f"{unusual['minute']}:59", 1)
+        return datetime.fromisoformat(usual) + timedelta(seconds=1)
+
+
 def _instant(value: object, fub_now: datetime) -> datetime:
     if type(value) is not str:
         raise Malformed("eventCreated is missing")
     try:
-        instant = datetime.fromisoformat(value)
+        instant = _parse_instant(value)
         if instant.tzinfo is None:
             raise Malformed("eventCreated has no time zone")
         if instant.tzinfo is not UTC:

@@ -220,6 +220,9 @@ UNUSABLE: list[tuple[dict[str, object], str]] = [
     ({"eventCreated": "0000-01-01T00:00:00+00:00"}, "unreadable"),
     ({"eventCreated": "10000-01-01T00:00:00+00:00"}, "unreadable"),
     ({"eventCreated": "\ud800"}, "unreadable"),
+    ({"eventCreated": "2019-06-30T24:00:01Z"}, "unreadable"),
+    ({"eventCreated": "2019-06-30T24:60:60Z"}, "unreadable"),
+    ({"eventCreated": "9999-12-31T24:00:00Z"}, "unreadable"),
     ({"eventCreated": "2019-07-01"}, "no time zone"),
     ({"eventCreated": "2019-07-01T17:12:32"}, "no time zone"),
     ({"eventCreated": "0001-01-01T00:00:00+23:59"}, "unreadable"),
@@ -233,6 +236,24 @@ UNUSABLE: list[tuple[dict[str, object], str]] = [
     ({"data": "Lead"}, "usable stage"),
     *((dict[str, object](data={"stage": bad}), "usable stage") for bad in BAD_STAGES),
 ]
+
+
+@pytest.mark.parametrize(
+    ("written", "instant"),
+    [
+        ("2019-07-01t17:12:32z", datetime(2019, 7, 1, 17, 12, 32, tzinfo=UTC)),
+        ("2019-07-01T17:12:32+0530", datetime(2019, 7, 1, 11, 42, 32, tzinfo=UTC)),
+        ("2019-06-30T24:00:00Z", datetime(2019, 7, 1, tzinfo=UTC)),
+        ("2019-06-30T24:00+02:00", datetime(2019, 6, 30, 22, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+        ("2016-12-31T18:59:60.5-05:00", datetime(2017, 1, 1, microsecond=500_000, tzinfo=UTC)),
+    ],
+)
+def test_each_form_of_an_instant_is_read(written: str, instant: datetime) -> None:
+    """ISO 8601 also has small letters (RFC 3339), the hour 24 and leap seconds."""
+    content = read(event(eventCreated=written)).content
+    assert content is not None
+    assert content.at == instant
 
 
 @pytest.mark.parametrize(("changed", "reason"), UNUSABLE)
