@@ -6,6 +6,7 @@ An empty variable counts as not set. All bad variables are reported at once, one
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import time
@@ -179,6 +180,9 @@ def load(
     """
     invalid: list[InvalidSetting] = []
     given = _given(environ, env_file, invalid)
+    if invalid:
+        # What is missing or wrong apart from the file is only known once it can be read.
+        raise SettingsError(*invalid)
     if (domain := given.get(_RAILWAY_DOMAIN)) is not None and "://" not in domain:
         given[_RAILWAY_DOMAIN] = f"https://{domain}"
     if given.get(_RAILWAY_ENVIRONMENT, _PRODUCTION).lower() != _PRODUCTION:
@@ -241,10 +245,21 @@ def _read_file(path: Path | None, invalid: list[InvalidSetting]) -> dict[str, st
         return {}
     try:
         # Interpolation is off: it would replace a ${ in a password.
-        return _without_empty(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
+        return _without_empty(dotenv_values(path, interpolate=False, encoding=_encoding(path)))
     except (OSError, ValueError):
         invalid.append(InvalidSetting(str(path), "cannot be read", "a UTF-8 text file of lines NAME=value, or no such file"))
         return {}
+
+
+def _encoding(path: Path) -> str:
+    """Return the encoding of a text file by its first bytes: PowerShell 5 writes UTF-16 with `>`. Raises OSError, ValueError."""
+    with path.open("rb") as file:
+        first = file.read(4)
+    if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in first:
+        raise ValueError("UTF-16 without a byte order mark")
+    return "utf-8-sig"
 
 
 def _as_invalid(error: ValidationError) -> Iterator[InvalidSetting]:

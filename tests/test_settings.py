@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import MutableMapping
 from datetime import time
 from pathlib import Path
@@ -253,12 +254,22 @@ def test_env_file_of_another_platform(tmp_path: Path) -> None:
     assert (settings.port, settings.fub_system, settings.secrets()) == (9001, "fubd-2", ("k=1",))
 
 
-def test_an_unreadable_env_file_is_a_problem(tmp_path: Path) -> None:
-    """A .env that is not UTF-8 text is reported like a bad variable."""
+@pytest.mark.parametrize(("mark", "encoding"), [(BOM_UTF16_LE, "utf-16-le"), (BOM_UTF16_BE, "utf-16-be")])
+def test_env_file_of_powershell(tmp_path: Path, mark: bytes, encoding: str) -> None:
+    """Before version 6 its `>` writes UTF-16."""
     file = tmp_path / ".env"
-    file.write_bytes(b"PORT=\xff\xfe")
-    with pytest.raises(SettingsError, match="cannot be read"):
-        load({}, env_file=file)
+    file.write_bytes(mark + "PORT=9001\r\nFUB_SYSTEM=fubd-2\r\n".encode(encoding))
+    settings = load({}, env_file=file)
+    assert (settings.port, settings.fub_system) == (9001, "fubd-2")
+
+
+@pytest.mark.parametrize("content", [b"PORT=\xff\xfe", "PORT=9001\r\n".encode("utf-16-le")])
+def test_an_unreadable_env_file_is_a_problem(tmp_path: Path, content: bytes) -> None:
+    """A .env that is no text is reported like a bad variable, in one line: what it would have set is not known."""
+    file = tmp_path / ".env"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"\A[^\n]*cannot be read[^\n]*\Z"):
+        load({}, need=FOR_FUB, env_file=file)
 
 
 def test_certificates_are_read_from_text_or_file(tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ const NAMES = new Set(["first_name", "last_name"]);
 /** Return rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe. */
 export function toCsv(rows, isHidingNames) {
   const cell = (value) => {
-    const text = String(value ?? "");
-    const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    const text = String(value ?? "").replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, " ");
+    const safe = /^\s*[=+\-@＝＋－＠]/.test(text) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const lines = rows.map((row) => CSV_COLUMNS.map((column) => cell(isHidingNames && NAMES.has(column) ? "" : row[column])).join(","));

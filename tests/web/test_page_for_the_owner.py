@@ -127,6 +127,8 @@ async def test_names_can_be_hidden_and_stay_hidden(page: Page, server: ServerUnd
     csv = "import('/web/changes.js').then(({ toCsv }) => toCsv([{ id: 1, first_name: 'Ada', stage_to: '=1+1', stage_from: 'a,\"b' }], %s))"
     assert str(await page.value(csv % "false")).split("\r\n")[1] == '1,,Ada,,"a,""b",\'=1+1,,,,,'
     assert "Ada" not in str(await page.value(csv % "true"))
+    hostile = "import('/web/changes.js').then(({ toCsv }) => toCsv([{ id: 1, first_name: '\\t\\u202e@x\\u009b1\\u2028' }], false))"
+    assert str(await page.value(hostile)).split("\r\n")[1] == "1,,'  @x 1 ,,,,,,,,"
 
 
 async def test_the_drawer_holds_the_focus_and_gives_it_back(page: Page, server: ServerUnderTest) -> None:
