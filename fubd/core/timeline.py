@@ -55,10 +55,10 @@ def fold(
     """
     reads = sorted(_redate_unmoved(states), key=lambda state: (state.updated, state.read_at, state.seq))
     moves = sorted(_with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
-    moves = _order_ties(moves, reads, start, window)
+    moves = _order_ties(moves, reads, start, window, began)
     chain = _Chain(start, window, began)
     done = 0
-    positions = _places(reads, moves, start, window).positions() if reads else []
+    positions = _places(reads, moves, start, window, began).positions() if reads else []
     for state, position in zip(reads, positions, strict=True):
         for move in moves[done:position]:
             chain.add_entry(move)
@@ -77,6 +77,11 @@ def _second(instant: datetime) -> datetime:
 def _is_settled(state: State) -> bool:
     """Return whether the read saw the end of the second of `updated`: a read made within it may have been followed by more moves."""
     return _second(state.read_at) > _second(state.updated)
+
+
+def _is_newcomer(state: State, began: datetime | None) -> bool:
+    """Return whether the person was created after we began to watch, so that the first stage was entered (rule 4)."""
+    return state.created is not None and began is not None and state.created > began
 
 
 def _with_ids(entries: Iterable[Entry], reads: Sequence[State]) -> Iterable[Entry]:
@@ -121,7 +126,7 @@ def _redate_unmoved(states: Iterable[State]) -> list[State]:
 # --- Rule 1 -----------------------------------------------------------------------------------------------------------
 
 
-def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None, window: timedelta) -> list[Entry]:
+def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None, window: timedelta, began: datetime | None) -> list[Entry]:
     """Order the entries of each second: a first order from the entries alone, then the one that agrees best with what was read."""
     groups = _ties(moves) if len(moves) > 1 else []
     tied = {number for group in groups for number in range(group.start, group.stop)}
@@ -138,7 +143,7 @@ def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None,
         choices = list(product(*([moves[group], *_other_orders(moves[group])] for group in together)))
         if len(together) == 1 or len(choices) <= _FEW_CHOICES:
             trials = [_with_orders(moves, together, orders) for orders in choices]
-            costs = [_places(reads, trial, start, window).cost[:2] for trial in trials]
+            costs = [_places(reads, trial, start, window, began).cost[:2] for trial in trials]
             moves = trials[costs.index(min(costs))]
     return moves
 
@@ -224,9 +229,9 @@ class _Place:
         return positions[::-1]
 
 
-def _places(reads: Sequence[State], moves: Sequence[Entry], start: Start | None, window: timedelta) -> _Place:
+def _places(reads: Sequence[State], moves: Sequence[Entry], start: Start | None, window: timedelta, began: datetime | None) -> _Place:
     """Return the place of the last state, linked to those before: the cheapest sequence of places, found state by state."""
-    entries = _Entries(moves)
+    entries = _Entries(moves, began)
     best: dict[tuple[int, Stage | None], _Place] = {(0, None): _Place(0, start.stage if start is not None else None)}
     for state in reads:
         reached: dict[tuple[int, Stage | None], _Place] = {}
@@ -243,7 +248,8 @@ def _places(reads: Sequence[State], moves: Sequence[Entry], start: Start | None,
 class _Entries:
     """The entries in order, with what a search among them needs."""
 
-    def __init__(self, moves: Sequence[Entry]) -> None:
+    def __init__(self, moves: Sequence[Entry], began: datetime | None) -> None:
+        self._began = began
         self._stages = [move.stage for move in moves]
         self._seconds = [_second(move.at) for move in moves]
         # How many of the first n entries repeat the stage of the entry before.
@@ -281,7 +287,8 @@ class _Entries:
         for position in {certain, end}:
             alone = self.advance(place, position)
             if alone.position not in explained:
-                cost = (alone.cost[0], alone.cost[1] + (alone.stage is not None), alone.cost[2] + (position != likely))
+                is_change = alone.stage is not None or _is_newcomer(state, self._began)
+                cost = (alone.cost[0], alone.cost[1] + is_change, alone.cost[2] + (position != likely))
                 yield _Place(alone.position, state.stage, cost, place)
 
     def _positions(self, state: State, natural: int, window: timedelta) -> Iterable[int]:
@@ -303,7 +310,7 @@ class _Entries:
 class _Segment:
     """The stay in one stage, as far as it is known. The first segment may begin without a change (`dated_by` is None).
 
-    `held`: instants at which the person was seen in it.
+    `held`: instants at which the person was seen in it. `latest`: the stage as it was last reported, perhaps under another name.
     """
 
     stage: Stage
@@ -313,6 +320,19 @@ class _Segment:
     claims: list[int] = field(default_factory=list)
     repeated_by: list[int] = field(default_factory=list)
     held: list[datetime] = field(default_factory=list)
+    latest: Stage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.latest = self.stage
+
+    def covers(self, stage: Stage) -> bool:
+        """Return whether being in `stage` makes no row: it is the one that was last reported, or it has the name that the row has."""
+        return self.latest.is_same(stage) or Stage(self.stage.name).is_same(stage)
+
+    def note(self, stage: Stage) -> None:
+        """Note under which name and id a covered stage was reported: another one may have taken over the name of the row."""
+        if stage.id is not None or not Stage(self.latest.name).is_same(stage):
+            self.latest = stage
 
     def last_held_before(self, instant: datetime) -> datetime | None:
         """Return the last instant before `instant` at which this stage is known to hold."""
@@ -332,9 +352,10 @@ class _Chain:
     def add_entry(self, move: Entry) -> None:
         """Add the next entry; it makes no segment when the person is in that stage already (rule 5)."""
         last = self._segments[-1] if self._segments else None
-        if last is None or not last.stage.is_same(move.stage):
+        if last is None or not last.covers(move.stage):
             self._append(move.stage, move.at, None, move)
             return
+        last.note(move.stage)
         dated_at = last.dated_by.at if isinstance(last.dated_by, Entry) else last.at
         repeated = last.dated_by is None or _second(dated_at) != _second(move.at)
         (last.repeated_by if repeated else last.claims).extend((move.seq, *move.resent))
@@ -347,7 +368,7 @@ class _Chain:
         """Add the next state: explained (rule 2), a first sight (rule 4), or a change that no webhook reported (rule 3)."""
         if not self._segments:
             self._first_sighting(state)
-        elif self._segments[-1].stage.is_same(state.stage):
+        elif self._segments[-1].covers(state.stage):
             _attach(self._segments[-1], state)
         else:
             self._infer_change(state)
@@ -355,7 +376,7 @@ class _Chain:
     def _first_sighting(self, state: State) -> None:
         """Rule 4."""
         created = state.created
-        if created is None or self._began is None or created <= self._began:
+        if created is None or not _is_newcomer(state, self._began):
             segment = _Segment(state.stage, state.updated, None, None)
             self._segments.append(segment)
         elif state.updated - created <= self._window:
@@ -414,6 +435,7 @@ class _Chain:
 
 def _attach(segment: _Segment, state: State) -> None:
     segment.claims.append(state.seq)
+    segment.note(state.stage)
     # A read from before the entry that explains it saw the stage, but not this stay in it.
     if _second(state.updated) >= _second(segment.at):
         segment.held.extend((state.updated, state.read_at))

@@ -168,6 +168,19 @@ def test_a_read_corrects_the_id_that_was_guessed_for_a_webhook() -> None:
         assert shown(history(*order).changes) == [row("A", "Nurture", "10:00"), row("Nurture", "Nurture (old)", "11:00")]
 
 
+def test_moving_back_from_a_stage_that_took_over_the_name_is_a_move() -> None:
+    """A stage is renamed, a new one gets its name, and somebody moves from that one into the renamed one (found by seed 40 of the proof).
+
+    The move into the new one makes no row, because its name is the one that the row before has.
+    """
+    taken_over = Entry(3, at("11:00"), Stage("Nurture", 56))
+    back = Entry(4, at("12:00"), Stage("Nurture (old)"))
+    shown_back = State(5, at("12:00"), at("12:05"), Stage("Nurture (old)", 47))
+    claims: list[Entry | State] = [KNOWN_A, Entry(2, at("10:00"), Stage("Nurture", 47)), taken_over, back, shown_back]
+    for order in permutations(claims):
+        assert shown(history(*order).changes) == [row("A", "Nurture", "10:00"), row("Nurture", "Nurture (old)", "12:00")]
+
+
 def test_a_person_created_after_we_began_to_watch_enters_the_first_stage() -> None:
     """Created and updated within the window: at `created`; further apart: between the two; created before: no change."""
     near = history(read(1, "Lead", "10:02", "10:03", created="10:00"), began="09:00")
@@ -182,6 +195,14 @@ def test_a_newcomer_read_within_the_second_of_a_move_was_in_the_stage_before() -
     """Created, read and moved within one second: the read shows the first stage, the webhook the second."""
     found = history(read(1, "Lead", "10:00", "10:00", created="10:00"), webhook(2, "B", "10:00"), began="09:00")
     assert shown(found.changes) == [row(None, "Lead", "10:00"), ("Lead", "B", at("10:00") + TICK, None)]
+
+
+def test_a_newcomer_moved_within_the_second_is_in_the_stage_that_a_read_shows_then() -> None:
+    """Both entries are of one second, and the read of soon after shows the second stage (found by seed 96 of the proof)."""
+    later = State(4, at("10:00"), at("10:00"), Stage("B"), None, at("10:00"), answered_at=at("10:00:02"))
+    for order in permutations([webhook(2, "Lead", "10:00"), webhook(3, "B", "10:00"), later]):
+        expected = [row(None, "Lead", "10:00"), ("Lead", "B", at("10:00") + TICK, None)]
+        assert shown(history(*order, began="09:00").changes) == expected
 
 
 def test_a_stage_reported_again_is_a_repetition() -> None:
