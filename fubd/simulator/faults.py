@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from fubd.simulator.rng import Rng
@@ -113,14 +114,20 @@ class Faults:
 
     def draw_api(self, rng: Rng) -> ApiFault | None:
         """Draw the fault of one API request."""
-        return next((fault for fault in ApiFault if rng.chance(getattr(self, fault.value))), None)
+        return next((fault for fault, probability in _possible(self, ApiFault) if rng.chance(probability)), None)
 
     def draw_delivery(self, rng: Rng) -> DeliveryFault | None:
         """Draw the fault of one delivery."""
-        return next((fault for fault in DeliveryFault if rng.chance(getattr(self, fault.value))), None)
+        return next((fault for fault, probability in _possible(self, DeliveryFault) if rng.chance(probability)), None)
 
 
 Fault = TypeVar("Fault", ApiFault, DeliveryFault)
+
+
+@lru_cache
+def _possible(faults: Faults, kind: type[Fault]) -> tuple[tuple[Fault, float], ...]:
+    """Return the faults of this kind that can happen, with their probabilities; drawn at every request, mostly from none."""
+    return tuple((fault, probability) for fault in kind if (probability := getattr(faults, fault.value)) > 0)
 
 
 class Script(Generic[Fault]):

@@ -35,6 +35,8 @@ def distort(record: Mapping[str, object], oddity: Oddity) -> dict[str, object] |
 
 def write_arrays(value: object, arrays: Arrays) -> object:
     """Return the JSON value with all its arrays written in this way."""
+    if arrays is Arrays.LISTS:
+        return value
     if isinstance(value, Mapping):
         return {key: write_arrays(item, arrays) for key, item in value.items()}
     if not isinstance(value, (list, tuple)):

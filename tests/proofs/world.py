@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 
 from prometheus_client import CollectorRegistry
 
@@ -115,6 +116,8 @@ class World:
         self.disturbed: list[tuple[datetime, datetime]] = []
         # When the key saw only a part of the account.
         self.is_blind: Callable[[datetime], bool] = lambda _at: False
+        # How many of the true changes coverage has passed.
+        self._checked = 0
         # Whether deleting a stage does not move `updated` of its people.
         self.hides_deleted_stages = False
         self._process: _Process | None = None
@@ -201,9 +204,11 @@ class World:
         """Note everybody who changed before the new coverage without any evidence as new being recorded."""
         latest: dict[int, TrueChange] = {}
         behind = timedelta(seconds=self.simulator.behaviour.list_lag_seconds + self.simulator.behaviour.replica_lag_seconds)
-        for change in self.account.truth.changes:
-            if change.at < watermark - behind:
-                latest[change.person_id] = change
+        for change in islice(self.account.truth.changes, self._checked, None):
+            if change.at >= watermark - behind:
+                break
+            latest[change.person_id] = change
+            self._checked += 1
         for change in latest.values():
             if not self.store.knows(change.person_id, change.at.replace(microsecond=0)) and self._is_listed(change):
                 self.violations.append(f"coverage: {watermark} passes {change}")
@@ -227,7 +232,14 @@ def _expire(answer: asyncio.Future[DeliveryOutcome]) -> None:
         answer.set_exception(Unavailable("not committed in time"))
 
 
-def policy(*, failover_seconds: float, watch_seconds: float, scrub_batches: int) -> PollPolicy:
-    """Return the default policy with other intervals."""
-    pacing = Policy(failover_interval_seconds=failover_seconds, watch_interval_seconds=watch_seconds)
-    return PollPolicy(pacing=pacing, scrub_batches=scrub_batches)
+def policy(*, slowness: float, failover_seconds: float, scrub_batches: int) -> PollPolicy:
+    """Return the default policy with its intervals `slowness` times as long, and this one in failover."""
+    usual = Policy()
+    pacing = Policy(
+        poll_interval_seconds=slowness * usual.poll_interval_seconds,
+        watch_interval_seconds=min(slowness**2 * usual.watch_interval_seconds, slowness * usual.poll_interval_seconds / 2),
+        failover_interval_seconds=failover_seconds,
+        webhook_stale_after_seconds=slowness * usual.webhook_stale_after_seconds,
+        poll_stale_after_seconds=slowness * usual.poll_stale_after_seconds,
+    )
+    return PollPolicy(pacing=pacing, scrub_batches=scrub_batches, refetch_batch_seconds=slowness * PollPolicy().refetch_batch_seconds)

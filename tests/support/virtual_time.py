@@ -70,8 +70,10 @@ class VirtualClock:
         """Wait until one of the events is set (return True) or the seconds have passed (return False)."""
         if any(event.is_set() for event in events):
             return True
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in events]
-        waits = waits or [asyncio.get_running_loop().create_future()]
+        if not events:
+            await asyncio.sleep(seconds)
+            return False
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return bool(done)
