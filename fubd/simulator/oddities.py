@@ -44,9 +44,7 @@ def write_arrays(value: object, arrays: Arrays) -> object:
     items = [write_arrays(item, arrays) for item in value]
     if arrays is Arrays.NULL_WHEN_EMPTY:
         return items or None
-    if arrays is Arrays.OBJECTS and items:
-        return {str(number): item for number, item in enumerate(items)}
-    return items
+    return {str(number): item for number, item in enumerate(items)} if items else items
 
 
 def spell(stage: str, spelling: Spelling) -> str:

@@ -200,7 +200,8 @@ def test_a_newcomer_read_within_the_second_of_a_move_was_in_the_stage_before() -
 def test_a_newcomer_moved_within_the_second_is_in_the_stage_that_a_read_shows_then() -> None:
     """Both entries are of one second, and the read of soon after shows the second stage (found by seed 96 of the proof)."""
     later = State(4, at("10:00"), at("10:00"), Stage("B"), None, at("10:00"), answered_at=at("10:00:02"))
-    for order in permutations([webhook(2, "Lead", "10:00"), webhook(3, "B", "10:00"), later]):
+    claims: list[Entry | State] = [webhook(2, "Lead", "10:00"), webhook(3, "B", "10:00"), later]
+    for order in permutations(claims):
         expected = [row(None, "Lead", "10:00"), ("Lead", "B", at("10:00") + TICK, None)]
         assert shown(history(*order, began="09:00").changes) == expected
 
