@@ -26,6 +26,8 @@ for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGALRM"):
     delattr(signal, name)
 for name in ("chown", "fork", "getegid", "geteuid", "getgid", "getuid", "O_NOFOLLOW"):
     delattr(os, name)
+# What Ctrl-Break and the end of the console window send.
+vars(signal)["SIGBREAK"] = signal.SIGUSR2
 # The event loop wakes itself through such a pair.
 vars(socket)["socketpair"] = partial(socket.socketpair, socket.AF_UNIX)
 delattr(socket, "AF_UNIX")
