@@ -7,6 +7,13 @@ import re
 from collections.abc import Collection
 
 _IDS = "resourceIds"
+# An id is a signed number of 64 bits.
+_NUMBER = re.compile(rb"(?<!\d)\d{1,18}(?!\d)")
+
+
+def mentioned_people(body: bytes) -> set[int]:
+    """Return the ids of people that a body may mention: every number in it."""
+    return set(map(int, _NUMBER.findall(body)))
 
 
 def redact(body: bytes, people: Collection[int]) -> bytes | None:

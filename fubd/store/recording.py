@@ -15,6 +15,7 @@ from fubd.core.batch import PersonFacts, ReceivedDelivery
 from fubd.core.history import Stage
 from fubd.core.observation import Delivery, RefetchEvent, StageEvent, normalize_stage_name
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
+from fubd.core.redaction import mentioned_people, redact
 from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
 from fubd.store import refusals, stage_changes, statements
@@ -79,6 +80,7 @@ class RecordingTransaction:
         self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
     ) -> InsertedEvidence:
         """Store deliveries, lock people, add claims. Raises Interrupted when another transaction was adding one of the people."""
+        deliveries = await self._without_forgotten_people(deliveries)
         row = await statements.query("recording/insert_claims").fetchrow(
             self._connection,
             instance=self._instance,
@@ -116,6 +118,15 @@ class RecordingTransaction:
             upserted=frozenset(row["upserted"] or ()),
             began=row["began"],
         )
+
+    async def _without_forgotten_people(self, deliveries: Sequence[ReceivedDelivery]) -> Sequence[ReceivedDelivery]:
+        """Redact deliveries for the quarantine: it is unknown which part of them is about which person."""
+        people = set[int]().union(*(mentioned_people(each.delivery.body) for each in deliveries if each.delivery.quarantine is not None))
+        if not people:
+            return deliveries
+        records = await statements.query("recording/forgotten_people").fetch(self._connection, people=sorted(people))
+        forgotten = [record["person_id"] for record in records]
+        return [_redacted(each, forgotten) if forgotten and each.delivery.quarantine is not None else each for each in deliveries]
 
     async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
         """Return what stands near the new claims, and near rows of other writers that were noticed since the last claims."""
@@ -231,6 +242,14 @@ class RecordingTransaction:
         records = await statements.query("recording/draw_ids").fetch(self._connection, sequence=self._table.sequence, count=count)
         drawn = iter(records)
         return [new if new.claim_to_relink is None else replace(new, row=replace(new.row, id=next(drawn)["id"])) for new in inserts]
+
+
+def _redacted(received: ReceivedDelivery, forgotten: Collection[int]) -> ReceivedDelivery:
+    """Remove what a delivery says about forgotten people. One that says nothing any more needs no quarantine: no version can read it."""
+    body = redact(received.delivery.body, forgotten)
+    if body is None:
+        return received
+    return replace(received, delivery=replace(received.delivery, body=body, quarantine=received.delivery.quarantine if body else None))
 
 
 def _only_person_id(delivery: Delivery) -> int | None:

@@ -77,6 +77,22 @@ async def test_a_forgotten_person_is_gone_everywhere_and_does_not_come_back(data
         assert await _mentions(recorder, _NAME) == []
 
 
+async def test_a_delivery_that_cannot_be_read_brings_nothing_back(database: str) -> None:
+    """It is stored without a forgotten person, and not quarantined when it is about nobody else."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(_read("A", "08:30", "09:00"))
+        assert await forget(recorder.pool, 4711)
+        alone = f'{{"resourceIds": [4711], "firstName": "{_NAME}"'.encode()
+        both = json.dumps({"eventId": "e2", "event": "peopleStageUpdated", "resourceIds": [4711, 4712]}).encode()
+        await recorder.record(*(decode(body, fub_now=at("12:00")) for body in (alone, both)))
+        async with recorder.pool.reading() as connection:
+            stored = await connection.fetch("SELECT body, quarantine IS NULL AS is_settled FROM fubd.delivery ORDER BY length(body)")
+        assert [(row["body"] and json.loads(row["body"])["resourceIds"], row["is_settled"]) for row in stored] == [
+            (b"", True),
+            ([4712], False),
+        ]
+
+
 async def test_columns_of_the_older_scripts_and_of_the_owner_are_emptied_too(empty_database: str) -> None:
     """Of that person only, in the table and in the copy; what must not be null gets its default or an empty text, or is named."""
     async with connected(empty_database) as connection:
