@@ -1,6 +1,7 @@
 -- Creates a role for Grafana and reports that reads stage_changes and its views, and nothing else. Run it after fubd's first start, as the
--- owner of fubd's tables or a member of their owner (on Supabase: in the SQL editor), with your own password. Run it again after an update
--- that changed a view.
+-- owner of fubd's tables or a member of their owner (on Supabase: in the SQL editor). Run it again after an update that changed a view.
+--
+-- Nobody can log in with it until it has a password of yours: ALTER ROLE fubd_reader LOGIN PASSWORD '...';
 --
 -- Views have their caller's rights, and each of fubd's tables has row level security. So the role may read only the columns that the views
 -- use: no names, no evidence (raw_payload), no bodies of deliveries.
@@ -8,7 +9,7 @@
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'fubd_reader') THEN
-        CREATE ROLE fubd_reader LOGIN PASSWORD 'choose-a-long-password' CONNECTION LIMIT 5;
+        CREATE ROLE fubd_reader NOLOGIN CONNECTION LIMIT 5;
     END IF;
 END
 $$;

@@ -1,7 +1,9 @@
 -- Creates a role that can do what fubd does and nothing else. Run it once, as the owner of the database (on Supabase: in the SQL editor),
--- before the first start or later, with your own password. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
+-- before the first start or later. On Supabase's pooler its user name is fubd_daemon.<project-ref>.
+--
+-- Nobody can log in with it until it has a password of yours: ALTER ROLE fubd_daemon LOGIN PASSWORD '...';
 
-CREATE ROLE fubd_daemon LOGIN PASSWORD 'choose-a-long-password' CONNECTION LIMIT 20;
+CREATE ROLE fubd_daemon NOLOGIN CONNECTION LIMIT 20;
 
 -- The user who runs this can still read and change everything that the role owns.
 GRANT fubd_daemon TO CURRENT_USER;

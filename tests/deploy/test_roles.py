@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 DEPLOY = CHECKOUT / "deploy"
 VIEWS = ("source_health", "rapid_transitions", "stage_durations", "stage_changes_daily", "current_stages")
-PASSWORD = "choose-a-long-password"
+PASSWORD = "an-invented-password"
 
 
 ANOTHER_ROW = (
@@ -51,9 +51,13 @@ class Roles:
         self.names = {role: f"{role}_{suffix}" for role in ("fubd_daemon", "fubd_reader", "fubd_owner")}
 
     def script(self, name: str) -> str:
+        """Return a file of deploy/ with the roles' names replaced, and the statement after which its role can log in."""
+        role = "fubd_daemon" if name == "role.sql" else "fubd_reader"
+        return f"{self.script_alone(name)}ALTER ROLE {self.names[role]} LOGIN PASSWORD '{PASSWORD}';"
+
+    def script_alone(self, name: str) -> str:
         """Return a file of deploy/ with the roles' names replaced."""
-        text = (DEPLOY / name).read_text()
-        return re.sub(r"\bfubd_(daemon|reader)\b", lambda match: self.names[match[0]], text)
+        return re.sub(r"\bfubd_(daemon|reader)\b", lambda match: self.names[match[0]], (DEPLOY / name).read_text())
 
     @asynccontextmanager
     async def as_role(self, role: str | None = None) -> AsyncIterator[asyncpg.Connection]:
@@ -117,6 +121,20 @@ async def test_the_daemons_role_is_sufficient(roles: Roles) -> None:
         assert not any(row.values())
     async with roles.as_role("fubd_owner") as connection:
         assert await connection.fetchval("SELECT count(*) FROM public.stage_changes") == 1
+
+
+async def test_nobody_can_log_in_before_a_password_was_set(empty_database: str) -> None:
+    """Neither with the daemon's role nor with the reader's."""
+    roles = Roles(empty_database)
+    try:
+        async with roles.as_role() as connection:
+            await store.migrate(connection)
+            for name in ("role.sql", "reader.sql"):
+                await connection.execute(roles.script_alone(name))
+            made = await connection.fetch("SELECT rolcanlogin FROM pg_roles WHERE rolname = ANY($1)", list(roles.names.values()))
+            assert [row["rolcanlogin"] for row in made] == [False, False]
+    finally:
+        await roles.drop()
 
 
 async def test_the_daemons_role_cannot_read_other_tables(roles: Roles) -> None:
