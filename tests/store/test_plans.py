@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -41,6 +42,27 @@ async def test_histories_are_loaded_by_person(database: str, known: int) -> None
     assert "stage_changes_person" in plan
     assert "stage_changes_time" not in plan
     assert "stage_changes_received" not in plan
+
+
+async def test_a_look_at_many_rows_of_another_writer_compares_each_with_few(database: str) -> None:
+    """A look at thousands of them would otherwise not end within the limit of a statement, and begin again each time."""
+    pool = Pool(parse(database))
+    async with pool.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO public.stage_changes (person_id, stage_to, changed_at, received_at, source)"
+            " SELECT g::text, 'B', now(), now(), 'polling' FROM generate_series(1, 500) g"
+        )
+        query = statements.query("adopt/foreign_rows")
+        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query.text}", *query.arguments({"limit": 5_000}))
+        assert await connection.fetchval("SELECT count(*) FROM fubd.hint") == 500
+    await pool.close()
+    assert _compared(json.loads(explained)[0]["Plan"]) < 10 * 500
+
+
+def _compared(plan: dict[str, Any]) -> int:
+    """Return how many rows of a plan were read and found not to match."""
+    removed = sum(int(plan.get(f"Rows Removed by {by}", 0)) * int(plan["Actual Loops"]) for by in ("Join Filter", "Filter"))
+    return removed + sum(map(_compared, plan.get("Plans", ())))
 
 
 _LARGE = """

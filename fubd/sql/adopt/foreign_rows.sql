@@ -34,11 +34,11 @@ WITH mark AS (
     ) b ON true
     WHERE NOT EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = o.person_id AND coalesce(k.row_id, k.seq) = o.id)
     ON CONFLICT (id) DO NOTHING
-    RETURNING id
+    RETURNING person_id
 ), requested AS (
     -- Any later read will do, so `since` is the epoch. It shows whether fubd had recorded the same change before.
     INSERT INTO fubd.hint (person_id, since, asked_at)
-    SELECT DISTINCT o.person_id, 'epoch'::timestamptz, now() FROM inserted n JOIN looked_at o ON o.id = n.id WHERE o.person_id > 0
+    SELECT DISTINCT n.person_id, 'epoch'::timestamptz, now() FROM inserted n WHERE n.person_id > 0
     ON CONFLICT (person_id) DO NOTHING
 ), reached AS (
     -- Up to where everything is settled, and up to where it was seen.
