@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from fubd.client import Credentials, FubClient
 from fubd.core.batch import RecordingRules
+from fubd.core.observation import Delivery, Snapshot
 from fubd.core.pacing import Policy
 from fubd.core.problems import ProblemName
 from fubd.core.vocabulary import DeliveryOutcome
@@ -21,6 +22,7 @@ from fubd.ingest import Ingest
 from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.poller import PollContext, Poller, PollPolicy, Refetcher, UnreadPeople
+from fubd.ports import SnapshotResult
 from fubd.problems import Problems
 from fubd.simulator import Account, SimClock, Simulator, TrueChange
 from fubd.simulator.account import TRASH
@@ -78,7 +80,7 @@ class _Process:
         )
         lease = LocalLease()
         unread = UnreadPeople(store, clock, metrics, self.problems)
-        context = PollContext(self.client, self.ingest, store, clock, metrics, unread, settings.policy)
+        context = PollContext(self.client, _Journal(self.ingest, world.journal), store, clock, metrics, unread, settings.policy)
         subscriptions = SubscriptionManager(
             self.client, metrics, self.problems, store, clock, public_url=PUBLIC_URL, manage=True, lease=lease
         )
@@ -99,6 +101,20 @@ class _Process:
                 group.create_task(part.run(self.stop))
 
 
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    """Keeps the readings that were recorded."""
+
+    ingest: Ingest
+    journal: list[Delivery | Snapshot]
+
+    async def observe(self, snapshot: Snapshot) -> SnapshotResult:
+        """Record readings, and keep them once they are committed."""
+        result = await self.ingest.observe(snapshot)
+        self.journal.append(snapshot)
+        return result
+
+
 class World:
     """An account, a database, and a daemon that can be killed and started again."""
 
@@ -112,6 +128,8 @@ class World:
         self.clock = VirtualClock(offset=timedelta(seconds=settings.ahead_seconds))
         self.store = MemoryStore(self.clock, on_advance=self._check_coverage)
         self.violations: list[str] = []
+        # What was answered as recorded, in that order.
+        self.journal: list[Delivery | Snapshot] = []
         # When something of ours was away: what only a source showed then may be lost.
         self.disturbed: list[tuple[datetime, datetime]] = []
         # When the key saw only a part of the account.
@@ -188,7 +206,8 @@ class World:
             verify(body, headers.get("FUB-Signature"), [_SYSTEM_KEY.encode()])
         except InvalidSignature:
             return 401
-        answer = process.ingest.submit(decode(body, fub_now=process.client.fub_now()))
+        delivery = decode(body, fub_now=process.client.fub_now())
+        answer = process.ingest.submit(delivery)
         timer = asyncio.get_running_loop().call_later(_INGEST_TIMEOUT_SECONDS, _expire, answer)
         try:
             await answer
@@ -196,6 +215,7 @@ class World:
             return 503 if process is self._process else None
         finally:
             timer.cancel()
+        self.journal.append(delivery)
         return 200
 
     # --- the law of coverage ------------------------------------------------------------------------------------------
