@@ -83,7 +83,7 @@ def build(settings: Settings, dsn: Dsn, *, clock: Clock | None = None, rng: rand
         metrics=metrics,
         rng=rng or random.SystemRandom(),
     )
-    problems, state = Problems(clock, metrics), StateStore(pool, alerting=alerting)
+    problems, state = Problems(clock, metrics, zone=settings.zone()), StateStore(pool, alerting=alerting)
     return Components(
         settings=settings,
         clock=clock,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, tzinfo
 
 from fubd.core.problems import Problem, ProblemName
-from fubd.core.text import printable
+from fubd.core.text import format_instant, printable
 from fubd.metrics import Metrics
 from fubd.ports import Clock
 
@@ -15,11 +16,15 @@ _log = logging.getLogger("fubd.problems")
 
 
 class Problems:
-    """Keeps the current problems, logs each once when it begins and once when it ends, and exports `fubd_problem`."""
+    """Keeps the current problems, logs each once when it begins and once when it ends, and exports `fubd_problem`.
 
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+    `zone`: of the times in these log lines.
+    """
+
+    def __init__(self, clock: Clock, metrics: Metrics, *, zone: tzinfo = UTC) -> None:
         self._clock = clock
         self._metrics = metrics
+        self._zone = zone
         self._current: dict[ProblemName, Problem] = {}
         self._undecided: set[ProblemName] = set()
 
@@ -39,7 +44,7 @@ class Problems:
         ended = self._current.pop(name, None)
         self._undecided.discard(name)
         if ended is not None:
-            _log.info("Problem %s is over; it began at %s.", name, ended.since.isoformat(timespec="seconds"))
+            _log.info("Problem %s is over; it began at %s.", name, format_instant(ended.since, self._zone))
             self._metrics.problem.labels(name).set(0)
 
     def inherit(self, problems: Iterable[Problem]) -> None:
@@ -47,7 +52,7 @@ class Problems:
         for problem in problems:
             known = self._current.get(problem.name)
             if known is None:
-                _log.info("Problem %s holds since %s: %s", problem.name, problem.since.isoformat(timespec="seconds"), problem.text)
+                _log.info("Problem %s holds since %s: %s", problem.name, format_instant(problem.since, self._zone), problem.text)
                 self._metrics.problem.labels(problem.name).set(1)
                 self._undecided.add(problem.name)
                 self._current[problem.name] = problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -49,9 +50,9 @@ def test_an_inherited_problem_holds_until_there_is_evidence() -> None:
 
 
 def test_a_problem_is_logged_once_at_its_begin_and_once_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Repeated evidence changes the text alone; `since` stays that of the first evidence."""
+    """Repeated evidence changes the text alone; `since` stays that of the first evidence, and is logged in the office's time."""
     clock, metrics = _SteppedClock(), Metrics(CollectorRegistry())
-    problems = Problems(clock, metrics)
+    problems = Problems(clock, metrics, zone=ZoneInfo("America/Chicago"))
 
     def exported() -> float | None:
         return metrics.registry.get_sample_value("fubd_problem", {"problem": "key_refused"})
@@ -67,3 +68,4 @@ def test_a_problem_is_logged_once_at_its_begin_and_once_at_its_end(caplog: pytes
         problems.end(ProblemName.KEY_REFUSED)
     assert (problems.current(), exported()) == ((), 0)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.messages[1] == "Problem key_refused is over; it began at 2026-03-02 03:00:00 CST."
