@@ -186,7 +186,8 @@ class Monitor:
         if summary.quarantined:
             kept = format_count(summary.quarantined, "delivery")
             self._problems.begin(
-                ProblemName.QUARANTINE, f"{kept} could not be read and wait in quarantine: see `python -m fubd replay` after an upgrade."
+                ProblemName.QUARANTINE,
+                f"In quarantine, unreadable as a whole or in part: {kept}. Run `python -m fubd replay` after an upgrade.",
             )
         else:
             self._problems.end(ProblemName.QUARANTINE)

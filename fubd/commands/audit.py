@@ -93,7 +93,14 @@ def _print(result: ComparisonResult, console: Console, zone: tzinfo, *, fixed: b
         if number:
             console.print(f"{format_count(number, 'person')} {what}")
     for kind, number in sorted(result.counts.items()):
-        console.print(f"{kind}: {format_count(number, 'person')}{', recorded now' if fixed else ''}")
+        console.print(f"{kind}: {format_count(number, 'person')}")
+    if fixed and result.mismatched:
+        console.print(f"recorded now: {result.recorded:,} of {format_count(result.mismatched, 'person')}")
+    if fixed and (remaining := result.mismatched - result.recorded):
+        console.print_wrapped(
+            f"still different: {format_count(remaining, 'person')}. A webhook reported another stage, after the last edit "
+            "that Follow Up Boss shows; `python -m fubd explain PERSON` has the evidence"
+        )
     console.print(f"read with {format_count(calls, 'call')} in {format_duration(round(seconds, 1))}")
     if result.ratio is None:
         console.print("nothing was compared: Follow Up Boss lists nobody whose stage can be read", "bold red")
@@ -118,6 +125,7 @@ def _to_json(result: ComparisonResult, *, fixed: bool, calls: int, seconds: floa
         "unconfirmed": result.unconfirmed,
         "unreadable": result.unreadable,
         "fixed": fixed,
+        "recorded": result.recorded,
         "api_calls": calls,
         "seconds": round(seconds, 3),
     }

@@ -61,11 +61,12 @@ class StageMismatch:
 class ComparisonResult:
     """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
-    `changing`: people who changed during the comparison, not compared. `unconfirmed`: known people on no list who were not read by id, or
-    could not be. `unreadable`: people without usable data from FUB.
+    `recorded`: mismatches that recording removed. `changing`: people who changed during the comparison, not compared. `unconfirmed`: known
+    people on no list who were not read by id, or could not be. `unreadable`: people without usable data from FUB.
     """
 
     matched: int = 0
+    recorded: int = 0
     counts: Counter[MismatchKind] = field(default_factory=Counter)
     listed: list[StageMismatch] = field(default_factory=list)
     changing: int = 0
@@ -236,6 +237,9 @@ class Comparison:
                 wrong.append(reading)
         if wrong and self._fix is not None:
             await self._fix.observe(Snapshot(tuple(wrong), read_at, self._watermark, Channel.POLLING))
+            # Where the evidence says otherwise, a read changes no row.
+            recorded = await self._people.current_stages([reading.person_id for reading in wrong])
+            self.result.recorded += sum(self._find_mismatch(reading, recorded.get(reading.person_id)) is None for reading in wrong)
         return changing
 
     async def _confirm(self, person_id: int) -> list[int]:
@@ -258,6 +262,7 @@ class Comparison:
         self._add(StageMismatch(person_id, MismatchKind.DELETED, current.stage.name, None, None))
         if self._fix is not None:
             await self._state.mark_deleted(person_id, read_at)
+            self.result.recorded += 1
         return []
 
     def _add(self, mismatch: StageMismatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing_extensions import override
 
 from fubd.clock import SystemClock
 from fubd.commands.comparison import Comparison, ComparisonResult, MismatchKind
+from fubd.commands.recording import run_ingest
 from fubd.components import Components, build
+from fubd.core.webhook import decode
 from fubd.settings import load
 from fubd.store.dsn import parse
 from tests.commands.environment import Environment, environment
@@ -90,7 +93,7 @@ async def test_mismatches_are_found_and_recorded(database: str, tmp_path: Path) 
         await execute(here, "UPDATE fubd.person SET gone_at = now() WHERE id = $1", back)
         here.advance()
         found = await here.run("audit", "--json", "--fix", "--min", "0.99")
-        assert (found.code, found.json["people"], found.json["matched"], found.json["fixed"]) == (1, 251, 246, True)
+        assert (found.code, found.json["people"], found.json["matched"], found.json["recorded"]) == (1, 251, 246, 5)
         assert {row["person_id"]: row["kind"] for row in found.json["differences"]} == {
             one: MismatchKind.STAGE,
             other: MismatchKind.STAGE,
@@ -131,6 +134,22 @@ async def test_a_lost_row_is_found(database: str, tmp_path: Path) -> None:
         assert [one.person_id for one in (await compare(here)).listed] == [person]
         assert (await here.run("audit", "--fix")).code == 1
         assert (await compare(here)).mismatched == 0
+
+
+async def test_what_the_evidence_contradicts_is_not_called_recorded(database: str, tmp_path: Path) -> None:
+    """A webhook that reports a stage which FUB does not show stands; --fix says that this person still differs."""
+    async with read_account(database, tmp_path, people=20) as here:
+        one, other = here.account.ids[:2]
+        here.account.move(one, "ACQ - Offers Made")
+        event = {"eventId": "e-1", "eventCreated": here.account.clock.now().isoformat(timespec="seconds"), "event": "peopleStageUpdated"}
+        body = json.dumps(event | {"resourceIds": [other], "data": {"stage": "ACQ - Closed Won"}}).encode()
+        async with components_of(here) as components, run_ingest(components) as ingest:
+            await ingest.deliver(decode(body, fub_now=here.account.clock.now()))
+        here.advance()
+        fixed = await here.run("audit", "--fix")
+        assert fixed.lines[-5:-3] == ["in another stage: 2 people", "recorded now: 1 of 2 people"]
+        assert fixed.lines[-3].startswith("still different: 1 person.")
+        assert [one.person_id for one in (await compare(here)).listed] == [other]
 
 
 async def test_what_is_not_recorded_is_no_mismatch(database: str, tmp_path: Path) -> None:
