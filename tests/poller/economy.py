@@ -69,39 +69,57 @@ async def _edit_in_bulk(harness: PollerHarness) -> None:
 
 _SITUATIONS: dict[str, Callable[[PollerHarness], Awaitable[int]]] = {
     "steady": _steady,
-    "failover at 30 s": _failover,
     "quiet weekend": _quiet,
+    "failover at 30 s": _failover,
 }
 
 
 def measure(*, people: int) -> list[Day]:
     """Simulate a day of each situation, without the baseline and the way into the situation."""
-    return [run_virtual(_day(situation, people)) for situation in _SITUATIONS]
+    return run_virtual(_days(people))
 
 
 def measure_bulk_edits(*, people: int, filters: Sequence[str] = FILTERS) -> list[Day]:
     """Simulate a day with bulk edits, for each of these ways in which an account may treat the filter `updatedAfter`."""
-    return [run_virtual(_day(f"bulk edits, filter {behaviour}", people, updated_after=behaviour, in_bulk=True)) for behaviour in filters]
+    return [run_virtual(_day_of_bulk_edits(people, behaviour)) for behaviour in filters]
 
 
-async def _day(situation: str, people: int, *, updated_after: str = "works", in_bulk: bool = False) -> Day:
+async def _days(people: int) -> list[Day]:
+    """Let the days pass one after the other: the baseline takes as long as all of them."""
+    harness = await _with_baseline(people)
+    days = []
+    for situation, enter in _SITUATIONS.items():
+        seconds_per_move = await enter(harness)
+        passing = harness.move_people(_DAY, every_seconds=seconds_per_move) if seconds_per_move else harness.wait(_DAY)
+        days.append(await _counted(situation, harness, passing))
+    await harness.end()
+    return days
+
+
+async def _day_of_bulk_edits(people: int, updated_after: str) -> Day:
+    harness = await _with_baseline(people, updated_after=updated_after)
+    await _steady(harness)
+    day = await _counted(f"bulk edits, filter {updated_after}", harness, _edit_in_bulk(harness))
+    await harness.end()
+    return day
+
+
+async def _with_baseline(people: int, *, updated_after: str = "works") -> PollerHarness:
     harness = PollerHarness(people=people, refetches=True)
     harness.api.behaviour.updated_after = updated_after
     harness.start()
     await harness.wait(1)
-    seconds_per_move = await _SITUATIONS.get(situation, _steady)(harness)
+    return harness
+
+
+async def _counted(situation: str, harness: PollerHarness, passing: Awaitable[None]) -> Day:
+    """Wait for the day and return the calls that were made in it."""
     calls, runs, moves = len(harness.api.calls), len(harness.database.runs), len(harness.account.moves)
-    if in_bulk:
-        await _edit_in_bulk(harness)
-    elif seconds_per_move:
-        await harness.move_people(_DAY, every_seconds=seconds_per_move)
-    else:
-        await harness.wait(_DAY)
+    await passing
     by_subscriptions = Counter(endpoint in _SUBSCRIPTION_CALLS for endpoint, _ in harness.api.calls[calls:])
     by_kind: Counter[str] = Counter()
     for run in harness.database.runs[runs:]:
         by_kind[run.kind] += run.calls
-    await harness.end()
     return Day(
         situation,
         mode=harness.modes[-1],
