@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
@@ -20,14 +21,16 @@ from tests.support.virtual_time import VirtualClock, true_time
 _MAX_OFFSET = 2000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Person:
     id: int
     stage: str
     created: datetime
     updated: datetime
 
+    @cached_property
     def reading(self) -> Reading:
+        """As the API shows them, in whole seconds. Made once: a day of polling shows the same people many thousand times."""
         return Reading(
             person_id=self.id,
             stage=self.stage,
@@ -88,7 +91,7 @@ class FakeAccount:
         """Return those whose `updated`, in whole seconds, is later."""
         if self.untouched_since <= after and len(among) > len(self.changed):
             among = [person_id for person_id in sorted(self.changed) if _contains(among, person_id)]
-        return [person_id for person_id in among if self.people[person_id].updated.replace(microsecond=0) > after]
+        return [person_id for person_id in among if self.people[person_id].reading.updated > after]
 
     def recent(self, among: list[int]) -> list[int]:
         """Return those who changed later than everybody else."""
@@ -175,7 +178,7 @@ class FakeFubApi:
             matches = [person_id for person_id in matches if self.account.people[person_id].stage != "Trash"]
         total = len(matches) if self.behaviour.counts_filtered else len(self.account.ids)
         token, shown = self._page_of(query, matches)
-        readings = tuple(self.account.people[person_id].reading() for person_id in shown if person_id not in self.odd)
+        readings = tuple(self.account.people[person_id].reading for person_id in shown if person_id not in self.odd)
         odd = tuple(person_id for person_id in shown if person_id in self.odd)
         return PeoplePage(readings, tuple(shown), odd, total, token, read_at, unidentified=self.unidentified if shown else 0)
 
@@ -214,14 +217,14 @@ class FakeFubApi:
 
     def _recency(self, person_id: int) -> tuple[datetime, float]:
         ties = self.behaviour.unordered_ties
-        return self.account.people[person_id].updated.replace(microsecond=0), ties.random() if ties else -person_id
+        return self.account.people[person_id].reading.updated, ties.random() if ties else -person_id
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         read_at = await self._respond("person", person_id)
         person = self.account.people.get(person_id)
         if person is not None and person_id in self.odd:
             raise Malformed("the person has no usable stage or time of update")
-        return (None if person is None or person_id in self.account.hidden else person.reading()), read_at
+        return (None if person is None or person_id in self.account.hidden else person.reading), read_at
 
     async def stages(self) -> dict[str, int]:
         await self._respond("stages", None)

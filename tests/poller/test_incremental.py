@@ -118,7 +118,7 @@ def test_nothing_that_changed_before_the_read_began_is_missed(
         history: list[tuple[datetime, dict[int, Reading]]] = []
 
         def before_response() -> None:
-            history.append((true_time(), {person.id: person.reading() for person in api.account.people.values()}))
+            history.append((true_time(), {person.id: person.reading for person in api.account.people.values()}))
             for _ in range(rng.randrange(max_changes + 1)):
                 change_something(api.account, rng)
 

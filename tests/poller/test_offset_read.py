@@ -195,7 +195,7 @@ def test_a_crowd_that_changes_while_it_is_counted_loses_no_one(
         history: list[tuple[datetime, dict[int, Reading]]] = []
 
         def before_response() -> None:
-            history.append((true_time(), {person.id: person.reading() for person in account.people.values()}))
+            history.append((true_time(), {person.id: person.reading for person in account.people.values()}))
             for _ in range(rng.randrange(max_changes + 1)):
                 person_id = rng.choice(people)
                 if not in_crowd or person_id not in account.people:
