@@ -22,6 +22,7 @@ _PORTS = _CHECKOUT / "fubd" / "ports.py"
 _SUPPRESSION = re.compile(r"#\s*(?:noqa|type:\s*ignore|pragma|pylint|ruff:)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["ruff check --no-cache", "ruff format --check --no-cache", "mypy", "lint-imports --no-cache"],

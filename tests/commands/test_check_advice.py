@@ -76,6 +76,7 @@ async def test_misspelled_names(database: str, tmp_path: Path) -> None:
         assert results[0].fix == "rename it to FUBD_POLL_INTERVAL, or remove it"
 
 
+@pytest.mark.slow
 async def test_a_misspelled_database_url_is_named_when_the_embedded_one_is_used(tmp_path: Path) -> None:
     """Every command says on stderr which database it uses, and why."""
     environ = {"DATABSE_URL": "postgresql://me@db.example/x", "XDG_DATA_HOME": str(tmp_path)}

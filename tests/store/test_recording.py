@@ -91,6 +91,7 @@ async def test_a_person_locked_by_another_program_delays_no_other(database: str)
             assert await held == [DeliveryOutcome.ACCEPTED]
 
 
+@pytest.mark.slow
 async def test_a_bulk_edit_is_recorded_in_a_few_transactions(database: str) -> None:
     """Neither one transaction so long that the server ends it, nor a round trip for each person; readings in pages share transactions.
 

@@ -125,6 +125,8 @@ async def program(
             env={
                 **{name: os.environ[name] for name in _INHERITED if name in os.environ},
                 "PYTHONPATH": str(_CHECKOUT),
+                # pydantic would look for plugins in every package that the tests need, at each start.
+                "PYDANTIC_DISABLE_PLUGINS": "1",
                 **(environ or {}),
             },
         )
