@@ -323,6 +323,7 @@ def pacing_policy(settings: Settings) -> Policy:
         webhook_stale_after_seconds=settings.webhook_stale_after_seconds,
         poll_stale_after_seconds=settings.poll_stale_after_seconds,
         missed_after_seconds=settings.missed_after_seconds,
+        zone=settings.zone(),
     )
 
 

@@ -90,7 +90,9 @@ class _JsonFormatter(_Formatter):
         line = {"time": time, "level": _level(record), "logger": record.name, "message": self.message(record)}
         if (traceback := self.traceback(record)) is not None:
             line["exception"] = traceback
-        return json.dumps(line, ensure_ascii=False)
+        text = json.dumps(line, ensure_ascii=False)
+        # Such as what turns the direction of writing, for a terminal that shows the line.
+        return text if text.isprintable() else "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 class _ConsoleFormatter(_Formatter):

@@ -76,6 +76,16 @@ def test_each_record_is_one_json_object() -> None:
     assert "test_logs.py" in third["exception"]
 
 
+def test_a_json_line_has_no_character_that_controls_a_terminal() -> None:
+    """Those are escaped, and every other character is written as it is."""
+    text = "Jürgen \u202e\u009b31m\u2028\x1b \U000e0001 漢"
+    with _pipe() as (writing, lines), logs.configure("json", descriptor=writing):
+        _log.info("%s", text)
+    assert lines[0].isprintable()
+    assert "Jürgen" in lines[0]
+    assert json.loads(lines[0])["message"] == text
+
+
 def test_the_console_shows_readable_lines() -> None:
     """The office's time, level and message on one line, an error in short, and no control character."""
     with _pipe() as (writing, lines), logs.configure("console", zone=ZoneInfo("America/Chicago"), descriptor=writing):

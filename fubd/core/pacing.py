@@ -24,7 +24,7 @@ While polls fail, no reason says that nothing was missed; each ends with since w
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 
 from fubd.backoff import backoff_seconds
@@ -52,7 +52,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The owner's settings, in seconds; any positive number, fractions too."""
+    """The owner's settings, in seconds; any positive number, fractions too. `zone`: of the times in reasons."""
 
     poll_interval_seconds: float = 1800.0
     watch_interval_seconds: float = 300.0
@@ -60,6 +60,7 @@ class Policy:
     webhook_stale_after_seconds: float = 3600.0
     poll_stale_after_seconds: float = 2700.0
     missed_after_seconds: float = 120.0
+    zone: tzinfo = UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +131,14 @@ def pace(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy, j
     decided = _decide(before, fresh, now, policy)
     if before is not None and before.mode is decided.mode:
         decided = replace(decided, since=before.since)
-    reason = with_failure(decided.reason, fresh.polling_failed_since)
+    reason = with_failure(decided.reason, fresh.polling_failed_since, policy.zone)
     return replace(decided, reason=reason, wait_seconds=decided.delay_seconds * (1 - _JITTER_SHARE * jitter))
 
 
-def with_failure(reason: str, since: datetime | None) -> str:
+def with_failure(reason: str, since: datetime | None, zone: tzinfo) -> str:
     """Return the reason with since when polling has failed, in place of what was said of polling before."""
     reason = reason.partition(_FAILED_SINCE)[0]
-    return reason if since is None else f"{reason.removesuffix(_NOTHING_MISSED)}{_FAILED_SINCE}{format_instant(since)}"
+    return reason if since is None else f"{reason.removesuffix(_NOTHING_MISSED)}{_FAILED_SINCE}{format_instant(since, zone)}"
 
 
 def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:

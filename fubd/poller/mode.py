@@ -120,7 +120,7 @@ class ModeController:
         """Add a poll that began at this instant (our clock) and was not complete to the evidence."""
         since = self._polling_failed_since = self._polling_failed_since or began
         # The database may be away too, so that no decision can be stored.
-        self.current = self.current._replace(reason=with_failure(self.current.reason, since))
+        self.current = self.current._replace(reason=with_failure(self.current.reason, since, self._policy.zone))
 
     def on_delay_elapsed(self) -> None:
         """Note that the whole delay passed before the next poll."""
@@ -161,7 +161,7 @@ class ModeController:
 
     async def _store_course(self, before: Pace, decided: Pace) -> None:
         """Store how the mode continues, where that differs. The stored reason stays why it began, with what now holds for polling."""
-        reason, missed = with_failure(self._stored_reason, self._polling_failed_since), self._evidence.missed
+        reason, missed = with_failure(self._stored_reason, self._polling_failed_since, self._policy.zone), self._evidence.missed
         course = (reason, decided.delay_seconds, decided.hysteresis)
         if missed or course != (self._stored_reason, before.delay_seconds, before.hysteresis):
             await self._context.state.update_mode(*course, missed=missed)

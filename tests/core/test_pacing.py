@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -93,8 +94,8 @@ def test_each_case_has_its_mode_and_delay(case: str, before: Pace | None, known:
 def test_while_polling_fails_the_reason_says_since_when_and_nothing_of_misses(mode: Mode) -> None:
     """In every mode, also after a restart; the next complete poll takes it back."""
     known = fresh(ago(minutes=1), ago(minutes=1), has_baseline=mode is not Mode.STARTING)
-    failing = pace(was(mode), replace(known, polling_failed_since=ago(minutes=7)), NOON, POLICY, 0.0)
-    assert failing.reason.endswith("; polling has failed since 2031-03-03 11:53:00 UTC")
+    failing = pace(was(mode), replace(known, polling_failed_since=ago(minutes=7)), NOON, replace(POLICY, zone=ZoneInfo("Asia/Tokyo")), 0.0)
+    assert failing.reason.endswith("; polling has failed since 2031-03-03 20:53:00 JST")
     assert "nothing that they missed" not in failing.reason
     again = pace(resumed(failing), replace(known, polling_failed_since=NOON), NOON, POLICY, 0.0)
     assert again.reason.count("polling has failed since") == 1
