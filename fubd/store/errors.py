@@ -59,6 +59,7 @@ _READ_ONLY = _Fault(
 )
 _DISK_FULL = _Fault("the disk of {database} is full: free space or enlarge it", retry_after=_SOON_SECONDS)
 _FULL = _Fault("{database} accepts no further connection", retry_after=_SOON_SECONDS)
+_CLOSED = _Fault("{database} accepts no connections: run ALTER DATABASE … ALLOW_CONNECTIONS true, or resume it")
 _NO_SERVER = _Fault("the pooler of {database} has no connection to its server", retry_after=_SOON_SECONDS)
 _STATEMENT_MODE = _Fault(
     "the pooler of {database} runs in statement mode, and fubd needs transactions: set it to transaction or session mode"
@@ -94,6 +95,7 @@ _MESSAGES: tuple[tuple[str, _Fault], ...] = (
     ("server conn crashed", _NO_SERVER),
     ("query_wait_timeout", _NO_SERVER),
     ("shutting down", _STARTING),
+    ("not currently accepting connections", _CLOSED),
 )
 # SQLSTATEs that identify the fault by themselves.
 _CODES = {
@@ -115,8 +117,8 @@ _INTERRUPTED = (
     *(asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError),
     asyncpg.InvalidCachedStatementError,
 )
-# Poolers use these for any fault: internal error, protocol violation, connection exception.
-_UNSPECIFIC = frozenset({"XX000", "08P01", "08006", "08000", "08003", "08004", "58000"})
+# Used for many faults: internal error, protocol violation, connection exception, something in the wrong state.
+_UNSPECIFIC = frozenset({"XX000", "55000", "08P01", "08006", "08000", "08003", "08004", "58000"})
 # The driver's own too, for a connection that ended while it waited for an answer.
 _CONNECTION_LOST = frozenset({"08003", "08006"})
 

@@ -301,6 +301,12 @@ def test_usable_ids_count_next_to_unusable_ones() -> None:
     assert delivery.quarantine == "2 of 5 ids in resourceIds are unusable"
 
 
+def test_the_person_of_trial_writes_cannot_be_named() -> None:
+    """`check` writes for the highest id that a bigint holds, and takes it back: rows of that person would look like a broken table."""
+    delivery = read(event(resourceIds=[2**63 - 2, 2**63 - 1, 2**63]))
+    assert delivery.content == StageEvent("e-1", AT, "Lead", (2**63 - 2,))
+
+
 @pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(0), timedelta(days=-9)])
 def test_an_instant_up_to_a_day_ahead_is_used(ahead: timedelta) -> None:
     """FUB's two clocks may differ, so an instant is refused only when it is more than a day ahead."""

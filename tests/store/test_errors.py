@@ -34,6 +34,7 @@ REFUSALS = {
     "server full": ("53300", "sorry, too many clients already", "accepts no further connection"),
     "starting": ("57P03", "the database system is starting up", "starting up"),
     "ended": ("57P01", "terminating connection due to administrator command", "starting up or shutting down"),
+    "closed": ("55000", 'database "secret" is not currently accepting connections', "accepts no connections: run ALTER DATABASE"),
     "no tenant": ("XX000", "Tenant or user not found", "postgres.PROJECT"),
     "no tenant, newer": ("XX000", "(ENOTFOUND) tenant/user postgres.app_user not found", "postgres.PROJECT"),
     "session pool full": (

@@ -16,7 +16,7 @@ from fubd.ports import ChangeSet
 from fubd.store import stage_changes, statements
 from fubd.store.recording import RecordingTransaction
 
-# The largest id, which FUB has given to no person.
+# The largest number of a bigint, which webhooks cannot name (core/webhook.py) and FUB has given to no person.
 _PERSON = 2**63 - 1
 _DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _WINDOW = timedelta(minutes=5)
