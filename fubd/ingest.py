@@ -50,14 +50,13 @@ CommitListener = Callable[[Committed], None]
 
 @dataclass(slots=True)
 class _BatchResult:
-    """What a committed batch brought. `known`: people who had been read before."""
+    """What a committed batch brought."""
 
     evidence: InsertedEvidence
     inserts: list[NewRow] = field(default_factory=list)
     updates: list[RowUpdate] = field(default_factory=list)
     merged: list[Row] = field(default_factory=list)
     repeats: int = 0
-    known: frozenset[int] = frozenset()
 
 
 class Ingest:
@@ -328,22 +327,21 @@ class Ingest:
         return replace(evidence, deliveries=evidence.deliveries | stored)
 
     async def _write(self, recording: RecordingTransaction, batch: Batch, now: datetime) -> _BatchResult:
-        result = _BatchResult(await recording.insert_claims(batch.deliveries, batch.claims.values(), batch.people))
-        if result.evidence.upserted:
-            for number, person in enumerate(await recording.load_history(batch.affected_since(self._rules.window)), start=1):
-                self._reconcile(person, batch, result)
-                if number % _PEOPLE_A_TURN == 0:
-                    await asyncio.sleep(0)
-        if batch.facts:
-            result.known = await recording.upsert_people(list(batch.facts.values()))
+        since = batch.affected_since(self._rules.window)
+        result = _BatchResult(await recording.insert_claims(batch.deliveries, batch.claims.values(), batch.people, since))
+        for number, person in enumerate(result.evidence.histories, start=1):
+            self._reconcile(person, batch, result)
+            if number % _PEOPLE_A_TURN == 0:
+                await asyncio.sleep(0)
         refetches = batch.refetches_of(result.evidence.deliveries)
+        changes = None
         if result.inserts or result.updates or result.merged or refetches:
             dating = [new.dated_by for new in result.inserts]
             dating += [update.dated_by for update in result.updates if update.dated_by is not None]
             evidence = {claim.seq: batch.evidence(claim) for claim in dating}
             alert_since = now - timedelta(seconds=self._skew_seconds()) - _ALERT_AGE
             changes = ChangeSet(result.inserts, result.updates, result.merged, refetches, evidence, now, alert_since)
-            await recording.apply_changes(changes)
+        await recording.commit(list(batch.facts.values()), changes)
         return result
 
     def _reconcile(self, person: PersonHistory, batch: Batch, result: _BatchResult) -> None:
@@ -377,7 +375,7 @@ class Ingest:
         moved = {new.row.person_id: new.row.stage_from is not None for new in result.inserts if not new.dated_by.is_entry}
         for part in parts:
             if isinstance(part.content, Snapshot):
-                self._complete_snapshot_part(part.item, snapshot_result(part.content, moved, result.known))
+                self._complete_snapshot_part(part.item, snapshot_result(part.content, moved, result.evidence.known))
             else:
                 self._complete_delivery_part(part, part.content, complete, new_keys)
 

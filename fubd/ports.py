@@ -157,14 +157,16 @@ class Ingestor(SnapshotSink, Protocol):
 class InsertedEvidence:
     """What of the evidence was new: keys of deliveries, seqs of claims.
 
-    `upserted`: the new claims, and those that a repetition widened. `began`: FUB's instant since when we watch; None before the first
-    baseline started.
+    `upserted`: the new claims, and those that a repetition widened. `known`: who of the people had been read before. `began`: FUB's instant
+    since when we watch; None before the first baseline started. `histories`: what stands near the claims, when any was upserted.
     """
 
     deliveries: frozenset[bytes]
     claims: frozenset[int]
     upserted: frozenset[int]
+    known: frozenset[int]
     began: datetime | None
+    histories: Sequence[PersonHistory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,24 +186,18 @@ class ChangeSet:
 
 
 class RecordingTransaction(Protocol):
-    """The steps of a transaction, in this order. Nothing is stored until it is left without an error."""
+    """The steps of a transaction, in this order. Nothing is stored before `commit`."""
 
     async def insert_claims(
-        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int], since: Mapping[int, datetime]
     ) -> InsertedEvidence:
-        """Store deliveries, lock people, add claims."""
-
-    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Return what stands near the new claims of each person, from the last row before the given instant on.
+        """Store deliveries, lock people, add claims, load what stands near them: for each person from the last row before `since` on.
 
         Of the claims of that row's own second, only the reads that show its stage are included.
         """
 
-    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
-        """Store people as read, fill the rows that waited for it and answer their refetch requests; return who had been read before."""
-
-    async def apply_changes(self, change_set: ChangeSet) -> None:
-        """Write the difference."""
+    async def commit(self, facts: Sequence[PersonFacts], changes: ChangeSet | None) -> None:
+        """Store people as read, fill the rows that waited for it and answer their refetch requests; write the difference; commit."""
 
 
 @dataclass(frozen=True, slots=True)

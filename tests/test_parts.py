@@ -44,7 +44,7 @@ class GatedStore:
         yield self
 
     async def insert_claims(
-        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int], since: Mapping[int, datetime]
     ) -> InsertedEvidence:
         """Wait for the gate, then take everything."""
         assert {claim.person_id for claim in claims} <= set(people)
@@ -55,17 +55,10 @@ class GatedStore:
         self.people += people
         keys = [received.delivery.key for received in deliveries]
         self.keys += keys
-        return InsertedEvidence(frozenset(keys), frozenset(), frozenset(), None)
+        histories = [PersonHistory(person_id, None, (), ()) for person_id in since]
+        return InsertedEvidence(frozenset(keys), frozenset(), frozenset(), frozenset(people), None, histories)
 
-    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Know nothing of anybody."""
-        return [PersonHistory(person_id, None, (), ()) for person_id in since]
-
-    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
-        """Know everybody."""
-        return frozenset(fact.reading.person_id for fact in facts)
-
-    async def apply_changes(self, change_set: ChangeSet) -> None:
+    async def commit(self, facts: Sequence[PersonFacts], changes: ChangeSet | None) -> None:
         """Take it."""
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:

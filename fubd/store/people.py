@@ -15,11 +15,11 @@ from fubd.core.history import Stage
 from fubd.core.reconcile import Claim, PersonHistory, Row
 from fubd.store import statements
 from fubd.store.pool import Pool
-from fubd.store.recording import RecordingTransaction
+from fubd.store.recording import load_history
 from fubd.store.stage_changes import Column, StageChangesTable
 
 _MAX_ROWS = 10_000
-# No row and no claim can be dated earlier than this (`fubd.core.webhook`, `recording/load_history.sql`).
+# No row and no claim can be dated earlier than this (`fubd.core.webhook`, `fubd.load_history`).
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
 
@@ -67,8 +67,7 @@ class PeopleReader:
             found = await query.fetch(connection, person_id=person_id, limit=_MAX_ROWS)
             parts = {row["name"]: json.loads(row["rows"]) for row in found}
             table = StageChangesTable({column["name"]: Column(**column) for column in parts["columns"]}, "")
-            recording = RecordingTransaction(connection, table, "", {}, [])
-            histories = await recording.load_history({person_id: _BEFORE_ALL}) if parts["person"] else []
+            histories = await load_history(connection, {person_id: _BEFORE_ALL}, table.stage_length) if parts["person"] else []
         if not histories:
             foreign = await self.foreign_history(person_id)
             return None if foreign is None else PersonEvidence(*foreign)

@@ -195,7 +195,9 @@ class Pool:
                 if not connection.is_closed() and connection.is_in_transaction():
                     await connection.execute("ROLLBACK")
                 raise
-            await connection.execute("COMMIT")
+            # The last script of a transaction may commit it itself.
+            if connection.is_in_transaction():
+                await connection.execute("COMMIT")
 
     async def close(self) -> None:
         """Close every connection, by force when the server does not answer."""

@@ -1,8 +1,10 @@
-"""The recording transaction, as SQL (`fubd/sql/recording`): insert claims, load history, upsert people, apply changes."""
+"""The recording transaction, as SQL (`fubd/sql/recording`), in three round trips: begin; add claims and load history; write and commit.
+
+The last is one script, because the driver sends nothing ahead of an answer.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from datetime import datetime
 
 import asyncpg
 
-from fubd.core.batch import PersonFacts, ReceivedDelivery
+from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
 from fubd.core.history import Stage
 from fubd.core.observation import Delivery, RefetchEvent, StageEvent, normalize_stage_name
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
@@ -20,6 +22,7 @@ from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
 from fubd.store import refusals, stage_changes, statements
 from fubd.store.pool import Pool
+from fubd.store.quoting import quote_document
 from fubd.store.stage_changes import StageChangesTable
 
 
@@ -38,7 +41,7 @@ class ChangeStore:
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[RecordingTransaction]:
-        """Open the transaction; it is committed when left without an error."""
+        """Open the transaction; what is not committed when it is left without an error is committed then."""
         try:
             async with self._pool.transaction() as connection:
                 self._table = self._table or await self._read_table(connection)
@@ -62,6 +65,13 @@ class ChangeStore:
         return frozenset(row["key"] for row in rows)
 
 
+async def load_history(connection: asyncpg.Connection, since: Mapping[int, datetime], stage_length: int) -> list[PersonHistory]:
+    """Return what stands near these instants, as the recording transaction loads it."""
+    query = statements.query("recording/load_history")
+    records = await query.fetch(connection, person_id=list(since), since=list(since.values()), stage_length=stage_length)
+    return _histories(records)
+
+
 class RecordingTransaction:
     """The steps of one transaction, which the caller begins and ends. Implements `fubd.ports.RecordingTransaction`."""
 
@@ -73,19 +83,23 @@ class RecordingTransaction:
         self._instance = instance
         self._columns = columns
         self._alert_stages = alert_stages
-        # By person, the earliest instant at which a row of another writer was noticed.
-        self._foreign_since: dict[int, datetime] = {}
 
     async def insert_claims(
-        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int], since: Mapping[int, datetime]
     ) -> InsertedEvidence:
-        """Store deliveries, lock people, add claims. Raises Interrupted when another transaction was adding one of the people."""
+        """Store deliveries, lock people, add claims, load the history: one round trip.
+
+        Raises Interrupted when another transaction was adding one of the people.
+        """
         deliveries = await self._without_forgotten_people(deliveries)
-        row = await statements.query("recording/insert_claims").fetchrow(
+        *records, row = await statements.query("recording/insert_claims").fetch(
             self._connection,
             instance=self._instance,
             sequence=self._table.sequence,
+            stage_length=self._table.stage_length,
             people=sorted(people),
+            since_person_id=list(since),
+            since=list(since.values()),
             delivery_key=[received.delivery.key for received in deliveries],
             delivery_event_id=[received.delivery.event_id for received in deliveries],
             delivery_event=[received.delivery.event for received in deliveries],
@@ -110,13 +124,13 @@ class RecordingTransaction:
         if row["locked"] != len(people):
             # The other instance's row is newer than our snapshot, so the statement could not lock it.
             raise Interrupted("a person was being added by another transaction")
-        for person_id, since in zip(row["foreign_row_people"] or (), row["foreign_row_since"] or (), strict=True):
-            self._foreign_since[person_id] = min(since, self._foreign_since.get(person_id, since))
         return InsertedEvidence(
             deliveries=frozenset(row["deliveries"] or ()),
             claims=frozenset(row["claims"] or ()),
             upserted=frozenset(row["upserted"] or ()),
+            known=frozenset(row["known"] or ()),
             began=row["began"],
+            histories=_histories(records),
         )
 
     async def _without_forgotten_people(self, deliveries: Sequence[ReceivedDelivery]) -> Sequence[ReceivedDelivery]:
@@ -128,111 +142,54 @@ class RecordingTransaction:
         forgotten = [record["person_id"] for record in records]
         return [_redacted(each, forgotten) if forgotten and each.delivery.quarantine is not None else each for each in deliveries]
 
-    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Return what stands near the new claims, and near rows of other writers that were noticed since the last claims."""
-        records = await statements.query("recording/load_history").fetch(
-            self._connection,
-            person_id=list(since),
-            since=[min(at, self._foreign_since.get(person_id, at)) for person_id, at in since.items()],
-            stage_length=self._table.stage_length,
-        )
-        starts: dict[int, Row | None] = {}
-        rows: defaultdict[int, list[Row]] = defaultdict(list)
-        claims: defaultdict[int, list[Claim]] = defaultdict(list)
-        announced: set[int] = set()
-        for record in records:
-            person_id = record["person_id"]
-            match record["what"]:
-                case "claim":
-                    claims[person_id].append(_claim(record))
-                case "row":
-                    rows[person_id].append(_row(record))
-                case _:
-                    starts[person_id] = None if record["row_id"] is None else _row(record)
-                    if record["kind"] == "announced":
-                        announced.add(person_id)
-        return [
-            PersonHistory(person_id, start, tuple(rows[person_id]), tuple(claims[person_id]), person_id in announced)
-            for person_id, start in starts.items()
-        ]
+    async def commit(self, facts: Sequence[PersonFacts], changes: ChangeSet | None) -> None:
+        """Store people as read, write the difference, commit: one round trip. Raises TableRefused when the table did not take all of it."""
+        await self._run([*await self._script(facts, changes), "COMMIT"])
 
-    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
-        """Store people as read; return who had been read before."""
-        facts = sorted(facts, key=lambda fact: fact.reading.person_id)
-        readings = [fact.reading for fact in facts]
-        known = await self._table.query("recording/upsert_people", self._columns).fetch(
-            self._connection,
-            id=[reading.person_id for reading in readings],
-            stage=[reading.stage for reading in readings],
-            stage_id=[reading.stage_id for reading in readings],
-            created=[reading.created for reading in readings],
-            updated=[reading.updated for reading in readings],
-            read_at=[fact.read_at for fact in facts],
-            first_name=[reading.first_name for reading in readings],
-            last_name=[reading.last_name for reading in readings],
-            assigned_user_id=[reading.assigned_user_id for reading in readings],
-            assigned_user_name=[reading.assigned_user_name for reading in readings],
-            lead_source_tag=[fact.lead_source_tag for fact in facts],
-            fields=[json.dumps(dict(reading.fields)) for reading in readings],
-        )
-        return frozenset(record["id"] for record in known)
+    async def write(self, facts: Sequence[PersonFacts], changes: ChangeSet) -> None:
+        """Do the same without the commit."""
+        await self._run(await self._script(facts, changes))
 
-    async def apply_changes(self, change_set: ChangeSet) -> None:
-        """Write the difference. Raises TableRefused when the table did not take all of it."""
-        inserts = await self._with_ids(change_set.inserts)
-        rows = [new.row for new in inserts]
+    async def _run(self, script: Sequence[str]) -> None:
+        # In one message, which takes no parameters: each statement holds its values as one JSON literal.
+        await self._connection.execute(";\n".join(script))
+
+    async def _script(self, facts: Sequence[PersonFacts], changes: ChangeSet | None) -> list[str]:
+        script = []
+        if facts:
+            script.append(self._with_document("recording/upsert_people", _people(facts)))
+        if changes is not None:
+            script.append(self._with_document("recording/apply_changes", self._changes(changes, await self._with_ids(changes.inserts))))
+        return script
+
+    def _with_document(self, name: str, document: object) -> str:
+        return self._table.query(name, self._columns).fill(document=quote_document(document)).text
+
+    def _changes(self, change_set: ChangeSet, inserts: Sequence[NewRow]) -> dict[str, object]:
         updates = change_set.updates
-        updated = [update.now for update in updates]
-        relinked = [new for new in inserts if new.claim_to_relink is not None]
         corrections: list[tuple[Row, Row | None]] = [(update.was, update.now) for update in updates if update.is_correction]
         corrections += [(row, None) for row in change_set.merged]
         merged = [row.id for row in change_set.merged]
-        refetches = sorted(change_set.refetches, key=lambda refetch: refetch.person_id)
-        written = await self._table.query("recording/apply_changes", self._columns).fetchrow(
-            self._connection,
-            now=change_set.now,
-            alert_stages=self._alert_stages,
-            alert_since=change_set.alert_since,
-            merged=merged,
-            confirmed=merged + [row.id for row in updated if row.confirmed_by == "webhook"],
-            update_id=[row.id for row in updated],
-            update_person_id=[row.person_id for row in updated],
-            update_stage_from=[row.stage_from for row in updated],
-            update_stage_to=[row.stage.name for row in updated],
-            update_changed_at=[row.changed_at for row in updated],
-            update_changed_after=[row.changed_after for row in updated],
-            update_confirmed_by=[row.confirmed_by for row in updated],
-            update_confirmed_at=[row.confirmed_at for row in updated],
-            update_event_id=[row.event_id for row in updated],
-            update_raw_payload=[None if update.dated_by is None else change_set.evidence.get(update.dated_by.seq) for update in updates],
-            correction_change_id=[was.id for was, _ in corrections],
-            correction_person_id=[was.person_id for was, _ in corrections],
-            correction_was=[_json(was) for was, _ in corrections],
-            correction_became=[None if became is None else _json(became) for _, became in corrections],
-            new_id=[row.id for row in rows],
-            new_person_id=[row.person_id for row in rows],
-            new_stage_from=[row.stage_from for row in rows],
-            new_stage_to=[row.stage.name for row in rows],
-            new_changed_at=[row.changed_at for row in rows],
-            new_changed_after=[row.changed_after for row in rows],
-            new_received_at=[row.received_at for row in rows],
-            new_source=[row.source for row in rows],
-            new_confirmed_by=[row.confirmed_by for row in rows],
-            new_confirmed_at=[row.confirmed_at for row in rows],
-            new_event_id=[row.event_id for row in rows],
-            new_raw_payload=[change_set.evidence.get(new.dated_by.seq) for new in inserts],
-            relinked_person_id=[new.row.person_id for new in relinked],
-            relinked_seq=[new.claim_to_relink for new in relinked],
-            relinked_row_id=[new.row.id for new in relinked],
-            refetch_person_id=[refetch.person_id for refetch in refetches],
-            refetch_since=[refetch.since for refetch in refetches],
-            refetch_asked_at=[refetch.asked_at for refetch in refetches],
-            refetch_deleted=[refetch.deleted for refetch in refetches],
-            refetch_created=[refetch.created for refetch in refetches],
-        )
-        if (written["inserted"], written["updated"], written["merged"]) != (len(rows), len(updated), len(merged)):
-            triggers = await statements.query("recording/owner_triggers").fetch(self._connection)
-            raise TableRefused(refusals.dropped_rows([record["name"] for record in triggers]))
+        evidence = change_set.evidence
+        return {
+            "now": change_set.now,
+            "alert_stages": self._alert_stages,
+            "alert_since": change_set.alert_since,
+            "merged": merged,
+            "confirmed": merged + [update.now.id for update in updates if update.now.confirmed_by == "webhook"],
+            "updates": [_columns(update.now, update.dated_by, evidence) for update in updates],
+            "corrections": [
+                {"change_id": was.id, "person_id": was.person_id, "was": _shown(was), "became": became and _shown(became)}
+                for was, became in corrections
+            ],
+            "new_rows": [_columns(new.row, new.dated_by, evidence) for new in inserts],
+            "relinked": [
+                {"person_id": new.row.person_id, "seq": new.claim_to_relink, "row_id": new.row.id}
+                for new in inserts
+                if new.claim_to_relink is not None
+            ],
+            "refetches": [_refetch(refetch) for refetch in sorted(change_set.refetches, key=lambda refetch: refetch.person_id)],
+        }
 
     async def _with_ids(self, inserts: Sequence[NewRow]) -> list[NewRow]:
         """Draw ids for rows that older claims make: such an id must be new, or readers who page by id would never see the row."""
@@ -255,6 +212,29 @@ def _redacted(received: ReceivedDelivery, forgotten: Collection[int]) -> Receive
 def _only_person_id(delivery: Delivery) -> int | None:
     people = delivery.content.person_ids if isinstance(delivery.content, StageEvent | RefetchEvent) else ()
     return people[0] if len(people) == 1 else None
+
+
+def _histories(records: Sequence[asyncpg.Record]) -> list[PersonHistory]:
+    """Return the history of each person from the rows of fubd.load_history."""
+    starts: dict[int, Row | None] = {}
+    rows: defaultdict[int, list[Row]] = defaultdict(list)
+    claims: defaultdict[int, list[Claim]] = defaultdict(list)
+    announced: set[int] = set()
+    for record in records:
+        person_id = record["person_id"]
+        match record["what"]:
+            case "claim":
+                claims[person_id].append(_claim(record))
+            case "row":
+                rows[person_id].append(_row(record))
+            case _:
+                starts[person_id] = None if record["row_id"] is None else _row(record)
+                if record["kind"] == "announced":
+                    announced.add(person_id)
+    return [
+        PersonHistory(person_id, start, tuple(rows[person_id]), tuple(claims[person_id]), person_id in announced)
+        for person_id, start in starts.items()
+    ]
 
 
 def _claim(record: asyncpg.Record) -> Claim:
@@ -292,13 +272,62 @@ def _row(record: asyncpg.Record) -> Row:
     )
 
 
-def _json(row: Row) -> str:
-    columns = {
+def _people(facts: Sequence[PersonFacts]) -> list[dict[str, object]]:
+    """Return what sql/recording/upsert_people.sql takes."""
+    return [
+        {
+            "id": fact.reading.person_id,
+            "stage": fact.reading.stage,
+            "stage_id": fact.reading.stage_id,
+            "created": fact.reading.created,
+            "updated": fact.reading.updated,
+            "read_at": fact.read_at,
+            "first_name": fact.reading.first_name,
+            "last_name": fact.reading.last_name,
+            "assigned_user_id": fact.reading.assigned_user_id,
+            "assigned_user_name": fact.reading.assigned_user_name,
+            "lead_source_tag": fact.lead_source_tag,
+            "fields": dict(fact.reading.fields),
+        }
+        for fact in sorted(facts, key=lambda fact: fact.reading.person_id)
+    ]
+
+
+def _refetch(refetch: NewRefetch) -> dict[str, object]:
+    return {
+        "person_id": refetch.person_id,
+        "since": refetch.since,
+        "asked_at": refetch.asked_at,
+        "deleted": refetch.deleted,
+        "created": refetch.created,
+    }
+
+
+def _columns(row: Row, dated_by: Claim | None, evidence: Mapping[int, str]) -> dict[str, object]:
+    """Return the columns of a row that is written."""
+    return {
+        "id": row.id,
+        "person_id": row.person_id,
         "stage_from": row.stage_from,
         "stage_to": row.stage.name,
-        "changed_at": row.changed_at.isoformat(),
-        "changed_after": row.changed_after and row.changed_after.isoformat(),
+        "changed_at": row.changed_at,
+        "changed_after": row.changed_after,
+        "received_at": row.received_at,
+        "source": row.source,
+        "confirmed_by": row.confirmed_by,
+        "confirmed_at": row.confirmed_at,
+        "event_id": row.event_id,
+        "raw_payload": None if dated_by is None else evidence.get(dated_by.seq),
+    }
+
+
+def _shown(row: Row) -> dict[str, object]:
+    """Return the columns that a correction shows."""
+    return {
+        "stage_from": row.stage_from,
+        "stage_to": row.stage.name,
+        "changed_at": row.changed_at,
+        "changed_after": row.changed_after,
         "source": row.source,
         "confirmed_by": row.confirmed_by,
     }
-    return json.dumps(columns)

@@ -6,6 +6,7 @@ database and not an error in what was received. Only names of database objects a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 
@@ -23,6 +24,8 @@ _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"
 # A function of another schema on the stack of an error: a trigger of the owner's called it.
 _FUNCTION = re.compile(r"PL/\w+ function ((?!fubd\.)[\w.\"]+)")
 _MISSING_COLUMN = re.compile(r"column (?:\w+\.)?\"?(\w+)\"? .*does not exist")
+# Raised by fubd.require_all_written.
+_ROWS_DROPPED = "FUBD1"
 _INDEX = re.compile(r"for index \"([^\"]+)\"")
 # Not the table's doing: the connection, resources, a standby, conflicts with others, an administrator's or a time limit's end.
 _NOT_BY_THE_TABLE = ("08", "25", "40", "53", "55", "57", "58", "XX")
@@ -51,6 +54,8 @@ def describe(error: asyncpg.PostgresError) -> str | None:
 
 
 def _cause(error: asyncpg.PostgresError, code: str) -> tuple[str, str] | None:
+    if code == _ROWS_DROPPED:
+        return _dropped_rows(json.loads(error.detail or "[]"))
     called = _FUNCTION.search(error.context or "")
     if called is not None:
         return f"a trigger calls the function {called[1]}, which fails ({code})", _SWITCH_OFF_TRIGGERS
@@ -112,11 +117,11 @@ def _missing(names: Collection[str]) -> tuple[str, str]:
     return f"{COLUMN_CAUSE} {', '.join(names)} is missing", f"{renamed}; or, where it was dropped, ALTER TABLE {TABLE} {added}"
 
 
-def dropped_rows(triggers: Collection[str]) -> str:
+def _dropped_rows(triggers: Collection[str]) -> tuple[str, str]:
     """Return that the table took rows without an error and did not write them. `triggers`: the owner's, by name."""
     names = ", ".join(triggers) or "none is known"
     statement = "; ".join(f"ALTER TABLE {TABLE} DISABLE TRIGGER {quote_identifier(name)}" for name in triggers) or _SWITCH_OFF_TRIGGERS
-    return _sentence(f"a trigger drops rows without an error (triggers: {names})", statement)
+    return f"a trigger drops rows without an error (triggers: {names})", statement
 
 
 def _sentence(cause: str, statement: str) -> str:

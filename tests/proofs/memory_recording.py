@@ -110,7 +110,7 @@ class MemoryTransaction:
         self._tables = tables
 
     async def insert_claims(
-        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int]
+        self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int], since: Mapping[int, datetime]
     ) -> InsertedEvidence:
         """Store deliveries and claims (recording/insert_claims.sql)."""
         tables = self._tables
@@ -134,31 +134,32 @@ class MemoryTransaction:
                 if wider != known:
                     known_claims[claim.key] = wider
                     widened.add(known.seq)
-        return InsertedEvidence(new_deliveries, frozenset(added), frozenset(added | widened), tables.stored_coverage.began)
+        upserted = frozenset(added | widened)
+        histories = [_history(person_id, tables.people[person_id], at, tables.stage_ids) for person_id, at in since.items() if upserted]
+        read_before = frozenset(person_id for person_id in people if tables.people[person_id].updated is not None)
+        return InsertedEvidence(new_deliveries, frozenset(added), upserted, read_before, tables.stored_coverage.began, histories)
 
-    async def load_history(self, since: Mapping[int, datetime]) -> list[PersonHistory]:
-        """Return what stands near new claims (recording/load_history.sql)."""
-        return [_history(person_id, self._tables.people[person_id], at, self._tables.stage_ids) for person_id, at in since.items()]
+    async def commit(self, facts: Sequence[PersonFacts], changes: ChangeSet | None) -> None:
+        """Store people as read and write the difference."""
+        self._upsert_people(facts)
+        if changes is not None:
+            self._apply_changes(changes)
 
-    async def upsert_people(self, facts: Sequence[PersonFacts]) -> frozenset[int]:
+    def _upsert_people(self, facts: Sequence[PersonFacts]) -> None:
         """Store people as read (recording/upsert_people.sql)."""
-        known = set()
         for fact in facts:
             reading, read_at = fact.reading, fact.read_at
             person = self._tables.people[reading.person_id]
             if reading.stage_id is not None:
                 self._tables.stage_ids[reading.stage] = reading.stage_id
-            if person.updated is not None:
-                known.add(reading.person_id)
             if person.updated is None or (reading.updated, read_at) >= (person.updated, person.verified_at or NEVER):
                 person.stage, person.updated, person.gone_at = reading.stage, reading.updated, None
                 person.verified_at = person.scrub_after = max(person.verified_at or read_at, read_at)
             else:
                 person.scrub_after = max(person.scrub_after, read_at)
             self._tables.answer_request(reading.person_id, read_at)
-        return frozenset(known)
 
-    async def apply_changes(self, change_set: ChangeSet) -> None:
+    def _apply_changes(self, change_set: ChangeSet) -> None:
         """Write the difference (recording/apply_changes.sql)."""
         tables = self._tables
         for row in change_set.merged:

@@ -15,7 +15,8 @@ from hypothesis import settings
 
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot, StageEvent
 from fubd.core.reconcile import PersonHistory, derive_history
-from fubd.store import ChangeStore
+from fubd.store.recording import load_history
+from fubd.store.stage_changes import read as read_table
 from tests.recorder import Recorder, at, running_recorder
 
 PEOPLE = 12
@@ -142,9 +143,9 @@ async def _columns(recorder: Recorder, person: int) -> list[Columns]:
 
 async def _everything(recorder: Recorder, people: Sequence[int]) -> dict[int, PersonHistory]:
     """Return every claim and row of these people, as one transaction loads them."""
-    async with ChangeStore(recorder.pool, instance="law", columns={}).recording() as transaction:
-        await transaction.insert_claims([], [], set(people))
-        loaded = await transaction.load_history(dict.fromkeys(people, ORIGIN - timedelta(days=1)))
+    async with recorder.pool.reading() as connection:
+        length = (await read_table(connection)).stage_length
+        loaded = await load_history(connection, dict.fromkeys(people, ORIGIN - timedelta(days=1)), length)
         return {person.person_id: person for person in loaded}
 
 

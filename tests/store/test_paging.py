@@ -45,7 +45,7 @@ async def test_a_row_is_shown_only_when_no_row_can_appear_below_it(database: str
         first = await _ids(reader)
         assert len(first) == 1
         recording = await open_transaction.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
-        await recording.insert_claims([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2})
+        await recording.insert_claims([], [_claim(webhook("e-2", "Lead", "9:00"), 2)], {2}, {})
         await quick.record(webhook("e-3", "Lead", "10:01", people=(3,)), webhook("e-4", "Lead", "10:02", people=(4,)))
         assert await _ids(reader, after=first[0]) == []
         await open_transaction.aclose()
@@ -61,7 +61,7 @@ async def test_a_row_that_was_shown_stays_visible(database: str) -> None:
         await quick.record(webhook("e-1", "Lead", "10:00", people=(1,)), webhook("e-2", "Lead", "10:00", people=(2,)))
         shown = await _ids(reader)
         recording = await open_transaction.enter_async_context(ChangeStore(slow, instance="slow", columns={}).recording())
-        await recording.insert_claims([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3})
+        await recording.insert_claims([], [_claim(webhook("e-3", "Lead", "9:00"), 3)], {3}, {})
         assert await _ids(reader) == shown
         assert await _ids(reader, limit=1) == shown[:1]
     await slow.close()

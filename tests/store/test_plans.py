@@ -32,10 +32,11 @@ async def test_histories_are_loaded_by_person(database: str, known: int) -> None
     async with pool.connection() as connection:
         await connection.execute(_ROWS, known)
         await connection.execute("ANALYZE fubd.person, fubd.claim, public.stage_changes")
-        table = await read(connection)
     async with pool.transaction() as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        await connection.execute(f"PREPARE load_history (bigint[], timestamptz[], int) AS {table.query('recording/load_history').text}")
+        body = str(await connection.fetchval("SELECT prosrc FROM pg_proc WHERE oid = 'fubd.load_history'::regproc"))
+        statement = body.partition("RETURN QUERY")[2].rpartition(";")[0]
+        await connection.execute(f"PREPARE load_history (bigint[], timestamptz[], int) AS {statement}")
         arguments = f"ARRAY[1, 2, 3]::bigint[], array_fill('{datetime.now(UTC).isoformat()}'::timestamptz, ARRAY[3]), 200"
         plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE load_history ({arguments})"))
     await pool.close()

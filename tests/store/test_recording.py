@@ -32,7 +32,7 @@ async def test_a_second_transaction_about_a_person_waits_for_the_first(database:
         await recorder.record(read("A", "08:00", "09:00"))
         first, second = (ChangeStore(recorder.pool, instance=name, columns={}) for name in ("first", "second"))
         async with first.recording() as transaction:
-            await transaction.insert_claims([], [_entry("B", "10:00")], {1})
+            await transaction.insert_claims([], [_entry("B", "10:00")], {1}, {})
             waiting = asyncio.ensure_future(_claims_seen(second))
             await eventually(lambda: _is_waiting(recorder))
             assert not waiting.done()
@@ -41,8 +41,8 @@ async def test_a_second_transaction_about_a_person_waits_for_the_first(database:
 
 async def _claims_seen(store: ChangeStore) -> set[str]:
     async with store.recording() as transaction:
-        await transaction.insert_claims([], [_entry("C", "10:05")], {1})
-        (history,) = await transaction.load_history({1: at("08:00") - timedelta(hours=1)})
+        evidence = await transaction.insert_claims([], [_entry("C", "10:05")], {1}, {1: at("08:00") - timedelta(hours=1)})
+        (history,) = evidence.histories
         return {claim.stage.name for claim in history.claims}
 
 

@@ -34,6 +34,7 @@ PARTS = {
     "query": "SELECT 1",
     "values": "d.stage_priority_to",
     "differences": "true",
+    "document": "$1::jsonb",
 }
 
 

@@ -1,5 +1,6 @@
--- Insert the deliveries, lock the people and add the claims. Returns which deliveries and claims are new, and since when we watch.
--- Each step waits for the one before, so that all transactions take their locks in one order: deliveries, people, claims.
+-- Insert the deliveries, lock the people, add the claims and load what stands near them. Each step waits for the one before, so that all
+-- transactions take their locks in one order: deliveries, people, claims. Returns the rows of `fubd.load_history`, and a last one that says
+-- which deliveries and claims are new, whom of the people we had read before, and since when we watch.
 WITH inserted AS (
     INSERT INTO fubd.delivery (key, event_id, event, received_at, instance, quarantine, body)
     -- Of a delivery that is about a forgotten person alone, only what fubd itself needs is kept.
@@ -18,7 +19,7 @@ WITH inserted AS (
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 ), locked AS MATERIALIZED (
-    SELECT p.id FROM fubd.person p
+    SELECT p.id, p.updated IS NOT NULL AS is_known FROM fubd.person p
     WHERE p.id = ANY(:people::bigint[]) AND (SELECT count(*) FROM new_people) >= 0
     ORDER BY p.id
     FOR NO KEY UPDATE
@@ -69,12 +70,24 @@ WITH inserted AS (
     UPDATE fubd.foreign_row f SET settled = true
     WHERE NOT f.settled AND f.person_id IN (SELECT upserted.person_id FROM upserted)
     RETURNING f.person_id, f.since
+), near AS (
+    SELECT n.person_id, min(n.since) AS since
+    FROM (
+        SELECT a.person_id, a.since FROM unnest(:since_person_id::bigint[], :since::timestamptz[]) AS a(person_id, since)
+        UNION ALL SELECT foreign_rows.person_id, foreign_rows.since FROM foreign_rows
+    ) n
+    WHERE (SELECT count(*) FROM upserted) > 0
+    GROUP BY n.person_id
 )
-SELECT
-    (SELECT array_agg(inserted.key) FROM inserted) AS deliveries,
-    (SELECT array_agg(upserted.seq) FROM upserted WHERE upserted.added) AS claims,
-    (SELECT array_agg(upserted.seq) FROM upserted) AS upserted,
-    (SELECT array_agg(foreign_rows.person_id) FROM foreign_rows) AS foreign_row_people,
-    (SELECT array_agg(foreign_rows.since) FROM foreign_rows) AS foreign_row_since,
-    (SELECT count(*) FROM new_people) + (SELECT count(*) FROM locked) AS locked,
-    (SELECT v.began FROM fubd.coverage v) AS began
+SELECT h.*, NULL::bytea[] AS deliveries, NULL::bigint[] AS claims, NULL::bigint[] AS upserted, NULL::bigint[] AS known,
+    NULL::bigint AS locked, NULL::timestamptz AS began
+FROM (SELECT array_agg(near.person_id) AS people, array_agg(near.since) AS since FROM near) a
+CROSS JOIN LATERAL fubd.load_history(a.people, a.since, :stage_length::int) h
+UNION ALL
+SELECT 'evidence', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    (SELECT array_agg(inserted.key) FROM inserted),
+    (SELECT array_agg(upserted.seq) FROM upserted WHERE upserted.added),
+    (SELECT array_agg(upserted.seq) FROM upserted),
+    (SELECT array_agg(locked.id) FROM locked WHERE locked.is_known),
+    (SELECT count(*) FROM new_people) + (SELECT count(*) FROM locked),
+    (SELECT v.began FROM fubd.coverage v)

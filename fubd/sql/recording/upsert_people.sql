@@ -1,12 +1,10 @@
 -- Store people as just read, learn the names of stages and answer the refetch requests: rows made since the person was asked for are filled.
--- Returns the people who had been read before. Braces are as in recording/apply_changes.sql. Of forgotten people no name and no custom field
--- is stored.
+-- Braces are as in recording/apply_changes.sql. Of forgotten people no name and no custom field is stored.
 WITH given AS (
-    SELECT * FROM unnest(
-        :id::bigint[], :stage::text[], :stage_id::bigint[], :created::timestamptz[], :updated::timestamptz[], :read_at::timestamptz[],
-        :first_name::text[], :last_name::text[], :assigned_user_id::text[], :assigned_user_name::text[], :lead_source_tag::text[],
-        :fields::jsonb[]
-    ) AS r(id, stage, stage_id, created, updated, read_at, first_name, last_name, assigned_user_id, assigned_user_name, lead_source_tag, fields)
+    SELECT * FROM jsonb_to_recordset({document}) AS r(
+        id bigint, stage text, stage_id bigint, created timestamptz, updated timestamptz, read_at timestamptz, first_name text, last_name text,
+        assigned_user_id text, assigned_user_name text, lead_source_tag text, fields jsonb
+    )
 ), read AS (
     SELECT g.id, g.stage, g.stage_id, g.created, g.updated, g.read_at, g.assigned_user_id, g.assigned_user_name, g.lead_source_tag,
         CASE WHEN f.person_id IS NULL THEN g.first_name END AS first_name, CASE WHEN f.person_id IS NULL THEN g.last_name END AS last_name,
@@ -31,16 +29,19 @@ WITH given AS (
     WHERE p.id = r.id AND (r.updated, r.read_at) < (p.updated, coalesce(p.verified_at, '-infinity'))
 ), answered_requests AS (
     DELETE FROM fubd.hint h USING read r WHERE h.person_id = r.id AND r.read_at >= h.since
-    RETURNING h.person_id, h.asked_at
-), filled_rows AS (
-    UPDATE public.stage_changes c
-    SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
-        assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
-        assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
-        lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
-    FROM answered_requests a JOIN read r ON r.id = a.person_id
-    -- Rows of other writers stay as they are. `IS TRUE` keeps the planner on the person's index, as in recording/load_history.sql.
-    WHERE c.person_id = a.person_id::text AND (c.received_at >= a.asked_at) IS TRUE
-        AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = a.person_id AND coalesce(k.row_id, k.seq) = c.id)
+    RETURNING h.person_id, h.asked_at, r.first_name, r.last_name, r.assigned_user_id, r.assigned_user_name, r.lead_source_tag, r.fields
 )
-SELECT p.id FROM fubd.person p WHERE p.id = ANY(:id::bigint[]) AND p.updated IS NOT NULL
+UPDATE public.stage_changes c
+SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
+    assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
+    assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
+    lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
+FROM answered_requests r
+-- OFFSET 0 and `IS TRUE` keep the planner on the person's index, however old its statistics are. Rows of other writers stay as they are.
+CROSS JOIN LATERAL (
+    SELECT o.id FROM public.stage_changes o
+    WHERE o.person_id = r.person_id::text AND (o.received_at >= r.asked_at) IS TRUE
+        AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = r.person_id AND coalesce(k.row_id, k.seq) = o.id)
+    OFFSET 0
+) own
+WHERE c.id = own.id

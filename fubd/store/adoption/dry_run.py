@@ -65,12 +65,11 @@ def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
 
 
 async def _record(recording: RecordingTransaction, claim: Claim, facts: PersonFacts | None) -> None:
-    inserted = await recording.insert_claims([], [claim], [_PERSON])
-    (history,) = await recording.load_history({_PERSON: claim.at - _WINDOW})
-    if facts is not None:
-        await recording.upsert_people([facts])
+    inserted = await recording.insert_claims([], [claim], [_PERSON], {_PERSON: claim.at - _WINDOW})
+    (history,) = inserted.histories
     difference = reconcile(history, inserted.claims, window=_WINDOW, began=None)
-    await recording.apply_changes(
+    await recording.write(
+        [] if facts is None else [facts],
         ChangeSet(
             inserts=difference.inserts,
             updates=difference.updates,
@@ -79,7 +78,7 @@ async def _record(recording: RecordingTransaction, claim: Claim, facts: PersonFa
             evidence={known.seq: json.dumps({"stage": known.stage.name}) for known in history.claims},
             now=_DAY,
             alert_since=_DAY,
-        )
+        ),
     )
 
 
