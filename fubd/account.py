@@ -83,7 +83,8 @@ class AccountGuard:
         of_key = await self._read()
         if of_key is None:
             return
-        self.known = await self._store.keep_account(of_key)
+        if self.known is None:
+            self.known = await self._store.keep_account(of_key)
         if of_key.id != self.known.id:
             text = f"{describe_mismatch(of_key, self.known)}. Nothing is recorded: {CHANGE_ONE}."
             self._problems.begin(ProblemName.ACCOUNT_MISMATCH, text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -25,8 +25,9 @@ Connect = Callable[..., Awaitable[asyncpg.Connection]]
 def connector(dsn: Dsn, *, timeout_seconds: float, resolve: Resolve | None = None) -> Connect:
     """Return a function like asyncpg.connect that connects to this database. It takes asyncpg's other arguments, by name."""
 
-    async def connect(*_: object, **arguments: object) -> asyncpg.Connection:
+    async def connect(*_: object, server_settings: Mapping[str, str] | None = None, **arguments: object) -> asyncpg.Connection:
         own = dsn.connect_arguments()
+        own["server_settings"].update(server_settings or {})
         async with asyncio.timeout(timeout_seconds):
             own["host"] = await _living_address(dsn.host, dsn.port, resolve or _resolve)
         return await asyncpg.connect(**{**arguments, **own, "timeout": timeout_seconds})

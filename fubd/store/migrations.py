@@ -29,8 +29,11 @@ class SchemaRefused(UserError):
 async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] | None = None) -> None:
     """Apply the missing migrations and add the missing columns of FUBD_COLUMNS. Several processes may do so at once, any number of times.
 
-    Raises SchemaRefused for a newer schema, for a migration that was changed, and for a table that fubd did not make.
+    Where nothing is missing it takes no lock. Raises SchemaRefused for a newer schema, for a migration that was changed, and for a table
+    that fubd did not make.
     """
+    if not columns and await _is_current(connection):
+        return
     async with connection.transaction():
         await connection.execute(statements.text("state/begin_migration"))
         await lock(connection)
@@ -46,6 +49,15 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
         if missing:
             await connection.execute(statements.text("state/secure"))
         await _add_columns(connection, columns or {})
+
+
+async def _is_current(connection: asyncpg.Connection) -> bool:
+    try:
+        async with connection.transaction(readonly=True):
+            applied = await statements.query("state/applied_migrations").fetch(connection)
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        return False
+    return are_all({row["number"]: row["sha256"] for row in applied})
 
 
 async def lock(connection: asyncpg.Connection) -> None:

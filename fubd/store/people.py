@@ -67,13 +67,13 @@ class PeopleReader:
             found = await query.fetch(connection, person_id=person_id, limit=_MAX_ROWS)
             parts = {row["name"]: json.loads(row["rows"]) for row in found}
             table = StageChangesTable({column["name"]: Column(**column) for column in parts["columns"]}, "")
-            histories = await load_history(connection, {person_id: _BEFORE_ALL}, table.stage_length) if parts["person"] else []
-        if not histories:
+            history = await load_history(connection, person_id, _BEFORE_ALL, stage_length=table.stage_length) if parts["person"] else None
+        if history is None:
             foreign = await self.foreign_history(person_id)
             return None if foreign is None else PersonEvidence(*foreign)
         return PersonEvidence(
             KnownPerson(**_with_instants(parts["person"][0], "created", "updated", "verified_at", "gone_at")),
-            histories[0],
+            history,
             ignored=[
                 Claim(
                     **{

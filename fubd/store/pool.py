@@ -36,6 +36,16 @@ _FIRST_HOLD_SECONDS = 15.0
 _LAST_HOLD_SECONDS = 60.0
 
 _CACHED_STATEMENTS = 100
+# What the scripts that begin a transaction set. A connection without a pooler is ours alone and has it from its log-in on, so that there
+# such a script only says what is special, and a single statement that reads needs no transaction.
+_LIMITS = {
+    "timezone": "UTC",
+    "statement_timeout": "8s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+    "jit": "off",
+}
+_DIRECT = {"state/begin": "state/begin_direct", "reads/begin": None, "reads/begin_by_index": "reads/begin_by_index_direct"}
 # Before the limit of the wait for a lock (sql/state/begin.sql).
 _NAME_LOCK_HOLDERS_AFTER_SECONDS = 2.0
 
@@ -93,6 +103,7 @@ class Pool:
                         max_inactive_connection_lifetime=_IDLE_SECONDS,
                         command_timeout=_COMMAND_SECONDS,
                         statement_cache_size=0 if self._mode is PoolMode.TRANSACTION else _CACHED_STATEMENTS,
+                        server_settings=_LIMITS if self._mode is PoolMode.NONE else None,
                         reset=_skip_reset,
                         connect=self._connect,
                     )
@@ -162,7 +173,7 @@ class Pool:
         return self._named_transaction("state/begin")
 
     def reading(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Open a read-only transaction."""
+        """Lend a connection for statements that only read. Each sees what was committed before it."""
         return self._named_transaction("reads/begin")
 
     @asynccontextmanager
@@ -185,7 +196,11 @@ class Pool:
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
         async with self.connection() as connection:
-            await connection.execute(statements.text(begin))
+            script = _DIRECT[begin] if self._mode is PoolMode.NONE else begin
+            if script is None:
+                yield connection
+                return
+            await connection.execute(statements.text(script))
             try:
                 yield connection
             except _BROKEN:

@@ -36,9 +36,11 @@ async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awai
     in the second at least one of them sees two, however many servers there are. Other clients may disturb that, so what looks like session
     mode is confirmed.
     """
-    own = await _server_process(first)
-    if own == first.get_server_pid():
+    # Only the number of rows is asked for, which takes one round trip.
+    query = statements.query("check/is_server_process").fill(pid=str(first.get_server_pid()))
+    if await first.execute(query.text) == "SELECT 1":
         return PoolMode.NONE
+    own = await _server_process(first)
     try:
         second = await connect()
     except (asyncpg.PostgresError, OSError, TimeoutError):

@@ -52,10 +52,11 @@ class ChangeStore:
             raise
 
     async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
-        missing = refusals.find_missing_columns(await stage_changes.read_columns(connection), self._columns)
+        columns = await stage_changes.read_columns(connection)
+        missing = refusals.find_missing_columns(columns, self._columns)
         if missing is not None:
             raise TableRefused(missing)
-        return await stage_changes.read(connection)
+        return await stage_changes.with_sequence(connection, columns)
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Return which deliveries this process stored since `received_at`."""
@@ -65,11 +66,11 @@ class ChangeStore:
         return frozenset(row["key"] for row in rows)
 
 
-async def load_history(connection: asyncpg.Connection, since: Mapping[int, datetime], stage_length: int) -> list[PersonHistory]:
-    """Return what stands near these instants, as the recording transaction loads it."""
+async def load_history(connection: asyncpg.Connection, person_id: int, since: datetime, *, stage_length: int) -> PersonHistory | None:
+    """Return what stands near an instant, as the recording transaction loads it; None for an unknown person."""
     query = statements.query("recording/load_history")
-    records = await query.fetch(connection, person_id=list(since), since=list(since.values()), stage_length=stage_length)
-    return _histories(records)
+    records = await query.fetch(connection, person_id=person_id, since=since, stage_length=stage_length)
+    return next(iter(_histories(records)), None)
 
 
 class RecordingTransaction:

@@ -173,7 +173,11 @@ class StageChangesTable:
 
 async def read(connection: asyncpg.Connection) -> StageChangesTable:
     """Read the table's definition. fubd's schema must exist."""
-    columns = await read_columns(connection)
+    return await with_sequence(connection, await read_columns(connection))
+
+
+async def with_sequence(connection: asyncpg.Connection, columns: Mapping[str, Column]) -> StageChangesTable:
+    """Return the table of these columns, with its sequence."""
     row = await statements.query("adopt/sequence").fetchrow(connection)
     return StageChangesTable(columns, row["sequence"])
 

@@ -44,7 +44,7 @@ class StateStore:
 
     async def coverage(self) -> Coverage:
         """Return the coverage record."""
-        row = await self._fetchrow("state/coverage")
+        (row,) = await self._read("state/coverage")
         return Coverage(row["began"], row["reached"], row["sweep_began"], row["sweep_from_id"])
 
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
@@ -186,7 +186,7 @@ class StateStore:
 
     async def unread_people(self) -> list[UnreadPerson]:
         """Return the people who could not be read, those due longest first."""
-        rows = await self._fetch("state/unread")
+        rows = await self._read("state/unread")
         return [UnreadPerson(row["person_id"], row["since"], row["not_before"]) for row in rows]
 
     async def add_unread(self, person_ids: Collection[int], now: datetime) -> None:
@@ -199,7 +199,7 @@ class StateStore:
 
     async def webhook_hosts(self) -> frozenset[str]:
         """Return the hosts at which FUB reached the daemons of this database."""
-        return frozenset(row["host"] for row in await self._fetch("state/webhook_hosts"))
+        return frozenset(row["host"] for row in await self._read("state/webhook_hosts"))
 
     async def remember_webhook_host(self, host: str) -> None:
         """Add a host at which FUB reaches a daemon of this database."""
@@ -207,7 +207,7 @@ class StateStore:
 
     async def account(self) -> AccountIdentity | None:
         """Return the account whose people are recorded here; None before it is known."""
-        rows = await self._fetch("state/account")
+        rows = await self._read("state/account")
         return AccountIdentity(rows[0]["id"], rows[0]["name"]) if rows else None
 
     async def keep_account(self, account: AccountIdentity) -> AccountIdentity:
@@ -226,6 +226,10 @@ class StateStore:
     async def release_lease(self, holder: str) -> None:
         """Release the lease."""
         await self._execute("state/release_lease", name=_LEASE, holder=holder)
+
+    async def _read(self, statement: str, /) -> list[asyncpg.Record]:
+        async with self._pool.reading() as connection:
+            return await statements.query(statement).fetch(connection)
 
     async def _fetchrow(self, statement: str, /, **values: object) -> asyncpg.Record:
         async with self._pool.transaction() as connection:

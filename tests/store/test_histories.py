@@ -145,8 +145,9 @@ async def _everything(recorder: Recorder, people: Sequence[int]) -> dict[int, Pe
     """Return every claim and row of these people, as one transaction loads them."""
     async with recorder.pool.reading() as connection:
         length = (await read_table(connection)).stage_length
-        loaded = await load_history(connection, dict.fromkeys(people, ORIGIN - timedelta(days=1)), length)
-        return {person.person_id: person for person in loaded}
+        before = ORIGIN - timedelta(days=1)
+        loaded = [await load_history(connection, person, before, stage_length=length) for person in people]
+        return {person.person_id: person for person in loaded if person is not None}
 
 
 def _folded(person: PersonHistory) -> list[Columns]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncpg
 import pytest
 
 from fubd.core.observation import Delivery, Snapshot
-from tests.recorder import Recorder, at, read, refetch_event, running_recorder, webhook
+from fubd.store import Pool, StateStore, migrate
+from fubd.store.dsn import parse
+from fubd.store.pool_mode import PoolMode
+from tests.recorder import Recorder, at, execute, read, refetch_event, running_recorder, webhook
 from tests.support.pooler import pooled
 from tests.support.proxy import Proxy
 
@@ -42,3 +46,44 @@ async def test_through_a_pooler_it_takes_four(database: str) -> None:
     """In transaction mode nothing stays prepared: the statement that adds claims is prepared each time."""
     async with pooled(database) as pooler, Proxy(pooler.url) as proxy, running_recorder(proxy.dsn) as recorder:
         assert await _round_trips(proxy, recorder) == [4] * len(_EVIDENCE)
+
+
+_SHOWN = "SELECT current_setting('timezone') AS timezone, current_setting('statement_timeout') AS longest, current_setting('jit') AS jit"
+
+
+@pytest.mark.parametrize("mode", PoolMode)
+async def test_every_transaction_has_our_limits(database: str, mode: PoolMode) -> None:
+    """Set by its script or, without a pooler, from the log-in on; whatever limits the database has."""
+    await execute(database, f"ALTER DATABASE {parse(database).database} SET timezone = 'Asia/Tokyo'")
+    pool = Pool(parse(database), mode=mode)
+    for begun in (pool.transaction(), pool.reading(), pool.reading_by_index()):
+        async with begun as connection:
+            assert tuple(await connection.fetchrow(_SHOWN)) == ("UTC", "8s", "off")
+    async with pool.transaction() as connection:
+        waits = await connection.fetchval(
+            "SELECT current_setting('lock_timeout') || current_setting('idle_in_transaction_session_timeout')"
+        )
+        assert waits == "5s10s"
+    await pool.close()
+
+
+async def test_a_statement_that_only_reads_takes_one_round_trip(database: str) -> None:
+    """Without a pooler it needs no transaction around it."""
+    async with Proxy(database) as proxy:
+        pool = Pool(parse(proxy.dsn))
+        state = StateStore(pool)
+        await state.coverage()
+        before = proxy.round_trips
+        await state.coverage()
+        assert proxy.round_trips - before == 1
+        await pool.close()
+
+
+async def test_a_current_schema_is_recognized_in_four_round_trips(database: str) -> None:
+    """Begin, prepare, read, commit: no lock, so that a start waits for nothing."""
+    async with Proxy(database) as proxy:
+        connection = await asyncpg.connect(**parse(proxy.dsn).connect_arguments())
+        before = proxy.round_trips
+        await migrate(connection)
+        assert proxy.round_trips - before <= 4
+        await connection.close()

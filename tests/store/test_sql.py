@@ -18,7 +18,9 @@ SCRIPTS = (
     "adopt/begin",
     "reads/begin",
     "reads/begin_by_index",
+    "reads/begin_by_index_direct",
     "state/begin",
+    "state/begin_direct",
     "state/begin_migration",
     "state/create_migration_table",
     "state/secure",
@@ -35,6 +37,7 @@ PARTS = {
     "values": "d.stage_priority_to",
     "differences": "true",
     "document": "$1::jsonb",
+    "pid": "1",
 }
 
 
