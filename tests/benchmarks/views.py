@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -59,10 +60,11 @@ UNBOUNDED = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The median time of a query, and the blocks that its last run touched."""
+    """The median time of a query, the blocks that its last run touched, and what the planner expected it to cost."""
 
     seconds: float
     blocks: int
+    cost: float
 
 
 async def fill(connection: asyncpg.Connection, rows: int) -> None:
@@ -102,7 +104,7 @@ async def measure(connection: asyncpg.Connection, query: str, *, repeated: int =
         " FROM json_array_elements($1::json) p",
         plan,
     )
-    return Measured(sorted(seconds)[len(seconds) // 2], int(blocks))
+    return Measured(sorted(seconds)[len(seconds) // 2], int(blocks), float(json.loads(plan)[0]["Plan"]["Total Cost"]))
 
 
 async def _main(rows: int) -> None:

@@ -108,7 +108,8 @@ async def server(arguments: list[str], environment: dict[str, str], url: str) ->
         await process.wait()
 
 
-def _daemon_environment(dsn: str, port: int) -> dict[str, str]:
+def daemon_environment(dsn: str, port: int) -> dict[str, str]:
+    """Return the settings of a daemon whose webhook route alone is measured."""
     return {
         "DATABASE_URL": dsn,
         "PORT": str(port),
@@ -125,7 +126,7 @@ async def measure(kind: str, dsn: str, deliveries: Path, connections: int, secon
     """Measure one kind of server against one database."""
     port = free_port()
     if kind == "fubd":
-        arguments, environment = ["-m", "fubd"], _daemon_environment(dsn, port)
+        arguments, environment = ["-m", "fubd"], daemon_environment(dsn, port)
         url = f"http://127.0.0.1:{port}/readyz"
     else:
         arguments, environment = ["-m", "tests.benchmarks.collectors", kind, str(port)], {"DATABASE_URL": dsn}
