@@ -11,8 +11,8 @@ from tests.benchmarks.views import QUERIES, add_unread, fill, measure, measure_l
 pytestmark = pytest.mark.slow
 
 ROWS = 50_000
-# Postgres compiles a query that it expects to cost more than 100,000 (jit_above_cost), which takes longer than to run these. The cost grows no
-# faster than the table, so that at a million rows they stay below.
+# Postgres compiles a query that it expects to cost more than 100,000 (jit_above_cost), which takes longer than to run these. The cost
+# grows no faster than the table, so that at a million rows they stay below.
 _HIGHEST_COST = 100_000 * ROWS / 1_000_000
 
 
@@ -21,7 +21,7 @@ STATES = {"filled": "SELECT", "analyzed": "ANALYZE", "vacuumed": "VACUUM ANALYZE
 
 
 async def test_a_bounded_question_reads_a_bounded_number_of_blocks(database: str) -> None:
-    """Far fewer blocks than the table has: by index, whatever the size of the table, and whatever the planner knows; and none is compiled."""
+    """Far fewer blocks than the table has: by index, whatever the size of the table, and whatever the planner knows."""
     connection = await asyncpg.connect(**parse(database).connect_arguments())
     await fill(connection, ROWS)
     await add_unread(connection, ROWS)
