@@ -65,13 +65,13 @@ class ChangeReader:
 
     async def last_correction_id(self) -> int:
         """Return the id of the newest correction, 0 for none."""
-        async with self._pool.reading() as connection:
+        async with self._pool.reading_by_index() as connection:
             row = await statements.query("reads/last_correction_id").fetchrow(connection)
             return int(row["id"])
 
     async def corrections(self, after: int, limit: int) -> list[tuple[int, int]]:
         """Return corrections with ids above `after`, ascending: the correction's id, and the id of the corrected row."""
-        async with self._pool.reading() as connection:
+        async with self._pool.reading_by_index() as connection:
             rows = await statements.query("reads/corrections").fetch(connection, after=after, limit=limit)
             return [(row["id"], row["change_id"]) for row in rows]
 

@@ -36,16 +36,18 @@ _FIRST_HOLD_SECONDS = 15.0
 _LAST_HOLD_SECONDS = 60.0
 
 _CACHED_STATEMENTS = 100
-# What the scripts that begin a transaction set. A connection without a pooler is ours alone and has it from its log-in on, so that there
-# such a script only says what is special, and a single statement that reads needs no transaction.
+# What the scripts that begin a transaction set. A connection without a pooler is ours alone and has it from its log-in on: there the
+# scripts only say what is special, and a single statement needs no transaction.
 _LIMITS = {
     "timezone": "UTC",
     "statement_timeout": "8s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
     "jit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
-_DIRECT = {"state/begin": "state/begin_direct", "reads/begin": None, "reads/begin_by_index": "reads/begin_by_index_direct"}
 # Before the limit of the wait for a lock (sql/state/begin.sql).
 _NAME_LOCK_HOLDERS_AFTER_SECONDS = 2.0
 
@@ -170,33 +172,38 @@ class Pool:
 
     def transaction(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Open a transaction with our limits; it is committed at the end, rolled back on any error."""
-        return self._named_transaction("state/begin")
+        return self._named_transaction("state/begin", "state/begin_direct")
 
     def reading(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Lend a connection for statements that only read. Each sees what was committed before it."""
-        return self._named_transaction("reads/begin")
+        """Open a read-only transaction."""
+        return self._named_transaction("reads/begin", "reads/begin_direct")
+
+    def statement(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Lend a connection for one statement that may write and finds its rows by key: alone where nothing shares the connection."""
+        return self._named_transaction("state/begin", None)
 
     @asynccontextmanager
-    async def _named_transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
+    async def _named_transaction(self, begin: str, begin_direct: str | None) -> AsyncIterator[asyncpg.Connection]:
         """Open a transaction whose error names who held it up."""
         naming = naming_lock_holders(self._find_lock_holders, after_seconds=self._name_lock_holders_after_seconds)
-        async with naming, self._transaction(begin) as connection:
+        async with naming, self._transaction(begin, begin_direct) as connection:
             yield connection
 
     async def _find_lock_holders(self) -> str | None:
         with suppress(Unavailable):
-            async with self._transaction("reads/begin") as connection:
+            async with self._transaction("reads/begin", "reads/begin_direct") as connection:
                 return await find_lock_holders(connection, self._dsn.application_name, self._zone)
         return None
 
     def reading_by_index(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Open a read-only transaction for statements that are repeated all the time: each reads a few rows, by index."""
-        return self._transaction("reads/begin_by_index")
+        """Lend a connection for statements that are repeated all the time: each reads a few rows, by index."""
+        return self._transaction("reads/begin_by_index", None)
 
     @asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[asyncpg.Connection]:
+    async def _transaction(self, begin: str, begin_direct: str | None) -> AsyncIterator[asyncpg.Connection]:
+        """Open a transaction by the script for this mode of the pool; without one, each statement is its own."""
         async with self.connection() as connection:
-            script = _DIRECT[begin] if self._mode is PoolMode.NONE else begin
+            script = begin_direct if self._mode is PoolMode.NONE else begin
             if script is None:
                 yield connection
                 return

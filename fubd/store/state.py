@@ -228,17 +228,17 @@ class StateStore:
         await self._execute("state/release_lease", name=_LEASE, holder=holder)
 
     async def _read(self, statement: str, /) -> list[asyncpg.Record]:
-        async with self._pool.reading() as connection:
+        async with self._pool.reading_by_index() as connection:
             return await statements.query(statement).fetch(connection)
 
     async def _fetchrow(self, statement: str, /, **values: object) -> asyncpg.Record:
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             return await statements.query(statement).fetchrow(connection, **values)
 
     async def _fetch(self, statement: str, /, **values: object) -> list[asyncpg.Record]:
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             return await statements.query(statement).fetch(connection, **values)
 
     async def _execute(self, statement: str, /, **values: object) -> None:
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             await statements.query(statement).execute(connection, **values)

@@ -169,7 +169,7 @@ class StatusReader:
 
     async def is_polled(self) -> bool:
         """Return whether an instance holds the lease."""
-        async with self._pool.reading() as connection:
+        async with self._pool.reading_by_index() as connection:
             row = await statements.query("reads/is_polled").fetchrow(connection)
             return bool(row["is_polled"])
 

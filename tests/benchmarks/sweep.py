@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 
 LIMIT, SHARE, WINDOW_SECONDS, PAGE_SIZE = 250, 0.8, 10.0, 100
 # The default intervals: only the sweep is measured.
-_USUAL = {
+USUAL = {
     "FUBD_POLL_INTERVAL": "1800",
     "FUBD_POLL_INTERVAL_WATCH": "300",
     "FUBD_POLL_INTERVAL_FAILOVER": "30",
@@ -61,28 +61,28 @@ async def sweep(database: str, folder: Path, *, people: int, latency_seconds: fl
     """Let a daemon read an account for the first time; `killed`: with a SIGKILL half-way and a restart."""
     behaviour = Behaviour(answer_seconds=latency_seconds)
     async with running_stack(database, folder, people=people, behaviour=behaviour) as stack:
-        run = _Run(stack, people)
+        run = SweepRun(stack, people)
         went_on_from: int | None = None
         if killed:
-            async with stack.daemon(**_USUAL) as process:
+            async with stack.daemon(**USUAL) as process:
                 await run.wait_for_people(0.5)
                 process.kill()
                 await process.ended()
             (row,) = await stack.fetch("SELECT sweep_from_id FROM fubd.coverage")
             went_on_from = int(row["sweep_from_id"])
-        async with stack.daemon(**_USUAL) as process:
+        async with stack.daemon(**USUAL) as process:
             early = 0.0
             if not killed:
                 await run.wait_for_people(0.2)
-                early = _rss_mib(process)
+                early = rss_mib(process)
             await run.wait_for_sweep()
-            late = _rss_mib(process)
+            late = rss_mib(process)
         return SweepResult(
             people, await run.seconds(), run.calls(), run.refused(), stack.simulator.limits.peak(), (early or late, late), went_on_from
         )
 
 
-class _Run:
+class SweepRun:
     """Observes a first read from outside."""
 
     def __init__(self, stack: Stack, people: int) -> None:
@@ -133,7 +133,8 @@ class _Run:
         return sum(count for (_, _, status), count in self._stack.simulator.calls.items() if status == 429)
 
 
-def _rss_mib(process: Process) -> float:
+def rss_mib(process: Process) -> float:
+    """Return the resident memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text("ascii")
     (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(kib) / 1024

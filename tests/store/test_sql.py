@@ -18,7 +18,7 @@ SCRIPTS = (
     "adopt/begin",
     "reads/begin",
     "reads/begin_by_index",
-    "reads/begin_by_index_direct",
+    "reads/begin_direct",
     "state/begin",
     "state/begin_direct",
     "state/begin_migration",

@@ -16,6 +16,8 @@ _CHUNK = 64 * 1024
 _MAX_CHUNKS_IN_TRANSIT = 256
 _TYPED_HEADER = 5
 _COMMIT = re.compile(rb"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
+# Between two statements of a script.
+_BETWEEN = re.compile(rb";\n")
 # SSLRequest and GSSENCRequest, which may come before the startup message.
 _BEFORE_STARTUP = (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30")
 # ReadyForQuery, the last message of every response, without its status byte.
@@ -31,7 +33,8 @@ class Proxy:
     `lost_commit_replies`: for so many COMMITs the server's response is dropped and the connection is cut.
     `refusal`: a SQLSTATE and a text with which every log-in is refused, as by a server or a pooler.
     `cut_after_bytes`: after so many more bytes, of both directions together, the connection that carries them is cut; then None.
-    Counters: `connections` accepted, `commits` and `bytes` carried, `round_trips`: how often a client spoke first or after an answer.
+    Counters: `connections` accepted, `commits` and `bytes` carried, `round_trips`: how often a client spoke first or after an answer,
+    `statements`: how many were run, each one of a script counted.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -44,6 +47,7 @@ class Proxy:
         self.connections = 0
         self.commits = 0
         self.round_trips = 0
+        self.statements = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -161,8 +165,9 @@ class Proxy:
             nonlocal answered
             self.round_trips += answered
             answered = False
-            commits = requests.count_commits(data)
+            commits, statements = requests.count(data)
             self.commits += commits
+            self.statements += statements
             if commits and self.lost_commit_replies:
                 self.lost_commit_replies -= 1
                 responses.drop_next = True
@@ -224,21 +229,22 @@ class _Cut(Exception):
 
 
 class _ClientMessages:
-    """Parses what a client sends as far as needed to find COMMITs."""
+    """Parses what a client sends as far as needed to find COMMITs and to count statements."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._started = False
 
-    def count_commits(self, data: bytes) -> int:
-        """Count the COMMITs that are complete with these bytes: in Query and Parse messages."""
+    def count(self, data: bytes) -> tuple[int, int]:
+        """Count the COMMITs (in Query and Parse messages) and the statements that are complete with these bytes."""
         self._buffer += data
-        count = 0
+        commits = statements = 0
         while (message := self._next_message()) is not None:
             kind, body = message
             text = body.partition(b"\0")[2] if kind == b"P" else body
-            count += kind in {b"Q", b"P"} and _COMMIT.search(text) is not None
-        return count
+            commits += kind in {b"Q", b"P"} and _COMMIT.search(text) is not None
+            statements += len(_BETWEEN.findall(body)) + 1 if kind == b"Q" else kind == b"E"
+        return commits, statements
 
     def _next_message(self) -> tuple[bytes, bytes] | None:
         # The startup message has no type byte, nor has a request for encryption before it.

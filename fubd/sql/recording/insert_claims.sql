@@ -1,6 +1,6 @@
 -- Insert the deliveries, lock the people, add the claims and load what stands near them. Each step waits for the one before, so that all
 -- transactions take their locks in one order: deliveries, people, claims. Returns the rows of `fubd.load_history`, and a last one that says
--- which deliveries and claims are new, whom of the people we had read before, and since when we watch.
+-- which deliveries and claims are new, which people had been read before, and since when we watch.
 WITH inserted AS (
     INSERT INTO fubd.delivery (key, event_id, event, received_at, instance, quarantine, body)
     -- Of a delivery that is about a forgotten person alone, only what fubd itself needs is kept.
