@@ -106,7 +106,9 @@ class Metrics:
         )
         self.people_unreadable = gauge("people_unreadable", "People whose last reading could not be used; they are asked for again.")
         self.scrubbed_people = counter("scrubbed_people", "People verified again.", "outcome", ("match", "mismatch"))
-        self.completeness_ratio = gauge("completeness_ratio", "Share of people with the recorded stage in the last complete scrub round.")
+        self.completeness_ratio = gauge(
+            "completeness_ratio", "Share of people without a change that both sources had missed, in the last complete scrub round."
+        )
         self.scrub_oldest = gauge("scrub_oldest_timestamp_seconds", "When the person who has waited longest was last verified, Unix time.")
 
         # The FUB API.
