@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
+from pytest_aiohttp import AiohttpServer
 from typing_extensions import override
 from yarl import URL
 
@@ -139,7 +140,7 @@ class Services:
 
 
 @pytest.fixture
-async def services() -> AsyncIterator[Services]:
+async def services(aiohttp_server: AiohttpServer) -> AsyncIterator[Services]:
     """Run the services until the test ends."""
 
     async def answer(request: web.Request) -> web.Response:
@@ -150,13 +151,11 @@ async def services() -> AsyncIterator[Services]:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = (await aiohttp_server(app)).port
+    assert port is not None
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_Loopback())) as session:
-        running = Services(runner.addresses[0][1], session)
+        running = Services(port, session)
         yield running
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ async def test_each_monitor_takes_a_heartbeat(services: Services) -> None:
     assert "Monitor not found" in refused.value.answer
 
 
-async def test_an_answer_is_shown_without_the_secrets_of_the_address() -> None:
+async def test_an_answer_is_shown_without_the_secrets_of_the_address(aiohttp_server: AiohttpServer) -> None:
     """On one line, of limited length."""
 
     async def echo(request: web.Request) -> web.Response:
@@ -227,12 +226,9 @@ async def test_an_answer_is_shown_without_the_secrets_of_the_address() -> None:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", echo)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = await aiohttp_server(app)
     async with new_session() as session:
         with pytest.raises(SendFailed) as refused:
-            await send_alert(session, f"http://127.0.0.1:{runner.addresses[0][1]}/hooks/hidden-token?key=hidden-key", ALERT)
-    await runner.cleanup()
+            await send_alert(session, str(server.make_url("/hooks/hidden-token?key=hidden-key")), ALERT)
     assert refused.value.answer.startswith("no \u2026?key=\u2026 xxx")
     assert len(refused.value.answer) == 200

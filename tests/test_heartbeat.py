@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from pytest_aiohttp import AiohttpServer
 
 from fubd.clock import SystemClock
 from fubd.components import DaemonComponents
@@ -22,7 +23,7 @@ _POLLED = """
 
 
 @asynccontextmanager
-async def beating(parts: DaemonComponents) -> AsyncIterator[list[str]]:
+async def beating(parts: DaemonComponents, aiohttp_server: AiohttpServer) -> AsyncIterator[list[str]]:
     """Send heartbeats until the block ends; yield the methods of those received. A second lasts a hundredth."""
     calls: list[str] = []
 
@@ -32,22 +33,16 @@ async def beating(parts: DaemonComponents) -> AsyncIterator[list[str]]:
 
     app = web.Application()
     app.router.add_get("/beat", beat)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = str((await aiohttp_server(app)).make_url("/beat"))
     stop = asyncio.Event()
-    try:
-        async with asyncio.TaskGroup() as group:
-            await eventually(lambda: parts.monitor.summary)
-            heartbeat = Heartbeat(parts.monitor, SystemClock(100.0), url=f"http://127.0.0.1:{runner.addresses[0][1]}/beat")
-            group.create_task(heartbeat.run(stop))
-            await asyncio.sleep(0)
-            try:
-                yield calls
-            finally:
-                stop.set()
-    finally:
-        await runner.cleanup()
+    async with asyncio.TaskGroup() as group:
+        await eventually(lambda: parts.monitor.summary)
+        group.create_task(Heartbeat(parts.monitor, SystemClock(100.0), url=url).run(stop))
+        await asyncio.sleep(0)
+        try:
+            yield calls
+        finally:
+            stop.set()
 
 
 async def polled(parts: DaemonComponents, database: str, *, kind: str = "incremental", outcome: str = "ok") -> None:
@@ -58,10 +53,10 @@ async def polled(parts: DaemonComponents, database: str, *, kind: str = "increme
     await eventually(lambda: parts.monitor.as_of != before)
 
 
-async def test_each_complete_poll_is_one_heartbeat(database: str) -> None:
+async def test_each_complete_poll_is_one_heartbeat(database: str, aiohttp_server: AiohttpServer) -> None:
     """The one before the start is not reported again, and one that failed or only verified people is none."""
     await execute(database, _POLLED.format(kind="incremental", outcome="ok"))
-    async with monitored(database) as parts, beating(parts) as calls:
+    async with monitored(database) as parts, beating(parts, aiohttp_server) as calls:
         await polled(parts, database, outcome="failed")
         await polled(parts, database, kind="scrub")
         await polled(parts, database)
@@ -69,9 +64,9 @@ async def test_each_complete_poll_is_one_heartbeat(database: str) -> None:
     assert calls == ["GET"]
 
 
-async def test_a_poll_while_nothing_can_be_recorded_is_no_heartbeat(database: str) -> None:
+async def test_a_poll_while_nothing_can_be_recorded_is_no_heartbeat(database: str, aiohttp_server: AiohttpServer) -> None:
     """What the database refuses is not recorded, however complete the polls are; the heartbeat goes on once it takes it again."""
-    async with monitored(database) as parts, beating(parts) as calls:
+    async with monitored(database) as parts, beating(parts, aiohttp_server) as calls:
         stop = asyncio.Event()
         recording = asyncio.create_task(parts.ingest.run(stop))
         await execute(database, "ALTER TABLE fubd.hint ADD CONSTRAINT never CHECK (person_id <> 1)")

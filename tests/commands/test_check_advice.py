@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from pytest_aiohttp import AiohttpServer
 
 from fubd.commands.check import CheckStatus, run_checks
 from fubd.commands.check.alerts import check_alerts
@@ -111,24 +110,12 @@ class _Receiver:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[_Receiver]:
+async def receiver(aiohttp_server: AiohttpServer) -> _Receiver:
     """Run a receiver."""
-    async with _running_receiver() as running:
-        yield running
-
-
-@asynccontextmanager
-async def _running_receiver() -> AsyncIterator[_Receiver]:
     receiver, app = _Receiver(), web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield receiver
-    finally:
-        await runner.cleanup()
+    receiver.url = str((await aiohttp_server(app)).make_url("")).rstrip("/")
+    return receiver
 
 
 def _settings(receiver: _Receiver, **more: str) -> Settings:
