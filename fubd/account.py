@@ -45,7 +45,10 @@ class AccountStore(Protocol):
 
 
 class AccountGuard:
-    """Verifies the account before the first write, and until it was compared once. `known` is that of the database, once it was read."""
+    """Verifies the account before the first write, until it was compared once, and again from time to time or when in doubt.
+
+    `known` is that of the database, once it was read.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,8 @@ class AccountGuard:
         self._answer_within_seconds = answer_within_seconds
         self._unknown_log = LogOnce(_log)
         self._is_compared = False
+        self._is_in_doubt = False
+        self._asked_at = clock.monotonic()
         self.known: AccountIdentity | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -77,9 +82,19 @@ class AccountGuard:
                 await self.verify()
         await stop.wait()
 
+    def doubt(self) -> None:
+        """Have the next `verify_if_due` ask: something shows that the key may be of another account by now."""
+        self._is_in_doubt = True
+
+    async def verify_if_due(self, every_seconds: float) -> None:
+        """Verify again when the last time was so long ago, or when in doubt. Raises as `verify` does."""
+        if self._is_in_doubt or (self._is_compared and self._clock.monotonic() - self._asked_at >= every_seconds):
+            await self.verify()
+
     async def verify(self) -> None:
         """Return when the account of the key is that of the database, or is unknown. Raises AccountMismatch, Unavailable (the database)."""
-        self.known = await self._store.account()
+        self.known = self.known or await self._store.account()
+        self._asked_at, self._is_in_doubt = self._clock.monotonic(), False
         of_key = await self._read()
         if of_key is None:
             return

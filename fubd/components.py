@@ -220,6 +220,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         webhook_recorded=webhook_recorded,
         jitter=random.SystemRandom().random,
         on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
+        account=shared.account,
     )
     read_routes = ReadRoutes(
         view=DaemonStatus(

@@ -152,16 +152,19 @@ class Daemon:
             await self._refuse(error)
             return
         async with asyncio.TaskGroup() as group:
-            self._start(group, "account", self._run_account, stop)
-            self._start(group, "poller", parts.poller.run, stop)
+            self._start(group, "account", self._ending_on_mismatch(self._shared.account.run), stop)
+            self._start(group, "poller", self._ending_on_mismatch(parts.poller.run), stop)
             self._start(group, "refetcher", parts.refetcher.run, stop)
             self._start(group, "stage order", parts.stage_order.run, stop)
 
-    async def _run_account(self, stop: asyncio.Event) -> None:
-        try:
-            await self._shared.account.run(stop)
-        except AccountMismatch as error:
-            await self._refuse(error)
+    def _ending_on_mismatch(self, loop: Loop) -> Loop:
+        async def run(stop: asyncio.Event) -> None:
+            try:
+                await loop(stop)
+            except AccountMismatch as error:
+                await self._refuse(error)
+
+        return run
 
     async def _refuse(self, error: AccountMismatch) -> None:
         """End the daemon; the alert about it goes out first."""

@@ -114,6 +114,24 @@ async def test_an_unknown_account_is_asked_for_again() -> None:
     assert [problem.name for problem in problems.current()] == ["account_mismatch"]
 
 
+async def test_an_account_is_compared_again_when_in_doubt_and_after_a_while() -> None:
+    """A key may come to belong to another account while the daemon runs. The address of the account outlives a failed comparison."""
+    known = replace(OURS, domain="acme")
+    guard, problems = _guard(_Store(OURS), known, Unavailable("503"), known, OTHER)
+    await guard.verify_if_due(3600.0)
+    assert guard.known is None
+    await guard.verify()
+    await guard.verify_if_due(3600.0)
+    guard.doubt()
+    await guard.verify_if_due(3600.0)
+    assert guard.known == known
+    await guard.verify_if_due(0.0)
+    guard.doubt()
+    with pytest.raises(AccountMismatch):
+        await guard.verify_if_due(3600.0)
+    assert [problem.name for problem in problems.current()] == ["account_mismatch"]
+
+
 async def test_a_database_keeps_one_account(database: str) -> None:
     """The first, until its row is deleted."""
     pool = Pool(parse(database))
@@ -130,20 +148,31 @@ async def test_a_database_keeps_one_account(database: str) -> None:
 async def test_the_key_of_another_account_invents_nothing(database: str, tmp_path: Path) -> None:
     """Its people have the same ids. Every command that would write ends with 2 and names both; `check` says so.
 
-    The alert about it goes out before the daemon ends, once however often it is started, and so does the one that it is over.
+    A daemon that runs compares again before the poll after a refused key. The alert about a mismatch goes out before the daemon ends, once
+    however often it is started, and so does the one that it is over.
     """
     async with environment(database, tmp_path, people=60) as here, receiving() as receiver:
         port = str(free_port())
         assert (await here.run("--poll-only")).code == 0
-        async with here.running(PORT=port) as daemon:
+        async with here.running(PORT=port, FUBD_POLL_INTERVAL="0.2", FUBD_POLL_INTERVAL_FAILOVER="0.2") as daemon:
 
             async def account() -> bool:
                 return b'"account":{"id":4000007,"name":"simulated-7"}' in await daemon.answers(f"http://127.0.0.1:{port}/health")
 
             await eventually(account)
-        here.simulator.put_behind_key(Account(seed=8, people=60, clock=here.account.clock))
-        here.advance()
-        before = await _rows(database)
+            here.simulator.keys.revoke("test-api-key")
+
+            async def refused_key() -> bool:
+                return b'"key_refused"' in await daemon.answers(f"http://127.0.0.1:{port}/health")
+
+            await eventually(refused_key)
+            before = await _rows(database)
+            here.simulator.put_behind_key(Account(seed=8, people=60, clock=here.account.clock))
+            here.advance()
+            here.simulator.keys.add("test-api-key")
+            assert await daemon.ended() == 2
+            assert "simulated-8 (id 4000008)" in daemon.errors[-1]
+            assert await _rows(database) == before
         for arguments in ((), (), ("--poll-only",), ("--poll-only", "--full"), ("audit", "--fix"), ("replay",), _FORGET):
             refused = await here.run(*arguments, PORT=port, FUBD_ALERT_URL=receiver.url)
             assert refused.code == 2, (arguments, refused)

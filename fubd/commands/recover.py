@@ -134,6 +134,8 @@ class _Recovery:
         )
 
     async def _read(self, on_progress: Callable[[Progress], None], *, full: bool, verify: bool) -> RecoveryResult:
+        if verify:
+            await self._components.account.verify_if_due(self._components.settings.poll_interval_seconds)
         self._lease.held = not await self._components.status.is_polled()
         result = await recover(self._context, full=full, on_progress=on_progress, stop=self._stop)
         if not result.caught_up or not self._lease.held:

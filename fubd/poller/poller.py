@@ -29,6 +29,8 @@ _CHECK_EVERY_INTERVALS = 4
 _FIRST_POLLS_THAT_CHECK = 4
 # Jitter and the duration of a poll make a round slightly shorter or longer than its interval.
 _NEARLY = 0.9
+# At most 24 calls a day.
+_ACCOUNT_EVERY_INTERVALS = 2
 
 
 class SubscriptionChecker(Protocol):
@@ -38,11 +40,22 @@ class SubscriptionChecker(Protocol):
         """Check our subscriptions, repair what may be repaired, and report both. Errors of FUB are part of the report."""
 
 
+class AccountVerifier(Protocol):
+    """Compares the account of the API key with that of the database."""
+
+    def doubt(self) -> None:
+        """Compare them again before the next poll."""
+
+    async def verify_if_due(self, every_seconds: float) -> None:
+        """Compare them when in doubt, or when the last time was so long ago. Raises AccountMismatch, Unavailable."""
+
+
 class Poller:
     """Polls while this instance holds the lease. Gaining the lease starts a poll at once.
 
     `webhook_recorded` is set when a webhook was committed. `jitter` returns numbers in [0, 1). `on_mode_change` is called with each change
-    of mode and its evidence, once it is stored.
+    of mode and its evidence, once it is stored. `account`: verified again every few polls, and before the poll after a refused key; None
+    for never.
     """
 
     def __init__(
@@ -55,7 +68,9 @@ class Poller:
         webhook_recorded: asyncio.Event,
         jitter: Callable[[], float],
         on_mode_change: Callable[[ModeRecord, Mapping[str, object]], None] | None = None,
+        account: AccountVerifier | None = None,
     ) -> None:
+        self._account = account
         self._context = context
         self._clock = context.clock
         self._pacing = context.policy.pacing
@@ -78,7 +93,10 @@ class Poller:
         return self._mode.current
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Poll until `stop`. Wait out outages of FUB and of the database; any other error is a bug and is raised."""
+        """Poll until `stop`. Wait out outages of FUB and of the database; any other error is a bug and is raised.
+
+        Raises AccountMismatch once the key belongs to another account.
+        """
         self._stop = stop
         while not stop.is_set():
             if self._lease.held:
@@ -100,6 +118,7 @@ class Poller:
         failure: Exception | None = None
         try:
             await self._mode.restore()
+            await self._verify_account()
             await self._check_subscriptions()
             await self._poll()
             await self._scrub_some()
@@ -116,11 +135,18 @@ class Poller:
             return decided.wait_seconds
         return self._retry_delay_seconds(failure, decided.wait_seconds or self._pacing.watch_interval_seconds)
 
+    async def _verify_account(self) -> None:
+        """Verify that the key still reads the account of the database, before anything is read or changed with it."""
+        if self._account is not None:
+            await self._account.verify_if_due(self._pacing.poll_interval_seconds * _ACCOUNT_EVERY_INTERVALS)
+
     def _report_key(self, failure: Exception | None) -> None:
         """Begin the problem of a refused key, with FUB's own words; end it after a round without a failure."""
         if isinstance(failure, FubRefused) and failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             remedy = "Set FUB_API_KEY to a valid key of the account's owner, and see in Follow Up Boss that the account is active."
             self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {remedy}")
+            if self._account is not None:
+                self._account.doubt()
         elif failure is None:
             self._problems.end(ProblemName.KEY_REFUSED)
 
@@ -147,8 +173,11 @@ class Poller:
             self._decide_again_soon()
 
     async def _scrub_some(self) -> None:
-        if (await self._scrub.run_if_due()).mismatched:
+        result = await self._scrub.run_if_due()
+        if result.mismatched:
             self._decide_again_soon()
+        if result.lost_sight and self._account is not None:
+            self._account.doubt()
 
     async def _decide(self) -> Pace:
         """Decide the mode. When that begins a failover and the subscriptions were not checked for it, check them at once."""

@@ -43,12 +43,16 @@ _NEARLY = 0.9
 
 @dataclass(slots=True)
 class ScrubResult:
-    """What a scrub found. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it."""
+    """What a scrub found. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it.
+
+    `lost_sight`: more people were absent than can have been deleted.
+    """
 
     matched: int = 0
     mismatched: int = 0
     deleted: int = 0
     stale: bool = False
+    lost_sight: bool = False
 
 
 class ScrubSchedule:
@@ -99,7 +103,7 @@ class Scrub:
             absent += await self._verify_batch(run, people[first : first + PAGE_SIZE], result)
             calls += 1
         if absent:
-            self._note_absent(absent, len(people))
+            result.lost_sight = self._note_absent(absent, len(people))
             # A person confirmed as present or deleted below leaves the end of the queue by that.
             await self._state.requeue(absent)
         await self._confirm_doubtful(run, batches - calls, result)
@@ -140,7 +144,8 @@ class Scrub:
         self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
         await self._state.note_scrub(matched=right, mismatched=len(wrong))
 
-    def _note_absent(self, absent: list[int], requested: int) -> None:
+    def _note_absent(self, absent: list[int], requested: int) -> bool:
+        """Keep the absent people to be read by id, unless they are too many; return whether they are."""
         # Doubtful people come round together, at the end of the queue, and are not a new crowd.
         newly = [person_id for person_id in absent if person_id not in self._doubtful]
         is_crowd = len(newly) > _PLAUSIBLE_DELETIONS and _PLAUSIBLE_ONE_IN * len(newly) > requested
@@ -154,6 +159,7 @@ class Scrub:
             self._mark_invisible(*newly)
         room = _MAX_REMEMBERED - len(self._doubtful)
         self._doubtful.update(dict.fromkeys([person_id for person_id in newly if person_id not in self._invisible][:room]))
+        return is_crowd
 
     def _mark_invisible(self, *person_ids: int) -> None:
         for person_id in person_ids:

@@ -158,6 +158,19 @@ def test_a_key_that_lost_access_to_hundreds_marks_no_person_deleted(caplog: pyte
     run_virtual(scenario())
 
 
+def test_more_absent_people_than_can_be_deleted_are_a_sign_of_lost_sight() -> None:
+    """The key may be of another account by now; a few absent people are no such sign."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(400)
+        api.account.hidden = {1, 2, 3}
+        assert not (await _scrub(api, database, metrics)).lost_sight
+        api.account.hidden = set(range(1, 200))
+        assert (await _scrub(api, database, metrics)).lost_sight
+
+    run_virtual(scenario())
+
+
 def test_a_mass_deletion_is_confirmed_a_few_at_a_time() -> None:
     """Of 35 deleted among 400, each scrub confirms two within its four calls; the others wait at the end of the queue."""
 
