@@ -204,7 +204,8 @@ class SubscriptionManager:
             return None
         if write.corrections < _MOST_CORRECTIONS or since <= _LIST_LAG_SECONDS:
             return None
-        return next((urlsplit(each.url).hostname for each in ours if not self._is_correct(each)), None)
+        # One that Follow Up Boss disabled delivers to nobody, so nobody loses it.
+        return next((urlsplit(each.url).hostname for each in ours if not self._is_correct(each) and _is_active(each)), None)
 
     def _advice(self, finding: _Finding) -> str | None:
         if finding.status is not SubscriptionStatus.ACTIVE or not finding.duplicates:
