@@ -48,7 +48,7 @@ MAX_PAGES = 20
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
-
+_OPTIONAL_PARAMETERS = ("includeTrash", "includeUnclaimed")
 _NEEDED = frozenset({"id", "updated", "stage", "stageId"})
 """The fields without which nothing can be said of a person."""
 
@@ -75,6 +75,7 @@ class FubClient:
     ) -> None:
         self._clock = clock
         self._fields = tuple(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
+        self._parameters = _OPTIONAL_PARAMETERS
         self._zoneless_seen = False
         self._session = FubSession(
             base_url=base_url,
@@ -121,11 +122,23 @@ class FubClient:
             body = self._session.raise_for_status(response)
             return parse_page(body, fields=fields, read_at=response.read_at, requested=requested)
 
-        page = await self._with_fields("people", "people", _people_params(query), parse)
+        page = await self._list_people(_people_params(query), parse)
         if page.has_zoneless_times and not self._zoneless_seen:
             self._zoneless_seen = True
             _log.warning("Follow Up Boss sends times of people without a time zone; they are taken as UTC, as it documents them")
         return page
+
+    async def _list_people(self, params: dict[str, str], parse: Callable[[tuple[str, ...], Response], PeoplePage]) -> PeoplePage:
+        """Request a list. Those of our optional parameters that FUB refuses by name are left out, from then on."""
+        while True:
+            optional = self._parameters
+            try:
+                return await self._with_fields("people", "people", {**params, **dict.fromkeys(optional, "true")}, parse)
+            except FubRefused as refusal:
+                self._parameters = tuple(name for name in optional if name.lower() not in _words_of(refusal))
+                if self._parameters == optional:
+                    raise
+                _log.warning("Follow Up Boss refuses a parameter of lists, so it is no longer sent: %s", refusal)
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         """Read one person by id, Trash included; None when FUB answers 404 in its own words. Also returns `read_at`, as in PeoplePage.
@@ -228,12 +241,17 @@ def _without_refused(fields: tuple[str, ...], refusal: FubRefused) -> tuple[str,
     """Return the fields without those that the refusal names, custom ones first; without all custom ones when it names none."""
     if refusal.status != HTTPStatus.BAD_REQUEST:
         return fields
-    words = set(re.findall(r"\w+", str(refusal).lower()))
+    words = _words_of(refusal)
     optional = [name for name in fields if name not in _NEEDED]
     custom = [name for name in optional if name not in PERSON_FIELDS]
     named = [[name for name in names if name.lower() in words] for names in (custom, optional)]
     refused = named[0] or named[1] or custom
     return tuple(name for name in fields if name not in refused)
+
+
+def _words_of(refusal: FubRefused) -> set[str]:
+    """Return the words of a refusal with 400 in lower case, none of any other."""
+    return set(re.findall(r"\w+", str(refusal).lower())) if refusal.status == HTTPStatus.BAD_REQUEST else set()
 
 
 def _people_params(query: PeopleQuery) -> dict[str, str]:
@@ -253,8 +271,6 @@ def _people_params(query: PeopleQuery) -> dict[str, str]:
         "idLessThan": query.id_less_than,
         "next": query.next,
         "offset": None if query.next is not None else query.offset,
-        "includeTrash": "true",
-        "includeUnclaimed": "true",
     }
     return {name: str(value) for name, value in params.items() if value is not None}
 

@@ -101,6 +101,8 @@ class Behaviour:
     """`next` is answered 400."""
     refused_field: str = ""
     """Asking for this field is answered 400; empty for none."""
+    refused_parameter: str = ""
+    """A list of people with this parameter is answered 400, such as `sort` or `includeTrash`; empty for none."""
     account_expired: bool = False
     """Every request is answered 403, as documented for expired accounts (https://docs.followupboss.com/reference/error-responses)."""
     third_webhook_status: int = 400

@@ -50,6 +50,8 @@ class PeopleApi:
 
     def _people(self, request: ApiRequest) -> ApiResponse:
         behaviour = self._conditions.behaviour
+        if behaviour.refused_parameter in request.query:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"Invalid parameter: {behaviour.refused_parameter}.")
         page = people_query.parse_paging(request.query, max_limit=behaviour.page_limit)
         if page.since is None and page.offset >= behaviour.deep_offset:
             raise ApiError(HTTPStatus.BAD_REQUEST, DEEP)

@@ -52,6 +52,7 @@ def draw_behaviour(rng: Rng) -> Behaviour:
         double_ampersand=is_on(),
         deep_offset=rng.choice((500, 2000)),
         refused_field="customCampaignID" if is_on() else "",
+        refused_parameter=rng.choice(("sort", "includeTrash", "includeUnclaimed")) if is_on() else "",
         instants_without_zone=is_on(),
         arrays=rng.choice(list(Arrays)) if is_on() else Arrays.LISTS,
         event_ids_as_object=is_on(),

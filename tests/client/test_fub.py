@@ -134,6 +134,20 @@ async def test_a_refused_standard_field_is_left_out() -> None:
         assert client.calls_made() == 3
 
 
+@pytest.mark.parametrize("parameter", ["includeTrash", "includeUnclaimed"])
+async def test_a_refused_parameter_that_lists_can_do_without_is_left_out(parameter: str) -> None:
+    """It is named in one warning, and no longer sent."""
+    account = Account(seed=1, people=3, clock=SimClock(NINE))
+    simulator = Simulator(account, api_key=API_KEY, system_key=SYSTEM_KEY, behaviour=Behaviour(refused_parameter=parameter))
+    async with simulator.running() as base, make_client(base, SkippingClock(), custom_fields=()) as client:
+        assert len((await client.people(PeopleQuery())).readings) == 3
+        assert len((await client.people(PeopleQuery(sort="-updated"))).readings) == 3
+        assert client.calls_made() == 3
+        simulator.behaviour = Behaviour(refused_parameter="sort")
+        with pytest.raises(FubRefused, match="sort"):
+            await client.people(PeopleQuery(sort="-updated"))
+
+
 async def test_a_refused_field_that_is_needed_stays_refused() -> None:
     """Without its stage nothing can be said of a person."""
     async with (

@@ -110,6 +110,14 @@ async def test_one_field_is_refused(client: HttpClient, simulator: Simulator, ac
         assert (await client.get(path, fields="id,customPropertyState")).status == 200
 
 
+async def test_one_parameter_is_refused(client: HttpClient, simulator: Simulator) -> None:
+    """With the switch a list with this parameter is 400, any other is not."""
+    simulator.behaviour = Behaviour(refused_parameter="sort")
+    refused = await client.get("people", sort="-updated")
+    assert (refused.status, refused.json) == (400, {"errorMessage": "Invalid parameter: sort."})
+    assert (await client.get("people", limit=1)).status == 200
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "content_type", "body"),
     [
