@@ -16,6 +16,10 @@ from fubd.poller.sweep import Sweep
 _log = logging.getLogger("fubd.poller")
 
 _UNREAD_BY_ID = 10
+_NO_INCREMENTAL_READ = (
+    "Follow Up Boss neither filters nor orders its lists by the time of change, so only reading the whole account finds changes; to spare"
+    " calls that waits"
+)
 
 
 class CatchUp:
@@ -45,7 +49,7 @@ class CatchUp:
             watermark = await self._sweep()
         advanced = await self._read_changed(watermark)
         if advanced is None and not is_swept:
-            watermark = await self._sweep()
+            watermark = await self._sweep_instead()
             advanced = await self._read_changed(watermark)
         # The sweep alone also covers; when too much changes even then for an incremental read, the next poll continues from here.
         self.covered = advanced or watermark
@@ -70,6 +74,18 @@ class CatchUp:
             run.incomplete_reason = "more people changed than an incremental read can prove complete"
             _log.info("More people changed than an incremental read can prove complete; reading the whole account")
             return None
+
+    async def _sweep_instead(self) -> datetime:
+        """Sweep because an incremental read proved nothing. Raises Unavailable when none ever can and a sweep is too early."""
+        if self._context.incremental.is_possible:
+            return await self._sweep()
+        if self._context.sweeps.is_spent(self._context.clock.monotonic()):
+            raise Unavailable(_NO_INCREMENTAL_READ)
+        calls = self.totals.calls
+        try:
+            return await self._sweep()
+        finally:
+            self._context.sweeps.spend(self._context.clock.monotonic(), self.totals.calls - calls)
 
     async def _sweep(self) -> datetime:
         coverage = await self._state.coverage()

@@ -15,6 +15,9 @@ from fubd.poller.trash_visibility import TrashVisibility
 from fubd.poller.unread import UnreadPeople
 from fubd.ports import Clock, FubApi, SnapshotSink, StateStore
 
+_DAY_SECONDS = 86_400
+_SWEEP_CALLS_A_DAY = 10_000
+
 FUB_ERRORS = (Unavailable, FubRefused, Malformed)
 """What ends a run without being a bug: it is tried again later."""
 
@@ -33,9 +36,24 @@ class CoveredInstant:
         return stored if stored is None or self.instant is None else min(stored, self.instant)
 
 
+class SweepBudget:
+    """Limits the sweeps that only stand in for incremental reads, where the account allows none: to so many calls a day on average."""
+
+    def __init__(self) -> None:
+        self._next_at = float("-inf")
+
+    def is_spent(self, now: float) -> bool:
+        """Return whether the next sweep must wait, given the steady clock's seconds."""
+        return now < self._next_at
+
+    def spend(self, now: float, calls: int) -> None:
+        """Note a sweep of so many calls."""
+        self._next_at = now + calls * _DAY_SECONDS / _SWEEP_CALLS_A_DAY
+
+
 @dataclass(frozen=True, slots=True)
 class PollContext:
-    """The parts around the poller. `incremental`, `trash`, `unread` and `covered` hold what this process has learned about the account.
+    """The parts around the poller. `incremental`, `sweeps`, `trash`, `unread` and `covered` hold what this process has learned.
 
     `next_run_within_seconds`: for runs outside the modes, within what time the next one follows, 0 for none.
     """
@@ -49,6 +67,7 @@ class PollContext:
     policy: PollPolicy = field(default_factory=PollPolicy)
     next_run_within_seconds: float | None = None
     incremental: IncrementalRead = field(default_factory=IncrementalRead)
+    sweeps: SweepBudget = field(default_factory=SweepBudget)
     trash: TrashVisibility = field(default_factory=TrashVisibility)
     covered: CoveredInstant = field(default_factory=CoveredInstant)
 

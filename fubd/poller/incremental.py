@@ -10,7 +10,8 @@ There are two ways, and a probe at start-up decides between them:
   canary), who must be in the answer.
 - `sort=-updated` by offset, where the filter does not work (`offset_read`), and by ranges of ids where that proves nothing.
 
-When neither way proves that it saw everyone, `changed_since` returns None and the account is swept.
+Where FUB refuses or ignores the order by time, any page of people serves as the proof of the filter. When neither way proves that it saw
+everyone, `changed_since` returns None and the account is swept.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class IncrementalRead:
         self.updated_after = UpdatedAfterSupport.UNPROVEN
         self._canary: _Canary | None = None
         self._recent = RecentReadings()
+        self.is_possible = True
+        """False while lists were found neither filtered nor ordered by time: then every read ends without a proof."""
 
     def invalidate_probe(self) -> None:
         """Probe again before the next read: a change was found that the last read should have returned."""
@@ -95,6 +98,7 @@ class IncrementalRead:
     async def _read_by_offset(self, run: PollRun, watermark: datetime) -> datetime | None:
         read = OffsetRead(run, watermark, look_back=_LOOK_BACK, recent=self._recent)
         began = await read.run()
+        self.is_possible = read.is_ordered
         await run.recorded()
         if began is not None:
             self._recent.add(read.people, keep_since=watermark - _LOOK_BACK)
@@ -121,6 +125,7 @@ class IncrementalRead:
         read = _CursorRead(run, after, canary)
         if not await read.run() or read.began is None:
             return None
+        self.is_possible = True
         await run.recorded()
         if canary is not None and not read.canary_seen and not await _shows_crowd(run, canary):
             # The canary was deleted, or the filter has begun to hide people.
@@ -238,13 +243,14 @@ async def _shows_crowd(run: PollRun, canary: _Canary) -> bool:
 
 
 async def _probe(run: PollRun) -> tuple[UpdatedAfterSupport, _Canary | None]:
-    newest = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
-    await run.record_ahead(newest)
-    if not newest.readings or not is_newest_first(newest.readings):
+    sample = await run.page_in_any_order(PeopleQuery(limit=PAGE_SIZE, sort="-updated"))
+    await run.record_ahead(sample)
+    if not sample.readings:
         return UpdatedAfterSupport.UNPROVEN, None
-    probed = newest.readings[min(_PROBED_ROW, len(newest.readings)) - 1]
+    newest = sorted(sample.readings, key=_updated, reverse=True)
+    probed = newest[min(_PROBED_ROW, len(newest)) - 1]
     after = probed.updated - _SECOND
-    expected = {reading.person_id for reading in newest.readings if reading.updated >= probed.updated}
+    expected = {reading.person_id for reading in newest if reading.updated >= probed.updated}
     try:
         page = await run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=after))
     except FubRefused as error:
@@ -255,7 +261,9 @@ async def _probe(run: PollRun) -> tuple[UpdatedAfterSupport, _Canary | None]:
         return UpdatedAfterSupport.IGNORED, None
     if not page.ids or (page.next is None and not page.next_is_unusable and not expected <= set(page.ids)):
         return UpdatedAfterSupport.UNRELIABLE, None
-    future = await run.page(PeopleQuery(limit=1, updated_after=newest.read_at + _FUTURE))
+    future = await run.page(PeopleQuery(limit=1, updated_after=sample.read_at + _FUTURE))
     if future.ids:
         return UpdatedAfterSupport.IGNORED, None
-    return UpdatedAfterSupport.WORKS, _canary(newest.readings[0], map(_updated, newest.readings))
+    # The newest of any page may have changed long ago, and reading from there would cost many pages.
+    is_newest = is_newest_first(sample.readings)
+    return UpdatedAfterSupport.WORKS, _canary(newest[0], map(_updated, newest)) if is_newest else None

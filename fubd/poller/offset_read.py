@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from fubd.core.api import PeoplePage
 from fubd.errors import FubRefused, Malformed, Unavailable
@@ -38,6 +39,8 @@ _MAX_STEPS_BACK = 3
 _MAX_PASSES = 5
 # More rows of one second than this at the end of a page are counted.
 _CROWD_ROWS = PAGE_SIZE // 2
+# Fewer rows that are seen twice may come from people who changed meanwhile.
+_MIN_REPEATED = 3
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class _Crowd:
 
 
 class OffsetRead:
-    """One read by `sort=-updated`. `people`: everyone it showed, each with the time of their last change.
+    """One read by `sort=-updated`. `people`: everyone it showed, each with the time of their last change; `is_ordered`: FUB so orders them.
 
     `_bound`: everyone who changed later than this was on a page of the current pass. It must fall below `watermark`; on to `look_back_to`
     pages are read as far as that is possible.
@@ -81,9 +84,10 @@ class OffsetRead:
         self._steps_back = 0
         self._pages = 0
         self._pages_needed: int | None = None
-        self._is_ordered = True
+        self.is_ordered = True
         self._total: int | None = None
         self._page_rows = 1
+        self._crowd_estimate = 0
         self.people: dict[int, datetime] = {}
 
     async def run(self) -> datetime | None:
@@ -98,11 +102,13 @@ class OffsetRead:
             if self._pages_needed == 1:
                 return began
             self._watermark = self._look_back_to = pass_began - _SECOND
-        if not self._is_ordered:
+        if not self.is_ordered:
             return None
         changed = [person_id for person_id, updated in self.people.items() if updated >= watermark]
         ranges = RangeRead(self._run, watermark, account_total=self._total, page_rows=self._page_rows)
-        return began if await ranges.run(changed) else None
+        is_proven = await ranges.run(changed, expected=max(len(changed), self._crowd_estimate))
+        self.people.update(ranges.people)
+        return began if is_proven else None
 
     async def _pass(self) -> datetime | None:
         """Read down once; return the instant of the first page. `_pages_needed`: pages until everyone was seen, None for never."""
@@ -139,15 +145,17 @@ class OffsetRead:
             return None
         try:
             page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", offset=offset))
-        except (FubRefused, Malformed):
+        except (FubRefused, Malformed) as error:
             if offset == 0:
-                raise
+                if not isinstance(error, FubRefused) or error.status != HTTPStatus.BAD_REQUEST:
+                    raise
+                self.is_ordered = False
             return None
         self._pages += 1
         self._total = page.total if self._total is None else self._total
         self._page_rows = max(self._page_rows, page.rows)
         if not is_newest_first(page.readings):
-            self._is_ordered, self._pages_needed = False, None
+            self.is_ordered, self._pages_needed = False, None
             return None
         return page
 
@@ -210,7 +218,9 @@ class OffsetRead:
             return known
         while (page := await self._page(offset)) is not None and page.total is not None and not page.unidentified:
             await self._record_new(page)
+            before = len(crowd.people)
             end = crowd.take(page)
+            self._estimate(before, len(crowd.people), page.rows if end is None else end)
             if end is None and self._is_end(page, offset):
                 end = page.rows
             if end is not None:
@@ -222,6 +232,12 @@ class OffsetRead:
                 # Each further row is at most one further person.
                 return None
         return None
+
+    def _estimate(self, before: int, after: int, rows: int) -> None:
+        """Estimate the crowd by how many of its next rows had been seen: where FUB orders ties anew each time, pages are random samples."""
+        repeated = before + rows - after
+        if repeated >= _MIN_REPEATED:
+            self._crowd_estimate = max(self._crowd_estimate, before * rows // repeated)
 
     async def _skip_known(self, crowd: _Crowd) -> tuple[PeoplePage, int] | None:
         """Return the page on which a crowd ends that is covered and has no more rows than were recorded; None for any other crowd."""

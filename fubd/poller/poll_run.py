@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from http import HTTPStatus
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Channel, Reading, Snapshot
@@ -132,6 +133,15 @@ class PollRun:
             await self._unread.observe_page(page)
         self._unrecorded.update({_key(reading): (reading, page.read_at) for reading in page.readings})
         return page
+
+    async def page_in_any_order(self, query: PeopleQuery) -> PeoplePage:
+        """Read a page as `page` does; where FUB refuses its order, in the default order, which is by descending id."""
+        try:
+            return await self.page(query)
+        except FubRefused as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            return await self.page(replace(query, sort=None))
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         """Read one person by id; None for a 404. Raises as `page` does.

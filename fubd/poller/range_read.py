@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from math import ceil
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
@@ -42,24 +43,32 @@ class _IdRange:
 
 
 class RangeRead:
-    """One read by ranges. `account_total`: FUB's count of all people, None where it gave none. `page_rows`: rows of a full page."""
+    """One read by ranges. `account_total`: FUB's count of all people, None where it gave none. `page_rows`: rows of a full page.
+
+    `people`: everyone it showed, each with the time of their last change.
+    """
 
     def __init__(self, run: PollRun, watermark: datetime, *, account_total: int | None, page_rows: int) -> None:
         self._run = run
         self._watermark = watermark
         self._account_total = account_total
         self._page_rows = page_rows
+        self.people: dict[int, datetime] = {}
         self._calls_left = min(_MAX_CALLS, max(_MIN_CALLS, (account_total or 0) // PAGE_SIZE // 2))
 
-    async def run(self, changed: Collection[int]) -> bool:
-        """Record everyone who changed at or after the watermark, given some of them; return whether that is proven."""
-        waiting = deque(_divide(sorted(changed)))
+    async def run(self, changed: Collection[int], *, expected: int) -> bool:
+        """Record everyone who changed at or after the watermark; return whether that is proven.
+
+        `changed`: some of them; `expected`: about how many they are.
+        """
+        waiting = deque(_divide(sorted(changed), max(1, ceil(expected / _PEOPLE_IN_RANGE))))
         while waiting:
             part = waiting.popleft()
             page = await self._page(part)
             if page is None:
                 return False
             await self._run.record_ahead(page)
+            self.people.update({reading.person_id: reading.updated for reading in page.readings})
             if not self._shows_all(page):
                 if len(page.ids) <= 1:
                     return False
@@ -86,9 +95,9 @@ class RangeRead:
         return page.rows < self._page_rows and is_counted and page.next is None and not page.next_is_unusable
 
 
-def _divide(ids: list[int]) -> list[_IdRange]:
-    """Return ranges that together hold every id, with so many of the given ids in each."""
-    firsts = ids[_PEOPLE_IN_RANGE::_PEOPLE_IN_RANGE]
+def _divide(ids: list[int], parts: int) -> list[_IdRange]:
+    """Return so many ranges that together hold every id, with as many of the given ids in each."""
+    firsts = sorted({ids[len(ids) * part // parts] for part in range(1, parts)} - {ids[0]}) if ids else []
     return [_IdRange(None if low is None else low - 1, high) for low, high in pairwise([None, *firsts, None])]
 
 

@@ -116,7 +116,7 @@ class Scrub:
         """Read the people with the highest ids, further down as long as a whole page is new to us."""
         below: int | None = None
         for _ in range(_MAX_NEWEST_PAGES):
-            page = await run.page(PeopleQuery(limit=PAGE_SIZE, sort="-id", id_less_than=below))
+            page = await run.page_in_any_order(PeopleQuery(limit=PAGE_SIZE, sort="-id", id_less_than=below))
             recorded = await run.record_page(page)
             if not page.ids or recorded.first_seen < len(page.ids):
                 return

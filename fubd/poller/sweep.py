@@ -13,8 +13,8 @@ The completeness proof, without which a sweep moves no coverage:
    deleted during the sweep lower the second number and may have been read. One in a thousand may be missing, and always one (people who
    were invisible to the key and appear during the sweep).
 
-An interrupted sweep resumes from the frontier, and began when its first part began. Where an account ignores id ranges or the order by
-id, the sweep follows the `next` cursor one page at a time, with the same proof, and starts over when interrupted.
+An interrupted sweep resumes from the frontier, and began when its first part began. Where an account ignores or refuses id ranges or the
+order by id, the sweep follows the `next` cursor one page at a time, with the same proof, and starts over when interrupted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from itertools import pairwise
 from math import ceil
 
@@ -44,7 +45,7 @@ _ORDER_SAMPLE = 2
 
 
 class _RangesIgnored(Exception):
-    """The account ignores id ranges, or the order by id."""
+    """The account ignores or refuses id ranges, or the order by id."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,10 +95,10 @@ class Sweep:
             return await self._sweep(began, from_id or 0 if began else 0)
 
     async def _sweep(self, began: datetime | None, first_id: int) -> datetime:
-        newest = await self._run.page(PeopleQuery(limit=_ORDER_SAMPLE, sort="-id"))
-        began = began or newest.read_at
-        await self._save(began, first_id)
         try:
+            newest = await self._ordered(PeopleQuery(limit=_ORDER_SAMPLE, sort="-id"))
+            began = began or newest.read_at
+            await self._save(began, first_id)
             survey = await self._survey(newest, first_id)
             if survey is not None:
                 self.total = survey.total
@@ -107,8 +108,17 @@ class Sweep:
             began = await self._read_by_cursor()
         return began
 
+    async def _ordered(self, query: PeopleQuery) -> PeoplePage:
+        """Read a page in the order of ids. Raises as `PollRun.page` does, and _RangesIgnored where FUB refuses the order or the range."""
+        try:
+            return await self._run.page(query)
+        except FubRefused as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            raise _RangesIgnored from None
+
     async def _survey(self, newest: PeoplePage, first_id: int) -> _Survey | None:
-        oldest = await self._run.page(PeopleQuery(limit=_ORDER_SAMPLE, sort="id", id_greater_than=first_id - 1))
+        oldest = await self._ordered(PeopleQuery(limit=_ORDER_SAMPLE, sort="id", id_greater_than=first_id - 1))
         if not newest.ids or not oldest.ids:
             if first_id == 0 and (newest.ids or oldest.ids or newest.total):
                 raise Unavailable("Follow Up Boss counts people that it does not list")
@@ -174,7 +184,7 @@ class Sweep:
     async def _read_page(self, part: _Range) -> bool:
         """Read and record one page of the range; return whether the range is read to its end."""
         low, high = part.low, part.high
-        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="id", id_greater_than=low, id_less_than=high))
+        page = await self._ordered(PeopleQuery(limit=PAGE_SIZE, sort="id", id_greater_than=low, id_less_than=high))
         if not _is_rising((low, *page.ids, high)):
             raise _RangesIgnored
         self._pages += 1
@@ -220,7 +230,7 @@ class Sweep:
         expected = at_start if at_end is None else min(at_start, at_end)
         if self._read < expected - max(1, expected // _MAX_MISSING_ONE_IN):
             # It is unknown which people are missing, so the next sweep starts over.
-            newest = await self._run.page(PeopleQuery(limit=1, sort="-id"))
+            newest = await self._run.page(PeopleQuery(limit=1))
             await self._save(newest.read_at, 0)
             raise Unavailable(f"read {self._read} people of the {expected} that Follow Up Boss counts")
 

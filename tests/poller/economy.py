@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from fubd.simulator.rng import Rng
 from tests.poller.harness import PollerHarness
 from tests.support.virtual_time import run_virtual
 
@@ -80,8 +81,12 @@ def measure(*, people: int) -> list[Day]:
 
 
 def measure_bulk_edits(*, people: int, filters: Sequence[str] = FILTERS) -> list[Day]:
-    """Simulate a day with bulk edits, for each of these ways in which an account may treat the filter `updatedAfter`."""
-    return [run_virtual(_day_of_bulk_edits(people, behaviour)) for behaviour in filters]
+    """Simulate a day with bulk edits, for each of these ways in which an account may treat the filter `updatedAfter`.
+
+    A last day is that of an account that also orders people of one second differently with each call.
+    """
+    days = [run_virtual(_day_of_bulk_edits(f"bulk edits, filter {behaviour}", people, behaviour)) for behaviour in filters]
+    return [*days, run_virtual(_day_of_bulk_edits("bulk edits, no order in ties", people, "hides", ties=Rng(3)))]
 
 
 async def _days(people: int) -> list[Day]:
@@ -96,17 +101,18 @@ async def _days(people: int) -> list[Day]:
     return days
 
 
-async def _day_of_bulk_edits(people: int, updated_after: str) -> Day:
-    harness = await _with_baseline(people, updated_after=updated_after)
+async def _day_of_bulk_edits(situation: str, people: int, updated_after: str, *, ties: Rng | None = None) -> Day:
+    harness = await _with_baseline(people, updated_after=updated_after, ties=ties)
     await _steady(harness)
-    day = await _counted(f"bulk edits, filter {updated_after}", harness, _edit_in_bulk(harness))
+    day = await _counted(situation, harness, _edit_in_bulk(harness))
     await harness.end()
     return day
 
 
-async def _with_baseline(people: int, *, updated_after: str = "works") -> PollerHarness:
+async def _with_baseline(people: int, *, updated_after: str = "works", ties: Rng | None = None) -> PollerHarness:
     harness = PollerHarness(people=people, refetches=True)
     harness.api.behaviour.updated_after = updated_after
+    harness.api.behaviour.unordered_ties = ties
     harness.start()
     await harness.wait(1)
     return harness

@@ -122,13 +122,17 @@ def change_something(account: FakeAccount, rng: Rng) -> None:
 
 @dataclass
 class FubBehaviour:
-    """How the API behaves. `updated_after`: works, hides, ignored or refused. `lists_trash`: whether lists show people in Trash."""
+    """How the API behaves. `updated_after`: works, hides, ignored or refused. `lists_trash`: whether lists show people in Trash.
+
+    `sorts`: whether it obeys `sort`; `refuses_sort`: it answers 400 to it.
+    """
 
     updated_after: str = "works"
     filters_id_ranges: bool = True
     filters_ids: bool = True
     lists_trash: bool = True
     sorts: bool = True
+    refuses_sort: bool = False
     counts_filtered: bool = True
     latency_seconds: float = 0.0
     limit: int | None = None
@@ -173,6 +177,8 @@ class FakeFubApi:
             raise FubRefused("Follow Up Boss refused with 400: invalid id", status=400)
         if query.updated_after is not None and self.behaviour.updated_after == "refused":
             raise FubRefused("Follow Up Boss refused with 400: invalid parameter", status=400)
+        if query.sort is not None and self.behaviour.refuses_sort:
+            raise FubRefused("Follow Up Boss refused with 400: invalid parameter: sort", status=400)
         matches = self._matches(query)
         if not self.behaviour.lists_trash:
             matches = [person_id for person_id in matches if self.account.people[person_id].stage != "Trash"]

@@ -85,6 +85,23 @@ def test_a_quiet_poll_is_one_call(behaviour: str) -> None:
     run_virtual(scenario())
 
 
+@pytest.mark.parametrize("refuses_sort", [True, False], ids=["refused", "ignored"])
+def test_the_filter_is_proven_without_an_order_by_time(*, refuses_sort: bool) -> None:
+    """Where FUB refuses or ignores `sort`, any page of people shows that the filter works, and later polls are one call."""
+
+    async def scenario() -> None:
+        behaviour = FubBehaviour(sorts=False, refuses_sort=refuses_sort)
+        api, database, read = FakeFubApi(_account(untouched=400, changed=130), behaviour), FakeDatabase(), IncrementalRead()
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        assert read.updated_after is UpdatedAfterSupport.WORKS
+        assert {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO} <= set(database.known)
+        before = api.calls_made()
+        assert await read.changed_since(_run(api, database), EPOCH) is not None
+        assert api.calls_made() - before <= 2
+
+    run_virtual(scenario())
+
+
 def test_an_empty_account_is_read() -> None:
     """With no people to prove the filter by, the read still ends and returns when it began."""
 

@@ -161,6 +161,26 @@ def test_a_bulk_edit_is_read_without_a_sweep() -> None:
     run_scenario(scenario, people=3000, started=False)
 
 
+def test_an_account_without_order_and_filter_is_swept_within_a_budget(caplog: pytest.LogCaptureFixture) -> None:
+    """Where lists are neither ordered nor filtered by time, changes are found by sweeps: some a day, and polls say why they wait."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        harness.api.behaviour.refuses_sort = True
+        harness.api.behaviour.updated_after = "refused"
+        harness.context.incremental.invalidate_probe()
+        harness.move()
+        before, covered = harness.api.calls_made(), harness.coverage
+        await harness.wait(3 * _HOUR)
+        sweeps = [run for run in harness.database.runs[1:] if run.kind == "sweep"]
+        assert len(sweeps) > 2
+        assert {run.outcome for run in sweeps} == {"ok"}
+        assert harness.api.calls_made() - before < 2_500
+        assert harness.coverage > covered + timedelta(hours=2)
+        assert any("neither filters nor orders" in record.message for record in caplog.records)
+
+    run_scenario(scenario, people=20_000)
+
+
 def test_blind_time_is_counted() -> None:
     """With webhooks proven dead and FUB unreachable for two hours, those two hours count, minus one late poll; before that none."""
 
