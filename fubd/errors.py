@@ -50,10 +50,12 @@ class AccountMismatch(ConfigurationError):
 class FubRefused(Exception):
     """FUB understood the request and refused it (400, 401, 403 or 404); a retry does not help. `status` is the HTTP status.
 
-    `owner_only`: FUB said that only the key of the account's owner may do this.
+    `owner_only`: FUB said that only the key of the account's owner may do this. `is_foreign`: the answer is not FUB's own, but that of
+    something in between.
     """
 
-    def __init__(self, message: str, *, status: int, owner_only: bool = False) -> None:
+    def __init__(self, message: str, *, status: int, owner_only: bool = False, is_foreign: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.owner_only = owner_only
+        self.is_foreign = is_foreign

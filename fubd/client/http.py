@@ -357,7 +357,8 @@ class FubSession:
         foreign = "an answer that is not Follow Up Boss's own, perhaps of a firewall in between"
         reason = self._credentials.redact(foreign if said is None else said.rstrip(" .") or "no reason given")
         which = ", so it does not accept FUB_API_KEY" if status == HTTPStatus.UNAUTHORIZED else ""
-        raise FubRefused(f"Follow Up Boss refused with {status}{which}: {reason}", status=status, owner_only=is_owner_only(response.body))
+        text = f"Follow Up Boss refused with {status}{which}: {reason}"
+        raise FubRefused(text, status=status, owner_only=is_owner_only(response.body), is_foreign=said is None)
 
 
 async def _prevent_resend(

@@ -143,8 +143,7 @@ class Poller:
     def _report_key(self, failure: Exception | None) -> None:
         """Begin the problem of a refused key, with FUB's own words; end it after a round without a failure."""
         if isinstance(failure, FubRefused) and failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            remedy = "Set FUB_API_KEY to a valid key of the account's owner, and see in Follow Up Boss that the account is active."
-            self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {remedy}")
+            self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {_remedy(failure)}")
             if self._account is not None:
                 self._account.doubt()
         elif failure is None:
@@ -233,3 +232,12 @@ class Poller:
         self._failures += 1
         requested = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
         return max(backoff_seconds(self._failures, first_seconds=shortest, longest_seconds=longest), requested)
+
+
+def _remedy(refusal: FubRefused) -> str:
+    """Return what the owner can do about a key that is refused."""
+    if refusal.is_foreign:
+        return "The key may be right: ask whoever runs this network or host, or Follow Up Boss's support, what refuses these calls."
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        return "Set FUB_API_KEY to a valid key of the account's owner."
+    return "See in Follow Up Boss that the account is active, and that FUB_API_KEY is a key of its owner."

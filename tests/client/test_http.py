@@ -188,8 +188,9 @@ async def test_a_refusal_is_final(status: int) -> None:
 async def test_a_refusal_without_a_reason(answer: web.Response) -> None:
     """A refusal in an unknown form is a refusal all the same."""
     async with fake_fub(answer) as (server, base), make_client(base, SkippingClock()) as client:
-        with pytest.raises(FubRefused, match="perhaps of a firewall"):
+        with pytest.raises(FubRefused, match="perhaps of a firewall") as caught:
             await client.stages()
+    assert caught.value.is_foreign
     assert len(server.requests) == 1
 
 

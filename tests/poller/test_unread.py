@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from fubd.core.problems import ProblemName
 from fubd.errors import FubRefused
 from tests.poller.harness import PollerHarness, run_scenario
@@ -163,6 +165,27 @@ def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> No
         fub.database.refused.clear()
         await fub.wait(24 * 3600)
         assert (fub.database.known[7].stage, fub.sample("people_unreadable")) == ("Offer", 0)
+
+    run_scenario(scenario)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (FubRefused("401", status=401), "Set FUB_API_KEY to a valid key"),
+        (FubRefused("403", status=403), "that the account is active"),
+        (FubRefused("403", status=403, is_foreign=True), "The key may be right"),
+    ],
+    ids=["unknown key", "expired account", "firewall"],
+)
+def test_the_advice_about_a_refused_key_is_that_of_its_cause(refusal: FubRefused, remedy: str) -> None:
+    """A firewall's page is no reason to change the key."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.refusals["people"] = refusal
+        await fub.wait(3600)
+        (problem,) = fub.problems.current()
+        assert remedy in problem.text
 
     run_scenario(scenario)
 
