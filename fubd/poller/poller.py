@@ -237,7 +237,7 @@ class Poller:
 def _remedy(refusal: FubRefused) -> str:
     """Return what the owner can do about a key that is refused."""
     if refusal.is_foreign:
-        return "The key may be right: ask whoever runs this network or host, or Follow Up Boss's support, what refuses these calls."
+        return "The key may be right: ask those who run this network or host, or Follow Up Boss's support, what refuses these calls."
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         return "Set FUB_API_KEY to a valid key of the account's owner."
     return "See in Follow Up Boss that the account is active, and that FUB_API_KEY is a key of its owner."

@@ -26,7 +26,7 @@ def test_a_day_costs_what_was_promised() -> None:
 def test_a_day_of_bulk_edits_costs_what_was_promised() -> None:
     """With ten bulk edits of 1,000 people a second, a day takes at most 500 calls, however FUB treats the filter.
 
-    Where it also orders people of one second anew with each call, the day takes slightly more.
+    Where it also orders people of one second differently with each call, the day takes slightly more.
     """
     works, refused, unordered = measure_bulk_edits(people=3_000, filters=("works", "refused"))
     assert max(works.running, refused.running) <= 500
