@@ -48,7 +48,7 @@ MAX_PAGES = 20
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
-_OPTIONAL_PARAMETERS = ("includeTrash", "includeUnclaimed")
+_OPTIONAL_PARAMETERS: tuple[str, ...] = ("includeTrash", "includeUnclaimed")
 _NEEDED = frozenset({"id", "updated", "stage", "stageId"})
 """The fields without which nothing can be said of a person."""
 

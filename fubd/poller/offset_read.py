@@ -234,7 +234,7 @@ class OffsetRead:
         return None
 
     def _estimate(self, before: int, after: int, rows: int) -> None:
-        """Estimate the crowd by how many of its next rows had been seen: where FUB orders ties differently each time, pages are random samples."""
+        """Estimate the crowd by how many of its next rows had been seen: without an order of ties, pages are random samples."""
         repeated = before + rows - after
         if repeated >= _MIN_REPEATED:
             self._crowd_estimate = max(self._crowd_estimate, before * rows // repeated)
