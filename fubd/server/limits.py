@@ -56,8 +56,8 @@ class ServerLimits:
     stream_page_rows: int = 200
     # A stream opens after this time even if the table could not be read yet.
     stream_open_timeout_seconds: float = 2.0
-    # How often the table is read for what other processes recorded.
-    stream_poll_seconds: float = 1.0
+    # How often the table is read for what other processes recorded: a commit of this one is sent at once.
+    stream_poll_seconds: float = 5.0
     # Longer than any transaction lasts.
     stream_settle_seconds: float = 60.0
     stream_write_timeout_seconds: float = 10.0

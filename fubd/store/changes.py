@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 
@@ -48,7 +48,7 @@ class ChangeReader:
 
     async def filtered(self, chosen: ChangeFilter, *, before: int | None, limit: int) -> list[ShownRow]:
         """Return the latest of the chosen rows that come before row `before`, newest first."""
-        async with self._reading() as (connection, table):
+        async with self._reading(self._pool.reading()) as (connection, table):
             query = table.query("reads/changes_filtered")
             return _shown(await query.fetch(connection, before=before, limit=limit, **asdict(chosen)))
 
@@ -86,9 +86,12 @@ class ChangeReader:
         return counts
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable]]:
+    async def _reading(
+        self, opened: AbstractAsyncContextManager[asyncpg.Connection] | None = None
+    ) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable]]:
+        """Lend a connection, as `opened`, by default for statements that read by index, and the table."""
         try:
-            async with self._pool.reading() as connection:
+            async with opened or self._pool.reading_by_index() as connection:
                 self._table = self._table or await stage_changes.read(connection)
                 yield connection, self._table
         except BaseException:

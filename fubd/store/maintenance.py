@@ -56,7 +56,7 @@ class Maintenance:
 
     async def note_running(self, started_at: datetime, now: datetime, *, gap: Absence | None) -> None:
         """Note that this process, started then, runs at `now`, and a time in which it could not record."""
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             await statements.query("state/note_running").execute(
                 connection,
                 instance=self._instance,

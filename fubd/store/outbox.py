@@ -23,7 +23,7 @@ class Outbox:
 
     async def claim(self, limit: int, *, for_seconds: float) -> list[Alert]:
         """Return alerts to send now, none before an older one of the same person; no other instance gets them within that time."""
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             rows = await statements.query("alerts/claim").fetch(connection, limit=limit, for_seconds=for_seconds)
         grouped: defaultdict[tuple[int | None, int], list[asyncpg.Record]] = defaultdict(list)
         for row in rows:

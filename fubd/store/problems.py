@@ -32,7 +32,7 @@ class ProblemStore:
 
     async def save(self, problems: Collection[Problem], *, ended: Collection[str], alerts: Sequence[Mapping[str, object]]) -> None:
         """Report the problems that hold and those that ended, and put alerts into the outbox, in this order."""
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             await statements.query("state/save_problems").execute(
                 connection,
                 instance=self._instance,

@@ -201,7 +201,7 @@ class StatusReader:
 
     async def exchange_delivery_attempts(self, hours: Sequence[HourCount], now: datetime) -> OtherProcesses:
         """Save this process's delivery attempts, as counted at `now`, and return those that other processes saved."""
-        async with self._pool.transaction() as connection:
+        async with self._pool.statement() as connection:
             row = await statements.query("state/delivery_attempts").fetchrow(
                 connection,
                 instance=self._instance,
