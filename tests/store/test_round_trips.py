@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from fubd.core.observation import Delivery, Snapshot
-from fubd.store import Pool, StateStore, migrate
+from fubd.store import ChangeReader, Pool, StateStore, migrate
 from fubd.store.dsn import parse
 from fubd.store.pool_mode import PoolMode
 from tests.recorder import Recorder, at, execute, read, refetch_event, running_recorder, webhook
@@ -95,3 +95,18 @@ async def test_a_current_schema_is_recognized_in_four_round_trips(database: str)
         await migrate(connection)
         assert proxy.round_trips - before <= 4
         await connection.close()
+
+
+async def test_an_open_page_without_news_costs_two_round_trips_a_look(database: str) -> None:
+    """One for new rows and one for corrections."""
+    async with Proxy(database) as proxy:
+        pool = Pool(parse(proxy.dsn))
+        reader = ChangeReader(pool)
+        for _ in range(2):
+            await reader.page(0, 10)
+            await reader.corrections(0, 10)
+        before = proxy.round_trips
+        await reader.page(0, 10)
+        await reader.corrections(0, 10)
+        assert proxy.round_trips - before == 2
+        await pool.close()
