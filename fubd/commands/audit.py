@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _audit(settings: Settings, args: argparse.Namespace, console: Console) -> int:
-    stop = stop_on_signals(only_first=True)
     async with AsyncExitStack() as stack:
         components = await stack.enter_async_context(open_components(settings, migrated=args.fix))
+        stop = stop_on_signals(only_first=True)
         ingestor = await stack.enter_async_context(run_ingest(components)) if args.fix else None
         await stack.enter_async_context(components.client)
         stack.enter_context(console.show_warnings())

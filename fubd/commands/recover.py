@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _recover(settings: Settings, args: argparse.Namespace, console: Console) -> int:
-    stop = stop_on_signals(only_first=True)
     recorded: list[int] = []
 
     def on_commit(committed: Committed) -> None:
@@ -50,6 +49,7 @@ async def _recover(settings: Settings, args: argparse.Namespace, console: Consol
         run_ingest(components, on_commit=on_commit) as ingest,
         components.client,
     ):
+        stop = stop_on_signals(only_first=True)
         recovery = _Recovery(components, ingest, recorded, console, stop, as_json=args.json, forever=args.forever)
         with console.show_warnings():
             await run_until_stopped(components.account.verify(), stop)

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _tail(settings: Settings, args: argparse.Namespace, console: Console) -> int:
-    stop = stop_on_signals(only_first=True)
     async with open_pool(settings) as pool:
+        stop = stop_on_signals(only_first=True)
         follower = _Follower(ChangeReader(pool), console, stage=args.stage, zone=None if args.json else settings.zone())
         await follower.begin()
         await follower.run(stop)
