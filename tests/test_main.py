@@ -85,6 +85,7 @@ async def test_bad_settings_are_one_line_each(tmp_path: Path) -> None:
     assert process.lines == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "message"), [(">/dev/full", "fubd: the result cannot be written: No space left on device\n"), (">&-", "")]
 )
@@ -94,6 +95,7 @@ async def test_output_that_cannot_be_written(database: str, tmp_path: Path, wher
     assert (code, errors) == (1, message)
 
 
+@pytest.mark.slow
 async def test_output_of_a_command_that_records_and_cannot_print(database: str, tmp_path: Path) -> None:
     """A command that runs an ingest reports a full disk in one line too."""
     environ = {"DATABASE_URL": database, "FUB_API_KEY": "unused"}
@@ -101,6 +103,7 @@ async def test_output_of_a_command_that_records_and_cannot_print(database: str, 
     assert (code, errors) == (1, "fubd: the result cannot be written: No space left on device\n")
 
 
+@pytest.mark.slow
 async def test_characters_that_the_encoding_lacks(database: str, tmp_path: Path) -> None:
     """Characters of a name that the encoding of stdout lacks are escaped."""
     async with running_recorder(database) as recorder:
