@@ -24,11 +24,7 @@ def test_a_day_costs_what_was_promised() -> None:
 
 
 def test_a_day_of_bulk_edits_costs_what_was_promised() -> None:
-    """With ten bulk edits of 1,000 people a second, a day takes at most 500 calls, however FUB treats the filter.
-
-    Where it also orders people of one second differently with each call, the day takes slightly more.
-    """
-    works, refused, unordered = measure_bulk_edits(people=3_000, filters=("works", "refused"))
-    assert max(works.running, refused.running) <= 500
-    assert unordered.running <= 525
-    assert min(day.changes for day in (works, refused, unordered)) >= 10_000
+    """With ten bulk edits of 1,000 people in one second each, a steady day takes at most 500 calls, however FUB treats the filter."""
+    for day in measure_bulk_edits(people=3_000, filters=("works", "refused")):
+        assert day.running <= 500
+        assert day.changes >= 10_000

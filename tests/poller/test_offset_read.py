@@ -75,7 +75,7 @@ def test_a_crowd_without_a_stable_order_is_read_by_ranges_of_ids() -> None:
         database = FakeDatabase()
         assert await IncrementalRead().changed_since(_run(api, database), _HOUR_AGO) == EPOCH
         assert _changed(api.account) <= set(database.known)
-        assert api.calls_made() <= 45
+        assert api.calls_made() <= 24
 
     run_virtual(scenario())
 
