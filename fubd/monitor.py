@@ -29,6 +29,8 @@ from fubd.store import Maintenance, StatusReader
 from fubd.store.status import StatusSummary
 
 _REFRESH_SECONDS = 6.0
+# While the database cannot be used.
+_RETRY_SECONDS = 2.0
 _LOOP_TURNS_UNTIL_ANSWERED = 3
 # So many of the latest deliveries may be counted again at each look.
 _RECOUNTED_DELIVERIES = 200
@@ -125,7 +127,8 @@ class Monitor:
             self._check_polling()
             self.database_health()
             self._failure_ratio.update(self._webhook_handler.counts())
-            await self._clock.pause(_REFRESH_SECONDS, stop, self._refresh_requested)
+            delay_seconds = _REFRESH_SECONDS if self._database_error is None else _RETRY_SECONDS
+            await self._clock.pause(delay_seconds, stop, self._refresh_requested)
 
     async def _refresh(self) -> None:
         before = self._ledger()

@@ -68,7 +68,7 @@ async def test_a_database_that_goes_away_is_a_problem_without_any_delivery(datab
         assert not gone.recording
         assert (before, value(parts, "fubd_db_up")) < (gone.since, 1)
         await proxy.accept()
-        await eventually(lambda: has_problems(parts), 45.0)
+        await eventually(lambda: has_problems(parts), 60.0)
         assert parts.monitor.database_health().recording
 
 
@@ -86,7 +86,7 @@ async def test_a_database_that_can_only_be_read_is_a_problem_without_any_deliver
         await eventually(is_said)
         await execute(database, f'SET TRANSACTION READ WRITE; ALTER DATABASE "{name}" RESET default_transaction_read_only')
         await execute(database, _CUT_OTHERS)
-        await eventually(lambda: has_problems(parts))
+        await eventually(lambda: has_problems(parts), 60.0)
         assert parts.monitor.not_ready_reason() is None
 
 

@@ -69,3 +69,23 @@ def test_a_problem_is_logged_once_at_its_begin_and_once_at_its_end(caplog: pytes
     assert (problems.current(), exported()) == ((), 0)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert caplog.messages[1] == "Problem key_refused is over; it began at 2026-03-02 03:00:00 CST."
+
+
+def test_recording_that_fails_on_and_off_is_one_problem(caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk takes some statements: the problem keeps its begin, and ends when it has not been reported for half a minute."""
+    clock = _SteppedClock()
+    problems = Problems(clock, Metrics(CollectorRegistry()))
+    with caplog.at_level(logging.INFO, "fubd.problems"):
+        for _ in range(20):
+            problems.begin(ProblemName.NOT_RECORDING, "the disk is full")
+            clock.instant += timedelta(seconds=3)
+            problems.end(ProblemName.NOT_RECORDING)
+            clock.instant += timedelta(seconds=3)
+        assert [problem.since for problem in problems.current()] == [START]
+        clock.instant += timedelta(seconds=30)
+        problems.end(ProblemName.NOT_RECORDING)
+        assert problems.current() == ()
+        clock.instant += timedelta(seconds=60)
+        problems.begin(ProblemName.NOT_RECORDING, "the disk is full")
+        assert [problem.since for problem in problems.current()] == [clock.instant]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO", "WARNING"]
