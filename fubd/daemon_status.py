@@ -10,6 +10,8 @@ from fubd.account import AccountGuard
 from fubd.client import FubClient
 from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.core.links import people_url
+from fubd.core.pacing import while_not_recording
+from fubd.core.problems import ProblemName
 from fubd.monitor import Monitor
 from fubd.poller import Poller
 from fubd.ports import Absence, BlindSpan, Clock
@@ -59,10 +61,11 @@ class DaemonStatus:
         """Return the health document, from memory."""
         summary = self._monitor.summary
         mode, reason, interval = self._poller.current_mode()
-        account = self._account.known
+        account, problems = self._account.known, self._problems.current()
+        outage = next((problem for problem in problems if problem.name is ProblemName.NOT_RECORDING), None)
         return Health(
             mode=mode,
-            reason=reason,
+            reason=reason if outage is None else while_not_recording(reason, outage.since, self._settings.zone()),
             poll_interval_seconds=interval,
             coverage=summary.coverage if summary else None,
             sources=self._monitor.sources(),
@@ -71,7 +74,7 @@ class DaemonStatus:
             subscription_advice=self._subscriptions.advice(),
             database=self._monitor.database_health(),
             account=AccountName(account.id, account.name) if account else AccountName(None, None),
-            problems=[ShownProblem(problem.name, problem.since, problem.text) for problem in self._problems.current()],
+            problems=[ShownProblem(problem.name, problem.since, problem.text) for problem in problems],
             as_of=self._monitor.as_of,
         )
 

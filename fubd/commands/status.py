@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
 from fubd.core.freshness import source_status
+from fubd.core.pacing import while_not_recording
+from fubd.core.problems import ProblemName
 from fubd.core.stored_state import ModeRecord
 from fubd.core.text import format_age, format_count, format_duration, format_instant, format_name, format_ratio, format_short_instant
 from fubd.core.vocabulary import HEALTHY
@@ -39,12 +41,20 @@ async def _status(settings: Settings, args: argparse.Namespace, console: Console
     except EmptyDatabase as empty:
         console.print_notice(f"fubd: {empty}")
         overview = _empty(settings)
-    status = _Status(overview, settings.zone())
+    status = _Status(_as_recorded(overview, settings.zone()), settings.zone())
     if args.json:
         console.print_json(status.to_json())
     else:
         _print(status, console)
     return 0 if status.is_healthy else 1
+
+
+def _as_recorded(overview: StatusOverview, zone: ZoneInfo) -> StatusOverview:
+    """Return the overview with since when nothing is recorded as the reason of the mode, if that is so."""
+    outage = next((problem for problem in overview.problems if problem.problem == ProblemName.NOT_RECORDING), None)
+    if overview.mode is None or outage is None:
+        return overview
+    return replace(overview, mode=replace(overview.mode, reason=while_not_recording(overview.mode.reason, outage.since, zone)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,12 @@ def with_failure(reason: str, since: datetime | None, zone: tzinfo) -> str:
     return reason if since is None else f"{reason.removesuffix(_NOTHING_MISSED)}{_FAILED_SINCE}{format_instant(since, zone)}"
 
 
+def while_not_recording(reason: str, since: datetime, zone: tzinfo) -> str:
+    """Return the reason of a mode with since when nothing is recorded, in place of what was said of polling."""
+    known = reason.partition(_FAILED_SINCE)[0].removesuffix(_NOTHING_MISSED)
+    return f"{known}; nothing is recorded since {format_instant(since, zone)}"
+
+
 def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     mode = Mode.STARTING if before is None else before.mode
     if not fresh.has_baseline:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fubd.core.explanation import explain, report_to_json
 from fubd.core.vocabulary import SOURCES
-from fubd.errors import Unavailable
+from fubd.errors import TableRefused, Unavailable
 from fubd.ports import ChangeFilter, ChangeReader, PeopleReader, ShownRow
 from fubd.server.access import AccessControl, is_local, page_audience
 from fubd.server.connections import Connection
@@ -121,8 +121,11 @@ class ReadRoutes:
                 return await handler(request)
             except BadParameter as error:
                 return _json({"error": str(error)}, status=400)
-            except Unavailable:
-                response = _json({"error": "the database does not answer"}, status=503)
+            except Unavailable as error:
+                # What the table lacks is named by the problem that it is.
+                is_table = isinstance(error, TableRefused)
+                cause = "the table stage_changes cannot be read as it is now" if is_table else "the database does not answer"
+                response = _json({"error": cause}, status=503)
                 response.headers[hdrs.RETRY_AFTER] = "5"
                 return response
 

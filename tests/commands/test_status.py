@@ -122,6 +122,11 @@ async def test_problems_are_shown_as_of_the_last_report(database: str, tmp_path:
     shown = await status(database, tmp_path)
     assert any(line.startswith("problems: 1 problem as of 20") and line.endswith("no daemon has reported since") for line in shown.lines)
     assert "key_refused: since 2026-03-02 09:00:00 UTC: FUB answers 401. Set FUB_API_KEY." in shown.lines
+    async with daemon_records(database) as records:
+        await records.decided("steady", datetime.now(UTC) - HOUR, 1800.0)
+        await records.reported([Problem(ProblemName.NOT_RECORDING, problem.since, "The disk is full.")])
+    shown = await status(database, tmp_path, "--json")
+    assert shown.json["reason"] == "because; nothing is recorded since 2026-03-02 09:00:00 UTC"
 
 
 async def test_it_judges_by_the_settings_of_the_daemon(database: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.pacing import Freshness, Hysteresis, Mode, Pace, Policy, pace, resume
+from fubd.core.pacing import Freshness, Hysteresis, Mode, Pace, Policy, pace, resume, while_not_recording, with_failure
 from fubd.simulator.rng import Rng
 from tests.support.examples import examples
 
@@ -346,3 +346,10 @@ def test_flapping_in_a_busy_account_settles_in_failover() -> None:
         day.run(_DAY)
         assert len(day.switches) <= 9
         assert day.switches[-1] is Mode.FAILOVER
+
+
+def test_while_nothing_is_recorded_nothing_is_said_of_polling() -> None:
+    """A poll that waits for the database neither completes nor fails: what the last one found is said no more."""
+    found = "webhooks arrive, and polling finds nothing that they missed"
+    said = "webhooks arrive; nothing is recorded since 2031-03-03 12:00:00 UTC"
+    assert [while_not_recording(reason, NOON, UTC) for reason in (found, with_failure(found, NOON, UTC))] == [said, said]

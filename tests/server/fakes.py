@@ -17,7 +17,7 @@ from fubd.clock import SystemClock
 from fubd.core.explanation import KnownPerson, PersonEvidence
 from fubd.core.observation import Delivery, Snapshot
 from fubd.core.vocabulary import DeliveryOutcome
-from fubd.errors import Malformed, Unavailable
+from fubd.errors import Malformed, TableRefused, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import ChangeFilter, Committed, ShownRow, SnapshotResult, StageCounts
 from fubd.problems import Problems
@@ -183,7 +183,7 @@ class FakeView:
     """The status and the table of a daemon, as a test sets them.
 
     While `database_up` is false, every read fails; while `gate` is clear, reads wait; while `unreadable`, the table has a value that cannot
-    be shown. `reads` counts the reads.
+    be shown. `refusal`: what is wrong with the table. `reads` counts the reads.
     """
 
     def __init__(self) -> None:
@@ -192,6 +192,7 @@ class FakeView:
         self.people: dict[int, PersonEvidence] = {}
         self.reads = 0
         self.database_up = True
+        self.refusal: str | None = None
         self.unreadable = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -277,6 +278,8 @@ class FakeView:
             raise Malformed("the database cannot hold this: DatetimeFieldOverflowError")
         if not self.database_up:
             raise Unavailable("no database here")
+        if self.refusal is not None:
+            raise TableRefused(self.refusal)
 
 
 def _id(row: Mapping[str, object]) -> int:

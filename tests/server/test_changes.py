@@ -58,13 +58,17 @@ async def test_an_invalid_number_is_answered_400(web: aiohttp.ClientSession, pat
 
 
 async def test_reads_are_answered_503_while_the_database_is_away(web: aiohttp.ClientSession) -> None:
-    """Also when the database does not answer in time."""
+    """Also when the database does not answer in time; a table without one of its columns is another cause."""
     async with running_server(limits=ServerLimits(read_timeout_seconds=0.05)) as server:
         server.view.database_up = False
         for path in ("/api/changes", "/api/overview"):
             status, answer = await read_json(web, f"{server.url}{path}")
             assert (status, answer) == (503, {"error": "the database does not answer"})
         server.view.database_up = True
+        server.view.refusal = "its column stage_to is missing"
+        answer = (await read_json(web, f"{server.url}/api/overview"))[1]
+        assert answer == {"error": "the table stage_changes cannot be read as it is now"}
+        server.view.refusal = None
         server.view.gate.clear()
         for path in ("/api/changes", "/api/overview"):
             assert (await read_json(web, f"{server.url}{path}"))[0] == 503
