@@ -109,6 +109,13 @@ class AccountGuard:
         self.known = replace(self.known, domain=of_key.domain)
         self._problems.end(ProblemName.ACCOUNT_MISMATCH)
 
+    async def compare(self) -> None:
+        """Do as `verify` for a command that only reads: nothing is kept or reported. Raises AccountMismatch, Unavailable (the database)."""
+        of_database = await self._store.account()
+        of_key = await self._read() if of_database is not None else None
+        if of_database is not None and of_key is not None and of_key.id != of_database.id:
+            raise AccountMismatch(f"{describe_mismatch(of_key, of_database)}: {CHANGE_ONE}")
+
     async def _read(self) -> AccountIdentity | None:
         reason = "its answer to /identity does not contain the account's id"
         try:

@@ -24,7 +24,7 @@ _LISTED = 50
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare; 0 when the share of people whose stage matches is at or above `--min`, 1 below, or when nobody could be compared."""
+    """Compare; 0 when the share of people whose stage matches is at or above `--min`, 1 below, or where somebody cannot be compared."""
     settings = load_settings(FOR_FUB)
     return asyncio.run(_audit(settings, args, Console()))
 
@@ -36,8 +36,8 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
         ingestor = await stack.enter_async_context(run_ingest(components)) if args.fix else None
         await stack.enter_async_context(components.client)
         stack.enter_context(console.show_warnings())
-        if args.fix:
-            await run_until_stopped(components.account.verify(), stop)
+        account = components.account
+        await run_until_stopped(account.verify() if args.fix else account.compare(), stop)
         began = components.clock.monotonic()
         result = await run_until_stopped(_compare(components, args.sample, ingestor, console, stop), stop)
         if result is None:
@@ -47,7 +47,7 @@ async def _audit(settings: Settings, args: argparse.Namespace, console: Console)
             console.print_json(_to_json(result, fixed=args.fix, calls=components.client.calls_made(), seconds=seconds))
         else:
             _print(result, console, settings.zone(), fixed=args.fix, calls=components.client.calls_made(), seconds=seconds)
-    return 0 if result.ratio is not None and result.ratio >= args.min else 1
+    return 0 if result.ratio is not None and result.ratio >= args.min and not result.hidden else 1
 
 
 async def _compare(
@@ -88,6 +88,7 @@ def _print(result: ComparisonResult, console: Console, zone: tzinfo, *, fixed: b
     for number, what in (
         (result.changing, "changed during the audit and were not compared"),
         (result.unconfirmed, "known here were not on any list, and not read one by one"),
+        (result.hidden, "known here were not found with this key, which is not the owner's and sees only some of the people"),
         (result.unreadable, "could not be read: Follow Up Boss sent nothing usable"),
     ):
         if number:
@@ -123,6 +124,7 @@ def _to_json(result: ComparisonResult, *, fixed: bool, calls: int, seconds: floa
         ],
         "changed_during_audit": result.changing,
         "unconfirmed": result.unconfirmed,
+        "hidden": result.hidden,
         "unreadable": result.unreadable,
         "fixed": fixed,
         "recorded": result.recorded,

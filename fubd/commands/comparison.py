@@ -62,7 +62,8 @@ class ComparisonResult:
     """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
     `recorded`: mismatches that recording removed. `changing`: people who changed during the comparison, not compared. `unconfirmed`: known
-    people on no list who were not read by id, or could not be. `unreadable`: people without usable data from FUB.
+    people on no list who were not read by id, or could not be. `hidden`: known people whom a key that is not the owner's did not find.
+    `unreadable`: people without usable data from FUB.
     """
 
     matched: int = 0
@@ -71,6 +72,7 @@ class ComparisonResult:
     listed: list[StageMismatch] = field(default_factory=list)
     changing: int = 0
     unconfirmed: int = 0
+    hidden: int = 0
     unreadable: int = 0
 
     @property
@@ -107,6 +109,7 @@ class Comparison:
         on_progress: Callable[[Progress], None],
         stop: asyncio.Event,
     ) -> None:
+        self._api = api
         self._clock = clock
         self._people = PeopleReader(pool)
         self._state = StateStore(pool)
@@ -119,6 +122,7 @@ class Comparison:
         self._seen: set[int] = set()
         self._suspects: set[int] = set()
         self._confirmed = 0
+        self._sees_everybody: bool | None = None
         self._total: Callable[[], int | None] = lambda: None
         self._run = PollRun(
             api, _FirstReadSink(self), watermark=watermark, should_continue=lambda: not stop.is_set(), on_page=self._on_page
@@ -259,11 +263,28 @@ class Comparison:
         if current is None or current.gone:
             # Created and deleted, or deleted and marked so, during the comparison.
             return []
+        if not await self._key_sees_everybody():
+            self.result.hidden += 1
+            return []
         self._add(StageMismatch(person_id, MismatchKind.DELETED, current.stage.name, None, None))
         if self._fix is not None:
             await self._state.mark_deleted(person_id, read_at)
             self.result.recorded += 1
         return []
+
+    async def _key_sees_everybody(self) -> bool:
+        """Return whether a person who is not found is deleted. Another key than the owner's sees only some of the people."""
+        if self._sees_everybody is None:
+            try:
+                await self._api.subscriptions()
+            except FubRefused as error:
+                self._sees_everybody = not error.owner_only
+            except Malformed:
+                # It was allowed to ask.
+                self._sees_everybody = True
+            else:
+                self._sees_everybody = True
+        return self._sees_everybody
 
     def _add(self, mismatch: StageMismatch) -> None:
         self.result.counts[mismatch.kind] += 1

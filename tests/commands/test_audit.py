@@ -18,6 +18,7 @@ from fubd.commands.recording import run_ingest
 from fubd.components import Components, build
 from fubd.core.webhook import decode
 from fubd.settings import load
+from fubd.simulator import Account
 from fubd.store.dsn import parse
 from tests.commands.environment import Environment, environment
 
@@ -227,3 +228,18 @@ async def test_a_failure_is_one_line_with_its_exit_code(database: str, empty_dat
         without_schema = await here.run("audit", DATABASE_URL=empty_database)
         assert (without_schema.code, len(without_schema.errors)) == (1, 1)
         assert (await here.run("audit", FUB_API_KEY="")).code == 2
+
+
+async def test_an_agents_key_proves_nothing_about_people_whom_it_does_not_see(database: str, tmp_path: Path) -> None:
+    """They are not called deleted, nor marked so by --fix, and the audit is no pass; the key of another account compares nothing."""
+    async with read_account(database, tmp_path, people=40) as here:
+        here.simulator.keys.add("an-agents-key", "agent")
+        for arguments in (("--json",), ("--json", "--fix")):
+            ended = await here.run("audit", *arguments, FUB_API_KEY="an-agents-key")
+            assert (ended.code, ended.json["kinds"], ended.json["hidden"] > 0) == (1, {}, True)
+            assert ended.json["people"] + ended.json["hidden"] == 40
+        assert (await here.run("audit")).code == 0
+        here.simulator.put_behind_key(Account(seed=8, people=40, clock=here.account.clock))
+        ended = await here.run("audit")
+        assert (ended.code, ended.lines) == (2, [])
+        assert "FUB_API_KEY belongs to the account simulated-8" in ended.errors[-1]
