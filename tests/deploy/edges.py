@@ -63,7 +63,7 @@ _HEALTHY = 'fubd_source_healthy{a, source="webhook"}'
 _FAILOVER = 'fubd_mode{a, mode="failover"}'
 _DELIVERIES = 'fubd_webhook_deliveries_total{{a, outcome="{}"}}'
 _FORGED = _DELIVERIES.format("forged")
-_REQUESTS = 'fubd_api_requests_total{{a, endpoint="people", status="{}"}}'
+_KEY_REFUSED = 'fubd_problem{a, problem="key_refused"}'
 _ALERTS = 'fubd_alerts_total{{a, outcome="{}"}}'
 _STALE = {_HEARD: "1x200", _HEALTHY: "0x200"}
 _DB_UP = {"fubd_db_up{a}": "1x200"}
@@ -156,15 +156,8 @@ EDGES: Sequence[Edge] = (
     Edge("FubdWebhookFailureRatioRising", "not below 10 %", {"fubd_webhook_failure_ratio{a}": "0.09+0.0001x60"}, silent=[60]),
     Edge("FubdWebhookFailureRatioRising", "not while it falls", {"fubd_webhook_failure_ratio{a}": "0.3-0.001x60"}, silent=[60]),
     _gauge("FubdWebhookFailureRatioHigh", "fubd_webhook_failure_ratio{a}", over="0.351", under="0.35", held=10),
-    Edge(
-        "FubdKeyRefused", "at two refusals", {_REQUESTS.format(401): "0x20 2x60", _REQUESTS.format(200): "5x80"}, silent=[25], firing=[26]
-    ),
-    Edge(
-        "FubdKeyRefused",
-        "not where one request succeeded",
-        {_REQUESTS.format(403): "0+1x80", _REQUESTS.format(200): "5x20 6x60"},
-        silent=[25, 40],
-    ),
+    _gauge("FubdKeyRefused", _KEY_REFUSED, over="1", under="0", held=5),
+    Edge("FubdKeyRefused", "not where each next poll succeeds", {_KEY_REFUSED: "0x10 1 0 1 0 1 1 1 1 0x60"}, silent=[12, 14, 18, 60]),
     _gauge("FubdClockSkew", "fubd_clock_skew_seconds{a}", over="30.1", under="30", held=10),
     _gauge("FubdClockSkew", "fubd_clock_skew_seconds{a}", over="-30.1", under="-30", held=10),
     Edge(

@@ -245,6 +245,8 @@ async def refused(stack: Stack, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows_nothing()
         stack.simulator.keys.revoke("invented-api-key")
         await watch.shows("FubdKeyRefused")
+        stack.simulator.keys.add("invented-api-key")
+        await watch.shows_nothing()
         await stack.fetch("UPDATE fubd.lease SET holder = 'dead', expires_at = now() + interval '1 hour'")
         await watch.shows("FubdLeaseNotHeld")
 
