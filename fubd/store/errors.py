@@ -7,6 +7,7 @@ is never repeated: it may contain names of users and hosts. Messages name the da
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -52,7 +53,10 @@ _NO_TENANT = _Fault(
     "the pooler of {database} does not know the user of DATABASE_URL; on Supabase it is postgres.PROJECT, as its dashboard shows it",
     login=True,
 )
-_NOT_ALLOWED = _Fault("the user of DATABASE_URL lacks a privilege in {database}: `python -m fubd check` shows what it needs")
+_NOT_ALLOWED = _Fault(
+    "the user of DATABASE_URL lacks a privilege in {database}: run deploy/role.sql as the owner of the database, and use the role that it"
+    " makes in DATABASE_URL"
+)
 _READ_ONLY = _Fault(
     "{database} can only be read: set DATABASE_URL to the primary server, with a role that may write; a Supabase project whose disk is full"
     " is read-only too, until its disk is enlarged"
@@ -122,6 +126,19 @@ _UNSPECIFIC = frozenset({"XX000", "55000", "08P01", "08006", "08000", "08003", "
 # The driver's own too, for a connection that ended while it waited for an answer.
 _CONNECTION_LOST = frozenset({"08003", "08006"})
 
+# What the user may not use, as the server names it, and what to grant: on an object of this name.
+_DENIED = re.compile(r"permission denied for (?P<kind>table|view|sequence|schema|function|database) \"?(?P<name>\w+)")
+_GRANTS = {
+    "table": "SELECT, INSERT, UPDATE, DELETE ON {schema}.{name}",
+    "view": "SELECT ON {schema}.{name}",
+    "sequence": "USAGE, SELECT ON SEQUENCE {schema}.{name}",
+    "schema": "USAGE, CREATE ON SCHEMA {name}",
+    "function": "EXECUTE ON ALL FUNCTIONS IN SCHEMA fubd",
+    "database": "CREATE ON DATABASE {name}",
+}
+_PRODUCT = re.compile(r"stage_changes\w*|source_health|rapid_transitions|stage_durations|current_stages")
+_NO_RELATION = re.compile(r"relation \"(?P<name>[\w.]+)\" does not exist")
+
 # OpenSSL's reasons for a handshake that failed because the server is limited to older versions than ours.
 _OLD_TLS = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 
@@ -160,6 +177,10 @@ def _of_statement(error: asyncpg.PostgresError) -> Unavailable | Malformed | Non
 
 def _of_server(error: asyncpg.PostgresError) -> _Fault:
     code = error.sqlstate or ""
+    if code == "42501" and (denied := _DENIED.search(str(error))):
+        return _denied(denied["kind"], denied["name"])
+    if code == "42P01" and (missing := _NO_RELATION.search(str(error))):
+        return _Fault(f"{missing['name']} is missing in {{database}}: fubd made it, so restore it from a backup of the database")
     if code in _CODES:
         return _CODES[code]
     if code in _UNSPECIFIC:
@@ -170,6 +191,15 @@ def _of_server(error: asyncpg.PostgresError) -> _Fault:
     if code in _CONNECTION_LOST:
         return _CUT
     return _Fault(f"{{database}} could not run a statement now ({code or 'no code'} {type(error).__name__})")
+
+
+def _denied(kind: str, name: str) -> _Fault:
+    schema = "public" if _PRODUCT.fullmatch(name) else "fubd"
+    grant = _GRANTS[kind].format(schema=schema, name=name)
+    return _Fault(
+        f"the user of DATABASE_URL lacks a privilege on the {kind} {name} in {{database}}: as its owner run GRANT {grant}"
+        " TO user_of_DATABASE_URL; deploy/role.sql makes a role that has them all"
+    )
 
 
 def _of_network(error: OSError) -> str:

@@ -22,13 +22,17 @@ _CLOSE_SECONDS = 5.0
 
 
 class Schema(StrEnum):
-    """The state of the schema. `OLDER`: a table of the older scripts. `BEHIND`: migrations are missing. `REFUSED`: another version's."""
+    """The state of the schema. `OLDER`: a table of the older scripts. `BEHIND`: migrations are missing. `REFUSED`: another version's.
+
+    `HIDDEN`: row level security hides it, so that nothing can be said of it.
+    """
 
     EMPTY = "empty"
     OLDER = "older"
     BEHIND = "behind"
     READY = "ready"
     REFUSED = "refused"
+    HIDDEN = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ async def _inspect(connection: asyncpg.Connection, pool_mode: PoolMode) -> Datab
         missing = await count_missing(connection)
     except SchemaRefused as error:
         missing, schema, refusal = 0, Schema.REFUSED, str(error)
-    if missing:
+    if row["is_hidden"]:
+        schema = Schema.HIDDEN
+    elif missing:
         schema = Schema.BEHIND if row["has_migration_table"] else Schema.OLDER if row["has_product_table"] else Schema.EMPTY
     adopted, foreign_rows = False, 0
     # The schema of another version may lack these tables.

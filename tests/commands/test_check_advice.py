@@ -27,7 +27,8 @@ _CAUSES = [
     f"the pooler of {_PLACE} has no connection to its server",
     f"{_PLACE} is starting up or shutting down",
     f"the pooler of {_PLACE} runs in statement mode, and fubd needs transactions: set it to transaction or session mode",
-    f"the user of DATABASE_URL lacks a privilege in {_PLACE}: `python -m fubd check` shows what it needs",
+    f"the user of DATABASE_URL lacks a privilege in {_PLACE}: run deploy/role.sql as the owner of the database",
+    f"the user of DATABASE_URL lacks a privilege on the table claim in {_PLACE}: as its owner run GRANT SELECT ON fubd.claim",
     f"{_PLACE} can only be read: set DATABASE_URL to the primary server, with a role that may write; a Supabase project whose disk is full",
     f"the disk of {_PLACE} is full: free space or enlarge it",
     f"{_PLACE} has a certificate that is not trusted (self-signed certificate)",
@@ -44,6 +45,8 @@ def test_each_cause_has_its_own_fix() -> None:
     explained = [explain_failure(message, parse("postgresql://me@db.example/postgres")) for message in _CAUSES]
     assert all("db.example:5432/postgres" in found for found, _ in explained)
     assert len({fix for _, fix in explained}) == len(_CAUSES)
+    assert "pg_hba.conf" in explain_failure(_CAUSES[0], parse("postgresql://me@db.example/postgres"))[1]
+    assert "postgres.PROJECT" in explain_failure(_CAUSES[0], parse("postgresql://me@x.pooler.supabase.com/postgres"))[1]
     direct = parse("postgresql://me@db.abc.supabase.co/postgres")
     assert "session pooler" in explain_failure("… cannot be reached (Network is unreachable)", direct)[1]
 

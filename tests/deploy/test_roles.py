@@ -13,6 +13,7 @@ import pytest
 from fubd import store
 from fubd.store import Pool, adoption
 from fubd.store.dsn import Dsn, parse
+from fubd.store.inspection import Schema, inspect
 from tests.deploy.programs import CHECKOUT
 from tests.stack import running_stack
 from tests.support.databases import url_of
@@ -240,3 +241,15 @@ async def test_the_reader_sees_the_views_and_no_personal_data(roles: Roles) -> N
         await connection.execute("SET default_transaction_read_only = off")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("DELETE FROM public.stage_changes")
+
+
+async def test_a_role_that_does_not_own_the_schema_is_recognised(roles: Roles) -> None:
+    """Row level security hides fubd's tables from it: `check` does not take the schema for one of an older version."""
+    async with roles.as_role("fubd_daemon") as connection:
+        await store.migrate(connection)
+    async with roles.as_role("fubd_owner") as connection:
+        await connection.execute(roles.script("reader.sql"))
+    async with roles.as_role("fubd_daemon") as connection:
+        await connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA fubd TO {roles.names['fubd_reader']}")
+    assert (await inspect(roles.dsn("fubd_reader"))).schema is Schema.HIDDEN
+    assert (await inspect(roles.dsn("fubd_daemon"))).schema is Schema.READY

@@ -20,11 +20,15 @@ _FIXES = (
     ("is starting up or shutting down", "wait a minute, then run this again"),
     ("certificate that is not trusted", "set DATABASE_CA_CERT to the provider's certificate; if a firewall inspects TLS, except this host"),
     ("in statement mode", "set pool_mode = transaction in the pooler, or connect to the server directly"),
-    ("lacks a privilege", "run deploy/role.sql as the owner of the database, and use the role that it makes in DATABASE_URL"),
     ("can only be read", "use the primary server in DATABASE_URL; on Supabase enlarge a full disk (Database, Settings)"),
     ("is full", "free space or enlarge the disk; on Supabase: Database, Settings, Disk size"),
+    ("offers no TLS", "turn on TLS in the server (ssl = on), or use your provider's host that has it"),
     ("TLS", "use a server and a pooler with TLS 1.2 or newer, and no proxy between that changes the connection"),
     ("host name is not known", "correct the host in DATABASE_URL; it has no spaces and no https://"),
+    (
+        "the connection was cut",
+        "correct host and port in DATABASE_URL, or look at the log of a pooler or proxy there",
+    ),
     ("Connection refused", "start the database, or correct host and port in DATABASE_URL"),
     (
         "did not answer in time",
@@ -33,13 +37,19 @@ _FIXES = (
     ("none of its addresses answers", "allow this machine in the database's firewall, or correct host and port in DATABASE_URL"),
 )
 _IPV6_ONLY = f"this host has only an IPv6 address: use the host of the session pooler ({_SESSION_POOLER})"
+_CREDENTIALS = "correct user and password in DATABASE_URL, or allow this user and this machine in the server's pg_hba.conf"
 _OTHERWISE = "look at the database's own log, then run this again"
 _EMBEDDED = "set DATABASE_URL to a database of your own, or remove the cause that is named here"
 
 
+def is_supabase(dsn: Dsn) -> bool:
+    """Return whether this is a host of Supabase."""
+    return dsn.host.endswith((".supabase.co", ".supabase.com"))
+
+
 def is_supabase_direct(dsn: Dsn) -> bool:
     """Return whether this is the host of a Supabase project itself, which has only an IPv6 address."""
-    return dsn.host.startswith("db.") and dsn.host.endswith(".supabase.co")
+    return dsn.host.startswith("db.") and is_supabase(dsn)
 
 
 # The same for Follow Up Boss (`fubd.client`).
@@ -71,6 +81,8 @@ def explain_failure(message: str, dsn: Dsn | None) -> tuple[str, str]:
         return message, _EMBEDDED
     if is_supabase_direct(dsn) and "cannot be reached" in message:
         return message, _IPV6_ONLY
+    if "refused the user or the password" in message and not is_supabase(dsn):
+        return message, _CREDENTIALS
     fix = next((fix for words, fix in _FIXES if words in message), None)
     if fix is None and separator:
         return found, advice

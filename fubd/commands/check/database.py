@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fubd.account import CHANGE_ONE, describe_mismatch
 from fubd.commands.check.account import read_identity
-from fubd.commands.check.connection import explain_failure, is_supabase_direct
+from fubd.commands.check.connection import explain_failure, is_supabase, is_supabase_direct
 from fubd.commands.check.issuer import find_issuer
 from fubd.commands.check.result import CheckResult, CheckStatus, not_checked
 from fubd.commands.session import database
@@ -22,6 +22,16 @@ from fubd.store.table_check import find_trouble
 _OLDEST_VERSION = 14
 _EXPOSED_SHOWN = 3
 _SUPABASE_TRANSACTION_PORT = 6543
+_UNUSABLE = {
+    Schema.OLDER: (
+        "public.stage_changes was made by older scripts, and fubd does not write into it before it is adopted",
+        "run: python -m fubd adopt",
+    ),
+    Schema.HIDDEN: (
+        "row level security hides the tables of the schema fubd from the user of DATABASE_URL, who does not own them",
+        "run deploy/role.sql as their owner, and use the role that it makes in DATABASE_URL",
+    ),
+}
 
 
 async def check_database(settings: Settings) -> list[CheckResult]:
@@ -87,16 +97,12 @@ def _check_tls(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
     if dsn.tls in {Tls.VERIFY_FULL, Tls.VERIFY_CA}:
         return CheckResult("tls", CheckStatus.GOOD, f"{dsn.tls}: encrypted, and the server's certificate is verified")
     if dsn.tls is Tls.REQUIRE:
-        where = "Supabase: Database, Settings, SSL Configuration, Download certificate" if _is_supabase(dsn) else "your provider has it"
+        where = "Supabase: Database, Settings, SSL Configuration, Download certificate" if is_supabase(dsn) else "your provider has it"
         fix = f"set DATABASE_CA_CERT to the text or the path of the provider's CA certificate ({where})"
         found = "encrypted, but the server's certificate is not verified: another server could pose as yours and read the password"
         return CheckResult("tls", CheckStatus.NOTE if dsn.is_local else CheckStatus.FIX, found, fix)
     found = "encrypted, on this machine" if seen.encrypted else "not encrypted: the server is on this machine"
     return CheckResult("tls", CheckStatus.GOOD, found)
-
-
-def _is_supabase(dsn: Dsn) -> bool:
-    return dsn.host.endswith((".supabase.co", ".supabase.com"))
 
 
 def _check_pooler(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
@@ -114,9 +120,8 @@ def _check_pooler(dsn: Dsn, seen: DatabaseInspection) -> CheckResult:
 def _check_schema(settings: Settings, seen: DatabaseInspection) -> CheckResult:
     if seen.schema is Schema.REFUSED:
         return CheckResult("schema", CheckStatus.FIX, seen.refusal or "", "start the version of fubd that made it")
-    if seen.schema is Schema.OLDER:
-        found = "public.stage_changes was made by older scripts, and fubd does not write into it before it is adopted"
-        return CheckResult("schema", CheckStatus.FIX, found, "run: python -m fubd adopt")
+    if seen.schema in _UNUSABLE:
+        return CheckResult("schema", CheckStatus.FIX, *_UNUSABLE[seen.schema])
     if seen.schema is Schema.READY:
         found = f"ready, {'adopted from older scripts' if seen.adopted else 'made by fubd'}"
         if not seen.foreign_rows:
