@@ -36,9 +36,9 @@ class RecordingHealth:
         self._clock = clock
         self._metrics = metrics
         self._problems = problems
-        # Why each was refused; and why the columns of the table say that rows will be.
+        # Why each was refused; and why the definition of the table says that rows will be.
         self._refused: dict[Hashable, str] = {}
-        self._columns_refuse: str | None = None
+        self._definition_refuses: str | None = None
         self.failure: RecordingFailure | None = None
 
     def on_outage(self, error: Unavailable) -> None:
@@ -55,14 +55,13 @@ class RecordingHealth:
         self._problems.begin(ProblemName.TABLE_REFUSES, str(error))
 
     def on_table_checked(self, refusal: str | None) -> None:
-        """Note why the columns of the table, as they are now, refuse rows; None when they do not."""
-        before, self._columns_refuse = self._columns_refuse, refusal
+        """Note why the table, by its present definition, refuses rows; None when it does not."""
+        before, self._definition_refuses = self._definition_refuses, refusal
         if refusal is not None:
             self._fail(refusal, by_table=True)
             self._problems.begin(ProblemName.TABLE_REFUSES, refusal)
-        elif before is not None or self._inherits_columns():
-            # What is kept is tried again within seconds. People are read again by the next poll, which may be half an hour away.
-            self._refused = {key: reason for key, reason in self._refused.items() if reason != before or not isinstance(key, int)}
+        elif before is not None or self._inherits_column():
+            self._forget_people(before)
             self._end_refusal()
 
     def on_commit(self, recorded: Collection[Hashable], *, wrote_rows: bool) -> None:
@@ -71,21 +70,29 @@ class RecordingHealth:
         self._problems.end(ProblemName.NOT_RECORDING)
         for key in recorded:
             self._refused.pop(key, None)
-        if wrote_rows:
-            self._columns_refuse = None
+        if wrote_rows and self._definition_refuses is not None:
+            self._forget_people(self._definition_refuses)
+            self._definition_refuses = None
         # What writes no row proves nothing about a table that refuses rows.
         if self.failure is not None and (wrote_rows or not self.failure.by_table):
             self.failure = None
         if wrote_rows or self._problems.undecided(ProblemName.TABLE_REFUSES) is None:
             self._end_refusal()
 
-    def _inherits_columns(self) -> bool:
+    def _forget_people(self, reason: str | None) -> None:
+        """Forget the people refused for a reason that is over: the next poll, which may be half an hour away, reads them again.
+
+        Deliveries are kept, and tried again within seconds.
+        """
+        self._refused = {key: known for key, known in self._refused.items() if known != reason or not isinstance(key, int)}
+
+    def _inherits_column(self) -> bool:
         inherited = self._problems.undecided(ProblemName.TABLE_REFUSES)
         return inherited is not None and COLUMN_CAUSE in inherited.text
 
     def _end_refusal(self) -> None:
         """End the refusal when nothing is left that was refused, or would be."""
-        if self._refused or self._columns_refuse is not None:
+        if self._refused or self._definition_refuses is not None:
             return
         self._problems.end(ProblemName.TABLE_REFUSES)
         if self.failure is not None and self.failure.by_table:

@@ -40,3 +40,13 @@ def test_columns_that_are_right_again_do_not_end_another_refusal() -> None:
     assert [problem.text for problem in problems.current()] == [_CONSTRAINT]
     health.on_commit([1], wrote_rows=True)
     assert (problems.current(), health.failure) == ((), None)
+
+
+def test_a_row_that_is_written_ends_what_the_definition_refused_before_the_next_look() -> None:
+    """The people refused for that reason hold the problem up no longer than what was kept."""
+    health, problems = _health()
+    health.on_table_checked(_MISSING)
+    health.on_refusal([1, "a delivery"], TableRefused(_MISSING))
+    health.on_commit(["a delivery"], wrote_rows=True)
+    health.on_table_checked(None)
+    assert (problems.current(), health.failure) == ((), None)

@@ -20,10 +20,11 @@ from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
 from fubd.core.redaction import mentioned_people, redact
 from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
-from fubd.store import refusals, stage_changes, statements
+from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_document
 from fubd.store.stage_changes import StageChangesTable
+from fubd.store.table_definition import find_refusal, read_definition
 
 
 class ChangeStore:
@@ -47,16 +48,15 @@ class ChangeStore:
                 self._table = self._table or await self._read_table(connection)
                 yield RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
         except BaseException:
-            # The cause may be that the table was altered: the next transaction reads its columns again.
+            # The cause may be that the table was altered: the next transaction reads its definition again.
             self._table = None
             raise
 
     async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
-        columns = await stage_changes.read_columns(connection)
-        missing = refusals.find_missing_columns(columns, self._columns)
-        if missing is not None:
-            raise TableRefused(missing)
-        return await stage_changes.with_sequence(connection, columns)
+        refusal = find_refusal(await read_definition(connection), self._columns)
+        if refusal is not None:
+            raise TableRefused(refusal)
+        return await stage_changes.read(connection)
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Return which deliveries this process stored since `received_at`."""
@@ -160,7 +160,10 @@ class RecordingTransaction:
         if facts:
             script.append(self._with_document("recording/upsert_people", _people(facts)))
         if changes is not None:
-            script.append(self._with_document("recording/apply_changes", self._changes(changes, await self._with_ids(changes.inserts))))
+            inserts = await self._with_ids(changes.inserts)
+            script.append(self._with_document("recording/apply_changes", self._changes(changes, inserts)))
+            if written := [*(new.row for new in inserts), *(update.now for update in changes.updates)]:
+                script.append(self._with_document("recording/require_kept", [_kept(row) for row in written]))
         return script
 
     def _with_document(self, name: str, document: object) -> str:
@@ -319,6 +322,18 @@ def _columns(row: Row, dated_by: Claim | None, evidence: Mapping[int, str]) -> d
         "confirmed_at": row.confirmed_at,
         "event_id": row.event_id,
         "raw_payload": None if dated_by is None else evidence.get(dated_by.seq),
+    }
+
+
+def _kept(row: Row) -> dict[str, object]:
+    """Return the columns that must stand in the table as they were written."""
+    return {
+        "id": row.id,
+        "person_id": row.person_id,
+        "changed_at": row.changed_at,
+        "stage_from": row.stage_from,
+        "stage_to": row.stage.name,
+        "source": row.source,
     }
 
 

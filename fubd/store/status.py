@@ -14,8 +14,9 @@ from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
 from fubd.ports import Absence, BlindSpan
-from fubd.store import errors, migrations, refusals, statements
+from fubd.store import errors, migrations, statements
 from fubd.store.pool import Pool
+from fubd.store.table_definition import definition_of, find_refusal, read_definition
 
 # A running process is noted every 30 s, and a deploy takes half as long.
 _LEAST_ABSENCE_SECONDS = 45.0
@@ -29,7 +30,7 @@ class StatusSummary:
     """Everything the status page shows at a glance. `*_heard` are our clock's; `*_change`, `coverage` and `oldest` are FUB's.
 
     `own_deliveries`: those of this process, from where it counts (`count_deliveries_after`). `has_unseen_rows`: rows were added that may be
-    another writer's. `webhooks_fail`: the mode is failover. `table_refusal`: why stage_changes will refuse rows, as far as its columns say.
+    another writer's. `webhooks_fail`: the mode is failover. `table_refusal`: why stage_changes will refuse rows, by its definition.
     """
 
     webhook_heard: datetime | None
@@ -117,6 +118,7 @@ class StatusReader:
             migrations="state/applied_migrations",
             settings="reads/status_settings",
             summary="reads/status_summary",
+            table="check/table",
             mode="state/current_mode",
             blind="reads/blind_time",
             problems="reads/problems",
@@ -133,7 +135,8 @@ class StatusReader:
         rows = {row["name"]: json.loads(row["rows"]) for row in found}
         if not migrations.are_all({row["number"]: row["sha256"] for row in rows["migrations"]}):
             await self.require_schema()
-        return _overview(rows, self._summary(_with_instants(rows["summary"][0])))
+        refusal = find_refusal(definition_of(rows["table"][0]), self._columns)
+        return _overview(rows, StatusSummary(**_with_instants(rows["summary"][0]), table_refusal=refusal))
 
     async def mark_start(self) -> None:
         """Note the id above which this process's own deliveries lie; call it before the first of them is stored."""
@@ -150,11 +153,7 @@ class StatusReader:
         async with self._pool.reading_by_index() as connection:
             query = statements.query("reads/status_summary")
             row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
-            return self._summary(dict(row))
-
-    def _summary(self, row: dict[str, Any]) -> StatusSummary:
-        present, required = row.pop("table_columns") or (), row.pop("table_required") or ()
-        return StatusSummary(**row, table_refusal=refusals.find_refusing_column(present, required, self._columns))
+            return StatusSummary(**row, table_refusal=find_refusal(await read_definition(connection), self._columns))
 
     def require_writable(self, summary: StatusSummary) -> None:
         """Raise Unavailable when the summary shows that nothing can be written."""

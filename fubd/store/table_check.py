@@ -16,6 +16,7 @@ from fubd.store.connecting import connector
 from fubd.store.dsn import Dsn
 from fubd.store.errors import translate_errors
 from fubd.store.locks import find_lock_holders, naming_lock_holders
+from fubd.store.table_definition import find_refusal, read_definition
 
 _CONNECT_SECONDS = 8.0
 _COMMAND_SECONDS = 10.0
@@ -67,17 +68,19 @@ async def _find_lock_holders(dsn: Dsn, zone: tzinfo) -> str | None:
 
 async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, str]) -> TableTrouble | None:
     async with connection.transaction(readonly=True):
-        present = await stage_changes.read_columns(connection)
-        missing = refusals.find_missing_columns(present, {})
-        row = await statements.query("check/sequence").fetchrow(connection)
-    if missing is not None:
-        return _split(missing)
-    if row["highest_id"] is not None and (row["last_drawn"] or 0) < row["highest_id"]:
-        found = f"the sequence of ids is at {row['last_drawn'] or 0}, behind the highest id {row['highest_id']}: new rows will be refused"
+        definition = await read_definition(connection)
+        row = await statements.query("check/rows").fetchrow(connection)
+    refusal = find_refusal(definition, {})
+    if refusal is not None:
+        return _split(refusal)
+    if row["highest_id"] is not None and (definition.last_drawn or 0) < row["highest_id"]:
+        found = (
+            f"the sequence of ids is at {definition.last_drawn or 0}, behind the highest id {row['highest_id']}: new rows will be refused"
+        )
         return TableTrouble(found, f"run: {refusals.RAISE_SEQUENCE};")
     # The daemon creates the missing ones when it starts.
-    own = {name: field for name, field in columns.items() if name in present}
-    return None if await dry_run.run(connection, own) else _altered()
+    own = {name: field for name, field in columns.items() if name in definition.columns}
+    return None if await dry_run.run(connection, own, row["stages"]) else _altered()
 
 
 def _altered() -> TableTrouble:

@@ -13,6 +13,7 @@ _DROPPING = """
     CREATE FUNCTION public.drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     CREATE TRIGGER dropping BEFORE INSERT ON stage_changes FOR EACH ROW EXECUTE FUNCTION public.drop_it()
 """
+_ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to); RETURN NEW")
 
 
 @pytest.mark.parametrize(
@@ -23,11 +24,20 @@ _DROPPING = """
             "its column office must not be null",
         ),
         ("ALTER TABLE stage_changes ADD CONSTRAINT known CHECK (stage_to IN ('Lead')) NOT VALID", "the constraint known"),
+        (
+            "INSERT INTO fubd.stage VALUES ('Nurture', 4); ALTER TABLE stage_changes ADD CONSTRAINT no CHECK (stage_to <> 'Nurture')",
+            "the constraint no",
+        ),
+        ("CREATE RULE nothing AS ON UPDATE TO stage_changes DO INSTEAD NOTHING", "a rule replaces what fubd writes (nothing)"),
         ("CREATE UNIQUE INDEX once ON stage_changes (person_id)", "the constraint once"),
         ("ALTER TABLE stage_changes RENAME stage_from TO previous", "its column stage_from is missing"),
         ("ALTER TABLE stage_changes DROP COLUMN confirmed_by CASCADE", "its column confirmed_by is missing"),
         ("SELECT setval(pg_get_serial_sequence('stage_changes', 'id'), 1, false)", "the sequence of ids is at 0, behind the highest id 7"),
-        (_DROPPING, "a trigger drops rows without an error (triggers: dropping)"),
+        (
+            _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to); RETURN NEW"),
+            "a trigger drops or alters rows without an error (triggers: dropping)",
+        ),
+        (_DROPPING, "a trigger drops or alters rows without an error (triggers: dropping)"),
     ],
 )
 async def test_what_refuses_rows_is_found(database: str, change: str, words: str) -> None:

@@ -18,18 +18,8 @@ SELECT
     -- In failover webhooks are known to fail, however recently one was heard.
     coalesce((SELECT m.mode = 'failover' FROM fubd.mode_change m ORDER BY m.id DESC LIMIT 1), false) AS webhooks_fail,
     -- What a session may do that does not say so itself: a look is read-only in any case.
-    pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS is_read_only,
-    t.columns AS table_columns, t.required AS table_required
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS is_read_only
 FROM fubd.coverage v, fubd.scrub s, (
-    -- Columns that have to be given a value, unless a trigger of the owner's may give it.
-    SELECT
-        array_agg(a.attname::text) AS columns,
-        array_agg(a.attname::text) FILTER (WHERE a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT EXISTS (
-            SELECT FROM pg_trigger g WHERE g.tgrelid = a.attrelid AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 7 = 7
-        )) AS required
-    FROM pg_attribute a
-    WHERE a.attrelid = to_regclass('public.stage_changes') AND a.attnum > 0 AND NOT a.attisdropped
-) t, (
     SELECT
         max(h.records_today) FILTER (WHERE h.source = 'webhook') AS webhook_today,
         max(h.records_today) FILTER (WHERE h.source = 'polling') AS polling_today,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -23,8 +23,8 @@ _WINDOW = timedelta(minutes=5)
 _LONG = 600
 
 
-async def run(connection: asyncpg.Connection, columns: Mapping[str, str]) -> bool:
-    """Record and correct rows of a person who does not exist, with nulls and with long values; roll it back.
+async def run(connection: asyncpg.Connection, columns: Mapping[str, str], stages: Sequence[str] = ()) -> bool:
+    """Record and correct rows of a person who does not exist, with nulls, with long values and with each of `stages`; roll it back.
 
     Returns whether the rows were stored as written and could be removed. `columns` is FUBD_COLUMNS. Raises TableRefused or
     asyncpg.PostgresError when the table refuses a row.
@@ -34,10 +34,12 @@ async def run(connection: asyncpg.Connection, columns: Mapping[str, str]) -> boo
     try:
         table = await stage_changes.read(connection)
         recording = RecordingTransaction(connection, table, "adopt", columns, [])
-        await _record(recording, _entry("first", 1), None)
-        await _record(recording, _state("third " + "x" * _LONG, 3), _facts(columns))
-        await _record(recording, _entry("second " + "x" * _LONG, 2), None)
+        await _record(recording, [_entry("First", 1)], None)
+        await _record(recording, [_state("Third " + "x" * _LONG, 3)], _facts(columns))
+        await _record(recording, [_entry("Second " + "x" * _LONG, 2)], None)
         stored = await _rows(connection)
+        if stages:
+            await _record(recording, [_entry(stage, hour) for hour, stage in enumerate(stages, 4)], None)
         # Deferred constraints are checked now instead of at the end of the transaction.
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await statements.query("adopt/dry_run_delete").execute(connection, person_id=_PERSON)
@@ -55,7 +57,7 @@ async def _rows(connection: asyncpg.Connection) -> list[tuple[str | None, str, d
 
 
 def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
-    first, second, third = "first", ("second " + "x" * _LONG)[:stage_length], ("third " + "x" * _LONG)[:stage_length]
+    first, second, third = "First", ("Second " + "x" * _LONG)[:stage_length], ("Third " + "x" * _LONG)[:stage_length]
     hours = [_DAY + timedelta(hours=hour) for hour in (1, 2, 3)]
     return [
         (None, first, hours[0], "webhook"),
@@ -64,8 +66,8 @@ def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
     ]
 
 
-async def _record(recording: RecordingTransaction, claim: Claim, facts: PersonFacts | None) -> None:
-    inserted = await recording.insert_claims([], [claim], [_PERSON], {_PERSON: claim.at - _WINDOW})
+async def _record(recording: RecordingTransaction, claims: Sequence[Claim], facts: PersonFacts | None) -> None:
+    inserted = await recording.insert_claims([], claims, [_PERSON], {_PERSON: claims[0].at - _WINDOW})
     (history,) = inserted.histories
     difference = reconcile(history, inserted.claims, window=_WINDOW, began=None)
     await recording.write(

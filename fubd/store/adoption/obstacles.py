@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from fubd.store.adoption.survey import RENAMED_VIEWS, STAGES, DependentView, Survey
 from fubd.store.quoting import quote_identifier
 from fubd.store.stage_changes import COLUMN_TYPES, TABLE, Column
+from fubd.store.table_definition import COLUMN_LENGTHS
 
 # Without these it is not a table of stage changes.
 REQUIRED_COLUMNS = ("id", "person_id", "stage_to", "changed_at")
 # fubd's other columns, with the types of those that are added.
 ADDED_COLUMNS = {name: sql_type for name, sql_type in COLUMN_TYPES.items() if name not in REQUIRED_COLUMNS}
-# How many characters these must hold. A FUB id is a number of 64 bits.
-COLUMN_LENGTHS = {
-    "person_id": 19,
-    "stage_from": 100,
-    "stage_to": 100,
-    "source": len("polling"),
-    "confirmed_by": len("polling"),
-}
-
 _OLDEST_VERSION = 14
 _MICROSECONDS = 6
 # Enough for years: each report about a person uses one.

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fubd.store.adoption.obstacles import ADDED_COLUMNS, COLUMN_LENGTHS, REQUIRED_COLUMNS, Obstacle, find_obstacles
+from fubd.store.adoption.obstacles import ADDED_COLUMNS, REQUIRED_COLUMNS, Obstacle, find_obstacles
 from fubd.store.adoption.survey import INDEXES, RENAMED_VIEWS, Survey
 from fubd.store.quoting import quote_identifier
 from fubd.store.stage_changes import DERIVED_COLUMNS, TABLE
+from fubd.store.table_definition import COLUMN_LENGTHS
 
 BACKUP = "fubd.stage_changes_backup"
 
