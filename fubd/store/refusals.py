@@ -23,7 +23,7 @@ _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"
 _FUNCTION = re.compile(r"PL/\w+ function ((?!fubd\.)[\w.\"]+)")
 _MISSING_COLUMN = re.compile(r"column (?:\w+\.)?\"?(\w+)\"? .*does not exist")
 # Raised by fubd.require_all_written.
-_ROWS_DROPPED = "FUBD1"
+ROWS_DROPPED = "FUBD1"
 _GENERATED = re.compile(r"Column \"(\w+)\" is a")
 _INDEX = re.compile(r"for index \"([^\"]+)\"")
 # Not the table's doing: the connection, resources, a standby, conflicts with others, an administrator's or a time limit's end.
@@ -60,7 +60,7 @@ def describe(error: asyncpg.PostgresError) -> str | None:
 
 
 def _cause(error: asyncpg.PostgresError, code: str) -> tuple[str, str] | None:
-    if code == _ROWS_DROPPED:
+    if code == ROWS_DROPPED:
         return _dropped_rows(json.loads(error.detail or "[]"))
     called = _FUNCTION.search(error.context or "")
     if called is not None:

@@ -230,7 +230,7 @@ async def test_a_failure_is_one_line_with_its_exit_code(database: str, empty_dat
         assert (await here.run("audit", FUB_API_KEY="")).code == 2
 
 
-async def test_an_agents_key_proves_nothing_about_people_whom_it_does_not_see(database: str, tmp_path: Path) -> None:
+async def test_an_agents_key_proves_nothing_about_people_it_does_not_see(database: str, tmp_path: Path) -> None:
     """They are not called deleted, nor marked so by --fix, and the audit is no pass; the key of another account compares nothing."""
     async with read_account(database, tmp_path, people=40) as here:
         here.simulator.keys.add("an-agents-key", "agent")

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from fubd.errors import TableRefused, UserError
+from fubd.errors import UserError
 from fubd.store import migrations, statements
 from fubd.store.adoption import dry_run
 from fubd.store.adoption.fingerprint import Fingerprint, fingerprint
@@ -20,6 +20,7 @@ from fubd.store.adoption.plan import BACKUP, AdoptionPlan, make_plan
 from fubd.store.adoption.survey import VIEWS, TableFacts, survey
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_identifier, quote_literal
+from fubd.store.refusals import ROWS_DROPPED
 from fubd.store.stage_changes import TABLE
 
 # As in adopt/begin.sql.
@@ -121,7 +122,9 @@ async def _adopt(pool: Pool, columns: Mapping[str, str], confirmed: AdoptionPlan
         on_step("dry run of what the daemon will do, rolled back")
         try:
             stored = await dry_run.run(connection, columns)
-        except TableRefused:
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != ROWS_DROPPED:
+                raise
             stored = False
         if not stored:
             raise AdoptionRefused(_interference_message(found.facts))
