@@ -21,7 +21,7 @@ from fubd.server.access import AccessControl, is_local, page_audience
 from fubd.server.connections import Connection
 from fubd.server.limits import ServerLimits
 from fubd.server.sse import HEADERS as STREAM_HEADERS
-from fubd.server.sse import EventStream
+from fubd.server.sse import EventStream, StreamPosition
 from fubd.server.throttle import ReadThrottle
 from fubd.server.view import SPANS, StatusView
 
@@ -199,11 +199,9 @@ class ReadRoutes:
         return _json_response(f'{_to_json(fields)[:-1]},"recent":{_json_array(overview.recent)}}}')
 
     async def _changes_stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        after = _int_parameter(request, "after", minimum=0, default=0) if "after" in request.query else None
-        last_event_id = request.headers.get("Last-Event-ID", "")
+        after = StreamPosition(_int_parameter(request, "after", minimum=0, default=0)) if "after" in request.query else None
         # A browser that reconnects repeats its first address and adds the header: the header is the newer of the two.
-        if _is_int64(last_event_id):
-            after = int(last_event_id)
+        after = _stream_position(request.headers.get("Last-Event-ID", "")) or after
         if request.method == hdrs.METH_HEAD:
             return web.Response(headers=STREAM_HEADERS)
         return await self._stream.handle(request, after)
@@ -221,6 +219,14 @@ class ReadRoutes:
 
 def _is_int64(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= _MAX_ID
+
+
+def _stream_position(event_id: str) -> StreamPosition | None:
+    """Return the position that an event id names: a row's id, or `ROW-CORRECTION`; None for anything else."""
+    row_id, _, correction = event_id.partition("-")
+    if not _is_int64(row_id) or not _is_int64(correction or "0"):
+        return None
+    return StreamPosition(int(row_id), int(correction) if correction else None)
 
 
 def _int_parameter(request: web.BaseRequest, name: str, *, minimum: int, default: int) -> int:

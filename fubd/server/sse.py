@@ -2,8 +2,9 @@
 
 One loop reads the table in id order, up to the id below which no row can appear any more, and appends what it finds to a log of limited
 length. Each client reads that log at its own pace. So rows arrive in the order of their ids, whichever process recorded them, and
-`Last-Event-ID` stands for everything sent before. A client that falls behind the start of the log reads the table instead. A client that
-stops reading is disconnected; it reconnects by itself and gets what it missed. Nothing ever waits for a client.
+`Last-Event-ID` stands for everything sent before: rows up to an id, and corrections up to a number. A client that falls behind the start of
+the log reads the tables instead. A client that stops reading is disconnected; it reconnects by itself and gets what it missed, corrections
+of the last minute perhaps twice. Nothing ever waits for a client.
 """
 
 from __future__ import annotations
@@ -39,23 +40,31 @@ _RECONNECT_DELAY = b"retry: 2000\n\n"
 _NO_CLIENTS_SECONDS = 3600.0
 
 
+class StreamPosition(NamedTuple):
+    """What a client knows: the rows up to an id as corrected up to a number. None: no correction has to be sent again."""
+
+    row_id: int
+    correction: int | None = None
+
+
 class _Event(NamedTuple):
     kind: str
     row_id: int
+    correction: int
     data: bytes
 
 
-def _event(kind: str, row: ShownRow) -> _Event:
+def _event(kind: str, row: ShownRow, correction: int) -> _Event:
     # A correction has no event id: it would move the client's `Last-Event-ID` back to an old row.
-    event_id = f"id: {row.id}\n" if kind == RECORDED else ""
+    event_id = f"id: {row.id}-{correction}\n" if kind == RECORDED else ""
     # A column of type json keeps its line breaks, which would end the data line; between JSON tokens a space means the same.
     data = row.json.replace("\r", " ").replace("\n", " ")
-    return _Event(kind, row.id, f"{event_id}event: {kind}\ndata: {data}\n\n".encode())
+    return _Event(kind, row.id, correction, f"{event_id}event: {kind}\ndata: {data}\n\n".encode())
 
 
-def _removed(row_id: int) -> _Event:
+def _removed(row_id: int, correction: int) -> _Event:
     """Return the event of a row that was merged into another, or forgotten."""
-    return _Event(REMOVED, row_id, f'event: {REMOVED}\ndata: {{"id":{row_id}}}\n\n'.encode())
+    return _Event(REMOVED, row_id, correction, f'event: {REMOVED}\ndata: {{"id":{row_id}}}\n\n'.encode())
 
 
 class _Log:
@@ -173,14 +182,14 @@ class EventStream:
             self._corrections = _Corrections(await self._throttle.run(self._changes.last_correction_id), self._limits.stream_settle_seconds)
             self._last_id = await self._throttle.run(self._changes.safe_id)
             self._started.set()
-        await self._read_new_rows(self._last_id)
+        await self._read_new_rows(self._last_id, self._corrections.cursor)
         await self._read_corrections(self._corrections)
 
-    async def _read_new_rows(self, last_id: int) -> None:
+    async def _read_new_rows(self, last_id: int, correction: int) -> None:
         limit = self._limits.stream_page_rows
         while rows := await self._throttle.run(self._changes.page, last_id, limit):
             self._last_id = last_id = rows[-1].id
-            self._log.append([_event(RECORDED, row) for row in rows])
+            self._log.append([_event(RECORDED, row, correction) for row in rows])
             if len(rows) < limit:
                 return
 
@@ -189,14 +198,18 @@ class EventStream:
         self._updated |= dict.fromkeys(corrections.unseen(found, self._clock.monotonic()))
         if self._updated:
             updated, self._updated = self._updated, {}
-            rows = await self._throttle.run(self._changes.by_ids, list(updated))
-            removed = updated.keys() - {row.id for row in rows}
-            self._log.append([_event(CORRECTED, row) for row in rows] + [_removed(row_id) for row_id in sorted(removed)])
+            self._log.append(await self._events_of(list(updated), corrections.cursor))
+
+    async def _events_of(self, row_ids: Sequence[int], correction: int) -> list[_Event]:
+        """Return the events that say how corrected rows are now."""
+        rows = await self._throttle.run(self._changes.by_ids, row_ids)
+        removed = sorted(set(row_ids) - {row.id for row in rows})
+        return [_event(CORRECTED, row, correction) for row in rows] + [_removed(row_id, correction) for row_id in removed]
 
     # --- one client ---
 
-    async def handle(self, request: web.BaseRequest, after: int | None) -> web.StreamResponse:
-        """Stream the rows with an id above `after`, then new events. Without `after`, stream only new events."""
+    async def handle(self, request: web.BaseRequest, after: StreamPosition | None) -> web.StreamResponse:
+        """Stream what came after `after`, then new events. Without `after`, stream only new events."""
         connection = cast("Connection", request.protocol)
         if self._closed or len(self._clients) >= self._limits.streams or not connection.mark_streaming():
             # Not 503: the number of viewers says nothing about the health of the webhook route.
@@ -222,21 +235,25 @@ class EventStream:
             self._clients.discard(connection)
         return response
 
-    async def _send_events(self, response: web.StreamResponse, connection: Connection, after: int | None) -> None:
-        while self._last_id is None:
+    async def _send_events(self, response: web.StreamResponse, connection: Connection, after: StreamPosition | None) -> None:
+        while self._last_id is None or self._corrections is None:
             if self._has_ended(connection):
                 return
             await self._wait_with_heartbeat(response, self._started.wait())
         position = self._log.end
-        last_id = self._last_id if after is None else await self._send_from_table(response, after)
+        # The loop resets neither while there is a client.
+        corrections = self._corrections
+        last = StreamPosition(self._last_id, corrections.cursor)
+        if after is not None:
+            last = await self._send_from_tables(response, after, corrections.cursor)
         while not self._has_ended(connection):
             events = self._log.since(position)
             if events is None:
                 position = self._log.end
-                last_id = await self._send_from_table(response, last_id)
+                last = await self._send_from_tables(response, last, corrections.cursor)
             elif events:
                 position += len(events)
-                last_id = await self._send_from_log(response, events, last_id)
+                last = await self._send_from_log(response, events, last)
             else:
                 await self._wait_with_heartbeat(response, self._log.wait())
 
@@ -251,23 +268,34 @@ class EventStream:
         except TimeoutError:
             await self._write(response, _HEARTBEAT)
 
-    async def _send_from_log(self, response: web.StreamResponse, events: Sequence[_Event], last_id: int) -> int:
-        """Write each row once, and corrections only of rows already sent: a later row arrives in its corrected form. Return the last id."""
+    async def _send_from_log(self, response: web.StreamResponse, events: Sequence[_Event], last: StreamPosition) -> StreamPosition:
+        """Write each row once, and corrections only of rows already sent: a later row arrives in its corrected form."""
         wanted = []
         for event in events:
-            if (event.kind == RECORDED) == (event.row_id > last_id):
+            if (event.kind == RECORDED) == (event.row_id > last.row_id):
                 wanted.append(event.data)
-                last_id = max(last_id, event.row_id)
+            last = StreamPosition(max(last.row_id, event.row_id) if event.kind == RECORDED else last.row_id, event.correction)
         if wanted:
             await self._write(response, b"".join(wanted))
-        return last_id
+        return last
 
-    async def _send_from_table(self, response: web.StreamResponse, last_id: int) -> int:
-        """Write the rows of the table with an id above `last_id`. Return the last id written."""
-        while rows := await self._throttle.run(self._changes.page, last_id, self._limits.stream_page_rows):
-            last_id = rows[-1].id
-            await self._write(response, b"".join(_event(RECORDED, row).data for row in rows))
-        return last_id
+    async def _send_from_tables(self, response: web.StreamResponse, last: StreamPosition, correction: int) -> StreamPosition:
+        """Write the corrections of rows up to `last`, then the rows above it, which are as of the correction with this number or later."""
+        await self._send_corrections(response, last)
+        row_id = last.row_id
+        while rows := await self._throttle.run(self._changes.page, row_id, self._limits.stream_page_rows):
+            row_id = rows[-1].id
+            await self._write(response, b"".join(_event(RECORDED, row, correction).data for row in rows))
+        return StreamPosition(row_id, correction)
+
+    async def _send_corrections(self, response: web.StreamResponse, last: StreamPosition) -> None:
+        number, limit = last.correction, self._limits.stream_page_rows
+        while number is not None:
+            found = await self._throttle.run(self._changes.corrections, number, limit)
+            row_ids = list(dict.fromkeys(row_id for _, row_id in found if row_id <= last.row_id))
+            if row_ids:
+                await self._write(response, b"".join(event.data for event in await self._events_of(row_ids, number)))
+            number = found[-1][0] if len(found) == limit else None
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:
         async with asyncio.timeout(self._limits.stream_write_timeout_seconds):

@@ -41,20 +41,20 @@ class Listener:
 
 
 async def test_recorded_and_corrected_rows_are_sent(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
-    """A new row has its id as event id. A correction has none: it would move `Last-Event-ID` back."""
+    """A new row has its id and the number of a correction as event id. A correction has none: it would move `Last-Event-ID` back."""
     server.view.table = [row(3)]
     async with web.get(f"{server.url}/api/stream") as response:
         assert response.content_type == "text/event-stream"
         listener = Listener(response)
         assert await listener.block() == {"retry": "2000"}
         server.record(row(8))
-        assert await listener.event() == ("recorded", "8", 8)
+        assert await listener.event() == ("recorded", "8-0", 8)
         server.correct(row(3, stage_to="Closed"))
         assert await listener.event() == ("corrected", None, 3)
         server.correct(row(3, confirmed_by="polling"), noted=False)
         assert await listener.event() == ("corrected", None, 3)
         server.record(row(9))
-        assert await listener.event() == ("recorded", "9", 9)
+        assert await listener.event() == ("recorded", "9-0", 9)
 
 
 async def test_a_removed_row_is_sent_by_its_id(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
@@ -63,11 +63,11 @@ async def test_a_removed_row_is_sent_by_its_id(server: ServerUnderTest, web: aio
     async with web.get(f"{server.url}/api/stream") as response:
         listener = Listener(response)
         server.record(row(8))
-        assert await listener.event() == ("recorded", "8", 8)
+        assert await listener.event() == ("recorded", "8-0", 8)
         del server.view.table[0]
         server.view.corrected.append((1, 3))
         server.record(row(9))
-        assert sorted([await listener.event() for _ in range(2)]) == [("recorded", "9", 9), ("removed", None, 3)]
+        assert sorted([await listener.event() for _ in range(2)]) == [("recorded", "9-0", 9), ("removed", None, 3)]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,8 @@ async def test_a_removed_row_is_sent_by_its_id(server: ServerUnderTest, web: aio
         ("?after=1497", None, [1498, 1499, 1500]),
         ("?after=3", "1498", [1499, 1500]),
         ("?after=1499", "x", [1500]),
+        ("?after=1499", "1497-x", [1500]),
+        ("?after=1499", "1497-0", [1498, 1499, 1500]),
     ],
 )
 async def test_a_stream_resumes_after_the_last_id(
@@ -90,6 +92,24 @@ async def test_a_stream_resumes_after_the_last_id(
         assert [(await listener.event())[2] for _ in expected] == expected
         server.record(row(1501))
         assert (await listener.event())[2] == 1501
+
+
+async def test_corrections_while_a_client_was_away_are_sent_when_it_resumes(web: aiohttp.ClientSession) -> None:
+    """Of the rows that it knows, those corrected or removed since come first, page by page; those that it does not know come as they are."""
+    async with running_server(limits=ServerLimits(stream_page_rows=2)) as server:
+        server.view.table = [row(each) for each in (1, 2, 4, 5, 6)]
+        server.view.corrected = [(7, 1), (8, 3), (9, 2), (11, 6), (12, 2)]
+        async with web.get(f"{server.url}/api/stream", headers={"Last-Event-ID": "4-7"}) as response:
+            listener = Listener(response)
+            events = [await listener.event() for _ in range(5)]
+        # One correction may be sent twice: each page is read by itself.
+        assert events == [
+            ("corrected", None, 2),
+            ("removed", None, 3),
+            ("corrected", None, 2),
+            ("recorded", "5-12", 5),
+            ("recorded", "6-12", 6),
+        ]
 
 
 async def test_many_past_rows_are_sent_page_by_page(web: aiohttp.ClientSession) -> None:
@@ -116,7 +136,7 @@ async def test_rows_and_corrections_of_other_processes_are_sent(web: aiohttp.Cli
         async with web.get(f"{server.url}/api/stream") as response:
             listener = Listener(response)
             server.view.table.append(row(4))
-            assert await listener.event() == ("recorded", "4", 4)
+            assert await listener.event() == ("recorded", "4-0", 4)
             server.view.corrected.append((7, 2))
             assert await listener.event() == ("corrected", None, 2)
             server.view.corrected.append((5, 1))
@@ -124,7 +144,7 @@ async def test_rows_and_corrections_of_other_processes_are_sent(web: aiohttp.Cli
             reads = server.view.reads
             await eventually(lambda: server.view.reads > reads + 4)
             server.view.table.append(row(5))
-            assert await listener.event() == ("recorded", "5", 5)
+            assert await listener.event() == ("recorded", "5-0", 5)
 
 
 async def test_the_correction_of_a_row_not_sent_yet_is_left_out(web: aiohttp.ClientSession) -> None:
@@ -137,7 +157,7 @@ async def test_the_correction_of_a_row_not_sent_yet_is_left_out(web: aiohttp.Cli
         await eventually(lambda: server.view.reads > reads + 4)
         server.view.table.append(row(9))
         server.record(row(10))
-        assert [await listener.event() for _ in range(2)] == [("recorded", "9", 9), ("recorded", "10", 10)]
+        assert [await listener.event() for _ in range(2)] == [("recorded", "9-0", 9), ("recorded", "10-0", 10)]
 
 
 async def test_a_client_that_falls_behind_gets_rows_from_the_table(web: aiohttp.ClientSession) -> None:
@@ -165,7 +185,7 @@ async def test_a_stream_opens_while_the_database_is_away(web: aiohttp.ClientSess
             reads = server.view.reads
             await eventually(lambda: server.view.reads > reads + 4)
             server.record(row(1))
-            assert await listener.event() == ("recorded", "1", 1)
+            assert await listener.event() == ("recorded", "1-0", 1)
 
 
 async def test_a_value_that_cannot_be_shown_does_not_end_the_stream(web: aiohttp.ClientSession) -> None:
@@ -178,7 +198,7 @@ async def test_a_value_that_cannot_be_shown_does_not_end_the_stream(web: aiohttp
             assert page.status == 503
         server.view.unreadable = False
         server.record(row(1))
-        assert await Listener(response).event() == ("recorded", "1", 1)
+        assert await Listener(response).event() == ("recorded", "1-0", 1)
 
 
 async def test_the_database_is_not_read_while_there_are_no_clients(web: aiohttp.ClientSession) -> None:
@@ -194,7 +214,7 @@ async def test_the_database_is_not_read_while_there_are_no_clients(web: aiohttp.
         assert server.view.reads <= reads + 3
         async with web.get(f"{server.url}/api/stream") as response:
             server.record(row(51))
-            assert await Listener(response).event() == ("recorded", "51", 51)
+            assert await Listener(response).event() == ("recorded", "51-0", 51)
 
 
 async def test_a_client_that_does_not_read_is_disconnected(web: aiohttp.ClientSession) -> None:
