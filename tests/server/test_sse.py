@@ -95,7 +95,7 @@ async def test_a_stream_resumes_after_the_last_id(
 
 
 async def test_corrections_while_a_client_was_away_are_sent_when_it_resumes(web: aiohttp.ClientSession) -> None:
-    """Of the rows that it knows, those corrected or removed since come first, page by page; those that it does not know come as they are."""
+    """Of the rows that it knows, those corrected or removed come first, page by page; the others come as they are."""
     async with running_server(limits=ServerLimits(stream_page_rows=2)) as server:
         server.view.table = [row(each) for each in (1, 2, 4, 5, 6)]
         server.view.corrected = [(7, 1), (8, 3), (9, 2), (11, 6), (12, 2)]
