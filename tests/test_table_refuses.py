@@ -89,12 +89,6 @@ ALTERATIONS = {
         "lead_source_tag is generated",
         'ALTER TABLE public.stage_changes ALTER COLUMN "lead_source_tag" DROP EXPRESSION',
     ),
-    "too short a column": Alteration(
-        "DROP VIEW public.current_stages, public.rapid_transitions, public.stage_durations, public.stage_changes_daily;"
-        " ALTER TABLE public.stage_changes ALTER COLUMN stage_to TYPE varchar(5);",
-        "stage_to is character varying(5)",
-        "ALTER TABLE public.stage_changes ALTER COLUMN stage_to TYPE text USING stage_to::text",
-    ),
     "dropped column": Alteration(
         "ALTER TABLE public.stage_changes DROP COLUMN lead_source_tag",
         "lead_source_tag",
