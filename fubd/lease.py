@@ -11,7 +11,7 @@ from fubd.metrics import Metrics
 from fubd.ports import Clock, StateStore
 
 _TTL_SECONDS = 11.0
-_RENEW_SECONDS = 5.5
+_RENEW_SECONDS = 6.5
 # Shorter than the renewal: after a clean stop of the leader the lease is free at once.
 _ACQUIRE_SECONDS = 1.0
 _RELEASE_TIMEOUT_SECONDS = 2.0
