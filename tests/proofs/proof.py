@@ -25,6 +25,7 @@ from fubd.simulator.scenario_steps import (
     Traffic,
     move_random_person,
 )
+from fubd.simulator.score import Discrepancy
 from tests.proofs.world import World, WorldSettings, policy
 from tests.support.virtual_time import EPOCH, run_virtual
 
@@ -177,12 +178,23 @@ def _score(world: World) -> Score:
 
 
 def _broken_promises(world: World, found: Score) -> list[str]:
-    return [
-        f"{one.kind}: {one.person_id} -> {one.stage} at {one.at}, {one.detail}"
-        for one in found.discrepancies
-        if not (one.kind == "lost_shown" and _is_excused(world, one.person_id, one.at))
-        and not (one.kind == "wrong_time" and world.is_silent(one.person_id, one.at))
-    ]
+    lost = {
+        (one.person_id, one.at) for one in found.discrepancies if one.kind == "lost_shown" and _is_excused(world, one.person_id, one.at)
+    }
+
+    def is_broken(one: Discrepancy) -> bool:
+        match one.kind:
+            case "lost_shown":
+                return (one.person_id, one.at) not in lost
+            case "wrong_from":
+                earlier = [change.at for change in world.simulator.truth.of(one.person_id) if change.at < one.at]
+                return not earlier or (one.person_id, max(earlier)) not in lost
+            case "wrong_time":
+                return not world.is_silent(one.person_id, one.at)
+            case _:
+                return True
+
+    return [f"{one.kind}: {one.person_id} -> {one.stage} at {one.at}, {one.detail}" for one in found.discrepancies if is_broken(one)]
 
 
 def _is_excused(world: World, person_id: int, at: datetime) -> bool:
