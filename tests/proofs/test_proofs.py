@@ -6,7 +6,7 @@ import pytest
 
 from tests.proofs.proof import prove
 
-SEEDS = 200
+SEEDS = 32
 DAYS = 3.0
 # Seeds of one test: the tests are spread over the cores.
 _TOGETHER = 8
