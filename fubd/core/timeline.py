@@ -140,7 +140,7 @@ def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None,
             moves[group] = _alternate(moves[group], before, after)
     # The order of one second may be decided by that of the next: neighbours are tried together where they are few.
     for together in (*pairwise(groups), *((group,) for group in groups)):
-        choices = list(product(*([moves[group], *_other_orders(moves[group])] for group in together)))
+        choices = list(product(*(list(_orders(moves[group])) for group in together)))
         if len(together) == 1 or len(choices) <= _FEW_CHOICES:
             trials = [_with_orders(moves, together, orders) for orders in choices]
             costs = [_places(reads, trial, start, window, began).cost[:2] for trial in trials]
@@ -167,14 +167,18 @@ def _has_foreign(group: Sequence[Entry]) -> bool:
     return any(move.seq < 0 for move in group)
 
 
-def _other_orders(group: Sequence[Entry]) -> Iterable[list[Entry]]:
-    """Return other orders worth trying, by arrival: all of a few entries, else one that begins and one that ends in each stage."""
+def _orders(group: list[Entry]) -> Iterable[list[Entry]]:
+    """Return the orders worth trying, the one that holds if none is better first.
+
+    All of a few entries, by arrival; else the first order, and one that begins and one that ends in each stage.
+    """
+    if len(group) <= _FEW and not _has_foreign(group):
+        yield from (list(order) for order in permutations(sorted(group, key=lambda move: move.seq)))
+        return
+    yield group
     if _has_foreign(group):
         for own in (move for move in group if move.seq >= 0):
             yield [*(move for move in group if move is not own), own]
-        return
-    if len(group) <= _FEW:
-        yield from (list(order) for order in permutations(sorted(group, key=lambda move: move.seq)))
         return
     stages = {move.stage.name: move.stage for move in group}
     for stage in stages.values():

@@ -117,6 +117,18 @@ EXAMPLES = {
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00")],
         [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None)],
     ),
+    "a tie after a polled change keeps the order of arrival": (
+        [
+            *(KNOWN_A, webhook(2, "C", "10:01"), read(3, "D", "10:20", "10:30", "10:10")),
+            *(webhook(4, "C", "10:25:07"), webhook(5, "A", "10:25:07")),
+        ],
+        [
+            row("A", "C", "10:01"),
+            row("C", "D", "10:20", "10:10"),
+            row("D", "C", "10:25:07"),
+            ("C", "A", at("10:25:07") + TICK, None),
+        ],
+    ),
     "a later read settles a tie": (
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00"), read(4, "B", "10:00", "10:05")],
         [row("A", "C", "10:00"), ("C", "B", at("10:00") + TICK, None)],
