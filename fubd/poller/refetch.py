@@ -94,8 +94,6 @@ class Refetcher:
                 # New requests do not shorten this wait: they would meet the same outage.
                 await self._clock.pause(self._retry_delay_seconds(error), stop)
             else:
-                self._failures = 0
-                self._log_once.resolved("Reading the people named by webhooks works again")
                 await self._clock.pause(wait_seconds, stop, self._refetch_requested)
 
     async def drain_due(self) -> None:
@@ -204,6 +202,7 @@ class Refetcher:
             self._tokens.take()
         self._just_read = {person_id: pending[person_id].since for person_id in seen}
         await self._reschedule([request for request in requests if request.person_id not in seen])
+        self._note_success()
 
     async def _fetch_by_id(self, request: PendingRefetch) -> None:
         """Read one person by id: recorded, marked deleted or rescheduled."""
@@ -222,6 +221,7 @@ class Refetcher:
         else:
             # The person may have been created a moment ago.
             await self._reschedule([request])
+        self._note_success()
 
     async def _start_run(self, *, is_free: bool) -> PollRun:
         """Return a run for one call; a call for a hundred people is free, any other takes a token."""
@@ -259,6 +259,11 @@ class Refetcher:
             return 0.0
         retry_seconds = self._policy.refetch_retry_seconds
         return backoff_seconds(request.attempts + 1, first_seconds=retry_seconds, longest_seconds=_MAX_RETRY_SECONDS)
+
+    def _note_success(self) -> None:
+        """Note that a read was made: a step that only waits says nothing about FUB."""
+        self._failures = 0
+        self._log_once.resolved("Reading the people named by webhooks works again")
 
     def _retry_delay_seconds(self, error: Exception) -> float:
         self._log_once.warning("Reading the people named by webhooks failed and is retried: %s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -175,6 +176,23 @@ def test_an_outage_is_waited_out_with_backoff() -> None:
         harness.api.outage = None
         await harness.wait(65)
         assert set(range(1, 41)) <= set(harness.database.known)
+
+    _run(scenario)
+
+
+def test_an_outage_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Between the attempts there are steps that ask nothing: they are no sign that reading works again."""
+    caplog.set_level(logging.INFO, "fubd.poller")
+
+    async def scenario(harness: RefetchHarness) -> None:
+        harness.api.outage = FubRefused("Follow Up Boss refused the key: 401", status=401)
+        for person_id in range(1, 41):
+            harness.request(person_id)
+            await harness.wait(30)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        harness.api.outage = None
+        await harness.wait(125)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
     _run(scenario)
 
