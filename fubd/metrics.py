@@ -107,7 +107,8 @@ class Metrics:
         self.people_unreadable = gauge("people_unreadable", "People whose last reading could not be used; they are asked for again.")
         self.scrubbed_people = counter("scrubbed_people", "People verified again.", "outcome", ("match", "mismatch"))
         self.completeness_ratio = gauge(
-            "completeness_ratio", "Share of people without a change that both sources had missed, in the last complete scrub round."
+            "completeness_ratio",
+            "Share of people whose rows had missed nothing and end in the stage that FUB shows, in the last complete scrub round.",
         )
         self.scrub_oldest = gauge("scrub_oldest_timestamp_seconds", "When the person who has waited longest was last verified, Unix time.")
 

@@ -21,7 +21,7 @@ from fubd.core.observation import Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
 from fubd.core.problems import Problem
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
-from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
+from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.core.subscriptions import Subscription
 from fubd.core.vocabulary import DeliveryOutcome
 
@@ -362,6 +362,9 @@ class StateStore(Protocol):
 
     async def oldest_verified(self, limit: int) -> list[int]:
         """Return known people, longest unverified first, without those marked as deleted."""
+
+    async def current_stages(self, person_ids: Collection[int]) -> Mapping[int, CurrentStage]:
+        """Return the stage that each of these people is in here; people without a known stage are left out."""
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people that a scrub could not verify at the end of its queue; they stay unverified."""

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from fubd.core.history import Stage
 from fubd.core.observation import Channel, Reading, Snapshot, normalize_stage_name
+from fubd.core.stored_state import CurrentStage
 from fubd.errors import FubRefused, Malformed, UserError
 from fubd.poller import Progress
 from fubd.poller.id_batch import read_id_batch
@@ -23,7 +24,7 @@ from fubd.poller.poll_run import NOTHING, PAGE_SIZE, PollRun, RunStats
 from fubd.poller.sweep import Sweep
 from fubd.ports import Clock, FubApi, PeopleQuery, SnapshotResult, SnapshotSink
 from fubd.store import Pool, StateStore
-from fubd.store.people import CurrentStage, PeopleReader
+from fubd.store.people import PeopleReader
 
 _WORKERS = 16
 _READS = 3
@@ -33,8 +34,6 @@ _SAMPLED_TOGETHER = 10
 _MAX_CONFIRMED = 200
 _MAX_LISTED = 1_000
 _IDS_PER_QUERY = 5_000
-# Columns of older tables may cut a stage's name, but not below this length.
-_SHORTEST_CUT = 100
 
 
 class MismatchKind(StrEnum):
@@ -171,7 +170,7 @@ class Comparison:
         self._note_begin(snapshot.read_at)
         new = {reading.person_id: reading for reading in snapshot.readings if reading.person_id not in self._seen}
         self._seen |= new.keys()
-        current = await self._people.current_stages(new.keys())
+        current = await self._state.current_stages(new.keys())
         for person_id, reading in new.items():
             if self._find_mismatch(reading, current.get(person_id)) is None:
                 self.result.matched += 1
@@ -187,7 +186,7 @@ class Comparison:
             kind = MismatchKind.UNKNOWN
         elif current.gone:
             kind = MismatchKind.RETURNED
-        elif reading.stage.casefold() in self._ignored or _is_same(current.stage, there):
+        elif reading.stage.casefold() in self._ignored or current.is_in(there):
             return None
         else:
             kind = MismatchKind.STAGE
@@ -227,7 +226,7 @@ class Comparison:
         return changing
 
     async def _judge(self, readings: Sequence[Reading], read_at: datetime) -> list[int]:
-        current = await self._people.current_stages([reading.person_id for reading in readings])
+        current = await self._state.current_stages([reading.person_id for reading in readings])
         changing: list[int] = []
         wrong: list[Reading] = []
         for reading in readings:
@@ -242,7 +241,7 @@ class Comparison:
         if wrong and self._fix is not None:
             await self._fix.observe(Snapshot(tuple(wrong), read_at, self._watermark, Channel.POLLING))
             # Where the evidence says otherwise, a read changes no row.
-            recorded = await self._people.current_stages([reading.person_id for reading in wrong])
+            recorded = await self._state.current_stages([reading.person_id for reading in wrong])
             self.result.recorded += sum(self._find_mismatch(reading, recorded.get(reading.person_id)) is None for reading in wrong)
         return changing
 
@@ -259,7 +258,7 @@ class Comparison:
             return []
         if reading is not None:
             return await self._judge([reading], read_at)
-        current = (await self._people.current_stages([person_id])).get(person_id)
+        current = (await self._state.current_stages([person_id])).get(person_id)
         if current is None or current.gone:
             # Created and deleted, or deleted and marked so, during the comparison.
             return []
@@ -301,7 +300,3 @@ class _FirstReadSink:
     async def observe(self, snapshot: Snapshot) -> SnapshotResult:
         await self._comparison.compare_page(snapshot)
         return NOTHING
-
-
-def _is_same(here: Stage, there: Stage) -> bool:
-    return here.is_same(there) or (len(here.name) >= _SHORTEST_CUT and there.name.startswith(here.name))

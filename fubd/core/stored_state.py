@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from fubd.core.history import Stage
 from fubd.core.pacing import Hysteresis
+
+# Columns of older tables may cut a stage's name, but not below this length.
+_SHORTEST_CUT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,23 @@ class ModeRecord:
     delay_seconds: float
     since: datetime
     hysteresis: Hysteresis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentStage:
+    """The stage a person is in by their rows, or by their first read where they have none, and since when (FUB's clock).
+
+    `gone`: they are marked as deleted. `ignored`: they were last read in a stage into which moves are not recorded.
+    """
+
+    stage: Stage
+    since: datetime
+    gone: bool
+    ignored: bool
+
+    def is_in(self, stage: Stage) -> bool:
+        """Return whether it is this stage, whose name the table may have cut."""
+        return self.stage.is_same(stage) or (len(self.stage.name) >= _SHORTEST_CUT and stage.name.startswith(self.stage.name))
 
 
 @dataclass(frozen=True, slots=True)

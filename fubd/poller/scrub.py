@@ -18,7 +18,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from fubd.core.history import Stage
 from fubd.core.observation import Reading
 from fubd.errors import FubRefused, Malformed
 from fubd.metrics import Metrics
@@ -37,19 +39,24 @@ _MAX_REMEMBERED = 100_000
 # One call every twelve scrubs is four calls a day.
 _SCRUBS_PER_NEWEST = 12
 _MAX_NEWEST_PAGES = 20
+# Lists may trail behind a move that a webhook reported: as far back as incremental reads look.
+_SETTLED_AFTER = timedelta(minutes=15)
 # Jitter and the duration of a poll make a round slightly shorter or longer than its interval.
 _NEARLY = 0.9
 
 
 @dataclass(slots=True)
 class ScrubResult:
-    """What a scrub found. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it.
+    """What a scrub found. `mismatched`: people with a change that both sources missed, recorded now.
 
-    `lost_sight`: more people were absent than can have been deleted.
+    `differing`: people whose rows end in another stage than FUB shows, although no change was found: a row was removed or altered, or an
+    event says otherwise. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it. `lost_sight`: more
+    people were absent than can have been deleted.
     """
 
     matched: int = 0
     mismatched: int = 0
+    differing: int = 0
     deleted: int = 0
     stale: bool = False
     lost_sight: bool = False
@@ -79,6 +86,12 @@ class ScrubSchedule:
         if result.mismatched:
             verified = result.matched + result.mismatched
             _log.info("Scrub: %d of %d people verified had a change that both sources missed", result.mismatched, verified)
+        if result.differing:
+            _log.warning(
+                "Scrub: the last row of %d people is not of the stage that Follow Up Boss shows, and the evidence allows no other row; "
+                "`fubd audit` lists them, `fubd explain ID` shows why",
+                result.differing,
+            )
         return result
 
 
@@ -129,20 +142,35 @@ class Scrub:
             present = [reading for reading in page.readings if reading.person_id in wanted]
             recorded = await run.record(present, page.read_at)
             verified = [reading for reading in present if reading.person_id not in recorded.refused]
-            await self._count(run, verified, recorded.mismatched, result)
+            await self._count(run, verified, page.read_at, recorded.mismatched, result)
             seen.update(reading.person_id for reading in present)
         self._invisible -= seen
         return sorted(wanted - seen)
 
-    async def _count(self, run: PollRun, verified: list[Reading], mismatched: frozenset[int], result: ScrubResult) -> None:
-        wrong = [reading for reading in verified if reading.person_id in mismatched]
-        right = len(verified) - len(wrong)
+    async def _count(
+        self, run: PollRun, verified: list[Reading], read_at: datetime, mismatched: frozenset[int], result: ScrubResult
+    ) -> None:
+        missed = [reading for reading in verified if reading.person_id in mismatched]
+        differing = await self._count_differing([reading for reading in verified if reading.person_id not in mismatched], read_at)
+        wrong = len(missed) + differing
+        right = len(verified) - wrong
         result.matched += right
-        result.mismatched += len(wrong)
-        result.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in wrong)
+        result.mismatched += len(missed)
+        result.differing += differing
+        result.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in missed)
         self._metrics.scrubbed_people.labels("match").inc(right)
-        self._metrics.scrubbed_people.labels("mismatch").inc(len(wrong))
-        await self._state.note_scrub(matched=right, mismatched=len(wrong))
+        self._metrics.scrubbed_people.labels("mismatch").inc(wrong)
+        await self._state.note_scrub(matched=right, mismatched=wrong)
+
+    async def _count_differing(self, readings: list[Reading], read_at: datetime) -> int:
+        """Return how many of these people are in another stage here, without those who moved shortly before the read."""
+        current = await self._state.current_stages([reading.person_id for reading in readings])
+        differing = 0
+        for reading in readings:
+            here = current.get(reading.person_id)
+            is_other = here is not None and not here.ignored and not here.is_in(Stage(reading.stage, reading.stage_id))
+            differing += here is not None and is_other and here.since < read_at - _SETTLED_AFTER
+        return differing
 
     def _note_absent(self, absent: list[int], requested: int) -> bool:
         """Keep the absent people to be read by id, unless they are too many; return whether they are."""
@@ -187,5 +215,5 @@ class Scrub:
             result.deleted += 1
             return
         recorded = await run.record([reading], read_at)
-        await self._count(run, [reading], recorded.mismatched, result)
+        await self._count(run, [reading], read_at, recorded.mismatched, result)
         self._mark_invisible(person_id)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,24 +21,11 @@ _MAX_ROWS = 10_000
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentStage:
-    """The stage a person is in here. `gone`: they are marked as deleted in FUB."""
-
-    stage: Stage
-    gone: bool
-
-
 class PeopleReader:
     """Reads through the pool. Every method raises Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-
-    async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
-        """Return the stage each of these people is in; people without a known stage are left out."""
-        rows = await self._fetch("reads/current_stages", person_ids=sorted(person_ids))
-        return {row["id"]: CurrentStage(Stage(row["stage"], row["stage_id"]), row["gone"]) for row in rows}
 
     async def list_ids(self, after: int, limit: int) -> list[int]:
         """Return ids of known people above `after`, ascending; people marked as gone are left out."""

@@ -10,8 +10,9 @@ from datetime import datetime
 import asyncpg
 
 from fubd.core.api import AccountIdentity
+from fubd.core.history import Stage
 from fubd.core.pacing import Hysteresis
-from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
+from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.errors import Unavailable
 from fubd.store import statements
 from fubd.store.pool import Pool
@@ -154,6 +155,11 @@ class StateStore:
     async def oldest_verified(self, limit: int) -> list[int]:
         """Return known people, longest unverified first."""
         return [row["id"] for row in await self._fetch("state/oldest_verified", limit=limit)]
+
+    async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
+        """Return the stage that each of these people is in here; people without a known stage are left out."""
+        rows = await self._fetch("state/current_stages", person_ids=sorted(person_ids))
+        return {row["id"]: CurrentStage(Stage(row["stage"], row["stage_id"]), row["since"], row["gone"], row["ignored"]) for row in rows}
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people at the end of the scrub's queue."""

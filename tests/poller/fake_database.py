@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
+from fubd.core.history import Stage
 from fubd.core.observation import Channel, Delivery, Reading, Snapshot
 from fubd.core.pacing import Hysteresis
-from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
+from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.errors import Unavailable
 from fubd.ports import Clock, SnapshotResult
@@ -33,6 +34,7 @@ class KnownPerson:
     updated: datetime
     verified: int
     deleted: bool = False
+    last_row: str | None = None
 
 
 @dataclass
@@ -204,6 +206,14 @@ class FakeDatabase:
     async def oldest_verified(self, limit: int) -> list[int]:
         self._check_outage()
         return list(islice((person_id for person_id, known in self.known.items() if not known.deleted), limit))
+
+    async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
+        self._check_outage()
+        known = {person_id: self.known[person_id] for person_id in person_ids if person_id in self.known}
+        return {
+            person_id: CurrentStage(Stage(person.last_row or person.stage), person.updated, gone=person.deleted, ignored=False)
+            for person_id, person in known.items()
+        }
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
         self._check_outage()

@@ -66,6 +66,22 @@ def test_a_change_both_sources_missed_is_found() -> None:
     run_virtual(scenario())
 
 
+def test_a_person_whose_rows_end_in_another_stage_is_no_match() -> None:
+    """Somebody removed a row, or an event contradicts what FUB shows: nothing was missed, and yet the rows are not complete."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(300)
+        database.known[7].last_row = "Offer"
+        # Moved so short a time ago that the list may trail behind.
+        database.known[8] = KnownPerson("Lead", EPOCH, 0, last_row="Offer")
+        api.account.add(8, updated=EPOCH)
+        result = await _scrub(api, database, metrics)
+        assert (result.matched, result.mismatched, result.differing, result.stale) == (299, 0, 1, False)
+        assert database.scrubbed == (299, 1)
+
+    run_virtual(scenario())
+
+
 def test_absent_people_are_read_by_id_and_marked_deleted_on_a_404() -> None:
     """Two people who are absent from the list are read by id, and the 404 marks them deleted."""
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from fubd.core.pacing import Hysteresis
 from fubd.core.reconcile import Row
-from fubd.core.stored_state import Coverage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
+from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.errors import Unavailable
 from fubd.ports import Clock
 from tests.proofs.memory_recording import NEVER, MemoryTransaction, Person, Tables
@@ -181,6 +181,19 @@ class MemoryStore(Tables):
         self.check()
         queue = sorted(self._present(), key=lambda found: (found[1].scrub_after, found[0]))
         return [person_id for person_id, _ in queue[:limit]]
+
+    async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
+        """Return the stage of the last row of each of these people, or of their first read where they have none."""
+        self.check()
+        found: dict[int, CurrentStage] = {}
+        for person_id in person_ids:
+            person = self.people[person_id]
+            rows = [(row.changed_at, row.id, row.stage) for row in person.rows.values()]
+            claims = [(claim.at, claim.seq, claim.stage) for claim in person.claims.values() if not claim.ignored]
+            if rows or claims:
+                since, _, stage = max(rows) if rows else min(claims)
+                found[person_id] = CurrentStage(stage, since, gone=person.gone_at is not None, ignored=False)
+        return found
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people at the end of the queue."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fubd.core.history import Stage
 from fubd.core.pacing import Hysteresis
 from fubd.core.stored_state import ModeRecord, UnreadPerson
-from tests.recorder import at, read, running_recorder
+from tests.recorder import at, execute, read, running_recorder, webhook
 
 
 async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> None:
@@ -61,3 +62,26 @@ async def test_completeness_counts_each_person_once_a_round(database: str) -> No
         async with recorder.pool.connection() as connection:
             row = await connection.fetchrow("SELECT last_people, round(last_ratio::numeric, 3) AS ratio FROM fubd.scrub")
     assert (row["last_people"], float(row["ratio"])) == (3, 0.667)
+
+
+async def test_the_current_stage_of_a_person_is_that_of_the_last_row(database: str) -> None:
+    """With the id that the stage had when it was entered; without a row it is that of the first read; a removed row counts no more."""
+    async with running_recorder(database, ignored_stages=("hidden",)) as recorder:
+        state = recorder.state
+        await recorder.record(*(read("A", "08:00", "09:00", person=person, stage_id=1) for person in (1, 2, 3)))
+        await recorder.record(webhook("e1", "B", "10:00", (1, 2)), read("B", "10:00", "10:05", "09:00", stage_id=2))
+        await recorder.record(read("Hidden", "11:00", "11:05", "10:00", person=3, stage_id=3))
+        # B was renamed, and a new stage has its name.
+        await recorder.record(
+            read("B then", "11:00", "11:05", "10:00", stage_id=2), read("B", "11:00", "11:05", "10:00", person=4, stage_id=9)
+        )
+        await execute(database, "DELETE FROM public.stage_changes WHERE person_id = '2'")
+        current = await state.current_stages([1, 2, 3, 4, 5])
+        assert {person_id: (here.stage.name, here.stage.id, here.since) for person_id, here in current.items()} == {
+            1: ("B", 2, at("10:00")),
+            2: ("A", 1, at("08:00")),
+            3: ("A", 1, at("08:00")),
+            4: ("B", 9, at("11:00")),
+        }
+        assert [person_id for person_id, here in current.items() if here.ignored] == [3]
+        assert current[1].is_in(Stage("B then", 2))
