@@ -22,7 +22,9 @@ from datetime import datetime, timedelta
 
 from fubd.core.history import Stage
 from fubd.core.observation import Reading
+from fubd.core.text import format_count
 from fubd.errors import FubRefused, Malformed
+from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
 from fubd.poller.context import PollContext
 from fubd.poller.id_batch import read_id_batch
@@ -69,6 +71,8 @@ class ScrubSchedule:
         self._context = context
         self._should_continue = should_continue
         self._scrub = Scrub(context.state, context.metrics)
+        # The same people come round again in each round.
+        self._differing_log = LogOnce(_log)
         self._scrubbed_at: float | None = None
 
     async def run_if_due(self) -> ScrubResult:
@@ -87,10 +91,10 @@ class ScrubSchedule:
             verified = result.matched + result.mismatched
             _log.info("Scrub: %d of %d people verified had a change that both sources missed", result.mismatched, verified)
         if result.differing:
-            _log.warning(
-                "Scrub: the last row of %d people is not of the stage that Follow Up Boss shows, and the evidence allows no other row; "
+            self._differing_log.warning(
+                "Scrub: %s: the last row is not of the stage that Follow Up Boss shows, and the evidence allows no other row; "
                 "`fubd audit` lists them, `fubd explain ID` shows why",
-                result.differing,
+                format_count(result.differing, "person"),
             )
         return result
 
