@@ -40,6 +40,7 @@ _CACHED_STATEMENTS = 100
 # scripts only say what is special, and a single statement needs no transaction.
 _LIMITS = {
     "timezone": "UTC",
+    "default_transaction_isolation": "read committed",
     "statement_timeout": "8s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",

@@ -32,7 +32,8 @@ SELECT
 FROM (SELECT to_regclass('public.stage_changes') AS oid) c CROSS JOIN LATERAL (
     SELECT
         coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
-        coalesce(array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum), '{}') AS types,
+        -- A session may quote all names, also those of types.
+        coalesce(array_agg(replace(format_type(a.atttypid, a.atttypmod), '"', '') ORDER BY a.attnum), '{}') AS types,
         array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attgenerated <> '') AS generated,
         array_agg(a.attname::text ORDER BY a.attnum)
             FILTER (WHERE a.attnotnull AND NOT a.atthasdef AND a.attidentity = '') AS required
