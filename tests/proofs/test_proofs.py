@@ -6,10 +6,10 @@ import pytest
 
 from tests.proofs.proof import prove
 
-SEEDS = 32
-DAYS = 3.0
+SEEDS = 200
+DAYS = 5.0
 # Seeds of one test: the tests are spread over the cores.
-_TOGETHER = 8
+_TOGETHER = 10
 
 
 @pytest.mark.slow

@@ -242,7 +242,8 @@ class World:
     def _is_listed(self, change: TrueChange) -> bool:
         """Return whether a poll can be expected to show the change: the person is there, readable, and on the lists by `updated`."""
         behaviour, person_id = self.simulator.behaviour, change.person_id
-        is_hidden = behaviour.lists_hide_trash and TRASH in {one.stage_to for one in self.account.truth.of(person_id)}
+        hides_trash = behaviour.lists_hide_trash or behaviour.refused_parameter == "includeTrash"
+        is_hidden = hides_trash and TRASH in {one.stage_to for one in self.account.truth.of(person_id)}
         is_odd = person_id in self.simulator.conditions.oddities or self.store.is_unread(person_id)
         return self.account.has(person_id) and not (is_hidden or is_odd or self.is_silent(person_id, change.at) or self.is_blind(change.at))
 
