@@ -172,14 +172,20 @@ async def test_a_server_left_by_a_killed_process_is_used_again(place: Path) -> N
     assert _server(home) is None
 
 
+def _uses_shared_memory_files(pid: int) -> bool:
+    """Return whether a server has files that it would leave behind in /dev/shm when it is killed."""
+    return "/PostgreSQL." in Path(f"/proc/{pid}/maps").read_text()
+
+
 async def test_a_killed_server_recovers_at_the_next_start(place: Path) -> None:
-    """The data is there, although the dead server's process id now belongs to another process."""
+    """The data is there, although the dead server's process id now belongs to another process; nothing is left outside its folder."""
     home = place / "postgres"
     async with _using(home) as (process, url):
         await _fetchval(url, "CREATE TABLE kept AS SELECT 7 AS number")
         server = _server(home)
         assert server is not None
         process.kill()
+        assert not _uses_shared_memory_files(server)
         os.kill(server, signal.SIGKILL)
         await process.ended()
         await eventually(lambda: _server(home) is None)

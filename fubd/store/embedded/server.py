@@ -33,6 +33,8 @@ _RETRY_SECONDS = 0.02
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
+    # In a file of its data folder: in /dev/shm a killed server would leave it behind.
+    "dynamic_shared_memory_type": "mmap",
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
