@@ -222,7 +222,6 @@ let hours = null;
 function selectHours(selected) {
   hours = selected;
   for (const input of byId("spans").querySelectorAll("input")) input.checked = Number(input.value) === selected;
-  byId("span-words").textContent = selected === 1 ? "hour" : `${selected} hours`;
 }
 
 function isEmptyBeforeLastHour({ change_counts: changeCounts, now: serverTime, started_at: startedAt }) {
@@ -243,13 +242,15 @@ function loadOverview() {
   clearTimeout(overviewTimer);
   overviewTimer = setTimeout(loadOverview, OVERVIEW_INTERVAL_MS);
   const requested = hours;
-  return load(`/api/overview?hours=${requested ?? 24}`, (overview) => {
+  const shown = requested ?? 24;
+  return load(`/api/overview?hours=${shown}`, (overview) => {
     if (requested !== hours) return;
     if (hours === null) {
       selectHours(isEmptyBeforeLastHour(overview) ? 1 : 24);
       if (hours === 1) loadOverview();
     }
     serverAheadMs = new Date(overview.now).getTime() - Date.now();
+    byId("span-words").textContent = shown === 1 ? "hour" : `${shown} hours`;
     showOverview(overview);
     if (health) showHealth(health);
     updateAges();

@@ -205,9 +205,13 @@ async def test_a_database_outage_is_shown_and_health_goes_on(browser: Browser, s
         await page.until("document.querySelector('#notice').innerText.includes('the database does not answer')")
         await page.until("document.querySelector('#mode').dataset.mode === 'failover'")
         assert "Ada Example 30" in await page.text(".change")
+        # The chart still shows the day, and so says its title.
+        await page.value("document.querySelector('#spans input[value=\"1\"]').click()")
+        assert await page.text("#timeline-title") == "The last 24 hours"
         server.view.database_up = True
         await page.value(RELOAD_DATA)
         await page.until("document.querySelector('#notice').hidden")
+        assert await page.text("#timeline-title") == "The last hour"
 
 
 async def test_the_page_reconnects_to_a_restarted_server(browser: Browser) -> None:
