@@ -54,7 +54,9 @@ _LIMITS = "SELECT name, setting FROM pg_settings WHERE name = ANY('{TimeZone,sta
 @pytest.mark.parametrize("mode", PoolMode)
 async def test_every_transaction_has_our_limits(database: str, mode: PoolMode) -> None:
     """Set by its script or, without a pooler, from the log-in on; whatever limits the database has."""
-    await execute(database, f"ALTER DATABASE {parse(database).database} SET timezone = 'Asia/Tokyo'")
+    name = parse(database).database
+    await execute(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+    await execute(database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     pool = Pool(parse(database), mode=mode)
     for begun, whole_tables in (
         (pool.transaction(), "off"),
@@ -64,6 +66,7 @@ async def test_every_transaction_has_our_limits(database: str, mode: PoolMode) -
     ):
         async with begun as connection:
             found = dict(await connection.fetch(_LIMITS))
+            assert await connection.fetchval("SELECT current_setting('transaction_isolation')") == "read committed"
         assert found == {"TimeZone": "UTC", "statement_timeout": "8000", "jit": "off", "enable_seqscan": whole_tables}
     async with pool.transaction() as connection:
         waits = await connection.fetchval(
