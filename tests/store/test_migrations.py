@@ -38,6 +38,7 @@ SHA256 = (
     "5b38632af140b672967a6968e44ea2682d7ec5303dc93b91ab9ca500caecdf37",
     "1c67dd5183433a1508ab0e7c9660af686e1b4db533d7c70aaea414794a7881ec",
     "24eb134c64cf29fbee4d42a1ba58afa3b43ad2c5d1322734844b3a3f22bdfb31",
+    "1edebe99cdc78d138fa6d779043d631db0ea52e2dc1f43444f4d8ccaf7f426a5",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11

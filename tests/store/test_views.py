@@ -132,6 +132,17 @@ async def test_everything_in_public_has_a_comment(pool: Pool) -> None:
     assert [tuple(row) for row in missing] == []
 
 
+async def test_every_table_of_the_schema_has_comments(pool: Pool) -> None:
+    """The tables in the schema fubd and their columns; what `adopt` copied is as its owner made it."""
+    async with pool.connection() as connection:
+        missing = await connection.fetch(
+            "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0"
+            " WHERE c.relnamespace = 'fubd'::regnamespace AND c.relkind = 'r' AND NOT a.attisdropped"
+            " AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL) AND c.relname <> 'stage_changes_backup'"
+        )
+    assert [tuple(row) for row in missing] == []
+
+
 async def test_durations_end_with_the_next_row(pool: Pool) -> None:
     """Rows of one instant are in the order of their ids, and the last one is still open."""
     at = datetime(2026, 1, 1, 10, tzinfo=UTC)
