@@ -413,6 +413,9 @@ class ProblemStore(Protocol):
     async def load(self) -> Sequence[Problem]:
         """Return the problems that other processes reported last."""
 
+    async def unfinished_run(self) -> datetime | None:
+        """Return until when the process before this one ran, by its clock; None when it stopped in good order, or when there was none."""
+
     async def save(self, problems: Collection[Problem], *, ended: Collection[str], alerts: Sequence[Mapping[str, object]]) -> None:
         """Report the problems that hold and those that ended, and put alerts into the outbox, in this order."""
 

@@ -39,6 +39,7 @@ _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 30.0
 # Begins and ends alternate, so only a receiver that was away for days has more to come; the oldest then step aside.
 _MAX_WAITING = 1_000
+_OUTAGE_BEFORE = "Nothing was recorded: the process before this one was killed, or ended while it could not use the database."
 
 
 class ProblemReports:
@@ -67,10 +68,17 @@ class ProblemReports:
 
     async def load(self) -> None:
         """Continue the problems that other processes reported. Until then nothing is saved. Raises Unavailable."""
-        loaded = await self._store.load()
+        loaded = [*await self._store.load(), *await self._load_outage()]
         self._problems.inherit(loaded)
         self._announced |= {problem.name: problem for problem in loaded if problem.announced}
         self._saved = (self._saved or {}) | {problem.name: problem for problem in loaded}
+
+    async def _load_outage(self) -> list[Problem]:
+        """Return that nothing was recorded, if the process before this one may have sent an alert of it and not of its end."""
+        ran_until = await self._store.unfinished_run()
+        if ran_until is None or self._clock.now() - ran_until < _HELD_FOR:
+            return []
+        return [Problem(ProblemName.NOT_RECORDING, ran_until, _OUTAGE_BEFORE, announced=True)]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Report until `stop`, and save then what changed last. Outages of the receiver and of the database are waited out."""

@@ -30,15 +30,15 @@ class RunningTime:
         await self.note()
         while not await self._clock.pause(_NOTE_SECONDS, stop):
             await self.note()
-        await self.note()
+        await self.note(is_stopping=True)
 
-    async def note(self) -> None:
-        """Note that the process runs now. While the database is away nothing is lost: the next note covers the time."""
+    async def note(self, *, is_stopping: bool = False) -> None:
+        """Note that the process runs, or stops, now. While the database is away nothing is lost: the next note covers the time."""
         health = self._monitor.database_health()
         if not health.recording:
             self._gap_began = self._gap_began or health.since
         try:
-            await self._maintenance.note_running(self._started_at, self._clock.now(), gap=self._ended_gap())
+            await self._maintenance.note_running(self._started_at, self._clock.now(), gap=self._ended_gap(), is_stopping=is_stopping)
         except Unavailable:
             return
         if health.recording:

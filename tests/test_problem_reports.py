@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 
@@ -20,7 +20,7 @@ from fubd.notifier import Notifier
 from fubd.ports import ProblemStore
 from fubd.problem_reports import ProblemReports
 from fubd.problems import Problems
-from fubd.store import Pool, StateStore
+from fubd.store import Maintenance, Pool, StateStore
 from fubd.store import problems as stored
 from fubd.store.dsn import parse
 from fubd.store.outbox import Outbox
@@ -91,6 +91,48 @@ async def test_a_problem_outlives_its_process_and_ends_once(database: str) -> No
         ("quarantine", "begin"),
     ]
     assert receiver.accepted[0]["since"] == receiver.accepted[1]["since"] == before.since.isoformat()
+
+
+async def test_an_outage_in_which_the_process_ended_is_over_once(database: str) -> None:
+    """It was announced from memory, if at all. The next process that reaches the database says that it is over, and how long it lasted."""
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    async with receiving() as receiver, connected(database, receiver) as pool:
+        await Maintenance(pool, instance="one").note_running(long_ago, long_ago, gap=None)
+        async with alerting(receiver, stored.ProblemStore(pool, instance="two")) as problems:
+            (outage,) = problems.current()
+            assert (outage.name, outage.since, outage.announced) == (ProblemName.NOT_RECORDING, long_ago, True)
+            problems.end(ProblemName.NOT_RECORDING)
+            await eventually(lambda: receiver.accepted, 30.0)
+            now = datetime.now(UTC)
+            await Maintenance(pool, instance="two").note_running(now, now, gap=None)
+        for name in ("three", "four"):
+            async with alerting(receiver, stored.ProblemStore(pool, instance=name)) as problems:
+                assert problems.current() == ()
+            await Maintenance(pool, instance=name).note_running(long_ago, now + timedelta(seconds=1), gap=None, is_stopping=True)
+    (end,) = receiver.accepted
+    assert (end["event"], end["problem"], end["since"]) == ("end", "not_recording", long_ago.isoformat())
+    assert "it lasted 2 h" in end["text"]
+
+
+async def test_an_outage_before_the_start_counts_from_its_begin(database: str) -> None:
+    """A process that was started during it learns from the database when recording ended, and sends one end."""
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    async with receiving() as receiver, connected(database, receiver) as pool:
+        await Maintenance(pool, instance="one").note_running(long_ago, long_ago, gap=None)
+        clock, metrics, stop = SystemClock(100.0), Metrics(CollectorRegistry()), asyncio.Event()
+        problems = Problems(clock, metrics)
+        store = stored.ProblemStore(pool, instance="two")
+        reports = ProblemReports(problems, store, LocalLease(), clock, metrics, url=receiver.url)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reports.run(stop))
+            problems.begin(ProblemName.NOT_RECORDING, _AWAY)
+            await eventually(lambda: receiver.accepted, 30.0)
+            await reports.load()
+            problems.end(ProblemName.NOT_RECORDING)
+            await eventually(lambda: len(receiver.accepted) == 2, 30.0)
+            stop.set()
+    assert [post["event"] for post in receiver.accepted] == ["begin", "end"]
+    assert "it lasted 2 h" in receiver.accepted[1]["text"]
 
 
 async def test_what_ends_just_before_a_stop_is_saved(database: str) -> None:

@@ -54,14 +54,15 @@ class Maintenance:
                 connection, names=list(values), values=list(values.values()), time_zone=time_zone
             )
 
-    async def note_running(self, started_at: datetime, now: datetime, *, gap: Absence | None) -> None:
-        """Note that this process, started then, runs at `now`, and a time in which it could not record."""
+    async def note_running(self, started_at: datetime, now: datetime, *, gap: Absence | None, is_stopping: bool = False) -> None:
+        """Note that this process, started then, runs at `now`, or stops in good order then; and a time in which it could not record."""
         async with self._pool.statement() as connection:
             await statements.query("state/note_running").execute(
                 connection,
                 instance=self._instance,
                 started_at=started_at,
                 now=now,
+                is_stopping=is_stopping,
                 gap_began=gap.since if gap else None,
                 gap_ended=gap.until if gap else None,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from fubd.core.problems import Problem, ProblemName
 from fubd.store import statements
@@ -29,6 +30,12 @@ class ProblemStore:
             for row in rows
             if row["problem"] in _NAMES
         ]
+
+    async def unfinished_run(self) -> datetime | None:
+        """Return until when the process before this one ran, by its clock; None when it stopped in good order, or when there was none."""
+        async with self._pool.reading() as connection:
+            row = await statements.query("state/last_run").fetchrow(connection)
+        return None if row is None or row["is_stopped"] or row["instance"] == self._instance else row["alive_at"]
 
     async def save(self, problems: Collection[Problem], *, ended: Collection[str], alerts: Sequence[Mapping[str, object]]) -> None:
         """Report the problems that hold and those that ended, and put alerts into the outbox, in this order."""

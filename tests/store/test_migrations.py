@@ -39,6 +39,7 @@ SHA256 = (
     "1c67dd5183433a1508ab0e7c9660af686e1b4db533d7c70aaea414794a7881ec",
     "24eb134c64cf29fbee4d42a1ba58afa3b43ad2c5d1322734844b3a3f22bdfb31",
     "1edebe99cdc78d138fa6d779043d631db0ea52e2dc1f43444f4d8ccaf7f426a5",
+    "ad264d32241bda0cd98d320a2d270c67200a358435ff0b333ddb9cbbbb24783f",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11
