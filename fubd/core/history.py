@@ -38,6 +38,7 @@ class State:
 
     `answered_at`: when FUB answered the last read, where what the answer shows may be older. `first_read_at`: when it was first read so.
     `watermark`: FUB's instant at which the stage before was known to hold still. `created`: when the person was created.
+    `is_redated`: the change did not move `updated`, which is here when the state was first read instead.
     """
 
     seq: int
@@ -48,6 +49,7 @@ class State:
     created: datetime | None = None
     first_read_at: datetime | None = None
     answered_at: datetime | None = None
+    is_redated: bool = False
 
     @property
     def first_seen(self) -> datetime:

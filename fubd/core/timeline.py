@@ -12,7 +12,8 @@ arrived, how often, and through which process make no difference. The rules, in 
    that end in its stage, or after the very next entry within the window. The places of successive states never go back. Of all places
    those hold that leave the fewest entries without a change of their own, then those that need the fewest changes without an entry.
 3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before. Where
-   an earlier read shows another stage with the same `updated`, the change did not move `updated`: it lies between the two reads.
+   an earlier read shows another stage with the same `updated`, the change did not move `updated`: it lies between the two reads. Of a visit
+   between two reads of one stage, with the same `updated`, no read shows anything: only its entries do.
 4. The first state of an unknown person is where they stand, not a change, unless they were created after we began to watch.
 5. Equal neighbours are one change, the earliest.
 6. Instants of one person increase strictly: where two would be equal, the later one is placed a microsecond after.
@@ -119,7 +120,7 @@ def _redate_unmoved(states: Iterable[State]) -> list[State]:
         has_moved = False
         for earlier, state in zip([group[0], *group], group, strict=False):
             has_moved = has_moved or (not state.stage.is_same(earlier.stage) and _second(earlier.first_seen) > _second(updated))
-            redated.append(replace(state, updated=state.first_seen) if has_moved else state)
+            redated.append(replace(state, updated=state.first_seen, is_redated=True) if has_moved else state)
     return redated
 
 
@@ -328,6 +329,8 @@ class _Segment:
 
     def __post_init__(self) -> None:
         self.latest = self.stage
+        if not (isinstance(self.dated_by, State) and self.dated_by.is_redated):
+            self.held.append(self.at)
 
     def covers(self, stage: Stage) -> bool:
         """Return whether being in `stage` makes no row: it is the one that was last reported, or it has the name that the row has."""
@@ -340,7 +343,7 @@ class _Segment:
 
     def last_held_before(self, instant: datetime) -> datetime | None:
         """Return the last instant before `instant` at which this stage is known to hold."""
-        return max((held for held in (self.at, *self.held) if held < instant), default=None)
+        return max((held for held in self.held if held < instant), default=None)
 
 
 class _Chain:
@@ -442,4 +445,4 @@ def _attach(segment: _Segment, state: State) -> None:
     segment.note(state.stage)
     # A read from before the entry that explains it saw the stage, but not this stay in it.
     if _second(state.updated) >= _second(segment.at):
-        segment.held.extend((state.updated, state.read_at))
+        segment.held.extend((state.read_at,) if state.is_redated else (state.updated, state.read_at))

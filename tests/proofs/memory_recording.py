@@ -17,6 +17,7 @@ from fubd.ports import ChangeSet, InsertedEvidence
 NEVER = datetime.min.replace(tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
+_TRAILING = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -118,8 +119,9 @@ class MemoryTransaction:
         for person_id in people:
             tables.people.setdefault(person_id, Person())
         added, widened = set[int](), set[int]()
-        for claim in map(tables.named, claims):
-            known_claims = tables.people[claim.person_id].claims
+        for given in map(tables.named, claims):
+            known_claims = tables.people[given.person_id].claims
+            claim = _with_stay(given, known_claims.values())
             known = known_claims.get(claim.key)
             if known is None:
                 if not claim.is_entry or not _is_resent(claim, known_claims.values()):
@@ -189,6 +191,22 @@ class MemoryTransaction:
             tables.unconfirmed.setdefault(row.id, row.changed_at)
 
 
+def _with_stay(claim: Claim, known: Collection[Claim]) -> Claim:
+    """Return the claim; a state that is read again after another with the same `updated` is another stay (fubd.stay_id)."""
+    reads = [(one.first_read_at, one) for one in known if one.first_read_at is not None and not one.is_entry and one.at == claim.at]
+    if claim.is_entry or claim.first_read_at is None:
+        return claim
+    read_at = claim.first_read_at
+    left = [first for first, one in reads if one.stage.name != claim.stage.name and first < read_at - _TRAILING]
+    if not left:
+        return claim
+    own = [(first, one) for first, one in reads if one.channel == claim.channel and one.stage.name == claim.stage.name]
+    stays = sorted((first, one.event_id) for first, one in own if first > max(left))
+    if stays:
+        return replace(claim, event_id=stays[0][1])
+    return replace(claim, event_id=f"read {int(read_at.timestamp())}") if any(not one.event_id for _, one in own) else claim
+
+
 def _is_resent(claim: Claim, known: Collection[Claim]) -> bool:
     """Return whether the same event came with an earlier instant."""
     return any(one.is_entry and (one.event_id, one.stage.name) == (claim.event_id, claim.stage.name) and one.at < claim.at for one in known)
@@ -238,7 +256,7 @@ def _stage_id_then(row: Row, claims: Sequence[Claim], stage_ids: Mapping[str, in
 def _is_settled(row: Row, person: Person) -> bool:
     """Return whether no claim that came or may come can still move the row."""
     second = row.changed_at.replace(microsecond=0)
-    return not any(
+    return not _is_before_unmoved(row, person) and not any(
         claim.at >= second
         and (
             (claim.row_id == row.id and claim.at >= row.changed_at + _SECOND)
@@ -248,4 +266,15 @@ def _is_settled(row: Row, person: Person) -> bool:
             or (claim.at < second + _SECOND and claim.stage.name != row.stage.name and not claim.ignored)
         )
         for claim in person.claims.values()
+    )
+
+
+def _is_before_unmoved(row: Row, person: Person) -> bool:
+    """Return whether the person was first read in another stage after the row although `updated` is from before it."""
+    older = [claim for claim in person.claims.values() if not claim.is_entry and claim.at < row.changed_at]
+    return any(
+        claim.first_read_at is not None
+        and claim.first_read_at > row.changed_at
+        and any(other.at == claim.at and other.stage.name != claim.stage.name for other in older)
+        for claim in older
     )

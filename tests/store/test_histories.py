@@ -32,16 +32,25 @@ Columns = tuple[str | None, str, datetime, datetime | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class _Move:
+    """A move, and the `updated` that the person had at once and after a later edit; both may be older than the move."""
+
     second: int
     stage: str
+    updated: int
     edited: int
 
 
 def _draw_moves(rng: Random) -> list[_Move]:
-    moves = [_Move(0, "A", 0)]
+    moves = [_Move(0, "A", 0, 0)]
+    moves_updated = rng.choice((1.0, 0.3))
     for _ in range(rng.randint(1, 7)):
         second = moves[-1].second + rng.choice(GAPS)
-        moves.append(_Move(second, rng.choice([stage for stage in STAGES if stage != moves[-1].stage]), second + rng.choice((0, 0, 1, 60))))
+        stage = rng.choice([stage for stage in STAGES if stage != moves[-1].stage])
+        if rng.random() < moves_updated:
+            moves.append(_Move(second, stage, second, second + rng.choice((0, 0, 1, 60))))
+        else:
+            updated = moves[-1].edited if moves[-1].edited <= second else moves[-1].updated
+            moves.append(_Move(second, stage, updated, updated))
     return moves
 
 
@@ -60,7 +69,7 @@ def _draw_evidence(rng: Random, person: int) -> list[Evidence]:
         at_second = rng.choice(moves).second + rng.choice((0, 1, 2, 5, 60, 310, 2_000))
         shown = max(0, at_second - rng.randint(0, LAG))
         move = [move for move in moves if move.second <= shown][-1]
-        updated = move.edited if move.edited <= shown else move.second
+        updated = move.edited if move.edited <= shown else move.updated
         evidence.append(
             _read(person, move, at_second=at_second, updated=updated, watermark=rng.choice((None, at_second - 1_900, at_second - 70)))
         )

@@ -44,7 +44,8 @@ WITH inserted AS (
 ), upserted AS (
     INSERT INTO fubd.claim AS k
         (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
-    SELECT c.person_id, c.at, c.kind, c.channel, c.event_id, c.stage,
+    SELECT c.person_id, c.at, c.kind, c.channel,
+        CASE c.kind WHEN 'state' THEN fubd.stay_id(c.person_id, c.at, c.channel, c.stage, c.first_read_at) ELSE c.event_id END, c.stage,
         -- A webhook names no id: the claim keeps the one that the name has now.
         coalesce(c.stage_id, (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)),
         c.received_at, c.read_at, c.first_read_at, c.covered, c.created, c.ignored

@@ -1,0 +1,58 @@
+"""Changes of stage that do not move `updated`, as the database keeps them."""
+
+from __future__ import annotations
+
+from fubd.core.observation import Channel
+from fubd.core.timeline import LAG
+from tests.recorder import at, read, running_recorder, webhook
+
+
+async def test_a_late_webhook_before_a_change_that_did_not_move_updated(database: str) -> None:
+    """The later row's claim is dated long before the rows between; the chain holds all the same."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            read("A", "03:00", "04:00"),
+            webhook("e1", "C", "05:00"),
+            read("C", "03:00", "05:01"),
+            read("B", "03:00", "10:30"),
+            webhook("e2", "D", "10:15"),
+        )
+        assert await recorder.rows() == [
+            ("A", "C", at("05:00"), None),
+            ("C", "D", at("10:15"), None),
+            ("D", "B", at("10:30"), at("10:15")),
+        ]
+
+
+async def test_a_return_that_did_not_move_updated_is_recorded(database: str) -> None:
+    """Each stay that a read showed is a row, between the last read of the stage before and its own first."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            *(read("A", "03:00", "10:00"), read("B", "03:00", "10:30"), read("B", "03:00", "11:00"), read("A", "03:00", "11:30")),
+            *(read("A", "03:00", "12:00"), read("B", "03:00", "12:30"), read("A", "03:00", "13:00"), read("A", "03:00", "13:30")),
+        )
+        assert [(*row[:3], row[3] and row[3] + LAG) for row in await recorder.rows()] == [
+            ("A", "B", at("10:30"), at("10:00")),
+            ("B", "A", at("11:30"), at("11:00")),
+            ("A", "B", at("12:30"), at("12:00")),
+            ("B", "A", at("13:00"), at("12:30")),
+        ]
+
+
+async def test_a_list_that_trails_is_no_return(database: str) -> None:
+    """The stage before, read again soon after the new one, was read from a list or a replica that trails."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            read("A", "03:00", "10:00"),
+            webhook("e1", "B", "10:30"),
+            read("B", "03:00", "10:30:02", channel=Channel.WEBHOOK),
+            read("A", "03:00", "10:35"),
+            read("B", "03:00", "10:40"),
+        )
+        assert await recorder.rows() == [("A", "B", at("10:30"), None)]
+        await recorder.record(read("A", "03:00", "11:00"), read("A", "03:00", "11:30"), read("B", "03:00", "12:00"))
+        assert [row[1:] for row in await recorder.rows()] == [
+            ("B", at("10:30"), None),
+            ("A", at("11:00"), at("10:40") - LAG),
+            ("B", at("12:00"), at("11:30") - LAG),
+        ]
