@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 
 from fubd.core.api import PeoplePage
@@ -219,7 +220,8 @@ class PollRun:
         for reading, read_at in self._unrecorded.values():
             by_instant.setdefault(read_at, []).append(reading)
         for read_at, readings in by_instant.items():
-            await self.record(readings, read_at)
+            await self._ahead.add(partial(self.record, readings, read_at))
+        await self._ahead.finish()
 
     def require_usable(self) -> None:
         """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""

@@ -18,9 +18,9 @@ class ReadAhead:
     """The recordings that are not finished yet."""
 
     def __init__(self) -> None:
-        self._tasks: deque[asyncio.Task[None]] = deque()
+        self._tasks: deque[asyncio.Task[object]] = deque()
 
-    async def add(self, record: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def add(self, record: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Begin a recording as soon as there is room. Raises what an earlier recording raised."""
         while len(self._tasks) >= _MAX_RECORDINGS:
             await self._finish_oldest()

@@ -32,7 +32,7 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
     Where nothing is missing it takes no lock. Raises SchemaRefused for a newer schema, for a migration that was changed, and for a table
     that fubd did not make.
     """
-    if not columns and await _is_current(connection):
+    if not columns and await is_current(connection):
         return
     async with connection.transaction():
         await connection.execute(statements.text("state/begin_migration"))
@@ -51,13 +51,13 @@ async def migrate(connection: asyncpg.Connection, *, columns: Mapping[str, str] 
         await _add_columns(connection, columns or {})
 
 
-async def _is_current(connection: asyncpg.Connection) -> bool:
+async def is_current(connection: asyncpg.Connection) -> bool:
+    """Return whether the schema is this version's, in one round trip, outside a transaction."""
     try:
-        async with connection.transaction(readonly=True):
-            applied = await statements.query("state/applied_migrations").fetch(connection)
+        found = await statements.combine(migrations="state/applied_migrations").fetch(connection)
     except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
         return False
-    return are_all({row["number"]: row["sha256"] for row in applied})
+    return are_all({row["number"]: row["sha256"] for row in found["migrations"]})
 
 
 async def lock(connection: asyncpg.Connection) -> None:

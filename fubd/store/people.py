@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +10,11 @@ import asyncpg
 from fubd.core.explanation import Correction, KnownPerson, PersonEvidence
 from fubd.core.history import Stage
 from fubd.core.reconcile import Claim, PersonHistory, Row
-from fubd.store import statements
+from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.recording import load_history
-from fubd.store.stage_changes import Column, StageChangesTable
+from fubd.store.stage_changes import StageChangesTable
+from fubd.store.statements import parse_instant
 
 _MAX_ROWS = 10_000
 # No row and no claim can be dated earlier than this (`fubd.core.webhook`, `fubd.load_history`).
@@ -39,7 +39,7 @@ class PeopleReader:
     async def evidence(self, person_id: int) -> PersonEvidence | None:
         """Return everything stored about a person, also of one known only from an older script's table; None for an unknown id.
 
-        Rows and claims are loaded as the recording transaction loads them. It takes six round trips.
+        Rows and claims are loaded as the recording transaction loads them. It takes five round trips.
         """
         query = statements.combine(
             person="reads/person",
@@ -49,9 +49,8 @@ class PeopleReader:
             columns="adopt/columns",
         )
         async with self._pool.reading() as connection:
-            found = await query.fetch(connection, person_id=person_id, limit=_MAX_ROWS)
-            parts = {row["name"]: json.loads(row["rows"]) for row in found}
-            table = StageChangesTable({column["name"]: Column(**column) for column in parts["columns"]}, "")
+            parts = await query.fetch(connection, person_id=person_id, limit=_MAX_ROWS)
+            table = StageChangesTable(stage_changes.columns_of(parts["columns"]), "")
             history = await load_history(connection, person_id, _BEFORE_ALL, stage_length=table.stage_length) if parts["person"] else None
         if history is None:
             foreign = await self.foreign_history(person_id)
@@ -71,7 +70,7 @@ class PeopleReader:
                 for row in parts["ignored"]
             ],
             corrections=[Correction(**_with_instants(row, "corrected_at")) for row in parts["corrections"]],
-            began=_instant(parts["coverage"][0]["began"]),
+            began=parse_instant(parts["coverage"][0]["began"]),
         )
 
     async def foreign_history(self, person_id: int) -> tuple[KnownPerson, PersonHistory] | None:
@@ -106,8 +105,4 @@ class PeopleReader:
 
 def _with_instants(row: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return the values with instants in the place of these texts."""
-    return {**row, **{name: _instant(row[name]) for name in names}}
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return {**row, **{name: parse_instant(row[name]) for name in names}}

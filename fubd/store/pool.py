@@ -87,6 +87,7 @@ class Pool:
         self._size = size
         self._pool: asyncpg.Pool | None = None
         self._mode = mode
+        self._first: asyncpg.Connection | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -108,20 +109,32 @@ class Pool:
                         statement_cache_size=0 if self._mode is PoolMode.TRANSACTION else _CACHED_STATEMENTS,
                         server_settings=_LIMITS if self._mode is PoolMode.NONE else None,
                         reset=_skip_reset,
-                        connect=self._connect,
+                        connect=self._log_in,
                     )
             return self._pool
 
     async def _detect_mode(self) -> PoolMode:
-        async def connect() -> asyncpg.Connection:
-            return await self._connect(statement_cache_size=0, command_timeout=_COMMAND_SECONDS)
+        """Return the mode, and keep the connection that showed it where the pool can use it: that spares a log-in."""
+
+        async def connect(cached_statements: int = 0) -> asyncpg.Connection:
+            return await self._connect(statement_cache_size=cached_statements, command_timeout=_COMMAND_SECONDS)
 
         with translate_errors(self._dsn.place):
-            first = await connect()
+            first = await connect(_CACHED_STATEMENTS)
             try:
-                return await detect_pool_mode(first, connect)
-            finally:
+                mode = await detect_pool_mode(first, connect, settings=_LIMITS)
+            except BaseException:
+                first.terminate()
+                raise
+            if mode is PoolMode.TRANSACTION:
                 await first.close(timeout=_CLOSE_SECONDS)
+            else:
+                self._first = first
+            return mode
+
+    async def _log_in(self, *_: object, **arguments: object) -> asyncpg.Connection:
+        first, self._first = self._first, None
+        return await self._connect(**arguments) if first is None or first.is_closed() else first
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -196,6 +209,10 @@ class Pool:
                 return await find_lock_holders(connection, self._dsn.application_name, self._zone)
         return None
 
+    def combined(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Lend a connection for combined queries about little: each is one message, so no pooler makes it need a transaction."""
+        return self.connection()
+
     def reading_by_index(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """Lend a connection for statements that are repeated all the time: each reads a few rows, by index."""
         return self._transaction("reads/begin_by_index", None)
@@ -224,6 +241,8 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection, by force when the server does not answer."""
+        if self._first is not None:
+            self._first.terminate()
         if self._pool is None:
             return
         pool, self._pool = self._pool, None

@@ -8,12 +8,13 @@ it: it is prepared in one message and run in the next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 
 import asyncpg
 
 from fubd.store import statements
+from fubd.store.quoting import quote_document
 
 _CLOSE_SECONDS = 5.0
 # With other clients at work, each of these is right by chance at most once in as many times as there are servers, for each of the two.
@@ -28,8 +29,12 @@ class PoolMode(StrEnum):
     TRANSACTION = "transaction"
 
 
-async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> PoolMode:
+async def detect_pool_mode(
+    first: asyncpg.Connection, connect: Callable[[], Awaitable[asyncpg.Connection]], *, settings: Mapping[str, str] | None = None
+) -> PoolMode:
     """Return the mode, judged by the server processes that answer. `connect` opens a second connection. Raises the driver's errors.
+
+    Where nothing stands between us and the server, `first` has these `settings` of the server from then on.
 
     A pooler reports another process id than that of the server that answers. In transaction mode it uses for each transaction the server
     released last, or each server in turn. So two clients ask alternately, and then each again: in the first case both see the same server,
@@ -37,7 +42,7 @@ async def detect_pool_mode(first: asyncpg.Connection, connect: Callable[[], Awai
     mode is confirmed.
     """
     # Only the number of rows is asked for, which takes one round trip.
-    query = statements.query("check/is_server_process").fill(pid=str(first.get_server_pid()))
+    query = statements.query("check/is_server_process").fill(pid=str(first.get_server_pid()), settings=quote_document(dict(settings or {})))
     if await first.execute(query.text) == "SELECT 1":
         return PoolMode.NONE
     own = await _server_process(first)
@@ -69,6 +74,5 @@ async def _server_processes(*connections: asyncpg.Connection) -> list[int]:
 
 
 async def _server_process(connection: asyncpg.Connection) -> int:
-    async with connection.transaction():
-        row = await statements.query("check/server_process").fetchrow(connection)
-        return int(row["pid"])
+    found = await statements.combine(server="check/server_process").fetch(connection)
+    return int(found["server"][0]["pid"])

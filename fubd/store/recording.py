@@ -24,7 +24,7 @@ from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_document
 from fubd.store.stage_changes import StageChangesTable
-from fubd.store.table_definition import find_refusal, read_definition
+from fubd.store.table_definition import definition_of, find_refusal
 
 
 class ChangeStore:
@@ -53,10 +53,12 @@ class ChangeStore:
             raise
 
     async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
-        refusal = find_refusal(await read_definition(connection), self._columns)
+        query = statements.combine(definition="check/table", columns="adopt/columns", sequence="adopt/sequence")
+        found = await query.fetch(connection)
+        refusal = find_refusal(definition_of(found["definition"][0]), self._columns)
         if refusal is not None:
             raise TableRefused(refusal)
-        return await stage_changes.read(connection)
+        return StageChangesTable(stage_changes.columns_of(found["columns"]), found["sequence"][0]["sequence"])
 
     async def committed_by_this_process(self, keys: Sequence[bytes], received_at: datetime) -> frozenset[bytes]:
         """Return which deliveries this process stored since `received_at`."""

@@ -6,8 +6,9 @@ tables hold both in full.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import asyncpg
 
@@ -172,16 +173,16 @@ class StageChangesTable:
 
 
 async def read(connection: asyncpg.Connection) -> StageChangesTable:
-    """Read the table's definition. fubd's schema must exist."""
-    return await with_sequence(connection, await read_columns(connection))
-
-
-async def with_sequence(connection: asyncpg.Connection, columns: Mapping[str, Column]) -> StageChangesTable:
-    """Return the table of these columns, with its sequence."""
-    row = await statements.query("adopt/sequence").fetchrow(connection)
-    return StageChangesTable(columns, row["sequence"])
+    """Read the table's definition, in one round trip. fubd's schema must exist."""
+    found = await statements.combine(columns="adopt/columns", sequence="adopt/sequence").fetch(connection)
+    return StageChangesTable(columns_of(found["columns"]), found["sequence"][0]["sequence"])
 
 
 async def read_columns(connection: asyncpg.Connection) -> dict[str, Column]:
     """Read the columns by name, in their order; none when there is no table."""
-    return {row["name"]: Column(**dict(row)) for row in await statements.query("adopt/columns").fetch(connection)}
+    return columns_of(await statements.query("adopt/columns").fetch(connection))
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
+    """Return the columns in the rows of sql/adopt/columns.sql, by name."""
+    return {row["name"]: Column(**dict(row)) for row in rows}

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord
 from fubd.errors import Unavailable
 from fubd.store import statements
 from fubd.store.pool import Pool
+from fubd.store.statements import parse_instant
 
 _LEASE = "poller"
 
@@ -46,7 +48,8 @@ class StateStore:
     async def coverage(self) -> Coverage:
         """Return the coverage record."""
         (row,) = await self._read("state/coverage")
-        return Coverage(row["began"], row["reached"], row["sweep_began"], row["sweep_from_id"])
+        began, reached, sweep_began = (parse_instant(row[name]) for name in ("began", "reached", "sweep_began"))
+        return Coverage(began, reached, sweep_began, row["sweep_from_id"])
 
     async def begin_sweep(self, began: datetime, *, from_id: int) -> None:
         """Save how far a sweep has come; the first of all also sets the instant from which we watch."""
@@ -64,7 +67,7 @@ class StateStore:
 
     async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards, and return it. The first complete sweep is the first complete scrub round too."""
-        async with self._pool.transaction() as connection:
+        async with self._pool.transaction() if sweep else self._pool.statement() as connection:
             row = await statements.query("state/advance_coverage").fetchrow(connection, watermark=watermark, sweep=sweep)
             if sweep:
                 await statements.query("state/complete_baseline").execute(connection)
@@ -193,7 +196,9 @@ class StateStore:
     async def unread_people(self) -> list[UnreadPerson]:
         """Return the people who could not be read, those due longest first."""
         rows = await self._read("state/unread")
-        return [UnreadPerson(row["person_id"], row["since"], row["not_before"]) for row in rows]
+        return [
+            UnreadPerson(row["person_id"], datetime.fromisoformat(row["since"]), datetime.fromisoformat(row["not_before"])) for row in rows
+        ]
 
     async def add_unread(self, person_ids: Collection[int], now: datetime) -> None:
         """Note people who could not be read, and when to ask for them again."""
@@ -233,9 +238,10 @@ class StateStore:
         """Release the lease."""
         await self._execute("state/release_lease", name=_LEASE, holder=holder)
 
-    async def _read(self, statement: str, /) -> list[asyncpg.Record]:
-        async with self._pool.reading_by_index() as connection:
-            return await statements.query(statement).fetch(connection)
+    async def _read(self, statement: str, /) -> list[dict[str, Any]]:
+        """Return the rows of a statement about little, in one round trip through every pooler; instants are texts."""
+        async with self._pool.combined() as connection:
+            return (await statements.combine(rows=statement).fetch(connection))["rows"]
 
     async def _fetchrow(self, statement: str, /, **values: object) -> asyncpg.Record:
         async with self._pool.statement() as connection:

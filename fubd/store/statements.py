@@ -5,11 +5,14 @@ Parameters are written `:name`. Postgres numbers them, so a file is translated o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import asyncpg
 
@@ -17,6 +20,8 @@ from fubd.store.quoting import quote_literal
 
 # A parameter, or what may contain something that only looks like one: a string, a quoted name, a comment, a cast.
 _PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|::|:(?P<name>[a-z_][a-z0-9_]*)""")
+# No JSON text contains it.
+_COPY_QUOTE = "\x01"
 _VALUE = re.compile(r"\{(?P<new>new )?(?P<column>[a-z_][a-z0-9_]*): (?P<value>[^{}]+)\}")
 
 
@@ -77,11 +82,43 @@ def parse(name: str, written: str) -> Query:
     return Query(name, numbered_text, tuple(parameters))
 
 
-def combine(**names: str) -> Query:
-    """Return one statement that runs several: a row for each, with its `name` here and its `rows` as a JSON array."""
+@dataclass(frozen=True, slots=True)
+class CombinedQuery:
+    """Several statements that only read, as one. `written`: with its parameters by name."""
+
+    written: str
+
+    async def fetch(self, connection: asyncpg.Connection, **values: object) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of each statement by its name; instants are texts.
+
+        It takes one round trip, in a transaction or alone: `COPY` is one message and needs no preparation, but takes no parameters, so that
+        the values stand in it as literals.
+        """
+        received: list[bytes] = []
+
+        async def receive(chunk: bytes) -> None:
+            received.append(chunk)
+
+        statement = _PARAMETER.sub(lambda found: found[0] if found["name"] is None else _literal(values[found["name"]]), self.written)
+        await connection.copy_from_query(statement, output=receive, format="csv", quote=_COPY_QUOTE)
+        rows: dict[str, list[dict[str, Any]]] = json.loads(b"".join(received).strip(_COPY_QUOTE.encode() + b"\n"))
+        return rows
+
+
+def combine(**names: str) -> CombinedQuery:
+    """Return one statement that runs several, by the names given here."""
     part = text("reads/part_as_json")
     parts = [part.replace("{name}", name).replace("{query}", text(file)) for name, file in names.items()]
-    return parse("+".join(names.values()), "UNION ALL\n".join(parts))
+    return CombinedQuery(text("reads/parts").replace("{parts}", "UNION ALL\n".join(parts)))
+
+
+def parse_instant(text: str | None) -> datetime | None:
+    """Return an instant among the rows of a combined query; None stays None."""
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _literal(value: object) -> str:
+    return "NULL" if value is None else quote_literal(value.isoformat() if isinstance(value, datetime) else str(value))
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,6 +103,9 @@ class StatusReader:
 
     async def require_schema(self) -> None:
         """Raise UserError unless the schema is this version's, EmptyDatabase where there is none."""
+        async with self._pool.combined() as connection:
+            if await migrations.is_current(connection):
+                return
         async with self._pool.reading() as connection:
             reason = await migrations.not_ready_reason(connection)
             if reason is None:
@@ -127,12 +129,11 @@ class StatusReader:
         values = {"instance": self._instance, "first_delivery": _NO_DELIVERY}
         try:
             async with self._pool.reading() as connection:
-                found = await query.fetch(connection, since=blind_since, until=now, limit=changes, **values)
+                rows = await query.fetch(connection, since=blind_since, until=now, limit=changes, **values)
         except Unavailable:
             # A schema that is missing or another version's explains it better.
             await self.require_schema()
             raise
-        rows = {row["name"]: json.loads(row["rows"]) for row in found}
         if not migrations.are_all({row["number"]: row["sha256"] for row in rows["migrations"]}):
             await self.require_schema()
         refusal = find_refusal(definition_of(rows["table"][0]), self._columns)
@@ -168,9 +169,9 @@ class StatusReader:
 
     async def is_polled(self) -> bool:
         """Return whether an instance holds the lease."""
-        async with self._pool.reading_by_index() as connection:
-            row = await statements.query("reads/is_polled").fetchrow(connection)
-            return bool(row["is_polled"])
+        async with self._pool.combined() as connection:
+            found = await statements.combine(lease="reads/is_polled").fetch(connection)
+            return bool(found["lease"][0]["is_polled"])
 
     async def blind_seconds(self, since: datetime, until: datetime) -> float | None:
         """Return the seconds between these instants (our clock) in which neither source was alive; None before the first complete poll."""

@@ -38,6 +38,8 @@ PARTS = {
     "differences": "true",
     "document": "$1::jsonb",
     "pid": "1",
+    "settings": "'{}'::jsonb",
+    "parts": "SELECT 'x' AS name, '[]'::json AS rows",
 }
 
 
