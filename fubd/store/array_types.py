@@ -45,7 +45,7 @@ class _NotAsked:
     name: str = "none"
 
 
-class Connection(asyncpg.Connection):
+class PostgresConnection(asyncpg.Connection):
     """A connection of the driver that knows these types.
 
     The driver has no public way to say so. A later version that no longer calls this method asks the server, which is slower and no less

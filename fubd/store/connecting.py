@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncpg
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from fubd.store.array_types import Connection
+from fubd.store.array_types import PostgresConnection
 from fubd.store.dsn import Dsn
 
 _ATTEMPT_DELAY_SECONDS = 0.25
@@ -31,7 +31,7 @@ def connector(dsn: Dsn, *, timeout_seconds: float, resolve: Resolve | None = Non
         own["server_settings"].update(server_settings or {})
         async with asyncio.timeout(timeout_seconds):
             own["host"] = await _living_address(dsn.host, dsn.port, resolve or _resolve)
-        return await asyncpg.connect(**{**arguments, **own, "timeout": timeout_seconds, "connection_class": Connection})
+        return await asyncpg.connect(**{**arguments, **own, "timeout": timeout_seconds, "connection_class": PostgresConnection})
 
     return connect
 
