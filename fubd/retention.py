@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from fubd.store.adoption import BACKUP
 _log = logging.getLogger("fubd.retention")
 
 _ROUND_SECONDS = 3600.0
+# Where a time to keep is short, a round follows after a tenth of it.
+_ROUNDS_PER_PERIOD = 10
+_DAY_SECONDS = 86_400
 _NEXT_BATCH_SECONDS = 5.0
 _RETRY_SECONDS = 300.0
 _BATCH = 1_000
@@ -33,9 +37,15 @@ class RetentionPolicy:
     forget_deleted_days: float | None = None
     columns: Collection[str] = ()
 
+    @property
+    def round_seconds(self) -> float:
+        """Return how often to look for what is due: every hour, or more often where something is kept for less than ten hours."""
+        shortest_days = min(self.keep_deliveries_days, self.keep_adoption_copy_days, self.forget_deleted_days or math.inf)
+        return max(_NEXT_BATCH_SECONDS, min(_ROUND_SECONDS, shortest_days * _DAY_SECONDS / _ROUNDS_PER_PERIOD))
+
 
 class Retention:
-    """Works every hour, in small batches.
+    """Works every hour, or more often where a time to keep is short, in small batches.
 
     `own_removed`, `is_pruning`: for the monitor, which counts this process's deliveries; removed ones are no longer stored.
     """
@@ -55,7 +65,7 @@ class Retention:
         self.own_removed = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Remove what is due at once and then every hour, until `stop`."""
+        """Remove what is due at once and then in each round, until `stop`."""
         while not stop.is_set():
             await self._clock.pause(await self._run_round(), stop)
 
@@ -64,7 +74,7 @@ class Retention:
         pauses = []
         for remove_batch in (self._prune_deliveries, self._prune_history, self._forget_deleted, self._drop_adoption_copy):
             try:
-                pauses.append(_NEXT_BATCH_SECONDS if await remove_batch() else _ROUND_SECONDS)
+                pauses.append(_NEXT_BATCH_SECONDS if await remove_batch() else self._policy.round_seconds)
             except (Unavailable, Malformed) as error:
                 pauses.append(_RETRY_SECONDS)
                 self._log_once.warning("What is older than its time could not be removed: %s", error)

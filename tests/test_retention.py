@@ -71,6 +71,21 @@ async def test_names_of_deleted_people_are_removed_in_batches(database: str, cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("policy", "seconds"),
+    [
+        (RetentionPolicy(90.0, 90.0), 3600.0),
+        (RetentionPolicy(90.0, 90.0, 30.0), 3600.0),
+        (RetentionPolicy(90.0, 90.0, 0.1), 864.0),
+        (RetentionPolicy(90.0, 0.05), 432.0),
+        (RetentionPolicy(0.00001, 90.0, 30.0), 5.0),
+    ],
+)
+def test_what_is_kept_for_a_short_time_is_looked_for_more_often(policy: RetentionPolicy, seconds: float) -> None:
+    """Every hour, or after a tenth of the shortest time, but not without a pause."""
+    assert policy.round_seconds == pytest.approx(seconds)
+
+
 async def _ids(pool: Pool, table: str) -> Sequence[int]:
     async with pool.reading() as connection:
         return [row["id"] for row in await connection.fetch(f"SELECT id FROM fubd.{table} ORDER BY id")]
