@@ -22,10 +22,13 @@ from fubd.server.limits import ServerLimits
 VARIABLE = "FUBD_METRICS_TOKEN"
 _TOKEN_REQUIRED = f"a token is required: send {VARIABLE} as a bearer token or as a Basic password\n"
 _LOCAL_ONLY = f"this answers only the machine that fubd runs on: set {VARIABLE} to open it to clients that send that token\n"
-_PROXY_HEADERS = frozenset({"forwarded", "via", "client-ip", "x-request-start"})
-_PROXY_HEADER_PREFIXES = (
-    *("x-forwarded", "x-original-", "x-real-", "x-client-", "x-cluster-", "x-proxy", "x-envoy-", "x-railway-", "x-amzn-", "x-azure-"),
-    *("x-appengine-", "x-arr-", "cf-", "cdn-", "fly-", "fastly-", "true-client-", "ngrok-"),
+# Names by which proxies, tunnels and platforms say that they pass a request on: of the client or host that it came from, and their own.
+_PROXY_HEADER = re.compile(
+    r"""via | client | .*(forward|prox).* | .*ips? | (.*-)?addr(ess)? | .+-(host|scheme|proto|protocol|port)(-.*)? | front-end-https
+    | (x-)?(original|originating|real|remote|client|true-client|cluster|connecting|request-start|envoy|railway|amzn?|azure|appengine|arr
+    | cf|cdn|fly|fastly|ngrok|akamai|vercel|nf|netlify|render|rndr|heroku|tailscale|localtunnel|pagekite|traefik|haproxy|nginx|varnish
+    | caddy|google|goog|cloud|sucuri|ali|eo|iinfo|edge|ingress|gateway|ssl|surrogate|early)(-.*)?""",
+    re.VERBOSE,
 )
 # Stricter than a parser of URLs, which also takes what nobody but an attacker writes into a Host header.
 _HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
@@ -98,7 +101,7 @@ def is_local(request: web.BaseRequest) -> bool:
         and request.raw_path.startswith("/")
         and len(hosts) == 1
         and _is_loopback_host(hosts[0])
-        and not any(name.lower() in _PROXY_HEADERS or name.lower().startswith(_PROXY_HEADER_PREFIXES) for name in request.headers)
+        and not any(_PROXY_HEADER.fullmatch(name.lower().replace("_", "-")) for name in request.headers)
     )
 
 

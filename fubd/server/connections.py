@@ -5,7 +5,8 @@ that stops reading. Here every connection is in one of four states, with the tim
 long. A sender is unknown until its delivery is verified, or its token is: until then its connection waits, whether it sends its request
 slowly or reads its response slowly. Nothing is parsed and no task is started before its first request is complete. When no place is left,
 the connection that has waited longest is closed for a new one: a client that opens connections cannot lock out Follow Up Boss. A new
-connection is closed at once only when all others are being answered for known senders. Readers have places of their own.
+connection is closed at once only when all others are being answered for known senders. Readers have places of their own. A connection ends
+after some requests of unknown senders.
 """
 
 from __future__ import annotations
@@ -57,7 +58,17 @@ class Connection(web.RequestHandler):
     arrive in time.
     """
 
-    __slots__ = ("_connections", "_first_request", "_socket", "is_answering", "is_body_overdue", "on_lost", "since", "state")
+    __slots__ = (
+        "_connections",
+        "_first_request",
+        "_socket",
+        "_unknown_requests",
+        "is_answering",
+        "is_body_overdue",
+        "on_lost",
+        "since",
+        "state",
+    )
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop, limits: ServerLimits) -> None:
         super().__init__(
@@ -77,6 +88,7 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self._socket: asyncio.Transport | None = None
         self._first_request: FirstRequest | None = FirstRequest(limits.receive_bytes)
+        self._unknown_requests = 0
         self.is_body_overdue = False
         self.state = _State.READING
         self.since = 0.0
@@ -91,6 +103,15 @@ class Connection(web.RequestHandler):
     def mark_verified(self) -> None:
         """Note that the sender of the request is known: the connection is no longer closed for a new one."""
         self._connections.enter(self, _State.BUSY)
+
+    def is_used_up(self) -> bool:
+        """Count an answered request of an unknown sender. Return whether no further one is to be answered.
+
+        Thousands of requests in one write would be parsed and answered between the steps of every delivery.
+        """
+        if self.state in {_State.READING, _State.IDLE}:
+            self._unknown_requests += 1
+        return self._unknown_requests >= self._connections.unknown_requests
 
     def mark_reader(self) -> bool:
         """Take a place for a known reader, until the response is written. Return False if none is left."""
@@ -196,6 +217,7 @@ class Connections(web.Server):
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: ServerLimits, metrics: Metrics) -> None:
         super().__init__(handler, handler_cancellation=False)
         self._limits = limits
+        self.unknown_requests = limits.unknown_requests
         self._places = divide_places(limits)
         self._open: set[Connection] = set()
         # An ordered set of those that may be closed for a new one: the first has waited longest.

@@ -28,6 +28,8 @@ class ServerLimits:
     connections: int = 1000
     # Requests to the read-only routes with the token, or from this machine. They take no place of the webhook route.
     readers: int = 100
+    # Requests of unknown senders that are answered on one connection: the last answer ends it.
+    unknown_requests: int = 10
     # Connections accepted in one turn of the event loop, and those that the kernel keeps until then.
     backlog: int = 32
     kernel_backlog: int = 4096

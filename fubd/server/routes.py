@@ -27,6 +27,8 @@ from fubd.server.view import SPANS, StatusView
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_READ_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+_PERSONAL_FOLDERS = ("/api/", "/web/")
 _WEB_FOLDER = Path(__file__).parent.parent / "web"
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -38,8 +40,9 @@ _MAX_ID = 2**63 - 1
 _MAX_DIGITS = 19
 _MAX_TEXT_CHARS = 500
 _MAX_PEOPLE_FOUND = 20
-_DATA_HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
-_PAGE_HEADERS = {
+_CROSS_ORIGIN = {"Cross-Origin-Resource-Policy": "same-origin"}
+_DATA_HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"} | _CROSS_ORIGIN
+_PAGE_HEADERS = _CROSS_ORIGIN | {
     hdrs.CACHE_CONTROL: "no-cache",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -85,12 +88,20 @@ class ReadRoutes:
         self._files = {
             path.name: (path.read_bytes(), _CONTENT_TYPES[path.suffix]) for path in _WEB_FOLDER.iterdir() if path.suffix in _CONTENT_TYPES
         }
+        self._handlers = self._make_handlers()
+        self._unknown_page = self._guard(_not_found, is_personal=True)
 
     def audience(self) -> str:
         """Return in one sentence who can read the status page."""
         return page_audience(token_set=self._access.token_set)
 
-    def handlers(self) -> dict[str, Handler]:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request to any path but those of the webhooks."""
+        path = request.path
+        handler = self._handlers.get(path) or (self._unknown_page if path.startswith(_PERSONAL_FOLDERS) else _not_found)
+        return await handler(request)
+
+    def _make_handlers(self) -> dict[str, Handler]:
         """Return the handler of each path. Each answers GET and HEAD."""
         personal: dict[str, Handler] = {
             "/": self._index,
@@ -104,9 +115,9 @@ class ReadRoutes:
         personal |= {f"/web/{name}": self._web_file for name in self._files}
         impersonal: dict[str, Handler] = {"/health": self._health, "/metrics": self._metrics}
         return (
-            {"/healthz": self._healthz, "/readyz": self._readyz}
-            | {path: self._guard(handler, is_personal=True) for path, handler in personal.items()}
-            | {path: self._guard(handler, is_personal=False) for path, handler in impersonal.items()}
+            {path: _read_only(handler) for path, handler in (("/healthz", self._healthz), ("/readyz", self._readyz))}
+            | {path: self._guard(_read_only(handler), is_personal=True) for path, handler in personal.items()}
+            | {path: self._guard(_read_only(handler), is_personal=False) for path, handler in impersonal.items()}
         )
 
     def _guard(self, handler: Handler, *, is_personal: bool) -> Handler:
@@ -215,6 +226,22 @@ class ReadRoutes:
     def _web_response(self, name: str) -> web.StreamResponse:
         body, content_type = self._files[name]
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type} | _PAGE_HEADERS)
+
+
+def method_not_allowed(allowed: str) -> web.Response:
+    """Return the response to a method that a path does not take."""
+    return web.Response(status=405, text="method not allowed\n", headers={hdrs.ALLOW: allowed})
+
+
+def _read_only(handler: Handler) -> Handler:
+    async def read_only(request: web.BaseRequest) -> web.StreamResponse:
+        return await handler(request) if request.method in _READ_METHODS else method_not_allowed("GET, HEAD")
+
+    return read_only
+
+
+async def _not_found(_request: web.BaseRequest) -> web.StreamResponse:
+    return _text("not found\n", status=404)
 
 
 def _is_int64(text: str) -> bool:

@@ -19,12 +19,11 @@ from fubd.core.webhook import is_webhook_route
 from fubd.metrics import Metrics
 from fubd.server.connections import NAME, Connection, Connections
 from fubd.server.limits import ServerLimits
-from fubd.server.routes import ReadRoutes
+from fubd.server.routes import ReadRoutes, method_not_allowed
 from fubd.server.sse import EventStream
 from fubd.server.webhook import WebhookHandler
 
 _logger = logging.getLogger(__name__)
-_READ_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 
 class HttpServer:
@@ -40,7 +39,7 @@ class HttpServer:
         limits: ServerLimits | None = None,
     ) -> None:
         self._webhook_handler = webhook_handler
-        self._read_routes = read_routes.handlers()
+        self._read_routes = read_routes
         self._audience = read_routes.audience()
         self._stream = stream
         self._metrics = metrics
@@ -93,6 +92,8 @@ class HttpServer:
             else:
                 response = await self._route(request)
             response.headers.setdefault(hdrs.SERVER, NAME)
+            if connection.is_used_up():
+                response.force_close()
             # Written here, not after the handler returns: a client that does not read its response still counts as busy.
             await _write(request, response)
         finally:
@@ -100,15 +101,9 @@ class HttpServer:
         return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
-        if is_webhook_route(path):
-            return await self._webhook_handler.handle(request) if request.method == hdrs.METH_POST else _method_not_allowed(hdrs.METH_POST)
-        handler = self._read_routes.get(path)
-        if handler is None:
-            return web.Response(status=404, text="not found\n")
-        if request.method not in _READ_METHODS:
-            return _method_not_allowed("GET, HEAD")
-        return await handler(request)
+        if not is_webhook_route(request.path):
+            return await self._read_routes.handle(request)
+        return await self._webhook_handler.handle(request) if request.method == hdrs.METH_POST else method_not_allowed(hdrs.METH_POST)
 
 
 async def _write(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -118,10 +113,6 @@ async def _write(request: web.BaseRequest, response: web.StreamResponse) -> None
     except ConnectionError:
         # The client has gone, so there is nothing left to send.
         cast("Connection", request.protocol).abort()
-
-
-def _method_not_allowed(allowed: str) -> web.Response:
-    return web.Response(status=405, text="method not allowed\n", headers={hdrs.ALLOW: allowed})
 
 
 def _sockets(host: str | None, port: int, backlog: int) -> list[socket.socket]:

@@ -33,6 +33,7 @@ HEADERS = {
     # Asks proxies not to buffer the response.
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
     hdrs.SERVER: NAME,
 }
 _HEARTBEAT = b": keep-alive\n\n"

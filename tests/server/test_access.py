@@ -11,6 +11,7 @@ from tests.server.fakes import ServerUnderTest, running_server
 from tests.server.senders import exchange
 
 PERSONAL = ["/", "/api/changes", "/api/overview", "/api/stream", "/web/status.js"]
+UNKNOWN = ["/api/", "/api/nothing", "/web/", "/web/nothing.js", "/web/%2e%2e/server.py"]
 IMPERSONAL = ["/health", "/metrics", "/healthz", "/readyz"]
 TOKEN = "invented-token-of-32-characters!"
 
@@ -58,6 +59,16 @@ FOREIGN = [
             ("X-Envoy-External-Address", "1.2.3.4"),
             ("X-Railway-Edge", "1"),
             ("Fly-Client-IP", "1.2.3.4"),
+            ("Forwarded-For", "1.2.3.4"),
+            ("X_Forwarded_For", "1.2.3.4"),
+            ("X-Originating-IP", "1.2.3.4"),
+            ("X-Remote-Addr", "1.2.3.4"),
+            ("X-Host", "fubd.example"),
+            ("X-HTTP-Host-Override", "fubd.example"),
+            ("WL-Proxy-Client-IP", "1.2.3.4"),
+            ("X-Vercel-Id", "1"),
+            ("Tailscale-User-Login", "a@b.example"),
+            ("Localtunnel-Agent-Ips", "[]"),
         )
     ),
 ]
@@ -74,6 +85,36 @@ async def test_without_a_token_nobody_else_does(server: ServerUnderTest, web: ai
     for path in IMPERSONAL:
         async with web.get(f"{server.url}{path}", headers=headers) as response:
             assert (path, response.status) == (path, 200)
+
+
+# What a browser and usual programs send to this machine.
+DIRECT = {
+    "User-Agent": "Mozilla/5.0", "Accept": "*/*", "Accept-Encoding": "gzip, deflate, br", "Accept-Language": "en",
+    "Cache-Control": "no-cache", "Pragma": "no-cache", "Referer": "http://localhost/", "Origin": "http://localhost", "Cookie": "a=b",
+    "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Ch-Ua-Platform": '"Windows"', "Upgrade-Insecure-Requests": "1",
+    "DNT": "1", "Priority": "u=1", "Range": "bytes=0-5", "If-None-Match": "x", "Last-Event-ID": "7", "TE": "trailers",
+    "X-Requested-With": "XMLHttpRequest", "X-Request-Id": "1", "Traceparent": "00-1-2-01", "X-Grafana-Org-Id": "1",
+    "X-Prometheus-Scrape-Timeout-Seconds": "10", "Content-Type": "application/json", "Authorization": "Bearer x",
+}  # fmt: skip
+
+
+async def test_the_headers_of_usual_clients_are_no_sign_of_a_proxy(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
+    """A browser, curl, Grafana and Prometheus on this machine are answered."""
+    async with web.get(f"{server.url}/", headers=DIRECT) as response:
+        assert response.status == 200
+
+
+async def test_unknown_paths_of_the_page_are_refused_like_known_ones(server: ServerUnderTest, web: aiohttp.ClientSession) -> None:
+    """Only who may read the page learns what is there, and which methods it takes."""
+    for path in UNKNOWN:
+        for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS"):
+            sent = f"{method} {path} HTTP/1.1\r\nHost: {{}}\r\nConnection: close\r\n\r\n"
+            assert (path, (await exchange(server, sent.format("fubd.example").encode())).split(b" ")[1]) == (path, b"401")
+            assert (path, (await exchange(server, sent.format("localhost").encode())).split(b" ")[1]) == (path, b"404")
+    for path in PERSONAL:
+        for host, status in (("fubd.example", 401), ("localhost", 405)):
+            async with web.post(f"{server.url}{path}", headers={"Host": host}) as response:
+                assert (path, response.status) == (path, status)
 
 
 @pytest.mark.parametrize("hosts", ["", "Host: localhost\r\nHost: evil.example\r\n"])

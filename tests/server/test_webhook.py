@@ -307,9 +307,7 @@ async def test_the_webhook_route_accepts_only_post(server: ServerUnderTest, meth
     assert server.webhook_handler.answered == 0
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/webhook", "/webhook/fub/x", "//nowhere", "/web/", "/web/../server.py", "/web/%2e%2e/x", "/%ff"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "/webhook", "/webhook/fub/x", "//nowhere", "/webs/x", "/%2e%2e/x", "/%ff"])
 async def test_an_unknown_path_is_404(server: ServerUnderTest, path: str) -> None:
     """The answer is plain text, for any method."""
     for method in ("GET", "POST", "OPTIONS"):
