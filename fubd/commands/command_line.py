@@ -30,6 +30,8 @@ _FAILED = 1
 _BAD_CONFIGURATION = 2
 
 _LONGEST_NUMBER = 100
+# Longer than any name; a number of so many digits can still be converted.
+_LONGEST_PERSON = 1_000
 _CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _DAEMON = "serve"
@@ -180,7 +182,7 @@ def _make_parser() -> argparse.ArgumentParser:
     forget.add_argument("person_id", type=_count, metavar="PERSON_ID", help="the person's id in Follow Up Boss")
     forget.add_argument("--yes", action="store_true", help="continue without asking")
     tail = command("tail", "follow the recorded changes live", "0 on Ctrl-C, 1 when the database is out of reach")
-    tail.add_argument("--stage", metavar="STAGE", help="only changes into or out of this stage")
+    tail.add_argument("--stage", type=_text, metavar="STAGE", help="only changes into or out of this stage")
     explain = command("explain", "show one person's rows, newest first, each with its evidence", "0 shown, 1 the person is unknown")
     explain.add_argument("person", type=_person, metavar="PERSON", help="the person's id in Follow Up Boss, or a part of their name")
     explain.add_argument("--limit", type=_count, default=50, metavar="N", help="show the newest N rows (default: 50)")
@@ -194,10 +196,18 @@ def _count(text: str) -> int:
 
 
 def _person(text: str) -> str:
-    if text.isdigit():
-        _count(text)
-    elif not any(map(str.isalpha, text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a person's id nor a part of a name")
+    person = _text(text).strip()
+    if not person:
+        raise argparse.ArgumentTypeError("the text is empty: give an id or a part of a name")
+    return person if len(person) <= _LONGEST_PERSON else person[:_LONGEST_PERSON]
+
+
+def _text(text: str) -> str:
+    """Return text that a database can compare: bytes of another encoding are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not text in the encoding of this terminal") from None
     return text
 
 

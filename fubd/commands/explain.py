@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 
 from fubd.commands.console import Console
@@ -15,13 +16,15 @@ from fubd.core.explanation import (
     ClaimRole,
     Correction,
     CorrectionWithCauses,
+    KnownPerson,
+    PersonEvidence,
     PersonReport,
     ReportEntry,
     explain,
     report_to_json,
 )
 from fubd.core.reconcile import Claim, Row
-from fubd.core.text import format_count, format_duration, format_instant, format_name
+from fubd.core.text import format_count, format_duration, format_instant, format_name, shorten
 from fubd.errors import Unavailable, UserError
 from fubd.settings import Settings
 from fubd.store import StatusReader
@@ -47,14 +50,11 @@ def run(args: argparse.Namespace) -> int:
 async def _explain(settings: Settings, args: argparse.Namespace, console: Console) -> int:
     async with open_pool(settings, require_schema=False) as pool:
         try:
-            person_id = await _find_person(PeopleReader(pool), args.person, console)
-            evidence = await PeopleReader(pool).evidence(person_id) if person_id <= _HIGHEST_ID else None
+            evidence = await _find_person(PeopleReader(pool), args.person, console, as_json=args.json)
         except Unavailable:
             # A schema that is missing or another version's explains it better.
             await StatusReader(pool).require_schema()
             raise
-    if evidence is None:
-        raise UserError(f"person {person_id} is unknown in this database: use the id from the person's page in Follow Up Boss")
     report = explain(evidence, window=timedelta(seconds=settings.dedup_window_seconds))
     if args.json:
         console.print_json(report_to_json(report, limit=args.limit))
@@ -63,21 +63,34 @@ async def _explain(settings: Settings, args: argparse.Namespace, console: Consol
     return 0
 
 
-async def _find_person(people: PeopleReader, text: str, console: Console) -> int:
-    """Return the id that the text is, or that of the one person whose name contains it. Prints the people when there are several."""
-    if text.isascii() and text.isdigit():
-        return int(text)
+async def _find_person(people: PeopleReader, text: str, console: Console, *, as_json: bool) -> PersonEvidence:
+    """Return what is known of the person whose id the text is, or else of the one whose name contains it: a name may be a phone number.
+
+    Prints the people when there are several. Raises UserError unless there is exactly one.
+    """
+    is_id = text.isascii() and text.isdigit()
+    if is_id and (evidence := await people.evidence(min(int(text), _HIGHEST_ID))) is not None:
+        return evidence
     found = await people.find_by_name(text, _MATCHES_SHOWN + 1)
-    if len(found) == 1:
-        return found[0].id
+    if len(found) == 1 and (evidence := await people.evidence(found[0].id)) is not None:
+        return evidence
+    if is_id and not found:
+        raise UserError(f"person {shorten(text)} is unknown in this database: use the id from the person's page in Follow Up Boss")
+    shown = shorten(repr(text))
     if not found:
-        raise UserError(f"nobody with {text!r} in the name is known in this database")
-    console.print_table(
-        ("person", "name", "stage"),
-        [(one.id, format_name(one.first_name, one.last_name), one.stage or "-") for one in found[:_MATCHES_SHOWN]],
-    )
+        raise UserError(f"nobody with {shown} in the name is known in this database")
+    _print_matches(found[:_MATCHES_SHOWN], console, as_json=as_json)
     number = format_count(len(found), "person") if len(found) <= _MATCHES_SHOWN else f"more than {_MATCHES_SHOWN} people"
-    raise UserError(f"{text!r} is in the names of {number}: use an id, or more of the name")
+    raise UserError(f"{shown} is in the names of {number}: use an id, or more of the name")
+
+
+def _print_matches(found: Sequence[KnownPerson], console: Console, *, as_json: bool) -> None:
+    if as_json:
+        people = [{"id": one.id, "first_name": one.first_name, "last_name": one.last_name, "stage": one.stage} for one in found]
+        console.print_json({"people": people})
+    else:
+        rows = [(one.id, format_name(one.first_name, one.last_name), one.stage or "-") for one in found]
+        console.print_table(("person", "name", "stage"), rows)
 
 
 # --- For people -----------------------------------------------------------------------------------------------------

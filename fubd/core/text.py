@@ -29,10 +29,14 @@ def format_ratio(ratio: float) -> str:
     return f"{floor(ratio * _SIX_DIGITS) / _SIX_DIGITS:.6f}".rstrip("0").rstrip(".")
 
 
+def shorten(text: str, length: int = 60) -> str:
+    """Return the text, or its beginning and an ellipsis where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def format_name(*parts: object) -> str:
     """Return a person's name on one line of at most 40 characters; empty when there is none."""
-    name = " ".join(printable(part).strip() for part in parts if part)
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return shorten(" ".join(printable(part).strip() for part in parts if part), _LONGEST_NAME)
 
 
 def format_instant(at: datetime | None, zone: tzinfo = UTC) -> str:

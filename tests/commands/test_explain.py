@@ -99,12 +99,26 @@ async def test_a_person_is_found_by_a_part_of_the_name(database: str, tmp_path: 
     several = await explain(database, tmp_path, "example")
     assert (several.code, [line.split()[0] for line in several.lines]) == (1, ["person", "2", "1"])
     assert several.errors == ["fubd: 'example' is in the names of 2 people: use an id, or more of the name"]
-    nobody = await explain(database, tmp_path, "100%")
-    assert (nobody.code, nobody.errors) == (
-        2,
-        ["fubd: argument PERSON: '100%' is neither a person's id nor a part of a name; see fubd explain --help"],
-    )
+    assert (await explain(database, tmp_path, "example", "--json")).json["people"][1] == {
+        "id": 1, "first_name": "Ada", "last_name": "Example", "stage": "A",
+    }  # fmt: skip
+    for text in ("100%", "_", "-5", "\\", "x" * 5000):
+        nobody = await explain(database, tmp_path, text)
+        shown = repr(text) if len(text) < 10 else f"'{text[:58]}…"
+        assert (nobody.code, nobody.errors) == (1, [f"fubd: nobody with {shown} in the name is known in this database"])
+    for text in ("", "  ", "\udcff"):
+        assert (await explain(database, tmp_path, text)).code == 2
     assert (await explain(database, tmp_path, "%a%")).errors == ["fubd: nobody with '%a%' in the name is known in this database"]
+
+
+async def test_a_name_may_be_a_phone_number(database: str, tmp_path: Path) -> None:
+    """Digits are an id first, and a part of a name where nobody has that id."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            read("A", "08:00", "09:00", first_name="512-555-0123"), read("A", "08:00", "09:00", person=2, first_name="5550")
+        )
+    for text, person in (("555-01", "1"), ("5550", "2"), ("2", "2"), (" 1 ", "1")):
+        assert (await explain(database, tmp_path, text)).lines[0].startswith(f"person {person}, ")
 
 
 async def test_only_the_newest_rows_are_shown(database: str, tmp_path: Path) -> None:
