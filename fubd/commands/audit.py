@@ -86,7 +86,7 @@ def _print(result: ComparisonResult, console: Console, zone: tzinfo, *, fixed: b
             console.print(f"and {format_count(result.mismatched - _LISTED, 'other')}")
         console.print()
     for number, what in (
-        (result.changing, "changed during the audit and were not compared"),
+        (result.changing, f"changed during the audit and were not compared{', only recorded' if fixed else ''}"),
         (result.unconfirmed, "known here were not on any list, and not read one by one"),
         (result.hidden, "known here were not found with this key, which is not the owner's and sees only some of the people"),
         (result.unreadable, "could not be read: Follow Up Boss sent nothing usable"),

@@ -2,7 +2,8 @@
 
 People change while they are read, and their webhooks may still be on the way. So a mismatch counts only when a second read shows it and
 Follow Up Boss dates the person's last change before the comparison began; people who changed since are read a few times more, and then left
-out. Absence from a list does not mean deleted: such people are read by id, up to a limit, and only a 404 counts.
+out; a fix records them as they were last read. Absence from a list does not mean deleted: such people are read by id, up to a limit, and
+only a 404 counts.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class StageMismatch:
 class ComparisonResult:
     """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
-    `recorded`: mismatches that recording removed. `changing`: people who changed during the comparison, not compared. `unconfirmed`: known
-    people on no list who were not read by id, or could not be. `hidden`: known people not found by a key that is not the owner's.
+    `recorded`: mismatches that recording removed. `changing`: people who changed during the comparison, not compared, though recorded by a
+    fix. `unconfirmed`: known people on no list who were not read by id, or could not be. `hidden`: known people not found by a key that is not the owner's.
     `unreadable`: people without usable data from FUB.
     """
 
@@ -120,6 +121,7 @@ class Comparison:
         self._began: datetime | None = None
         self._seen: set[int] = set()
         self._suspects: set[int] = set()
+        self._changing: dict[int, tuple[Reading, datetime]] = {}
         self._confirmed = 0
         self._sees_everybody: bool | None = None
         self._total: Callable[[], int | None] = lambda: None
@@ -209,6 +211,8 @@ class Comparison:
                 changing += await self._read_again(suspects[first : first + PAGE_SIZE])
             suspects = changing
         self.result.changing = len(suspects)
+        for reading, read_at in [self._changing[person_id] for person_id in suspects]:
+            await self._record([reading], read_at)
         self.result.listed.sort(key=lambda one: one.person_id)
         return self.result
 
@@ -235,15 +239,20 @@ class Comparison:
                 self.result.matched += 1
             elif self._began is not None and reading.updated >= self._began - timedelta(seconds=1):
                 changing.append(reading.person_id)
+                self._changing[reading.person_id] = reading, read_at
             else:
                 self._add(mismatch)
                 wrong.append(reading)
-        if wrong and self._fix is not None:
-            await self._fix.observe(Snapshot(tuple(wrong), read_at, self._watermark, Channel.POLLING))
-            # Where the evidence says otherwise, a read changes no row.
-            recorded = await self._state.current_stages([reading.person_id for reading in wrong])
-            self.result.recorded += sum(self._find_mismatch(reading, recorded.get(reading.person_id)) is None for reading in wrong)
+        self.result.recorded += await self._record(wrong, read_at)
         return changing
+
+    async def _record(self, readings: Sequence[Reading], read_at: datetime) -> int:
+        """Record them where that is wanted; return how many stand as read: where the evidence says otherwise, a read changes no row."""
+        if not readings or self._fix is None:
+            return 0
+        await self._fix.observe(Snapshot(tuple(readings), read_at, self._watermark, Channel.POLLING))
+        recorded = await self._state.current_stages([reading.person_id for reading in readings])
+        return sum(self._find_mismatch(reading, recorded.get(reading.person_id)) is None for reading in readings)
 
     async def _confirm(self, person_id: int) -> list[int]:
         """Read a person by id who is missing from a list."""

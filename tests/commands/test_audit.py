@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
 from pathlib import Path
 from random import Random
 
@@ -59,16 +60,20 @@ class BeforeEachCall(asyncio.Event):
         return False
 
 
-async def compare(here: Environment, *, sample: int | None = None, stop: asyncio.Event | None = None) -> ComparisonResult:
+async def compare(
+    here: Environment, *, sample: int | None = None, stop: asyncio.Event | None = None, is_fixed: bool = False
+) -> ComparisonResult:
     """Compare in this process."""
-    async with components_of(here) as components:
+    async with AsyncExitStack() as stack:
+        components = await stack.enter_async_context(components_of(here))
+        fix = await stack.enter_async_context(run_ingest(components)) if is_fixed else None
         comparison = Comparison(
             components.client,
             components.pool,
             components.clock,
             ignored_stages=(),
             watermark=None,
-            fix=None,
+            fix=fix,
             on_progress=lambda _: None,
             stop=stop or asyncio.Event(),
         )
@@ -181,6 +186,22 @@ async def test_people_who_change_during_the_audit_are_left_out(database: str, tm
         assert [one.person_id for one in result.listed] == [here.account.ids[0]]
         assert 1 <= result.changing <= 5
         assert result.matched + result.changing == 249
+
+
+async def test_a_fix_records_people_who_change_during_the_audit(database: str, tmp_path: Path) -> None:
+    """As they were last read; they are not compared, and no others differ afterwards."""
+    async with read_account(database, tmp_path) as here:
+        last = here.account.ids[-1]
+        stages = cycle(["ACQ - Offers Made", "ACQ - Contract Sent"])
+
+        def move_again(call: int) -> None:
+            if call > 3:
+                here.account.move(last, next(stages))
+
+        fixed = await compare(here, stop=BeforeEachCall(move_again), is_fixed=True)
+        assert (fixed.changing, fixed.matched, fixed.mismatched) == (1, 249, 0)
+        async with components_of(here) as components:
+            assert [row.to_dict()["person_id"] for row in await components.changes.recent(10)] == [str(last)]
 
 
 async def test_a_sample_is_of_the_account(database: str, tmp_path: Path) -> None:
