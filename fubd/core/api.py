@@ -5,7 +5,7 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 - A collection is `{"_metadata": {...}, "people": [...]}`. Its key may differ in case, and `total` may be a string (observed).
 - `next` is an opaque token, absent or null on the last page. `nextLink` repeats it in its query, on any host (documented samples).
 - One person is the bare object (documented). Asked for something unknown, FUB was seen to answer with the whole list instead, so an answer
-  is compared with what was requested.
+  is compared with what was requested: of it only those count who were.
 - Instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks. One without a zone is UTC too
   (https://docs.followupboss.com/reference/common-filters). Ids are numbers, in places numeric strings.
 
@@ -115,20 +115,22 @@ class AccountIdentity:
 def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, requested: Collection[int] | None = None) -> PeoplePage:
     """Decode an answer of `GET /people`.
 
-    `fields` are the custom fields that were requested; `requested` the ids, where ids were. Raises Malformed when the answer is not a page
-    of people, shows nobody with a usable id, or holds a person who was not requested.
+    `fields` are the custom fields that were requested; `requested` the ids, where ids were: others on the page are left out. Raises
+    Malformed when the answer is not a page of people, shows nobody with a usable id, or only people who were not requested.
     """
     document = _object(body)
     people, total = _collection(document, "people")
     readings: list[Reading] = []
     ids: list[int] = []
     unreadable: list[int] = []
+    unrequested = 0
     for person in people:
         person_id = _positive_integer(person.get("id")) if isinstance(person, dict) else None
         if person_id is None or not isinstance(person, dict):
             continue
         if requested is not None and person_id not in requested:
-            raise Malformed("the page holds a person who was not requested")
+            unrequested += 1
+            continue
         ids.append(person_id)
         reading = _reading(person_id, person, fields)
         if reading is None:
@@ -136,7 +138,7 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
         else:
             readings.append(reading)
     if people and not ids:
-        raise Malformed("no person on the page has a usable id")
+        raise Malformed("the page holds only people who were not requested" if unrequested else "no person on the page has a usable id")
     token, next_is_unusable = _next(document)
     return PeoplePage(
         readings=tuple(readings),
@@ -145,7 +147,7 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
         total=total,
         next=token,
         read_at=read_at,
-        unidentified=len(people) - len(ids),
+        unidentified=len(people) - len(ids) - unrequested,
         next_is_unusable=next_is_unusable,
         has_zoneless_times=any(_is_zoneless(person.get("updated")) for person in people if isinstance(person, dict)),
     )
@@ -258,7 +260,13 @@ def _collection(document: dict[str, object], name: str) -> tuple[list[object], i
     items = None if key is None else _list(document[key])
     if items is None:
         raise _unusable(document, f"the answer is not a page of {name}")
-    return items, _count(_metadata(document).get("total"))
+    try:
+        return items, _count(_metadata(document).get("total"))
+    except Malformed:
+        if not items:
+            raise
+        # The elements are usable without it, and `_token` says that there may be more.
+        return items, None
 
 
 def _list(value: object) -> list[object] | None:

@@ -227,7 +227,7 @@ class PollRun:
         """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""
         stats, unusable = self.stats, self.stats.unreadable + self.stats.unidentified
         if unusable > _TOLERATED and unusable * _TOLERATED_ONE_IN > stats.people + unusable:
-            raise Unavailable(f"Follow Up Boss sent nothing usable for {unusable} of {stats.people + unusable} people")
+            raise Unavailable(f"Follow Up Boss sent nothing usable for {format_count(unusable, 'person')}, more than a tenth of those read")
         if self._unread is not None and self._unread.blocks_coverage(stats.unidentified):
             raise Unavailable(f"{format_count(stats.unidentified, 'element')} on Follow Up Boss's pages had no usable id")
 

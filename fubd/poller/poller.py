@@ -173,7 +173,7 @@ class Poller:
 
     async def _scrub_some(self) -> None:
         result = await self._scrub.run_if_due()
-        if result.mismatched:
+        if result.mismatched or result.recent:
             self._decide_again_soon()
         if result.lost_sight and self._account is not None:
             self._account.doubt()

@@ -49,7 +49,8 @@ _NEARLY = 0.9
 
 @dataclass(slots=True)
 class ScrubResult:
-    """What a scrub found. `mismatched`: people with a change that both sources missed, recorded now.
+    """What a scrub found. `mismatched`: people with a change that both sources missed, recorded now. `recent`: people with one that is
+    newer than coverage, so that the next incremental read would have shown it; they match.
 
     `differing`: people whose rows end in another stage than FUB shows, although no change was found: a row was removed or altered, or an
     event says otherwise. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it. `lost_sight`: more
@@ -58,6 +59,7 @@ class ScrubResult:
 
     matched: int = 0
     mismatched: int = 0
+    recent: int = 0
     differing: int = 0
     deleted: int = 0
     stale: bool = False
@@ -154,14 +156,16 @@ class Scrub:
     async def _count(
         self, run: PollRun, verified: list[Reading], read_at: datetime, mismatched: frozenset[int], result: ScrubResult
     ) -> None:
-        missed = [reading for reading in verified if reading.person_id in mismatched]
+        changed = [reading for reading in verified if reading.person_id in mismatched]
+        missed = [reading for reading in changed if run.watermark is None or reading.updated < run.watermark]
         differing = await self._count_differing([reading for reading in verified if reading.person_id not in mismatched], read_at)
         wrong = len(missed) + differing
         right = len(verified) - wrong
         result.matched += right
         result.mismatched += len(missed)
+        result.recent += len(changed) - len(missed)
         result.differing += differing
-        result.stale |= any(run.watermark is not None and reading.updated < run.watermark for reading in missed)
+        result.stale |= bool(missed) and run.watermark is not None
         self._metrics.scrubbed_people.labels("match").inc(right)
         self._metrics.scrubbed_people.labels("mismatch").inc(wrong)
         await self._state.note_scrub(matched=right, mismatched=wrong)

@@ -158,7 +158,7 @@ async def test_only_bad_responses_end_as_unavailable(bad: Handler | web.Response
     ("answer", "what"),
     [
         (web.json_response(PERSON), "the answer is not a page of people"),
-        (page(PERSON | {"id": 6}), "the page holds a person who was not requested"),
+        (page(PERSON | {"id": 6}), "the page holds only people who were not requested"),
         (error_document(200, f"Your key {API_KEY} has expired"), r"says: Your key \*\*\* has expired"),
     ],
 )

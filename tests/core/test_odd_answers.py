@@ -65,3 +65,20 @@ def test_an_error_under_status_200_is_shown() -> None:
 def test_a_404_counts_only_in_fubs_words(body: bytes, expected: bool) -> None:
     """A gateway's says nothing about a person."""
     assert is_not_found(body) is expected
+
+
+def test_a_person_who_was_not_requested_affects_no_other() -> None:
+    """FUB was seen to answer with others; those who were requested count."""
+    person = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
+    page = parse_page(page_of(person | {"id": 6}, person, None), read_at=NOW, fields=(), requested={5, 7})
+    assert (page.ids, [reading.person_id for reading in page.readings], page.unidentified) == ((5,), [5], 1)
+    with pytest.raises(Malformed, match="only people who were not requested"):
+        parse_page(page_of(person | {"id": 6}), read_at=NOW, fields=(), requested={5})
+
+
+@pytest.mark.parametrize("metadata", ["total 1", 7, [1], True])
+def test_metadata_that_cannot_be_used_affects_no_person(metadata: object) -> None:
+    """The people of the page count; whether there are more is not known."""
+    body = {"_metadata": metadata, "people": [{"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}]}
+    page = parse_page(json.dumps(body).encode(), read_at=NOW, fields=())
+    assert (page.ids, page.total, page.next, page.next_is_unusable) == ((5,), None, None, True)

@@ -66,6 +66,20 @@ def test_a_change_both_sources_missed_is_found() -> None:
     run_virtual(scenario())
 
 
+def test_a_change_newer_than_coverage_is_not_missed() -> None:
+    """Somebody moved between the incremental read and the scrub: the next read would have shown it."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(300)
+        api.account.add(7, stage="Offer", updated=EPOCH)
+        result = await _scrub(api, database, metrics)
+        assert (result.matched, result.mismatched, result.recent, result.stale) == (300, 0, 1, False)
+        assert database.known[7].stage == "Offer"
+        assert database.scrubbed == (300, 0)
+
+    run_virtual(scenario())
+
+
 def test_a_person_whose_rows_end_in_another_stage_is_no_match() -> None:
     """Somebody removed a row, or an event contradicts what FUB shows: nothing was missed, and yet the rows are not complete."""
 
