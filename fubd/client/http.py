@@ -38,8 +38,8 @@ from fubd.metrics import Metrics
 from fubd.ports import Clock
 
 MAX_ATTEMPTS = 5
-MAX_BODY_BYTES = 8 * 1024 * 1024
-"""A page of 100 people with the fields that fubd requests is about 40 KB."""
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""A page of 100 people with the fields that fubd requests is about 40 KB. One odd field of many megabytes must not hide the others."""
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 15.0
 _DNS_CACHE_SECONDS = 60
