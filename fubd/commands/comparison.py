@@ -62,8 +62,8 @@ class ComparisonResult:
     """The result so far. `counts` counts all mismatches, `listed` holds the first of them.
 
     `recorded`: mismatches that recording removed. `changing`: people who changed during the comparison, not compared, though recorded by a
-    fix. `unconfirmed`: known people on no list who were not read by id, or could not be. `hidden`: known people not found by a key that is not the owner's.
-    `unreadable`: people without usable data from FUB.
+    fix. `unconfirmed`: known people on no list who were not read by id, or could not be. `hidden`: known people not found by a key that is
+    not the owner's. `unreadable`: people without usable data from FUB.
     """
 
     matched: int = 0

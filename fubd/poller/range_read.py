@@ -20,7 +20,7 @@ from fubd.poller.poll_run import PAGE_SIZE, PollRun
 from fubd.ports import PeopleQuery
 
 # People known to have changed in one range at the start: with some more it still fits on a page.
-_PEOPLE_IN_RANGE = 70
+_PEOPLE_IN_RANGE = 80
 # Beyond this many calls, or half of those of a sweep, the sweep is the better way: it reads in parallel.
 _MAX_CALLS = 400
 _MIN_CALLS = 10

@@ -49,12 +49,12 @@ _NEARLY = 0.9
 
 @dataclass(slots=True)
 class ScrubResult:
-    """What a scrub found. `mismatched`: people with a change that both sources missed, recorded now. `recent`: people with one that is
-    newer than coverage, so that the next incremental read would have shown it; they match.
+    """What a scrub found. `mismatched`: people with a change that both sources missed, recorded now.
 
-    `differing`: people whose rows end in another stage than FUB shows, although no change was found: a row was removed or altered, or an
-    event says otherwise. `stale`: a mismatch had changed before coverage, so an incremental read should have shown it. `lost_sight`: more
-    people were absent than can have been deleted.
+    `recent`: people with a change newer than coverage, which the next incremental read would have shown; they match. `differing`: people
+    whose rows end in another stage than FUB shows, although no change was found: a row was removed or altered, or an event says otherwise.
+    `stale`: a mismatch had changed before coverage, so an incremental read should have shown it. `lost_sight`: more people were absent than
+    can have been deleted.
     """
 
     matched: int = 0
