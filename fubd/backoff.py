@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER_SECONDS = 600.0
 
@@ -17,14 +18,23 @@ def backoff_seconds(attempt: int, *, first_seconds: float, longest_seconds: floa
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return Retry-After in seconds, between 1 and 600; None when it is absent or not a positive number.
+    """Return Retry-After in seconds, between 1 and 600; None when it is absent or neither a positive number nor an instant after Date.
 
-    Follow Up Boss sends a plain number (https://docs.followupboss.com/reference/rate-limiting).
+    Follow Up Boss sends a plain number (https://docs.followupboss.com/reference/rate-limiting), other servers the instant.
     """
+    text = headers.get("Retry-After", "")
     try:
-        seconds = float(headers.get("Retry-After", ""))
+        seconds = float(text)
     except ValueError:
-        return None
+        seconds = _seconds_between(headers.get("Date", ""), text)
     if not math.isfinite(seconds) or seconds <= 0:
         return None
     return min(max(seconds, 1.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _seconds_between(date: str, later: str) -> float:
+    """Return the seconds between two dates of HTTP; NaN where one is none."""
+    try:
+        return (parsedate_to_datetime(later) - parsedate_to_datetime(date)).total_seconds()
+    except (TypeError, ValueError):
+        return math.nan

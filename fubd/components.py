@@ -201,6 +201,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         public_url=settings.public_url,
         manage=settings.manage_webhooks,
         lease=lease,
+        account=shared.account,
     )
     poll_context = PollContext(
         api=shared.client,

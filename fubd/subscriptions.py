@@ -18,6 +18,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from fubd.core.problems import ProblemName
@@ -51,6 +52,8 @@ _ADVICE = {
 }
 _BLOCKED = (SubscriptionStatus.SLOTS_TAKEN, SubscriptionStatus.NOT_OWNER, SubscriptionStatus.UNMANAGED)
 
+_REPAIRABLE = (SubscriptionStatus.MISSING, SubscriptionStatus.DISABLED, SubscriptionStatus.ELSEWHERE)
+
 _DESCRIPTIONS = {
     SubscriptionStatus.ACTIVE: "active, but not the only one",
     SubscriptionStatus.MISSING: "missing",
@@ -61,6 +64,13 @@ _DESCRIPTIONS = {
     SubscriptionStatus.UNMANAGED: "not managed",
     SubscriptionStatus.UNKNOWN: "in an unknown state",
 }
+
+
+class AccountCheck(Protocol):
+    """Compares the account of the API key with that of the database."""
+
+    async def verify(self) -> None:
+        """Return when they are the same, or one is unknown. Raises AccountMismatch, Unavailable."""
 
 
 class NoWebhookHosts:
@@ -77,7 +87,8 @@ class NoWebhookHosts:
 class SubscriptionManager:
     """Maintains our subscriptions. `public_url`: where FUB reaches us, None when unknown; `manage`: whether it may change them.
 
-    The lease is checked before each change: while this process was suspended, another instance may have made the change.
+    `account`: verified before each change, None for never: webhooks that are gone may show that the key reads another account. The lease
+    is checked before each change, too: while this process was suspended, another instance may have made the change.
     """
 
     def __init__(
@@ -91,6 +102,7 @@ class SubscriptionManager:
         public_url: str | None,
         manage: bool,
         lease: Lease,
+        account: AccountCheck | None = None,
     ) -> None:
         self._api = api
         self._metrics = metrics
@@ -101,6 +113,7 @@ class SubscriptionManager:
         self._callback_url = None if public_url is None else public_url.rstrip("/") + WEBHOOK_ROUTE
         self._manage = manage
         self._lease = lease
+        self._account = account
         self._reports: dict[str, SubscriptionReport] = {}
         self._known_hosts: frozenset[str] = frozenset()
         self._writes: dict[str, _Write] = {}
@@ -115,7 +128,7 @@ class SubscriptionManager:
         return {event: report.advice for event, report in self._reports.items() if report.advice is not None}
 
     async def check(self) -> SubscriptionsReport:
-        """List our subscriptions, repair what may be repaired, and report the status before and after."""
+        """List our subscriptions, repair what may be repaired, and report the status before and after. Raises as `AccountCheck` does."""
         reports = await self._check_and_repair()
         self._log_changes(reports)
         self._report_blocked(reports)
@@ -237,6 +250,8 @@ class SubscriptionManager:
         if status is not SubscriptionStatus.ACTIVE and self._is_change_unlisted(event):
             return replace(report, now=SubscriptionStatus.ACTIVE, advice=None)
         corrections = 0 if event not in self._writes else self._writes[event].corrections
+        if self._account is not None and status in _REPAIRABLE:
+            await self._account.verify()
         try:
             if status is SubscriptionStatus.MISSING:
                 await self._api.subscribe(event, callback_url)

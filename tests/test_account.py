@@ -15,13 +15,17 @@ from prometheus_client import CollectorRegistry
 from fubd.account import AccountGuard
 from fubd.clock import SystemClock
 from fubd.core.api import AccountIdentity
+from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.errors import AccountMismatch, FubRefused, Malformed, Unavailable
+from fubd.lease import LocalLease
 from fubd.metrics import Metrics
 from fubd.problems import Problems
 from fubd.simulator import Account
 from fubd.store import Pool, StateStore
 from fubd.store.dsn import parse
+from fubd.subscriptions import NoWebhookHosts, SubscriptionManager
 from tests.commands.environment import environment
+from tests.poller.fake_fub import FakeAccount, FakeFubApi
 from tests.support.alert_receiver import Receiver, receiving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -129,6 +133,31 @@ async def test_an_account_is_compared_again_when_in_doubt_and_after_a_while() ->
     with pytest.raises(AccountMismatch):
         await guard.verify_if_due(3600.0)
     assert [problem.name for problem in problems.current()] == ["account_mismatch"]
+
+
+async def test_nothing_is_registered_in_another_account() -> None:
+    """Webhooks that are gone may mean that the key reads another account by now: that is found out before any is made."""
+    api, clock, metrics = FakeFubApi(FakeAccount()), SystemClock(1000.0), Metrics(CollectorRegistry())
+    guard, problems = _guard(_Store(OURS), OURS, OURS, OURS, OTHER)
+    manager = SubscriptionManager(
+        api,
+        metrics,
+        problems,
+        NoWebhookHosts(),
+        clock,
+        public_url="https://fubd.example.net",
+        manage=True,
+        lease=LocalLease(),
+        account=guard,
+    )
+    await manager.check()
+    assert len(api.registry) == len(SUBSCRIBED_EVENTS)
+    assert (await manager.check()).was_broken is None
+    api.registry.clear()
+    await clock.pause(120.0)
+    with pytest.raises(AccountMismatch):
+        await manager.check()
+    assert api.registry == {}
 
 
 async def test_a_database_keeps_one_account(database: str) -> None:

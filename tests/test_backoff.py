@@ -42,3 +42,17 @@ def test_retry_after_is_a_bounded_number_of_seconds(header: str | None, seconds:
     found = parse_retry_after({} if header is None else {"Retry-After": header})
     assert found == seconds
     assert found is None or math.isfinite(found)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "date", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:28:30 GMT", "Wed, 21 Oct 2015 07:28:00 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:27:00 GMT", "Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", "Wed, 21 Oct 2015 07:28:00 -0000", None),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", "today", None),
+    ],
+)
+def test_retry_after_may_be_an_instant_of_the_sender(retry_after: str, date: str, seconds: float | None) -> None:
+    """It is compared with the sender's own clock."""
+    assert parse_retry_after({"Retry-After": retry_after, "Date": date}) == seconds

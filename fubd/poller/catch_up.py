@@ -62,6 +62,7 @@ class CatchUp:
             started = self._context.clock.monotonic()
             began = await self._context.incremental.changed_since(run, watermark)
             if began is not None:
+                await self._require_somebody(run, is_whole_account=self._context.incremental.shows_nobody)
                 await self._read_unread(run)
                 run.require_usable()
                 if not run.stats.unidentified:
@@ -97,10 +98,16 @@ class CatchUp:
             if coverage.sweep_began is not None:
                 _log.info("Resuming the sweep that began at %s from person id %s", coverage.sweep_began, coverage.sweep_from_id)
             began = await sweep.run(coverage.sweep_began, coverage.sweep_from_id)
+            await self._require_somebody(run, is_whole_account=not was_begun)
             await self._require_usable_sweep(run, began)
             watermark = await self._advance(began if was_begun else self._earliest(began, started), sweep=True)
         _log.info("Read the whole account: %d people in %d calls", run.stats.people, run.stats.calls)
         return watermark
+
+    async def _require_somebody(self, run: PollRun, *, is_whole_account: bool) -> None:
+        """Raise Unavailable when a run that saw the whole account saw nobody, though people are known: it proves nothing about them."""
+        if is_whole_account and not run.stats.people + run.stats.unreadable and await self._state.oldest_verified(1):
+            raise Unavailable("Follow Up Boss lists nobody, although people are recorded; this API key may have lost sight of them")
 
     def _earliest(self, began: datetime, started: float) -> datetime:
         """Return when the walk began, by the earlier of its first answer and of FUB's clock as all answers show it by now."""

@@ -70,6 +70,8 @@ class IncrementalRead:
         self._recent = RecentReadings()
         self.is_possible = True
         """False while lists were found neither filtered nor ordered by time: then every read ends without a proof."""
+        self.shows_nobody = False
+        """Whether the last read showed an account without any person."""
 
     def invalidate_probe(self) -> None:
         """Probe again before the next read: a change was found that the last read should have returned."""
@@ -99,6 +101,7 @@ class IncrementalRead:
         read = OffsetRead(run, watermark, look_back=_LOOK_BACK, recent=self._recent)
         began = await read.run()
         self.is_possible = read.is_ordered
+        self.shows_nobody = began is not None and not read.people
         await run.recorded()
         if began is not None:
             self._recent.add(read.people, keep_since=watermark - _LOOK_BACK)
@@ -126,6 +129,7 @@ class IncrementalRead:
         if not await read.run() or read.began is None:
             return None
         self.is_possible = True
+        self.shows_nobody = False
         await run.recorded()
         if canary is not None and not read.canary_seen and not await _shows_crowd(run, canary):
             # The canary was deleted, or the filter has begun to hide people.

@@ -166,6 +166,8 @@ class Poller:
         except FUB_ERRORS:
             if self._should_continue():
                 self._mode.on_poll_failed(began)
+            if self._context.incremental.shows_nobody and self._account is not None:
+                self._account.doubt()
             raise
         self._mode.on_poll_complete(began)
         if self._catch_up.totals.changes > changes:

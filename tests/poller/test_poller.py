@@ -221,6 +221,39 @@ def test_while_fub_is_unreachable_coverage_stays_and_one_line_is_logged(caplog: 
     run_scenario(scenario)
 
 
+@pytest.mark.parametrize("updated_after", ["works", "refused"])
+def test_an_account_that_shows_nobody_covers_nothing(updated_after: str, caplog: pytest.LogCaptureFixture) -> None:
+    """People are recorded, so an empty list without an error proves nothing, and polls say so; also when coverage is lost meanwhile."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.api.behaviour.updated_after = updated_after
+        await fub.wait(3600)
+        covered = fub.coverage
+        fub.account.hidden = set(fub.account.ids)
+        await fub.wait(4 * 3600)
+        assert fub.coverage <= covered + timedelta(minutes=30)
+        assert caplog.text.count("Follow Up Boss lists nobody, although people are recorded") == 1
+        fub.webhooks_arrive = False
+        fub.move("Offer", person_id=7)
+        fub.account.hidden = set()
+        await fub.wait(3600)
+        assert fub.database.known[7].stage == "Offer"
+        assert fub.coverage > covered + timedelta(hours=4)
+
+    with caplog.at_level(logging.WARNING):
+        run_scenario(scenario)
+
+
+def test_an_empty_account_is_covered() -> None:
+    """Nobody is known, so nobody is missing."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        await fub.wait(7200)
+        assert fub.coverage > EPOCH
+
+    run_scenario(scenario, people=0)
+
+
 def test_a_database_outage_is_waited_out() -> None:
     """Two hours without the database end no loop, and afterwards polling goes on in the mode it was in."""
 
