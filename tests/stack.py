@@ -29,9 +29,6 @@ from tests.support.waiting import eventually
 
 KEY = "invented-system-key"
 
-# Many daemons may start at the same time on a busy machine.
-_READY_WITHIN_SECONDS = 90.0
-
 STAGES = ("Lead", "ACQ - Qualified", "ACQ - Offers Made", "Nurture", "ACQ - Contract Sent")
 
 # Seconds instead of minutes, in the same proportions as the defaults.
@@ -93,10 +90,11 @@ class Stack:
         """Run the daemon until the block ends, which starts once the account was read and our webhooks are registered."""
         async with self.daemon(**more) as process:
             await process.answers(f"{self.url}/readyz", within_seconds=_READY_WITHIN_SECONDS)
-            await eventually(self._is_covered, _READY_WITHIN_SECONDS)
+            await eventually(self.is_covered, _READY_WITHIN_SECONDS)
             yield process
 
-    async def _is_covered(self) -> bool:
+    async def is_covered(self) -> bool:
+        """Return whether the account was read and our webhooks are registered."""
         health = await self.get("/health")
         return health["coverage"] is not None and "active" in health["subscriptions"].values()
 

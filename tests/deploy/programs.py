@@ -30,7 +30,7 @@ async def run(
     folder: Path = CHECKOUT,
     environ: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
-    timeout_seconds: float = 120.0,
+    timeout_seconds: float = 600.0,
 ) -> Ended:
     """Run a program until it ends. `environ`: its whole environment, ours when None; `stdin`: its input, none when None."""
     process = await asyncio.create_subprocess_exec(

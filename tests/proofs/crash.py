@@ -1,16 +1,26 @@
-"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY] kills at every await, or at every EVERYth."""
+"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY] kills at every await, or at every EVERYth.
+
+The awaits of each phase are found by running it once; then it is run again for each, and killed there (`tests/proofs/killed.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from itertools import islice
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
+
+import aiohttp
 
 from fubd.store import embedded
 from tests.recorder import read, running_recorder, webhook
@@ -23,115 +33,260 @@ from tests.support.waiting import eventually
 
 _KILLED = -signal.SIGKILL
 _PATIENCE_SECONDS = 120.0
-_PEOPLE = 60
-_MOVED = 5
-# More than a command takes, and what the daemon takes until it polls, records some changes, and stops.
-_MOST_STEPS = 5_000
-_START_STEPS = 700
-_WORK_STEPS = 400
-_STOP_STEPS = 100
+# An await that depends on chance may not come again.
+_REACHED_WITHIN_SECONDS = 30.0
+_PEOPLE = 20
+_MOVED = 3
+
+
+class Run:
+    """A run of fubd in a fork."""
+
+    def __init__(self, process: Process, pid: int, first_line: int) -> None:
+        self._process = process
+        self._pid = pid
+        self._first_line = first_line
+
+    @property
+    def awaits(self) -> list[str]:
+        """The awaits that it met, in the order in which they were met first."""
+        return [line.removeprefix("await ") for line in self._lines if line.startswith("await ")]
+
+    @property
+    def _lines(self) -> list[str]:
+        return self._process.lines[self._first_line :]
+
+    @property
+    def errors(self) -> list[str]:
+        """Its last lines on stderr."""
+        return self._process.errors[-5:]
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return next((int(line.removeprefix("exit ")) for line in self._lines if line.startswith("exit ")), None)
+
+    async def ended(self, within_seconds: float = _PATIENCE_SECONDS) -> int:
+        """Wait for the end, and return the exit code."""
+        await eventually(lambda: self.code is not None, within_seconds)
+        assert self.code is not None
+        return self.code
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        if self.code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    async def is_killed(self) -> bool:
+        """Wait until it killed itself. False: it ended before, or did not come to that await; then it is stopped."""
+        with suppress(AssertionError):
+            await self.ended(_REACHED_WITHIN_SECONDS)
+        self.signal(signal.SIGTERM)
+        code = await self.ended()
+        assert code in {_KILLED, 0}, self.errors
+        return code == _KILLED
+
+
+class Forks:
+    """Runs fubd, one run at a time, in forks of a process that has imported it."""
+
+    def __init__(self, process: Process, folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    @asynccontextmanager
+    async def run(
+        self, *arguments: str, environ: Mapping[str, str], kill_at: int | str | None = None, counting: bool = True
+    ) -> AsyncIterator[Run]:
+        """Run fubd until the block ends."""
+        first = len(self._process.lines)
+        order = {"arguments": arguments, "environ": environ, "folder": str(self._folder), "kill_at": kill_at, "counting": counting}
+        self._process.write_line(json.dumps(order))
+        line = await eventually(lambda: next((line for line in self._process.lines[first:] if line.startswith("pid ")), None))
+        run = Run(self._process, int(line.removeprefix("pid ")), first)
+        try:
+            yield run
+        finally:
+            run.signal(signal.SIGKILL)
+            await run.ended()
 
 
 @asynccontextmanager
-async def killed(steps: str, *arguments: str, environ: dict[str, str], folder: Path) -> AsyncIterator[Process]:
-    """Run fubd until it kills itself."""
-    async with python("-m", "tests.proofs.killed", steps, *arguments, environ=environ, folder=folder) as process:
-        yield process
+async def forks(folder: Path) -> AsyncIterator[Forks]:
+    """Start the process that forks."""
+    async with python("-m", "tests.proofs.killed", folder=folder, has_input=True) as process:
+        yield Forks(process, folder)
 
 
-async def _kill_command(steps: Iterable[int], *arguments: str, database: str, folder: Path) -> AsyncIterator[None]:
-    """Kill a command at each of these steps, until it ends before one; then run it to its end. Yields after each."""
-    code = _KILLED
-    for number in (*steps, 0):
-        async with killed(str(number), *arguments, environ={"DATABASE_URL": database}, folder=folder) as process:
-            code = await process.ended(_PATIENCE_SECONDS)
-            assert code in {_KILLED, 0}, process.errors[-3:]
-        yield
-        if code == 0:
-            break
+@dataclass(slots=True)
+class Kills:
+    """How often a phase was killed. `ready_seconds`: how long the next start took each time."""
+
+    awaits: int = 0
+    killed: int = 0
+    ready_seconds: list[float] = field(default_factory=list)
+
+    def describe(self, phase: str) -> str:
+        """Return the counts in a line."""
+        slowest = f", ready again within {max(self.ready_seconds):.1f} s" if self.ready_seconds else ""
+        return f"{phase}: killed at {self.killed} of {self.awaits} awaits{slowest}"
 
 
-async def kill_daemon(database: str, folder: Path, *, start: Iterable[int], work: Iterable[int], stop: Iterable[int]) -> None:
-    """Kill the daemon at steps from its start, from changes in the account, and from SIGTERM; then compare the rows with the truth.
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+async def kill_adoption(databases: Databases, starter: Forks, every: int) -> Kills:
+    """Kill `adopt` at its awaits, and let it succeed after each. Rows are the same before and after."""
+    rows = "SELECT id, person_id, stage_from, stage_to, changed_at::text, raw_payload FROM public.stage_changes ORDER BY id"
+
+    async def adopt(kill_at: str | None) -> tuple[list[str], bool]:
+        async with databases.empty() as database, connected(database) as connection:
+            await legacy_tables.make(connection, rows=10)
+            before = await connection.fetch(rows)
+            async with starter.run("adopt", "--yes", environ={"DATABASE_URL": database}, kill_at=kill_at) as run:
+                is_killed = await run.is_killed()
+            assert await connection.fetch(rows) == before
+            if is_killed:
+                async with starter.run("adopt", "--yes", environ={"DATABASE_URL": database}) as again:
+                    assert await again.ended() == 0, again.errors
+            assert await connection.fetch(rows) == before
+            assert await connection.fetchval("SELECT count(*) FROM fubd.adoption") == 1
+            return run.awaits, is_killed
+
+    return await _kill_command(adopt, every)
+
+
+async def kill_forgetting(databases: Databases, starter: Forks, every: int) -> Kills:
+    """Kill `forget` at its awaits. The person's name is in the rows and in fubd's tables, or in neither; the next attempt succeeds."""
+    names = (
+        "SELECT first_name FROM public.stage_changes UNION SELECT first_name FROM fubd.person"
+        " UNION SELECT CASE WHEN EXISTS (SELECT FROM fubd.forgotten) THEN NULL ELSE 'Ada' END"
+    )
+
+    async def forget(kill_at: str | None) -> tuple[list[str], bool]:
+        async with databases.migrated() as database, connected(database) as connection:
+            async with running_recorder(database) as recorder:
+                await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30"))
+            async with starter.run("forget", "1", "--yes", environ={"DATABASE_URL": database}, kill_at=kill_at) as run:
+                is_killed = await run.is_killed()
+            assert {row["first_name"] for row in await connection.fetch(names)} in ({"Ada"}, {None})
+            if is_killed:
+                async with starter.run("forget", "1", "--yes", environ={"DATABASE_URL": database}) as again:
+                    assert await again.ended() == 0, again.errors
+            assert {row["first_name"] for row in await connection.fetch(names)} == {None}
+            return run.awaits, is_killed
+
+    return await _kill_command(forget, every)
+
+
+async def _kill_command(command: Callable[[str | None], Awaitable[tuple[list[str], bool]]], every: int) -> Kills:
+    awaits, _ = await command(None)
+    kills = Kills(len(awaits))
+    for name in awaits[::every]:
+        _, is_killed = await command(name)
+        kills.killed += is_killed
+    return kills
+
+
+# --- the daemon -------------------------------------------------------------------------------------------------------
+
+
+async def _ready(stack: Stack, run: Run, kills: Kills) -> None:
+    """Wait until the daemon is ready, note how long that took, and wait until it has read the account and registered our webhooks."""
+    began = time.monotonic()
+    await eventually(partial(_is_ready, stack, run), _PATIENCE_SECONDS)
+    kills.ready_seconds.append(time.monotonic() - began)
+    await eventually(stack.is_covered, _PATIENCE_SECONDS)
+
+
+async def _is_ready(stack: Stack, run: Run) -> bool:
+    assert run.code is None, run.errors
+    with suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(f"{stack.url}/readyz") as answer:
+            return answer.status == HTTPStatus.OK
+    return False
+
+
+async def kill_start(databases: Databases, starter: Forks, folder: Path, every: int) -> Kills:
+    """Kill the daemon at the awaits of its first start: migration, registration of webhooks, the first read; then it must work."""
+
+    async def start(kill_at: str | None, kills: Kills) -> list[str]:
+        async with databases.empty() as database, running_stack(database, folder, people=_PEOPLE) as stack:
+            async with starter.run(environ=stack.environ, kill_at=kill_at, counting=kill_at is not None) as run:
+                if kill_at is not None:
+                    kills.killed += await run.is_killed()
+            async with starter.run(environ=stack.environ, counting=kill_at is None) as run:
+                await _ready(stack, run, kills)
+                awaits = run.awaits
+                stack.move_randomly(Random(7), people=[stack.account.ids[0]])
+                assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+                run.signal(signal.SIGTERM)
+                assert await run.ended() == 0, run.errors
+            return awaits
+
+    awaits = await start(None, Kills())
+    kills = Kills(len(awaits))
+    for name in awaits[::every]:
+        await start(name, kills)
+    return kills
+
+
+async def kill_work(databases: Databases, starter: Forks, folder: Path, every: int, *, stop: bool) -> Kills:
+    """Kill the daemon at the awaits that follow changes and a disabled webhook, or those of its stop with changes on their way.
 
     Nobody is moved twice: a move between two polls, whose webhook met no daemon, would be seen only when it is sent again.
     """
     rng = Random(7)
-    rounds = (*((steps, None) for steps in work), *((steps, signal.SIGTERM) for steps in stop))
-    async with running_stack(database, folder, people=max(_PEOPLE, _MOVED * (len(rounds) + 1))) as stack:
-        people = iter(rng.sample(list(stack.account.ids), len(stack.account.ids)))
-        for steps in start:
-            async with killed(str(steps), environ=stack.environ, folder=folder) as process:
-                assert await process.ended(_PATIENCE_SECONDS) == _KILLED, process.errors[-3:]
-        # Everybody has been read once: only then is a difference a change.
-        async with stack.ready_daemon():
-            pass
-        for steps, then in rounds:
-            async with killed(f"+{steps}", environ=stack.environ, folder=folder) as process:
-                await process.answers(f"{stack.url}/readyz", within_seconds=_PATIENCE_SECONDS)
-                process.signal(signal.SIGUSR1)
-                for person in islice(people, _MOVED):
-                    stack.move_randomly(rng, people=[person])
-                if then is not None:
-                    process.signal(then)
-                assert await process.ended(_PATIENCE_SECONDS) in {_KILLED, 0}, process.errors[-3:]
-        await _assert_all_is_there(stack, rng, list(islice(people, _MOVED)))
+    async with databases.empty() as database, running_stack(database, folder, people=2_000) as stack:
+        people = rng.sample(list(stack.account.ids), len(stack.account.ids))
+
+        async def work(kill_at: str | None, kills: Kills) -> Run:
+            async with starter.run(environ=stack.environ, kill_at=kill_at, counting=False) as run:
+                await _ready(stack, run, kills)
+                run.signal(signal.SIGUSR1)
+                for _ in range(_MOVED):
+                    stack.move_randomly(rng, people=[people.pop()])
+                if stop:
+                    run.signal(signal.SIGTERM)
+                else:
+                    stack.simulator.registry.disable(stack.simulator.registry.all()[0])
+                if kill_at is not None:
+                    kills.killed += await run.is_killed()
+                else:
+                    if not stop:
+                        await asyncio.sleep(_REACHED_WITHIN_SECONDS)
+                        run.signal(signal.SIGTERM)
+                    assert await run.ended() == 0, run.errors
+                return run
+
+        awaits = (await work(None, Kills())).awaits
+        kills = Kills(len(awaits))
+        for name in awaits[::every]:
+            await work(name, kills)
+        async with starter.run(environ=stack.environ) as run:
+            await _ready(stack, run, kills)
+            assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+            await eventually(stack.is_balanced)
+        return kills
 
 
-async def _assert_all_is_there(stack: Stack, rng: Random, people: list[int]) -> None:
-    async with stack.daemon() as process:
-        await process.answers(f"{stack.url}/readyz", within_seconds=_PATIENCE_SECONDS)
-        for person in people:
-            stack.move_randomly(rng, people=[person])
-        assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
-        await eventually(stack.is_balanced, 30.0)
-
-
-async def kill_adoption(database: str, folder: Path, *, steps: Iterable[int]) -> None:
-    """Kill `adopt` at each of these steps, and then let it succeed. The rows are the same before and after each."""
-    rows = "SELECT id, person_id, stage_from, stage_to, changed_at::text, raw_payload FROM public.stage_changes ORDER BY id"
-    async with connected(database) as connection:
-        before = await connection.fetch(rows)
-        async for _ in _kill_command(steps, "adopt", "--yes", database=database, folder=folder):
-            assert await connection.fetch(rows) == before
-        assert await connection.fetchval("SELECT count(*) FROM fubd.adoption") == 1
-
-
-async def kill_forgetting(database: str, folder: Path, *, steps: Iterable[int]) -> None:
-    """Kill `forget` at each of these steps. The person's name is in the rows and in fubd's tables, or in neither."""
-    async with running_recorder(database) as recorder:
-        await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("B", "10:00", "10:30"))
-    names = []
-    async with connected(database) as connection:
-        async for _ in _kill_command(steps, "forget", "1", "--yes", database=database, folder=folder):
-            found = await connection.fetch(
-                "SELECT first_name FROM public.stage_changes UNION SELECT first_name FROM fubd.person"
-                " UNION SELECT CASE WHEN EXISTS (SELECT FROM fubd.forgotten) THEN NULL ELSE 'Ada' END"
-            )
-            names.append({row["first_name"] for row in found})
-    assert set(map(frozenset, names[:-1])) <= {frozenset({"Ada"}), frozenset({None})}
-    assert names[-1] == {None}
-
-
-async def _kill_everywhere(every: int) -> None:
+async def _kill_everywhere(every: int, phases: Sequence[str]) -> None:
     with embedded.temporary_server() as server, tempfile.TemporaryDirectory() as name:
         databases, folder = Databases(server), Path(name)
-        async with databases.empty() as database:
-            async with connected(database) as connection:
-                await legacy_tables.make(connection, rows=50)
-            await kill_adoption(database, folder, steps=range(1, _MOST_STEPS, every))
-        async with databases.migrated() as database:
-            await kill_forgetting(database, folder, steps=range(1, _MOST_STEPS, every))
-        async with databases.empty() as database:
-            await kill_daemon(
-                database,
-                folder,
-                start=range(1, _START_STEPS, every),
-                work=range(1, _WORK_STEPS, every),
-                stop=range(1, _STOP_STEPS, every),
-            )
+        async with forks(folder) as starter:
+            phase: dict[str, Callable[[], Awaitable[Kills]]] = {
+                "adopt": partial(kill_adoption, databases, starter, every),
+                "forget": partial(kill_forgetting, databases, starter, every),
+                "start": partial(kill_start, databases, starter, folder, every),
+                "work": partial(kill_work, databases, starter, folder, every, stop=False),
+                "stop": partial(kill_work, databases, starter, folder, every, stop=True),
+            }
+            for one in phases or phase:
+                sys.stdout.write((await phase[one]()).describe(one) + "\n")
+                sys.stdout.flush()
         await databases.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(_kill_everywhere(int(sys.argv[1]) if len(sys.argv) > 1 else 1))
+    asyncio.run(_kill_everywhere(int(sys.argv[1]) if len(sys.argv) > 1 else 1, sys.argv[2:]))

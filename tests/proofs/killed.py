@@ -1,60 +1,91 @@
-"""fubd, killed at one of its awaits: python -m tests.proofs.killed STEPS [ARGUMENT ...].
+"""Runs fubd in forks of a process that has imported it, and kills one at an await: python -m tests.proofs.killed.
 
-Every task of the process is driven through a counter. When the tasks were resumed STEPS times in all, the process kills itself with
-SIGKILL, so nothing is cleaned up. With a + before STEPS, counting begins at SIGUSR1. With 0 nothing is killed.
+Each line of stdin orders a run: `{"arguments", "environ", "folder", "kill_at", "counting"}`. Its process id is printed, and at its end its
+exit code. Every task of fubd is driven through a counter. An await is named by the lines of fubd that wait in it, the outermost first; each
+is printed when it is first met. `kill_at` is such a name, or the number of an await in the order of time: there the process kills itself by
+SIGKILL, so nothing is cleaned up. Without `counting`, awaits count from SIGUSR1 on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
 from contextvars import Context
+from importlib import import_module
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from typing_extensions import override
 
+import fubd
 from fubd.__main__ import main
 
+_PACKAGE = Path(fubd.__file__).parent
+# What a run imports late: imported here, it is imported once.
+_MODULES = ("commands.command_line", "commands.serve", "commands.adopt", "commands.forget", "commands.recording", "server")
 
-class _Countdown:
-    """Counts the steps of all tasks, and kills the process at the last."""
 
-    def __init__(self, steps: int, *, counting: bool) -> None:
-        self._steps = steps
+class _Awaits:
+    """Counts the awaits of all tasks, names those that are new, and kills the process at one."""
+
+    def __init__(self, kill_at: int | str | None, *, counting: bool) -> None:
+        self._kill_at = kill_at
         self._counting = counting
-        self._taken = 0
+        self._count = 0
+        self._met: set[str] = set()
 
     def begin(self, _signal: int, _frame: FrameType | None) -> None:
         """Count from now on."""
         self._counting = True
 
-    def step(self) -> None:
-        """Count one step."""
-        if self._counting:
-            self._taken += 1
-            if self._taken == self._steps:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def on_resume(self, coroutine: object) -> None:
+        """Count the await that ends now."""
+        if not self._counting:
+            return
+        self._count += 1
+        name = " ".join(_lines(coroutine))
+        if name and name not in self._met:
+            self._met.add(name)
+            os.write(1, f"await {name}\n".encode())
+        if self._kill_at in {self._count, name}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lines(waiting: object) -> Iterator[str]:
+    """Yield the lines of fubd that wait, from the outermost coroutine to the innermost."""
+    while waiting is not None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(waiting, f"{kind}_frame")), None)
+        frame: FrameType | None = None if kind is None else getattr(waiting, f"{kind}_frame")
+        if frame is None:
+            return
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(_PACKAGE):
+            yield f"{path.relative_to(_PACKAGE)}:{frame.f_lineno}"
+        inner = getattr(waiting, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+        # A context manager waits in its generator, which its step does not name.
+        waiting = frame.f_locals["self"].gen if path.name == "contextlib.py" and not hasattr(inner, "cr_frame") else inner
 
 
 class _Counted(Coroutine[Any, Any, Any]):
     """A coroutine whose every resumption is counted."""
 
-    def __init__(self, inner: Coroutine[Any, Any, Any], countdown: _Countdown) -> None:
+    def __init__(self, inner: Coroutine[Any, Any, Any], awaits: _Awaits) -> None:
         self._inner = inner
-        self._countdown = countdown
+        self._awaits = awaits
 
     @override
     def send(self, value: object, /) -> Any:
-        self._countdown.step()
+        self._awaits.on_resume(self._inner)
         return self._inner.send(value)
 
     @override
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
-        self._countdown.step()
+        self._awaits.on_resume(self._inner)
         return self._inner.throw(kind if value is None else value)
 
     @override
@@ -69,9 +100,9 @@ class _Counted(Coroutine[Any, Any, Any]):
 class _CountingPolicy(asyncio.DefaultEventLoopPolicy):
     """Makes event loops whose tasks are counted."""
 
-    def __init__(self, countdown: _Countdown) -> None:
+    def __init__(self, awaits: _Awaits) -> None:
         super().__init__()
-        self._countdown = countdown
+        self._awaits = awaits
 
     @override
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
@@ -84,18 +115,35 @@ class _CountingPolicy(asyncio.DefaultEventLoopPolicy):
             context: Context | None = None,
             **_: object,
         ) -> asyncio.Task[Any]:
-            return asyncio.Task(_Counted(cast("Coroutine[Any, Any, Any]", inner), self._countdown), loop=loop, context=context)
+            return asyncio.Task(_Counted(cast("Coroutine[Any, Any, Any]", inner), self._awaits), loop=loop, context=context)
 
         loop.set_task_factory(create_task)
         return loop
 
 
-def _run(steps: str, arguments: list[str]) -> int:
-    countdown = _Countdown(int(steps), counting=not steps.startswith("+"))
-    signal.signal(signal.SIGUSR1, countdown.begin)
-    asyncio.set_event_loop_policy(_CountingPolicy(countdown))
-    return main(arguments)
+def _run(order: dict[str, Any]) -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.update(order["environ"])
+    os.chdir(order["folder"])
+    awaits = _Awaits(order["kill_at"], counting=order["counting"])
+    signal.signal(signal.SIGUSR1, awaits.begin)
+    asyncio.set_event_loop_policy(_CountingPolicy(awaits))
+    sys.exit(main(order["arguments"]))
+
+
+def _serve() -> None:
+    for name in _MODULES:
+        import_module(f"fubd.{name}")
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _run(json.loads(line))
+        sys.stdout.write(f"pid {child}\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"exit {os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(_run(sys.argv[1], sys.argv[2:]))
+    _serve()

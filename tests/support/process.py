@@ -68,6 +68,11 @@ class Process:
 
             return await eventually(body, within_seconds)
 
+    def write_line(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self._process.stdin is not None, "started without an input"
+        self._process.stdin.write(f"{line}\n".encode())
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         with suppress(ProcessLookupError):
@@ -100,23 +105,28 @@ async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder
 
 @asynccontextmanager
 async def python(
-    *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
+    *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None, has_input: bool = False
 ) -> AsyncIterator[Process]:
     """Run this Python with arguments until the block ends. `user`: the id of the user it runs as, which requires root."""
-    async with program(sys.executable, *arguments, environ=environ, folder=folder, user=user) as process:
+    async with program(sys.executable, *arguments, environ=environ, folder=folder, user=user, has_input=has_input) as process:
         yield process
 
 
 @asynccontextmanager
 async def program(
-    path: str | Path, *arguments: str, environ: Mapping[str, str] | None = None, folder: Path, user: int | None = None
+    path: str | Path,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    folder: Path,
+    user: int | None = None,
+    has_input: bool = False,
 ) -> AsyncIterator[Process]:
     """Run any program until the block ends; the arguments are those of `python`."""
     process = Process(
         await asyncio.create_subprocess_exec(
             path,
             *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_MAX_LINE_BYTES,
