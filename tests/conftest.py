@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -75,6 +76,15 @@ async def empty_database(databases: Databases) -> AsyncIterator[str]:
     """Return the URL of a new database without a schema."""
     async with databases.empty() as url:
         yield url
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Yield an empty folder for temporary files that a server of another user can traverse."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder_path = Path(folder)
+        folder_path.chmod(0o711)
+        yield folder_path
 
 
 @pytest.fixture(params=["direct", "transaction pooler"])

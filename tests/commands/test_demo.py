@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
-import tempfile
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fubd.components import build, build_daemon
 from fubd.demo import score_report
+from fubd.demo.environment import DemoEnvironment
+from fubd.demo.observer import DaemonObserver
 from fubd.demo.plan import make_plan
+from fubd.demo.view import Narrator
+from fubd.settings import load
 from fubd.simulator import Account, SimClock, Simulator, score
+from fubd.store.dsn import parse
 from tests.support.process import fubd
 
 pytestmark = pytest.mark.slow
@@ -32,15 +38,6 @@ FOREIGN_SETTINGS = {
     "PGHOST": "127.0.0.1",
     "PGPORT": "9",
 }
-
-
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """Yield an empty folder for temporary files that a server of another user can traverse."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder_path = Path(folder)
-        folder_path.chmod(0o711)
-        yield folder_path
 
 
 def postmaster(folder: Path) -> int:
@@ -83,16 +80,6 @@ async def test_an_interrupted_story_leaves_nothing_behind(tmp_path: Path, tempor
     assert is_empty(temporary)
     with pytest.raises(ProcessLookupError):
         os.kill(postgres, 0)
-
-
-async def test_it_stays_until_ctrl_c(tmp_path: Path) -> None:
-    """The page answers after the end of the story; Ctrl-C then shows the score and exits with its code."""
-    async with fubd("demo", "--seconds", "15", "--stay", folder=tmp_path) as demo:
-        line = await demo.line("stay until Ctrl-C", 120)
-        await demo.answers(f"{line.rpartition(': ')[2].rstrip('/')}/healthz")
-        demo.signal(signal.SIGINT)
-        assert await demo.ended(within_seconds=60) == 0
-        assert demo.lines[-1].startswith("score: ")
 
 
 async def test_sigterm_ends_the_story(tmp_path: Path) -> None:
@@ -183,3 +170,19 @@ def test_the_story_stays_below_two_minutes(seconds: float | None) -> None:
     plan = make_plan(seconds)
     assert 20 <= plan.story_seconds < plan.latest_seconds < 115
     assert plan.busy_seconds + plan.dark_seconds + plan.calm_seconds < plan.story_seconds
+
+
+async def test_a_failing_webhook_source_is_not_shown_as_healthy(simulator: Simulator, database: str) -> None:
+    """Not even when it was heard a moment ago."""
+    settings = load({"DATABASE_URL": database, "FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented"}, env_file=None)
+    components = build(settings, parse(database))
+    try:
+        summary = await components.status.summary()
+    finally:
+        await components.pool.close()
+    poller = build_daemon(components).poller
+    async with asyncio.TaskGroup() as group:
+        environment = DemoEnvironment(simulator, settings, components, poller, group.create_task(asyncio.sleep(0)), "http://127.0.0.1/")
+    observer = DaemonObserver(environment, make_plan(20), Narrator(), lambda _view: None)
+    observer.known = replace(summary, webhook_heard=datetime.now(UTC), webhooks_fail=True)
+    assert observer.view().sources[0].status == "STALE - Check webhook server"

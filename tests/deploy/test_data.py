@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-from dataclasses import replace
-from datetime import UTC, datetime
+import signal
+from pathlib import Path
 
 import asyncpg
 import pytest
 
-from fubd.demo.environment import demo_environment
-from fubd.demo.observer import DaemonObserver
-from fubd.demo.plan import make_plan
-from fubd.demo.story import DemoStory
-from fubd.demo.view import DemoView, Narrator
 from fubd.store.dsn import parse
 from tests.deploy.programs import CHECKOUT
 from tests.support.documents import table
+from tests.support.process import fubd
 
 GUIDE = (CHECKOUT / "deploy" / "data.md").read_text(encoding="utf-8")
 _CODE = re.compile("`([^`]+)`")
@@ -56,30 +51,26 @@ async def test_every_view_is_described_with_its_columns(database: str) -> None:
         await connection.close()
 
 
-def _assert_failover_is_shown(observer: DaemonObserver) -> None:
-    assert observer.known is not None
-    observer.known = replace(observer.known, webhook_heard=datetime.now(UTC), webhooks_fail=True)
-    assert observer.view().sources[0].status == "STALE - Check webhook server"
+def _socket_folder(temporary: Path) -> str:
+    """Return where the one Postgres whose data is in this folder listens."""
+    (home,) = temporary.iterdir()
+    return str(home / "data")
 
 
 @pytest.mark.slow
-async def test_the_queries_answer_on_the_data_of_the_demo() -> None:
-    """At least eight of ten have rows after the demo's story, in which a webhook source that fails is not shown as healthy."""
-    plan, narrator = make_plan(20), Narrator()
-    found: dict[str, int] = {}
-    async with demo_environment(plan) as environment:
-        observer = DaemonObserver(environment, plan, narrator, _draw_nothing)
-        observing = asyncio.create_task(observer.run())
-        await DemoStory(environment, observer, plan, narrator).play()
-        observing.cancel()
-        _assert_failover_is_shown(observer)
-        assert environment.settings.database_url is not None
-        connection = await asyncpg.connect(**parse(environment.settings.database_url.get_secret_value()).connect_arguments())
+async def test_the_demo_stays_until_ctrl_c_and_the_queries_answer_on_its_data(tmp_path: Path, temporary: Path) -> None:
+    """At least eight of ten have rows after the story. The page still answers then; Ctrl-C shows the score and exits with its code."""
+    async with fubd("demo", "--seconds", "20", "--stay", environ={"TMPDIR": str(temporary)}, folder=tmp_path) as demo:
+        line = await demo.line("stay until Ctrl-C", 120)
+        await demo.answers(f"{line.rpartition(': ')[2].rstrip('/')}/healthz")
+        connection = await asyncpg.connect(host=_socket_folder(temporary), user="postgres", database="postgres")
         try:
-            for heading, query in queries().items():
-                found[heading] = len(await connection.fetch(query))
+            found = {heading: len(await connection.fetch(query)) for heading, query in queries().items()}
         finally:
             await connection.close()
+        demo.signal(signal.SIGINT)
+        assert await demo.ended(within_seconds=60) == 0
+    assert demo.lines[-1].startswith("score: ")
     assert len(found) >= 10
     assert sum(rows > 0 for rows in found.values()) >= 0.8 * len(found), found
 
@@ -115,7 +106,3 @@ async def test_realtime_shows_chosen_columns_to_chosen_users(database: str, clai
     finally:
         await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
         await connection.close()
-
-
-def _draw_nothing(_view: DemoView) -> None:
-    pass
