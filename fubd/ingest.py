@@ -23,7 +23,7 @@ from fubd.core.reconcile import NewRow, PersonHistory, Row, RowUpdate, reconcile
 from fubd.core.vocabulary import SOURCES, DeliveryOutcome
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
 from fubd.metrics import Metrics
-from fubd.pending import Item, Part, PeopleLimit, merge, outcome_of, quarantined, snapshot_result, split
+from fubd.pending import Item, Part, PeopleLimit, merge, outcome_of, snapshot_result, split
 from fubd.ports import ChangeSet, ChangeStore, Clock, Committed, InsertedEvidence, RecordingTransaction, SnapshotResult
 from fubd.problems import Problems
 from fubd.recording_health import RecordingFailure, RecordingHealth
@@ -250,8 +250,8 @@ class Ingest:
             error = await self._try_to_record(parts)
             if error is None:
                 failures = 0
-            elif isinstance(error, Malformed) and len(parts) == 1 and isinstance(delivery := parts[0].content, Delivery):
-                parts[0].content = parts[0].item.content = quarantined(delivery, str(error))
+            elif isinstance(error, Malformed) and len(parts) == 1 and isinstance(parts[0].content, Delivery):
+                parts[0].on_malformed(str(error))
                 work.append(parts)
             elif not _is_outage(error) and len(halves := split(parts)) > 1:
                 work += reversed(halves)

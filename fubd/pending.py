@@ -26,6 +26,7 @@ _BYTES_PER_READING = 4_000
 _MOST_PEOPLE = 2_500
 _FEWEST_PEOPLE = 100
 _SLOW_SECONDS = 2.0
+_MALFORMED_TRIES = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -66,12 +67,16 @@ class Item:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """Some of the people of an item. `failures`: how often it alone could not be recorded; `retry_at`: when to try again (monotonic)."""
+    """Some of the people of an item. `failures`: how often it alone could not be recorded; `retry_at`: when to try again (monotonic).
+
+    `malformed`: how often a value of it was refused, and nothing in the table explained it.
+    """
 
     item: Item
     content: Delivery | Snapshot
     failures: int = 0
     retry_at: float = 0.0
+    malformed: int = 0
 
     @property
     def people(self) -> tuple[int, ...]:
@@ -82,6 +87,15 @@ class Part:
     def refusal_keys(self) -> Sequence[Hashable]:
         """By what a refusal is remembered until it is over: a reading by its person, who is read again, anything else by itself."""
         return self.people if isinstance(self.content, Snapshot) else (self,)
+
+    def on_malformed(self, problem: str) -> None:
+        """Note that a value of this delivery was refused, and nothing in the table explains it; put it into quarantine the second time.
+
+        The owner may have removed the cause from the table just before it was looked for.
+        """
+        self.malformed += 1
+        if self.malformed >= _MALFORMED_TRIES and isinstance(self.content, Delivery):
+            self.content = self.item.content = quarantined(self.content, problem)
 
     def take(self, limit: int) -> Part:
         """Split off the first `limit` people and return them as a part of their own; this one keeps the others."""

@@ -35,6 +35,33 @@ ALTERATIONS = {
         "only_a",
         'ALTER TABLE public.stage_changes DROP CONSTRAINT "only_a"',
     ),
+    "check that fails": Alteration(
+        "ALTER TABLE public.stage_changes ADD CONSTRAINT ratio CHECK (stage_to = 'A' OR 1 / (length(stage_to) - 1) > 0)",
+        "the constraint ratio fails (22012)",
+        "ALTER TABLE public.stage_changes DROP CONSTRAINT ratio",
+    ),
+    "check of another type": Alteration(
+        "ALTER TABLE public.stage_changes ADD CONSTRAINT number CHECK (event_id::int > 0) NOT VALID",
+        "the constraint number fails (22P02)",
+        "ALTER TABLE public.stage_changes DROP CONSTRAINT number",
+    ),
+    "generated column that fails": Alteration(
+        "ALTER TABLE public.stage_changes ADD COLUMN share int"
+        " GENERATED ALWAYS AS (CASE WHEN stage_to <> 'A' THEN 1 / (length(stage_to) - 1) END) STORED",
+        "the generated column share fails (22012)",
+        "ALTER TABLE public.stage_changes ALTER COLUMN share DROP EXPRESSION",
+    ),
+    "default that fails": Alteration(
+        "CREATE FUNCTION zero() RETURNS int LANGUAGE sql AS 'SELECT 0'; ALTER TABLE public.stage_changes ADD COLUMN part int;"
+        " ALTER TABLE public.stage_changes ALTER COLUMN part SET DEFAULT 1 / zero()",
+        "the default of the column part fails (22012)",
+        "ALTER TABLE public.stage_changes ALTER COLUMN part DROP DEFAULT",
+    ),
+    "index that fails": Alteration(
+        "CREATE INDEX inverse ON public.stage_changes ((1 / (length(stage_to) - 1))) WHERE stage_to <> 'A'",
+        "the index inverse fails (22012)",
+        "DROP INDEX public.inverse",
+    ),
     "not null": Alteration(
         "ALTER TABLE public.stage_changes ADD COLUMN agent_note text NOT NULL DEFAULT '';"
         " ALTER TABLE public.stage_changes ALTER COLUMN agent_note DROP DEFAULT",
@@ -44,7 +71,7 @@ ALTERATIONS = {
     "unique": Alteration(
         f"CREATE UNIQUE INDEX one_b ON public.stage_changes (stage_to); {_FILL} VALUES (-1, 'x', 'B', now(), now(), 'webhook')",
         "one_b",
-        'DROP INDEX public."one_b"',
+        'DROP INDEX IF EXISTS public."one_b"',
     ),
     "foreign key": Alteration(
         "CREATE TABLE agent (id text PRIMARY KEY);"
@@ -77,6 +104,19 @@ ALTERATIONS = {
         _REFUSE.format(body="DELETE FROM public.stage_changes WHERE id = NEW.id; RETURN NULL;") + _BEFORE_INSERT.replace("BEFORE", "AFTER"),
         "refuse",
         'ALTER TABLE public.stage_changes DISABLE TRIGGER "refuse"',
+    ),
+    "trigger that moves rows elsewhere at the end": Alteration(
+        _REFUSE.format(body="DELETE FROM public.stage_changes WHERE id = NEW.id; RETURN NULL;")
+        + _BEFORE_INSERT.replace("TRIGGER", "CONSTRAINT TRIGGER")
+        .replace("BEFORE", "AFTER")
+        .replace("FOR", "DEFERRABLE INITIALLY DEFERRED FOR"),
+        "refuse",
+        'ALTER TABLE public.stage_changes DISABLE TRIGGER "refuse"',
+    ),
+    "trigger that pretends a conflict": Alteration(
+        _REFUSE.format(body="RAISE 'Grace is not allowed' USING ERRCODE = '40001';") + _BEFORE_INSERT,
+        "the function refuse, which fails (40001)",
+        "ALTER TABLE public.stage_changes DISABLE TRIGGER USER",
     ),
     "rule": Alteration(
         "CREATE RULE nothing AS ON INSERT TO public.stage_changes DO INSTEAD NOTHING",

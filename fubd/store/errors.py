@@ -119,7 +119,7 @@ _REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 # The transaction took too long, waited too long for a lock, collided with another, or the table was altered since its plan was made.
 _INTERRUPTED = (
     *(asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError),
-    asyncpg.InvalidCachedStatementError,
+    *(asyncpg.InvalidCachedStatementError, asyncpg.UndefinedObjectError),
 )
 # Used for many faults: internal error, protocol violation, connection exception, something in the wrong state.
 _UNSPECIFIC = frozenset({"XX000", "55000", "08P01", "08006", "08000", "08003", "08004", "58000"})

@@ -21,8 +21,10 @@ from fubd.core.redaction import mentioned_people, redact
 from fubd.errors import Interrupted, TableRefused
 from fubd.ports import ChangeSet, InsertedEvidence
 from fubd.store import stage_changes, statements
+from fubd.store.expressions import find_failing
 from fubd.store.pool import Pool
 from fubd.store.quoting import quote_document
+from fubd.store.refusals import is_unexplained, sentence
 from fubd.store.stage_changes import StageChangesTable
 from fubd.store.table_definition import definition_of, find_refusal
 
@@ -43,14 +45,24 @@ class ChangeStore:
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[RecordingTransaction]:
         """Open the transaction; what is not committed when it is left without an error is committed then."""
+        written: list[Mapping[str, object]] = []
         try:
             async with self._pool.transaction() as connection:
                 self._table = self._table or await self._read_table(connection)
-                yield RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
-        except BaseException:
+                recording = RecordingTransaction(connection, self._table, self._instance, self._columns, self._alert_stages)
+                written = recording.written
+                yield recording
+        except BaseException as error:
             # The cause may be that the table was altered: the next transaction reads its definition again.
             self._table = None
+            if is_unexplained(error) and (cause := await self._find_cause(written)) is not None:
+                raise TableRefused(sentence(*cause)) from None
             raise
+
+    async def _find_cause(self, written: Sequence[Mapping[str, object]]) -> tuple[str, str] | None:
+        """Return which expression of the table fails on what was written, and its remedy. Raises Unavailable."""
+        async with self._pool.connection() as connection:
+            return await find_failing(connection, written, self._columns)
 
     async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
         query = statements.combine(definition="check/table", columns="adopt/columns", sequence="adopt/sequence")
@@ -86,6 +98,8 @@ class RecordingTransaction:
         self._instance = instance
         self._columns = columns
         self._alert_stages = alert_stages
+        # The rows of the last write, which a failure is explained with.
+        self.written: list[Mapping[str, object]] = []
 
     async def insert_claims(
         self, deliveries: Sequence[ReceivedDelivery], claims: Collection[Claim], people: Collection[int], since: Mapping[int, datetime]
@@ -165,6 +179,8 @@ class RecordingTransaction:
             inserts = await self._with_ids(changes.inserts)
             script.append(self._with_document("recording/apply_changes", self._changes(changes, inserts)))
             if written := [*(new.row for new in inserts), *(update.now for update in changes.updates)]:
+                # A deferred trigger of the owner's runs now, while what it does is still seen, and not at COMMIT.
+                script.append("SET CONSTRAINTS ALL IMMEDIATE")
                 script.append(self._with_document("recording/require_kept", [_kept(row) for row in written]))
         return script
 
@@ -173,22 +189,24 @@ class RecordingTransaction:
 
     def _changes(self, change_set: ChangeSet, inserts: Sequence[NewRow]) -> dict[str, object]:
         updates = change_set.updates
+        updated = [_columns(update.now, update.dated_by, change_set.evidence) for update in updates]
+        new_rows = [_columns(new.row, new.dated_by, change_set.evidence) for new in inserts]
+        self.written[:] = [*new_rows, *updated]
         corrections: list[tuple[Row, Row | None]] = [(update.was, update.now) for update in updates if update.is_correction]
         corrections += [(row, None) for row in change_set.merged]
         merged = [row.id for row in change_set.merged]
-        evidence = change_set.evidence
         return {
             "now": change_set.now,
             "alert_stages": self._alert_stages,
             "alert_since": change_set.alert_since,
             "merged": merged,
             "confirmed": merged + [update.now.id for update in updates if update.now.confirmed_by == "webhook"],
-            "updates": [_columns(update.now, update.dated_by, evidence) for update in updates],
+            "updates": updated,
             "corrections": [
                 {"change_id": was.id, "person_id": was.person_id, "was": _shown(was), "became": became and _shown(became)}
                 for was, became in corrections
             ],
-            "new_rows": [_columns(new.row, new.dated_by, evidence) for new in inserts],
+            "new_rows": new_rows,
             "relinked": [
                 {"person_id": new.row.person_id, "seq": new.claim_to_relink, "row_id": new.row.id}
                 for new in inserts

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 import asyncpg
 
 from fubd.core.problems import COLUMN_CAUSE
+from fubd.errors import Malformed, TableRefused
 from fubd.store.quoting import quote_identifier
 from fubd.store.stage_changes import COLUMN_TYPES, TABLE
 
@@ -50,13 +51,24 @@ _CAUSES = (
 )
 
 
+def is_unexplained(error: BaseException) -> bool:
+    """Return whether a value was refused, and the error does not tell by what: an expression of the table may fail on it."""
+    return isinstance(error, Malformed) or (isinstance(error, TableRefused) and _WRONG_TYPE[0] in str(error))
+
+
 def describe(error: asyncpg.PostgresError) -> str | None:
     """Return why the table refused a row and the remedy; None when the error is no refusal of the table."""
     code = error.sqlstate or ""
-    if code.startswith(_NOT_BY_THE_TABLE):
+    if code.startswith(_NOT_BY_THE_TABLE) and not _is_by_trigger(error, code):
         return None
     cause = _cause(error, code)
     return None if cause is None else sentence(*cause)
+
+
+def _is_by_trigger(error: asyncpg.PostgresError, code: str) -> bool:
+    """Return whether a trigger raised an error of any kind by itself, or ran into the time limit of a statement."""
+    context = error.context or ""
+    return _FUNCTION.search(context) is not None and (code == "57014" or " at RAISE" in context)
 
 
 def _cause(error: asyncpg.PostgresError, code: str) -> tuple[str, str] | None:
@@ -64,7 +76,8 @@ def _cause(error: asyncpg.PostgresError, code: str) -> tuple[str, str] | None:
         return _dropped_rows(json.loads(error.detail or "[]"))
     called = _FUNCTION.search(error.context or "")
     if called is not None:
-        return f"a trigger calls the function {called[1]}, which fails ({code})", _SWITCH_OFF_TRIGGERS
+        failure = "takes too long" if code == "57014" else "fails"
+        return f"a trigger calls the function {called[1]}, which {failure} ({code})", _SWITCH_OFF_TRIGGERS
     if code.startswith("23"):
         return _NO_PARTITION if "no partition" in str(error) else _violated(error, code)
     if code in ("42703", "428C9"):
@@ -98,10 +111,15 @@ def _violated(error: asyncpg.PostgresError, code: str) -> tuple[str, str]:
             f"the domain {domain} has the constraint {constraint}",
             f"ALTER DOMAIN {domain} DROP CONSTRAINT {quoted}",
         )
-    drop = f"ALTER TABLE {table} DROP CONSTRAINT {quoted}"
+    cause = f"the constraint {constraint} of {table} is violated"
     if code == "23505":
-        drop += f" (or, where it is only an index, DROP INDEX {error.schema_name}.{quoted})"
-    return f"the constraint {constraint} of {table} is violated", drop
+        return cause, drop_unique(table, f"{error.schema_name}.{quoted}", quoted)
+    return cause, f"ALTER TABLE {table} DROP CONSTRAINT {quoted}"
+
+
+def drop_unique(table: str, index: str, constraint: str) -> str:
+    """Return the statements that remove a unique index, be it a constraint or not; the names are quoted."""
+    return f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {constraint}; DROP INDEX IF EXISTS {index}"
 
 
 def find_missing_columns(present: Collection[str], custom: Mapping[str, str]) -> str | None:

@@ -80,7 +80,17 @@ async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, st
         return TableTrouble(found, f"run: {refusals.RAISE_SEQUENCE};")
     # The daemon creates the missing ones when it starts.
     own = {name: field for name, field in columns.items() if name in definition.columns}
-    return None if await dry_run.run(connection, own, row["stages"]) else _altered()
+    if not await dry_run.run(connection, own, row["stages"]):
+        return _altered()
+    async with connection.transaction(readonly=True):
+        unique = await statements.query("check/unique").fetch(connection, filled=[*stage_changes.COLUMN_TYPES, *own])
+    return next(map(_of_unique, unique), None)
+
+
+def _of_unique(row: asyncpg.Record) -> TableTrouble:
+    """Return that a unique index or exclusion constraint refuses what differs in other columns, whatever the trial write met."""
+    cure = refusals.drop_unique(stage_changes.TABLE, f"public.{row['quoted']}", row["quoted"])
+    return TableTrouble(f"{row['what']} will refuse genuine rows: two may be equal in its columns ({row['keys']})", f"run: {cure};")
 
 
 def _altered() -> TableTrouble:

@@ -13,6 +13,7 @@ _DROPPING = """
     CREATE FUNCTION public.drop_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     CREATE TRIGGER dropping BEFORE INSERT ON stage_changes FOR EACH ROW EXECUTE FUNCTION public.drop_it()
 """
+_SLOW = _DROPPING.replace("RETURN NULL", "PERFORM pg_sleep(600); RETURN NEW")
 _ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to); RETURN NEW")
 
 
@@ -30,6 +31,11 @@ _ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to
         ),
         ("CREATE RULE nothing AS ON UPDATE TO stage_changes DO INSTEAD NOTHING", "a rule replaces what fubd writes (nothing)"),
         ("CREATE UNIQUE INDEX once ON stage_changes (person_id)", "the constraint once"),
+        ("CREATE UNIQUE INDEX apart ON stage_changes (changed_at)", "the unique index apart will refuse genuine rows"),
+        ("CREATE UNIQUE INDEX some ON stage_changes (person_id, stage_to) WHERE changed_at > '2026-01-01'", "the unique index some will"),
+        ("ALTER TABLE stage_changes ADD CONSTRAINT other EXCLUDE (stage_to WITH =)", "the exclusion constraint other will"),
+        ("ALTER TABLE stage_changes ADD CONSTRAINT ratio CHECK (1 / (length(source) - 7) > 0) NOT VALID", "the constraint ratio fails"),
+        (_SLOW, "the function public.drop_it, which takes too long"),
         ("ALTER TABLE stage_changes RENAME stage_from TO previous", "its column stage_from is missing"),
         ("ALTER TABLE stage_changes DROP COLUMN confirmed_by CASCADE", "its column confirmed_by is missing"),
         ("SELECT setval(pg_get_serial_sequence('stage_changes', 'id'), 1, false)", "the sequence of ids is at 0, behind the highest id 7"),

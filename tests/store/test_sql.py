@@ -40,6 +40,7 @@ PARTS = {
     "pid": "1",
     "settings": "'{}'::jsonb",
     "parts": "SELECT 'x' AS name, '[]'::json AS rows",
+    "expression": "true",
 }
 
 

@@ -12,9 +12,12 @@ from fubd.core.batch import PersonFacts
 from fubd.core.history import Stage
 from fubd.core.observation import Reading
 from fubd.core.reconcile import Claim, ClaimKind, reconcile
+from fubd.errors import TableRefused
 from fubd.ports import ChangeSet
 from fubd.store import stage_changes, statements
+from fubd.store.expressions import find_failing
 from fubd.store.recording import RecordingTransaction
+from fubd.store.refusals import sentence
 
 # The largest number of a bigint, which webhooks cannot name (core/webhook.py) and FUB has given to no person.
 _PERSON = 2**63 - 1
@@ -34,21 +37,37 @@ async def run(connection: asyncpg.Connection, columns: Mapping[str, str], stages
     try:
         table = await stage_changes.read(connection)
         recording = RecordingTransaction(connection, table, "adopt", columns, [])
-        await _record(recording, [_entry("First", 1)], None)
-        await _record(recording, [_state("Third " + "x" * _LONG, 3)], _facts(columns))
-        await _record(recording, [_entry("Second " + "x" * _LONG, 2)], None)
-        stored = await _rows(connection)
-        if stages:
-            await _record(recording, [_entry(stage, hour) for hour, stage in enumerate(stages, 4)], None)
-        # Deferred constraints are checked now instead of at the end of the transaction.
-        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        await statements.query("adopt/dry_run_delete").execute(connection, person_id=_PERSON)
-        return stored == _expected(table.stage_length) and not await _rows(connection)
-    except asyncpg.FeatureNotSupportedError:
-        # A rule takes the place of the statement, so that the server cannot say which rows it wrote.
-        return False
+        try:
+            async with connection.transaction():
+                return await _try(connection, recording, table, columns, stages)
+        except asyncpg.FeatureNotSupportedError:
+            # A rule takes the place of the statement, so that the server cannot say which rows it wrote.
+            return False
+        except asyncpg.PostgresError:
+            if (cause := await find_failing(connection, recording.written, columns)) is not None:
+                raise TableRefused(sentence(*cause)) from None
+            raise
     finally:
         await transaction.rollback()
+
+
+async def _try(
+    connection: asyncpg.Connection,
+    recording: RecordingTransaction,
+    table: stage_changes.StageChangesTable,
+    columns: Mapping[str, str],
+    stages: Sequence[str],
+) -> bool:
+    await _record(recording, [_entry("First", 1)], None)
+    await _record(recording, [_state("Third " + "x" * _LONG, 3)], _facts(columns))
+    await _record(recording, [_entry("Second " + "x" * _LONG, 2)], None)
+    stored = await _rows(connection)
+    if stages:
+        await _record(recording, [_entry(stage, hour) for hour, stage in enumerate(stages, 4)], None)
+    # Deferred constraints are checked now instead of at the end of the transaction.
+    await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    await statements.query("adopt/dry_run_delete").execute(connection, person_id=_PERSON)
+    return stored == _expected(table.stage_length) and not await _rows(connection)
 
 
 async def _rows(connection: asyncpg.Connection) -> list[tuple[str | None, str, datetime, str]]:
