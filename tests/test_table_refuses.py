@@ -140,6 +140,12 @@ ALTERATIONS = {
         "ALTER TABLE public.stage_changes RENAME COLUMN seconded_by TO confirmed_by",
         is_named=False,
     ),
+    "sequence used up": Alteration(
+        "ALTER SEQUENCE public.stage_changes_id_seq MAXVALUE 5000; SELECT setval('public.stage_changes_id_seq', 5000)",
+        "is used up",
+        'ALTER SEQUENCE public."stage_changes_id_seq" NO MAXVALUE;'
+        " SELECT setval(pg_get_serial_sequence('public.stage_changes', 'id'), (SELECT max(id) FROM public.stage_changes))",
+    ),
     "sequence behind": Alteration(
         f"{_FILL} SELECT s.last_value + n, 'x', 'Z', now(), now(), 'webhook' FROM stage_changes_id_seq s, generate_series(1, 500) n",
         "sequence",

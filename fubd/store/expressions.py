@@ -32,7 +32,7 @@ async def _error(connection: asyncpg.Connection, expression: str, rows: str) -> 
         async with connection.transaction():
             await statements.query("check/compute").fill(expression=expression).fetchrow(connection, rows=rows)
     except asyncpg.PostgresError as error:
-        return error.sqlstate
+        return str(error.sqlstate)
     return None
 
 

@@ -86,6 +86,7 @@ async def inspect(dsn: Dsn) -> DatabaseInspection:
             pool_mode = await detect_pool_mode(connection, connect)
             # In one transaction, so that a pooler uses one server for all of it.
             async with connection.transaction(readonly=True):
+                await connection.execute(statements.text("check/limits"))
                 return await _inspect(connection, pool_mode)
         finally:
             await connection.close(timeout=_CLOSE_SECONDS)

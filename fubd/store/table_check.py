@@ -68,6 +68,7 @@ async def _find_lock_holders(dsn: Dsn, zone: tzinfo) -> str | None:
 
 async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, str]) -> TableTrouble | None:
     async with connection.transaction(readonly=True):
+        await connection.execute(statements.text("check/limits"))
         definition = await read_definition(connection)
         row = await statements.query("check/rows").fetchrow(connection)
     refusal = find_refusal(definition, {})
@@ -80,8 +81,10 @@ async def _find_trouble(connection: asyncpg.Connection, columns: Mapping[str, st
         return TableTrouble(found, f"run: {refusals.RAISE_SEQUENCE};")
     # The daemon creates the missing ones when it starts.
     own = {name: field for name, field in columns.items() if name in definition.columns}
-    if not await dry_run.run(connection, own, row["stages"]):
-        return _altered()
+    async with connection.transaction():
+        await connection.execute(statements.text("check/limits"))
+        if not await dry_run.run(connection, own, row["stages"]):
+            return _altered()
     async with connection.transaction(readonly=True):
         unique = await statements.query("check/unique").fetch(connection, filled=[*stage_changes.COLUMN_TYPES, *own])
     return next(map(_of_unique, unique), None)

@@ -27,12 +27,14 @@ _ALWAYS_FILLED = ("id", "person_id", "stage_to", "changed_at", "received_at", "s
 _TEXT = re.compile(r"text|(?:\w+\.)?citext|character varying(?:\((?P<length>\d+)\))?")
 _INSTANT = re.compile(r"timestamp(?:\(6\))? with(?:out)? time zone")
 _NUMBER = re.compile(r"integer|bigint")
-_USER = "user_of_DATABASE_URL"
 
 
 @dataclass(frozen=True, slots=True)
 class TableDefinition:
-    """The definition of the table, as sql/check/table.sql reads it. `last_drawn`: the last id, None when it is unknown."""
+    """The definition of the table, as sql/check/table.sql reads it. `last_drawn`: the last id, None when it is unknown.
+
+    `user_name`: the user of DATABASE_URL, quoted where necessary; `is_owner`: who may alter the table.
+    """
 
     columns: Sequence[str]
     types: Sequence[str]
@@ -41,6 +43,9 @@ class TableDefinition:
     rules: Sequence[str]
     lacking: Sequence[str]
     rows_refused: bool
+    user_name: str
+    is_owner: bool
+    denied_sequence: str | None
     last_drawn: int | None
     is_behind: bool
 
@@ -60,7 +65,7 @@ def find_refusal(definition: TableDefinition, custom: Mapping[str, str]) -> str 
 
     `custom` is FUBD_COLUMNS.
     """
-    missing = refusals.find_missing_columns(definition.columns, custom)
+    missing = refusals.find_missing_columns(dict(zip(definition.columns, definition.types, strict=True)), custom)
     return missing or next((refusals.sentence(*cause) for cause in (*_of_columns(definition, custom), *_of_table(definition))), None)
 
 
@@ -83,9 +88,13 @@ def _of_table(definition: TableDefinition) -> Iterator[tuple[str, str]]:
         yield f"a rule replaces what fubd writes ({', '.join(definition.rules)})", dropped
     if definition.lacking:
         rights = ", ".join(definition.lacking)
-        yield f"the user of DATABASE_URL lacks the privilege {rights} on it", f"GRANT {rights} ON {TABLE} TO {_USER}"
+        yield f"the user of DATABASE_URL lacks the privilege {rights} on it", f"GRANT {rights} ON {TABLE} TO {definition.user_name}"
     if definition.rows_refused:
-        yield refusals.ROWS_HIDDEN
+        cure = refusals.SHOW_ROWS_TO_OWNER if definition.is_owner else refusals.show_rows_to(definition.user_name)
+        yield refusals.ROWS_HIDDEN, cure
+    if definition.denied_sequence is not None:
+        cause = f"the user of DATABASE_URL lacks the privilege USAGE on the sequence of its ids, {definition.denied_sequence}"
+        yield cause, f"GRANT USAGE, SELECT ON SEQUENCE {definition.denied_sequence} TO {definition.user_name}"
     if definition.is_behind:
         yield f"the sequence of its ids is at {definition.last_drawn}, and rows have the ids after it", refusals.RAISE_SEQUENCE
 

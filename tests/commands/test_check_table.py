@@ -14,7 +14,6 @@ _DROPPING = """
     CREATE TRIGGER dropping BEFORE INSERT ON stage_changes FOR EACH ROW EXECUTE FUNCTION public.drop_it()
 """
 _SLOW = _DROPPING.replace("RETURN NULL", "PERFORM pg_sleep(600); RETURN NEW")
-_ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to); RETURN NEW")
 
 
 @pytest.mark.parametrize(
@@ -32,10 +31,13 @@ _ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to
         ("CREATE RULE nothing AS ON UPDATE TO stage_changes DO INSTEAD NOTHING", "a rule replaces what fubd writes (nothing)"),
         ("CREATE UNIQUE INDEX once ON stage_changes (person_id)", "the constraint once"),
         ("CREATE UNIQUE INDEX apart ON stage_changes (changed_at)", "the unique index apart will refuse genuine rows"),
-        ("CREATE UNIQUE INDEX some ON stage_changes (person_id, stage_to) WHERE changed_at > '2026-01-01'", "the unique index some will"),
+        (
+            "CREATE UNIQUE INDEX recent ON stage_changes (person_id, stage_to) WHERE changed_at > '2026-01-01'",
+            "the unique index recent will",
+        ),
         ("ALTER TABLE stage_changes ADD CONSTRAINT other EXCLUDE (stage_to WITH =)", "the exclusion constraint other will"),
         ("ALTER TABLE stage_changes ADD CONSTRAINT ratio CHECK (1 / (length(source) - 7) > 0) NOT VALID", "the constraint ratio fails"),
-        (_SLOW, "the function public.drop_it, which takes too long"),
+        (_SLOW, "a trigger calls the function drop_it, which takes too long"),
         ("ALTER TABLE stage_changes RENAME stage_from TO previous", "its column stage_from is missing"),
         ("ALTER TABLE stage_changes DROP COLUMN confirmed_by CASCADE", "its column confirmed_by is missing"),
         ("SELECT setval(pg_get_serial_sequence('stage_changes', 'id'), 1, false)", "the sequence of ids is at 0, behind the highest id 7"),
@@ -47,7 +49,7 @@ _ALTERING = _DROPPING.replace("RETURN NULL", "NEW.stage_to := lower(NEW.stage_to
     ],
 )
 async def test_what_refuses_rows_is_found(database: str, change: str, words: str) -> None:
-    """Each by its name and with its own cure; nothing is left behind by the write that was tried."""
+    """Each by its name, and its fix is a statement that cures it as it is written; nothing is left behind by the write that was tried."""
     dsn = parse(database)
     connection = await asyncpg.connect(**dsn.connect_arguments())
     assert await find_trouble(dsn, {}) is None
@@ -59,16 +61,6 @@ async def test_what_refuses_rows_is_found(database: str, change: str, words: str
     assert words in trouble.found
     assert trouble.fix.startswith("run: ")
     assert await connection.fetchval("SELECT count(*) FROM stage_changes") == 1
-    await connection.close()
-
-
-async def test_the_cure_cures(database: str) -> None:
-    """What the fix says is a statement that can be run as it is."""
-    dsn = parse(database)
-    connection = await asyncpg.connect(**dsn.connect_arguments())
-    await connection.execute("ALTER TABLE stage_changes ADD COLUMN office text NOT NULL")
-    trouble = await find_trouble(dsn, {})
-    assert trouble is not None
     await connection.execute(trouble.fix.removeprefix("run: "))
     assert await find_trouble(dsn, {}) is None
     await connection.close()

@@ -16,6 +16,7 @@ COLUMNS = {"campaign_id": "customCampaignID"}
 # Several statements in one file, which cannot be prepared: they are run.
 SCRIPTS = (
     "adopt/begin",
+    "check/limits",
     "reads/begin",
     "reads/begin_by_index",
     "reads/begin_direct",

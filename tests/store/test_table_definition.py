@@ -46,3 +46,43 @@ async def test_what_would_refuse_every_row_is_found_by_looking(database: str, ch
     assert words in str(find_refusal(await read_definition(connection), {}))
     await transaction.rollback()
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"{_ALTER} RENAME stage_to TO stage",
+        f"{_ALTER} RENAME confirmed_at TO seconded",
+        f"{_ALTER} DROP lead_source_tag",
+        f"{_ALTER} RENAME event_id TO event; {_ALTER} ADD note text",
+        f"{_NO_VIEWS} {_ALTER} DROP confirmed_by",
+        f"{_ALTER} FORCE ROW LEVEL SECURITY",
+        "REVOKE ALL ON SEQUENCE stage_changes_id_seq FROM test_other",
+        "REVOKE INSERT, DELETE ON stage_changes FROM test_other",
+        "DROP POLICY others ON stage_changes",
+    ],
+)
+async def test_the_statement_cures_as_it_is_written(database: str, change: str) -> None:
+    """Run word for word by the owner of the table: names of columns, of the user and of the sequence are filled in."""
+    connection = await asyncpg.connect(**parse(database).connect_arguments())
+    transaction = connection.transaction()
+    await transaction.start()
+    is_owner = "test_other" not in change and "POLICY" not in change
+    await connection.execute(
+        "CREATE ROLE test_other; GRANT USAGE ON SCHEMA fubd TO test_other; GRANT ALL ON stage_changes TO test_other;"
+        " GRANT ALL ON SEQUENCE stage_changes_id_seq TO test_other; CREATE POLICY others ON stage_changes TO test_other USING (true)"
+    )
+    if is_owner:
+        await connection.execute("CREATE ROLE test_owner; GRANT ALL ON SCHEMA public, fubd TO test_owner")
+        await connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA fubd TO test_owner; ALTER TABLE stage_changes OWNER TO test_owner")
+    role = "SET LOCAL ROLE " + ("test_owner" if is_owner else "test_other")
+    await connection.execute(change)
+    await connection.execute(role)
+    refusal = find_refusal(await read_definition(connection), {})
+    assert refusal is not None
+    await connection.execute("RESET ROLE")
+    await connection.execute(refusal.partition("stored after: ")[2])
+    await connection.execute(role)
+    assert find_refusal(await read_definition(connection), {}) is None
+    await transaction.rollback()
+    await connection.close()

@@ -1,6 +1,6 @@
 -- What decides whether the product table takes rows, as far as its definition says. `required`: columns that have to be given a value, unless a
 -- trigger of the owner's may give it. `lacking`: what the user may not do. `rows_refused`: row level security applies to the user, and no
--- policy admits rows. `is_behind`: one of the next ids of the sequence that ids are drawn from is taken; false while none was drawn yet.
+-- policy admits rows. `denied_sequence`: the sequence that ids are drawn from, if the user may not. `is_behind`: one of the next ids of the sequence that ids are drawn from is taken; false while none was drawn yet.
 WITH sequence AS (
     SELECT d.refobjid AS oid, CASE WHEN has_sequence_privilege(d.refobjid, 'USAGE') THEN pg_sequence_last_value(d.refobjid) END AS last_drawn
     FROM pg_depend d
@@ -27,6 +27,12 @@ SELECT
         WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('*', 'a')
             AND (0 = ANY(p.polroles) OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE')))
     ) AS rows_refused,
+    quote_ident(current_user) AS user_name,
+    coalesce((SELECT pg_has_role(x.relowner, 'USAGE') FROM pg_class x WHERE x.oid = c.oid), false) AS is_owner,
+    (
+        SELECT q.oid::regclass::text FROM sequence q
+        WHERE NOT has_sequence_privilege(q.oid, 'USAGE') OR NOT has_sequence_privilege(q.oid, 'SELECT')
+    ) AS denied_sequence,
     (SELECT q.last_drawn FROM sequence q) AS last_drawn,
     EXISTS (SELECT FROM sequence q JOIN public.stage_changes x ON x.id > q.last_drawn AND x.id <= q.last_drawn + 10) AS is_behind
 FROM (SELECT to_regclass('public.stage_changes') AS oid) c CROSS JOIN LATERAL (
