@@ -37,7 +37,7 @@ from fubd.retention import Retention, RetentionPolicy
 from fubd.running_time import RunningTime
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
-from fubd.stage_order import StageOrder
+from fubd.stage_list import StageList
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
 from fubd.store.problems import ProblemStore
@@ -147,7 +147,7 @@ class DaemonComponents:
     problem_reports: ProblemReports
     heartbeat: Heartbeat | None
     retention: Retention
-    stage_order: StageOrder
+    stage_list: StageList
     monitor: Monitor
     running_time: RunningTime
     stream: EventStream
@@ -258,7 +258,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         problem_reports=_build_problem_reports(shared, lease),
         heartbeat=_build_heartbeat(shared, monitor),
         retention=retention,
-        stage_order=StageOrder(shared.client, shared.state, clock),
+        stage_list=StageList(shared.client, shared.state, clock),
         monitor=monitor,
         running_time=RunningTime(monitor, shared.maintenance, clock),
         stream=stream,

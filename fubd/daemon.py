@@ -155,7 +155,7 @@ class Daemon:
             self._start(group, "account", self._ending_on_mismatch(self._shared.account.run), stop)
             self._start(group, "poller", self._ending_on_mismatch(parts.poller.run), stop)
             self._start(group, "refetcher", parts.refetcher.run, stop)
-            self._start(group, "stage order", parts.stage_order.run, stop)
+            self._start(group, "stage list", parts.stage_list.run, stop)
 
     def _ending_on_mismatch(self, loop: Loop) -> Loop:
         async def run(stop: asyncio.Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -56,14 +56,9 @@ class StateStore:
         async with self.fenced() as connection:
             await statements.query("state/begin_sweep").execute(connection, began=began, from_id=from_id)
 
-    async def needs_stage_order(self) -> bool:
-        """Return whether the table has a column that is derived from the order of the stages."""
-        row = await self._fetchrow("state/needs_stage_order")
-        return bool(row["is_needed"])
-
-    async def save_stage_order(self, names: Sequence[str]) -> None:
-        """Save the names of the stages in Follow Up Boss's own order."""
-        await self._execute("state/save_stage_order", names=list(names))
+    async def save_stages(self, stages: Mapping[str, int], at: datetime) -> None:
+        """Save the account's stages, name to id in their own order, as its list shows them `at` an instant of FUB's clock."""
+        await self._execute("state/save_stages", names=list(stages), ids=list(stages.values()), at=at)
 
     async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards, and return it. The first complete sweep is the first complete scrub round too."""

@@ -337,10 +337,17 @@ RETURNED_UNMOVED: list[Entry | State] = [
     read(6, "A", "10:00:00", "10:20:00"),
     webhook(3, "B", "10:05:03"),
 ]
+RETURNED_WITHIN_A_SECOND: list[Entry | State] = [
+    webhook(2, "A", "10:00:00"),
+    read(4, "B", "10:00:01", "10:00:01"),
+    read(6, "A", "10:00:01", "10:00:02"),
+    webhook(3, "A", "10:05:03"),
+]
 
 
 @given(claims_around_a_gap())
 @example((RETURNED_UNMOVED, at("10:05:03")))
+@example((RETURNED_WITHIN_A_SECOND, at("10:05:03")))
 def test_folding_in_two_steps_equals_folding_in_one(drawn: tuple[list[Entry | State], datetime]) -> None:
     """Folding from a settled change that lies a window before the rest gives the same changes as folding everything."""
     claims, edge = drawn
@@ -357,7 +364,7 @@ def test_folding_in_two_steps_equals_folding_in_one(drawn: tuple[list[Entry | St
 
 def _is_before_unmoved(instant: datetime, claims: list[Entry | State]) -> bool:
     """Return whether another stage was first read later with an `updated` from before: such a change is no start (see load_history)."""
-    states = [claim for claim in claims if isinstance(claim, State) and claim.updated < instant]
+    states = [claim for claim in claims if isinstance(claim, State) and claim.updated <= instant]
     return any(
         state.first_seen > instant and any(other.updated == state.updated and other.stage != state.stage for other in states)
         for state in states

@@ -49,6 +49,7 @@ class Tables:
     def __init__(self) -> None:
         self.people: dict[int, Person] = {}
         self.stage_ids: dict[str, int] = {}
+        self.former_stages: dict[tuple[str, int], datetime] = {}
         self.deliveries: dict[bytes, datetime] = {}
         self.unconfirmed: dict[int, datetime] = {}
         self.requests: dict[int, RefetchRequest] = {}
@@ -69,6 +70,20 @@ class Tables:
             return claim
         same = [known for known in self.stage_ids if known.lower() == name.lower()]
         return replace(claim, stage=replace(claim.stage, name=min(same, default=name)))
+
+    def stage_id(self, claim: Claim) -> int | None:
+        """Return the id that the claim's stage had then, as far as that is known."""
+        former = [
+            (until, stage_id) for (name, stage_id), until in self.former_stages.items() if name == claim.stage.name and until > claim.at
+        ]
+        return claim.stage.id if claim.stage.id is not None else min(former)[1] if former else self.stage_ids.get(claim.stage.name)
+
+    def name_stage(self, name: str, stage_id: int, read_at: datetime) -> None:
+        """Learn the id of a stage's name."""
+        known = self.stage_ids.get(name, stage_id)
+        if known != stage_id:
+            self.former_stages[name, known] = read_at
+        self.stage_ids[name] = stage_id
 
     def insert_deliveries(self, deliveries: Sequence[ReceivedDelivery]) -> frozenset[bytes]:
         """Store deliveries; return which are new."""
@@ -126,9 +141,7 @@ class MemoryTransaction:
             if known is None:
                 if not claim.is_entry or not _is_resent(claim, known_claims.values()):
                     seq = tables.next_id()
-                    stage = Stage(
-                        claim.stage.name, claim.stage.id if claim.stage.id is not None else tables.stage_ids.get(claim.stage.name)
-                    )
+                    stage = Stage(claim.stage.name, tables.stage_id(claim))
                     known_claims[claim.key] = replace(claim, seq=seq, row_id=seq, stage=stage)
                     added.add(seq)
             elif not claim.is_entry:
@@ -153,7 +166,7 @@ class MemoryTransaction:
             reading, read_at = fact.reading, fact.read_at
             person = self._tables.people[reading.person_id]
             if reading.stage_id is not None:
-                self._tables.stage_ids[reading.stage] = reading.stage_id
+                self._tables.name_stage(reading.stage, reading.stage_id, read_at)
             if person.updated is None or (reading.updated, read_at) >= (person.updated, person.verified_at or NEVER):
                 person.stage, person.updated, person.gone_at = reading.stage, reading.updated, None
                 person.verified_at = person.scrub_after = max(person.verified_at or read_at, read_at)

@@ -205,7 +205,7 @@ async def derived(recorder: Recorder) -> list[tuple[object, ...]]:
 async def test_derived_columns_follow_the_rows(empty_database: str, variant: str) -> None:
     """They are filled in new rows, and corrected in the next row when a late webhook is inserted; rows of other writers stay."""
     async with adopted(empty_database, A_AT_EIGHT, variant=variant) as recorder:
-        await recorder.state.save_stage_order(["A", "B", "C"])
+        await recorder.state.save_stages({"A": 1, "B": 2, "C": 3}, at("08:00"))
         await recorder.record(webhook("e1", "C", "18:00:30"))
         old = ("A", None, None, None, None, None, None, None)
         eight, nine = (when if variant == "instants with a zone" else when.replace(tzinfo=None) for when in (at("08:00"), at("09:30")))
@@ -237,7 +237,7 @@ async def test_derived_columns_of_odd_types_hold_what_fits(empty_database: str) 
     )
     rows = "('1', NULL, 'A', '2025-01-05 08:00', 'polling')"
     async with adopted(empty_database, rows, altered=altered) as recorder:
-        await recorder.state.save_stage_order(["A", "B"])
+        await recorder.state.save_stages({"A": 1, "B": 2}, at("08:00"))
         await recorder.record(webhook("e1", "B", "08:00"))
         assert (await derived(recorder))[1] == ("B", "2025-01-05 08:00:00+00", None, 8760, None, 1, None, True)
 

@@ -41,6 +41,7 @@ SHA256 = (
     "1edebe99cdc78d138fa6d779043d631db0ea52e2dc1f43444f4d8ccaf7f426a5",
     "ad264d32241bda0cd98d320a2d270c67200a358435ff0b333ddb9cbbbb24783f",
     "d8dd527a31a0322960de42a077d0b42563c2f44e36a61043fbfb68d83385c023",
+    "b4a62cf06c065fe096b3f0e24c1cedd771b2592cdf72ddc7c29daf5078e848c7",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11

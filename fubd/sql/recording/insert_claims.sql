@@ -46,8 +46,12 @@ WITH inserted AS (
         (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
     SELECT c.person_id, c.at, c.kind, c.channel,
         CASE c.kind WHEN 'state' THEN fubd.stay_id(c.person_id, c.at, c.channel, c.stage, c.first_read_at) ELSE c.event_id END, c.stage,
-        -- A webhook names no id: the claim keeps the one that the name has now.
-        coalesce(c.stage_id, (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)),
+        -- A webhook names no id: the claim keeps the one that the name had then, as far as that is known.
+        coalesce(
+            c.stage_id,
+            (SELECT f.id FROM fubd.former_stage f WHERE f.name = c.stage AND f.until > c.at ORDER BY f.until LIMIT 1),
+            (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)
+        ),
         c.received_at, c.read_at, c.first_read_at, c.covered, c.created, c.ignored
     FROM named c
     WHERE (SELECT count(advisory_lock.lock) FROM advisory_lock) >= 0

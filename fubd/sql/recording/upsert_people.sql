@@ -10,6 +10,10 @@ WITH given AS (
         CASE WHEN f.person_id IS NULL THEN g.first_name END AS first_name, CASE WHEN f.person_id IS NULL THEN g.last_name END AS last_name,
         CASE WHEN f.person_id IS NULL THEN g.fields ELSE '{}' END AS fields
     FROM given g LEFT JOIN fubd.forgotten f ON f.person_id = g.id
+), former_stages AS (
+    INSERT INTO fubd.former_stage AS f (name, id, until)
+    SELECT g.name, g.id, max(r.read_at) FROM read r JOIN fubd.stage g ON g.name = r.stage WHERE g.id <> r.stage_id GROUP BY g.name, g.id
+    ON CONFLICT (name, id) DO UPDATE SET until = excluded.until
 ), stage_names AS (
     INSERT INTO fubd.stage AS g (name, id)
     SELECT DISTINCT ON (r.stage) r.stage, r.stage_id FROM read r WHERE r.stage_id IS NOT NULL ORDER BY r.stage, r.updated DESC
