@@ -46,6 +46,6 @@ class Heartbeat:
         try:
             await send_heartbeat(session, self._url)
         except SendFailed as error:
-            self._failure_log.warning("The receiver of heartbeats (FUBD_HEARTBEAT_URL) does not take them: %s.", error)
+            self._failure_log.warning("Heartbeats cannot be sent to FUBD_HEARTBEAT_URL: %s.", error)
         else:
-            self._failure_log.resolved("The receiver of heartbeats takes them again.")
+            self._failure_log.resolved("Heartbeats reach FUBD_HEARTBEAT_URL again.")

@@ -20,6 +20,7 @@ import aiohttp
 from fubd.alert_receiver import SendFailed, new_session, send_alert
 from fubd.backoff import backoff_seconds
 from fubd.core.alerts import Alert
+from fubd.core.text import format_count
 from fubd.errors import Unavailable
 from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
@@ -114,9 +115,7 @@ class Notifier:
             result.failures += 1
             result.is_down |= not error.rejected
             result.retry_after_seconds = max(result.retry_after_seconds, error.retry_after_seconds)
-            self._failure_log.warning(
-                "The receiver of alerts (FUBD_ALERT_URL) does not take them: %s. They are kept and tried again.", error
-            )
+            self._failure_log.warning("Alerts cannot be sent to FUBD_ALERT_URL: %s. They are kept and sent again.", error)
         else:
             self._metrics.alerts.labels("sent").inc()
             result.sent.extend(alert.event_ids)
@@ -124,7 +123,7 @@ class Notifier:
     def _wait_after(self, result: _SentBatch) -> float:
         """Return the seconds until the next batch: none while alerts are accepted, a growing delay while the receiver is down."""
         if result.sent:
-            self._failure_log.resolved("The receiver of alerts takes them again.")
+            self._failure_log.resolved("Alerts reach FUBD_ALERT_URL again.")
             self._failed_batches = 0
             return 0.0
         if not result.is_down:
@@ -142,7 +141,9 @@ class Notifier:
         removed = await self._outbox.give_up(older_than_days=_GIVE_UP_AFTER_DAYS)
         if removed:
             self._metrics.alerts.labels("given_up").inc(removed)
-            _log.warning("Removed %d alerts: the receiver did not take them for %g days.", removed, _GIVE_UP_AFTER_DAYS)
+            _log.warning(
+                "Gave up %s that could not be sent to FUBD_ALERT_URL for %g days.", format_count(removed, "alert"), _GIVE_UP_AFTER_DAYS
+            )
 
 
 def _backoff_seconds(attempts: int, longest_seconds: float) -> float:

@@ -148,7 +148,7 @@ class ProblemReports:
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             self._failure_log.warning(
-                "The receiver of alerts (FUBD_ALERT_URL) does not take the begin or end of a problem: %s. It is tried again.", error
+                "The begin or end of a problem cannot be sent to FUBD_ALERT_URL: %s. It is kept and sent again.", error
             )
             self._failures += 1
             delay = backoff_seconds(self._failures, first_seconds=_FIRST_BACKOFF_SECONDS, longest_seconds=_LONGEST_BACKOFF_SECONDS)
@@ -156,7 +156,7 @@ class ProblemReports:
         self._waiting.popleft()
         self._failures = 0
         self._metrics.alerts.labels("sent").inc()
-        self._failure_log.resolved("The receiver of alerts takes the begin and end of problems again.")
+        self._failure_log.resolved("The begin and end of problems reach FUBD_ALERT_URL again.")
         return 0.0
 
 

@@ -70,16 +70,16 @@ class Retention:
             await self._clock.pause(await self._run_round(), stop)
 
     async def _run_round(self) -> float:
-        """Remove one batch of each kind; one that fails does not hold up the others. Return the seconds until the next round."""
+        """Remove one batch of each kind; one that fails does not delay the others. Return the seconds until the next round."""
         pauses = []
         for remove_batch in (self._prune_deliveries, self._prune_history, self._forget_deleted, self._drop_adoption_copy):
             try:
                 pauses.append(_NEXT_BATCH_SECONDS if await remove_batch() else self._policy.round_seconds)
             except (Unavailable, Malformed) as error:
                 pauses.append(_RETRY_SECONDS)
-                self._log_once.warning("What is older than its time could not be removed: %s", error)
+                self._log_once.warning("Data past its retention could not be removed and is tried again: %s", error)
         if _RETRY_SECONDS not in pauses:
-            self._log_once.resolved("What is older than its time is removed again")
+            self._log_once.resolved("Data past its retention is removed again")
         return min(pauses)
 
     async def _prune_deliveries(self) -> bool:

@@ -150,7 +150,7 @@ class FubClient:
             if response.status == HTTPStatus.NOT_FOUND:
                 # A 404 marks the person as deleted, so it must come from FUB and not from a gateway.
                 if not is_not_found(response.body):
-                    raise Malformed("404 without Follow Up Boss's own words")
+                    raise Malformed("a 404 that is not Follow Up Boss's own")
                 return None, response.read_at
             body = self._session.raise_for_status(response)
             return parse_person(body, fields=fields, requested=person_id), response.read_at

@@ -78,7 +78,7 @@ async def _find_person(people: PeopleReader, text: str, console: Console, *, as_
         raise UserError(f"person {shorten(text)} is unknown in this database: use the id from the person's page in Follow Up Boss")
     shown = shorten(repr(text))
     if not found:
-        raise UserError(f"nobody with {shown} in the name is known in this database")
+        raise UserError(f"no person with {shown} in the name is known in this database")
     _print_matches(found[:_MATCHES_SHOWN], console, as_json=as_json)
     number = format_count(len(found), "person") if len(found) <= _MATCHES_SHOWN else f"more than {_MATCHES_SHOWN} people"
     raise UserError(f"{shown} is in the names of {number}: use an id, or more of the name")

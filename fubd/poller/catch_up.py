@@ -68,8 +68,10 @@ class CatchUp:
                 if not run.stats.unidentified:
                     await self._context.unread.settle_unidentified()
                 if self._context.api.fub_now() < watermark:
-                    run.incomplete_reason = "Follow Up Boss's clock is behind what is covered"
-                    _log.warning("Follow Up Boss's clock is behind what is covered; reading the whole account once, then what changes")
+                    run.incomplete_reason = "Follow Up Boss's clock is behind the coverage"
+                    _log.warning(
+                        "Follow Up Boss's clock is behind the coverage; reading the whole account once, then only the people who change"
+                    )
                     return None
                 return await self._advance(self._earliest(began, started), sweep=False)
             run.incomplete_reason = "more people changed than an incremental read can prove complete"

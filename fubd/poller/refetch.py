@@ -23,6 +23,7 @@ from heapq import heapify, heappop, heappush
 from fubd.backoff import backoff_seconds
 from fubd.core.observation import Channel
 from fubd.core.stored_state import PendingRefetch
+from fubd.core.text import format_count
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.log_once import LogOnce
 from fubd.poller.context import FUB_ERRORS, PollContext
@@ -252,7 +253,7 @@ class Refetcher:
             heappush(self._postponed, self._clock.monotonic() + delay_seconds)
         if given_up:
             await self._state.drop_refetches(given_up)
-            _log.warning("Gave up reading %d people named by webhooks: Follow Up Boss does not return them", len(given_up))
+            _log.warning("Gave up reading %s named by webhooks: Follow Up Boss does not return them", format_count(len(given_up), "person"))
 
     def _postpone_seconds(self, request: PendingRefetch) -> float:
         if request.deleted and request.attempts == 0:

@@ -315,8 +315,8 @@ class Connections(web.Server):
     def _log_evictions(self, now: float) -> None:
         if self._evicted and now >= self._eviction_log_due:
             _logger.warning(
-                "all %d places for connections were taken: closed %d that had waited longest. Deliveries are still accepted; "
-                "somebody opens connections and does not finish their requests",
+                "all %d connections for other clients were in use: closed the %d that had waited longest. Deliveries are still accepted; "
+                "a client opens connections and does not finish its requests",
                 self._places.others,
                 self._evicted,
             )

@@ -105,10 +105,10 @@ async def test_a_person_is_found_by_a_part_of_the_name(database: str, tmp_path: 
     for text in ("100%", "_", "-5", "\\", "x" * 5000):
         nobody = await explain(database, tmp_path, text)
         shown = repr(text) if len(text) < 10 else f"'{text[:58]}…"
-        assert (nobody.code, nobody.errors) == (1, [f"fubd: nobody with {shown} in the name is known in this database"])
+        assert (nobody.code, nobody.errors) == (1, [f"fubd: no person with {shown} in the name is known in this database"])
     for text in ("", "  ", "\udcff"):
         assert (await explain(database, tmp_path, text)).code == 2
-    assert (await explain(database, tmp_path, "%a%")).errors == ["fubd: nobody with '%a%' in the name is known in this database"]
+    assert (await explain(database, tmp_path, "%a%")).errors == ["fubd: no person with '%a%' in the name is known in this database"]
 
 
 async def test_a_name_may_be_a_phone_number(database: str, tmp_path: Path) -> None:
