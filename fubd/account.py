@@ -45,7 +45,7 @@ class AccountStore(Protocol):
 
 
 class AccountGuard:
-    """Verifies the account before the first write, until it was compared once, and again from time to time or when in doubt.
+    """Verifies the account before the first write, until it was compared once, and again from time to time or when that is required.
 
     `known` is that of the database, once it was read.
     """
@@ -66,7 +66,7 @@ class AccountGuard:
         self._answer_within_seconds = answer_within_seconds
         self._unknown_log = LogOnce(_log)
         self._is_compared = False
-        self._is_in_doubt = False
+        self._is_verification_required = False
         self._asked_at = clock.monotonic()
         self.known: AccountIdentity | None = None
 
@@ -82,13 +82,13 @@ class AccountGuard:
                 await self.verify()
         await stop.wait()
 
-    def doubt(self) -> None:
+    def require_verification(self) -> None:
         """Have the next `verify_if_due` ask: something shows that the key may be of another account by now."""
-        self._is_in_doubt = True
+        self._is_verification_required = True
 
     async def verify_if_due(self, every_seconds: float) -> None:
-        """Verify again when the last time was so long ago, or when in doubt. Raises as `verify` does."""
-        if self._is_in_doubt or (self._is_compared and self._clock.monotonic() - self._asked_at >= every_seconds):
+        """Verify again when that is required, or when the last time was so long ago. Raises as `verify` does."""
+        if self._is_verification_required or (self._is_compared and self._clock.monotonic() - self._asked_at >= every_seconds):
             await self.verify()
 
     async def verify(self) -> None:
@@ -97,7 +97,7 @@ class AccountGuard:
         reading = asyncio.create_task(self._read())
         try:
             self.known = self.known or await self._store.account()
-            self._asked_at, self._is_in_doubt = self._clock.monotonic(), False
+            self._asked_at, self._is_verification_required = self._clock.monotonic(), False
             of_key = await reading
         finally:
             reading.cancel()

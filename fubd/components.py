@@ -223,30 +223,19 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         on_mode_change=lambda _record, _evidence: monitor.refresh_soon(),
         account=shared.account,
     )
-    read_routes = ReadRoutes(
-        view=DaemonStatus(
-            monitor,
-            shared.changes,
-            shared.status,
-            clock,
-            client=shared.client,
-            account=shared.account,
-            poller=poller,
-            subscriptions=subscriptions,
-            settings=settings,
-            problems=shared.problems,
-        ),
-        changes=shared.changes,
-        people=PeopleReader(shared.pool),
-        dedup_window=timedelta(seconds=settings.dedup_window_seconds),
-        throttle=throttle,
-        stream=stream,
-        registry=metrics.registry,
-        access=AccessControl(
-            token=settings.metrics_token.get_secret_value() if settings.metrics_token else None, metrics=metrics, clock=clock, limits=limits
-        ),
-        limits=limits,
+    view = DaemonStatus(
+        monitor,
+        shared.changes,
+        shared.status,
+        clock,
+        client=shared.client,
+        account=shared.account,
+        poller=poller,
+        subscriptions=subscriptions,
+        settings=settings,
+        problems=shared.problems,
     )
+    read_routes = _build_read_routes(shared, view, throttle=throttle, stream=stream, limits=limits)
     return DaemonComponents(
         shared=shared,
         ingest=ingest,
@@ -264,6 +253,28 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         stream=stream,
         server=HttpServer(webhook_handler=webhook_handler, read_routes=read_routes, stream=stream, metrics=metrics, limits=limits),
         watchdog=Watchdog(),
+    )
+
+
+def _build_read_routes(
+    shared: Components, view: DaemonStatus, *, throttle: ReadThrottle, stream: EventStream, limits: ServerLimits
+) -> ReadRoutes:
+    settings = shared.settings
+    return ReadRoutes(
+        view=view,
+        changes=shared.changes,
+        people=PeopleReader(shared.pool),
+        dedup_window=timedelta(seconds=settings.dedup_window_seconds),
+        throttle=throttle,
+        stream=stream,
+        registry=shared.metrics.registry,
+        access=AccessControl(
+            token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+            metrics=shared.metrics,
+            clock=shared.clock,
+            limits=limits,
+        ),
+        limits=limits,
     )
 
 

@@ -39,7 +39,7 @@ _ALERT_AGE = timedelta(hours=1)
 _BUFFER_BYTES = 256 * 1024 * 1024
 _FIRST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 5.0
-# Failures of single people one after the other that are taken to be everybody's.
+# So many failures of single people in a row are taken to be a failure of the database or the table.
 _FAILURES_OF_ALL = 3
 # While stopping, something is tried again unless that would be later than this.
 _LONGEST_RETRY_WHILE_STOPPING_SECONDS = 1.0
@@ -257,14 +257,14 @@ class Ingest:
                 work += reversed(halves)
             else:
                 failures += 1
-                self._hold_up(parts, error)
+                self._retry_later(parts, error)
                 if failures == _FAILURES_OF_ALL or _is_outage(error):
-                    # It is everybody's failure: the others wait too, and have the next try.
-                    self._hold_up([part for parts in reversed(work) for part in parts], error, tried=False)
+                    # The failure is not about single people: the others wait too, and are tried first the next time.
+                    self._retry_later([part for batch_left in reversed(work) for part in batch_left], error, tried=False)
                     return
 
-    def _hold_up(self, parts: Sequence[Part], error: Exception, *, tried: bool = True) -> None:
-        """Let parts that failed, or that would, wait before the next try. Readings are not kept: their caller reads the people again."""
+    def _retry_later(self, parts: Sequence[Part], error: Exception, *, tried: bool = True) -> None:
+        """Let parts that failed, or that would, wait before the next try. Refused readings are dropped: their caller reads again."""
         if isinstance(error, TableRefused):
             self.health.on_refusal([key for part in parts for key in part.refusal_keys], error)
         for part in parts:

@@ -196,7 +196,7 @@ class Monitor:
             self._problems.end(ProblemName.QUARANTINE)
 
     def _check_polling(self) -> None:
-        """Begin `polling_stale` when no poll was complete for too long, and end it with the next one. Each start has that long, too."""
+        """Begin `polling_stale` when no poll was complete for too long, also since the start, and end it with the next one."""
         heard = self.summary.polling_heard if self.summary else None
         since, limit = max(self._started_at, heard or self._started_at), self._policy.poll_stale_after_seconds
         if is_fresh(heard, self._clock.now(), within_seconds=limit):

@@ -118,18 +118,18 @@ async def test_an_unknown_account_is_asked_for_again() -> None:
     assert [problem.name for problem in problems.current()] == ["account_mismatch"]
 
 
-async def test_an_account_is_compared_again_when_in_doubt_and_after_a_while() -> None:
+async def test_an_account_is_compared_again_when_required_and_after_a_while() -> None:
     """A key may come to belong to another account while the daemon runs. The address of the account outlives a failed comparison."""
     known = replace(OURS, domain="acme")
     guard, problems = _guard(_Store(OURS), known, Unavailable("503"), known, OTHER)
     await guard.verify_if_due(3600.0)
     await guard.verify()
     await guard.verify_if_due(3600.0)
-    guard.doubt()
+    guard.require_verification()
     await guard.verify_if_due(3600.0)
     assert guard.known == known
     await guard.verify_if_due(0.0)
-    guard.doubt()
+    guard.require_verification()
     with pytest.raises(AccountMismatch):
         await guard.verify_if_due(3600.0)
     assert [problem.name for problem in problems.current()] == ["account_mismatch"]

@@ -72,7 +72,7 @@ class Batch:
         self._asked_for: set[int] = set()
 
     def add_delivery(self, delivery: Delivery, received_at: datetime, *, is_complete: bool = True) -> None:
-        """Add a delivery, or some of its people: an entry a person where it names a stage, and each person to be read again.
+        """Add a delivery, or some of its people: an entry for each person where it names a stage, and a refetch of each.
 
         `is_complete`: all its people are recorded with this batch, so the delivery itself is stored with it.
         """
@@ -104,7 +104,7 @@ class Batch:
                 self.claims.setdefault(claim.key, claim)
 
     def add_snapshot(self, snapshot: Snapshot, received_at: datetime) -> None:
-        """Add people as read: a state each."""
+        """Add people as read: a state for each."""
         for reading in snapshot.readings:
             self.people.add(reading.person_id)
             # A watermark beyond `updated` says nothing about the stage before it.

@@ -43,11 +43,11 @@ class SubscriptionChecker(Protocol):
 class AccountVerifier(Protocol):
     """Compares the account of the API key with that of the database."""
 
-    def doubt(self) -> None:
+    def require_verification(self) -> None:
         """Compare them again before the next poll."""
 
     async def verify_if_due(self, every_seconds: float) -> None:
-        """Compare them when in doubt, or when the last time was so long ago. Raises AccountMismatch, Unavailable."""
+        """Compare them when that is required, or when the last time was so long ago. Raises AccountMismatch, Unavailable."""
 
 
 class Poller:
@@ -145,7 +145,7 @@ class Poller:
         if isinstance(failure, FubRefused) and failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {_remedy(failure)}")
             if self._account is not None:
-                self._account.doubt()
+                self._account.require_verification()
         elif failure is None:
             self._problems.end(ProblemName.KEY_REFUSED)
 
@@ -167,7 +167,7 @@ class Poller:
             if self._should_continue():
                 self._mode.on_poll_failed(began)
             if self._context.incremental.shows_nobody and self._account is not None:
-                self._account.doubt()
+                self._account.require_verification()
             raise
         self._mode.on_poll_complete(began)
         if self._catch_up.totals.changes > changes:
@@ -178,7 +178,7 @@ class Poller:
         if result.mismatched or result.recent:
             self._decide_again_soon()
         if result.lost_sight and self._account is not None:
-            self._account.doubt()
+            self._account.require_verification()
 
     async def _decide(self) -> Pace:
         """Decide the mode. When that begins a failover and the subscriptions were not checked for it, check them at once."""
