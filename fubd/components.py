@@ -20,7 +20,7 @@ from fubd.core.alerts import Alert, alert_document
 from fubd.core.batch import RecordingRules
 from fubd.core.observation import normalize_stage_name
 from fubd.core.pacing import Policy
-from fubd.daemon_status import DaemonStatus
+from fubd.daemon_status import DaemonStatus, SharedOverview
 from fubd.daily_summary import DailySummary
 from fubd.failure_ratio import FailureRatio
 from fubd.heartbeat import Heartbeat
@@ -38,7 +38,7 @@ from fubd.running_time import RunningTime
 from fubd.server import AccessControl, EventStream, HttpServer, ReadRoutes, ReadThrottle, ServerLimits, WebhookHandler
 from fubd.settings import Settings
 from fubd.stage_list import StageList
-from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, PeopleReader, Pool, StateStore, StatusReader
+from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, OverviewReader, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
 from fubd.store.problems import ProblemStore
 from fubd.subscriptions import SubscriptionManager
@@ -225,8 +225,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
     )
     view = DaemonStatus(
         monitor,
-        shared.changes,
-        shared.status,
+        SharedOverview(OverviewReader(shared.changes), stream),
         clock,
         client=shared.client,
         account=shared.account,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 
 from fubd import __version__
@@ -12,16 +14,68 @@ from fubd.client.rate_limit import DEFAULT_WINDOW_SECONDS
 from fubd.core.links import people_url
 from fubd.core.pacing import while_not_recording
 from fubd.core.problems import ProblemName
+from fubd.errors import Unavailable
 from fubd.monitor import Monitor
 from fubd.poller import Poller
-from fubd.ports import Absence, BlindSpan, Clock
+from fubd.ports import BlindSpan, Clock
 from fubd.problems import Problems
-from fubd.server import SPANS, AccountName, ApiBudget, ChangeCounts, Completeness, Day, Health, ModeChange, Overview, ShownProblem
+from fubd.server import (
+    SPANS,
+    AccountName,
+    ApiBudget,
+    ChangeCounts,
+    Completeness,
+    Day,
+    EventStream,
+    Health,
+    ModeChange,
+    Overview,
+    ShownProblem,
+)
 from fubd.settings import Settings
-from fubd.store import ChangeReader, StatusReader
+from fubd.store import OverviewReader, OverviewSpan, StoredOverview
 from fubd.subscriptions import SubscriptionManager
 
 _RECENT_CHANGES = 20
+# A page asks every 30 s, and at once when the stream brings something.
+_SHARED_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A read that pages share. `span`: as it was asked for; `version`: what was recorded, and the mode, when it began."""
+
+    span: OverviewSpan
+    version: Hashable
+    reading: asyncio.Task[StoredOverview]
+
+
+class SharedOverview:
+    """Reads the overview once for all pages that ask within a few seconds, unless something was recorded or the mode changed since."""
+
+    def __init__(self, reader: OverviewReader, stream: EventStream) -> None:
+        self._reader = reader
+        self._stream = stream
+        self._shared: dict[int, _Shared] = {}
+
+    async def read(self, span: OverviewSpan, *, mode: str) -> StoredOverview:
+        """Return the overview of a span. Raises Unavailable."""
+        version = (self._stream.version, mode)
+        shared = self._shared.get(span.buckets)
+        if shared is None or shared.version != version or not _is_recent(shared, span):
+            reading = asyncio.create_task(self._reader.read(span, recent=_RECENT_CHANGES))
+            shared = self._shared[span.buckets] = _Shared(span, version, reading)
+        try:
+            return await asyncio.shield(shared.reading)
+        except Unavailable:
+            self._shared.pop(span.buckets, None)
+            raise
+
+
+def _is_recent(shared: _Shared, span: OverviewSpan) -> bool:
+    """Return whether the read is of the same buckets and days, and a few seconds old at most."""
+    age = (span.now - shared.span.now).total_seconds()
+    return 0 <= age < _SHARED_SECONDS and replace(span, now=shared.span.now) == shared.span
 
 
 class DaemonStatus:
@@ -30,8 +84,7 @@ class DaemonStatus:
     def __init__(
         self,
         monitor: Monitor,
-        changes: ChangeReader,
-        status: StatusReader,
+        overview: SharedOverview,
         clock: Clock,
         *,
         client: FubClient,
@@ -42,8 +95,7 @@ class DaemonStatus:
         settings: Settings,
     ) -> None:
         self._monitor = monitor
-        self._changes = changes
-        self._status = status
+        self._overview = overview
         self._clock = clock
         self._client = client
         self._account = account
@@ -86,47 +138,48 @@ class DaemonStatus:
         now = self._clock.now()
         last_bucket = now.timestamp() // bucket_seconds * bucket_seconds
         start = datetime.fromtimestamp(last_bucket - (buckets - 1) * bucket_seconds, tz=now.tzinfo)
-        modes = await self._status.mode_changes_since(start)
-        safe_id = await self._changes.safe_id()
+        today, yesterday, week = self._days(now)
+        found = await self._overview.read(
+            OverviewSpan(start, bucket_seconds, buckets, now, today, yesterday, week, self._started_at), mode=self._poller.current_mode()[0]
+        )
         summary = self._monitor.summary
         return Overview(
             now=now,
             started_at=self._started_at,
             version=__version__,
-            change_counts=ChangeCounts(start, bucket_seconds, await self._changes.counts_by_source(start, bucket_seconds, buckets)),
-            modes=[ModeChange(record.mode, record.reason, record.since) for record in modes],
+            change_counts=ChangeCounts(start, bucket_seconds, found.counts),
+            modes=[ModeChange(record.mode, record.reason, record.since) for record in found.modes],
             api=self._api_budget(),
             pending=summary.pending_refetches if summary else 0,
             quarantined=summary.quarantined if summary else 0,
-            safe_id=safe_id,
-            recent=await self._changes.recent(_RECENT_CHANGES),
+            safe_id=found.safe_id,
+            recent=found.recent,
             people_url=people_url(self._account.known.domain if self._account.known else None),
-            day=await self._day(now, start),
+            day=self._day(today, start, found),
         )
 
-    async def _day(self, now: datetime, since: datetime) -> Day:
-        """Return what the page says of the present day, and the blind times since `since`."""
+    def _days(self, now: datetime) -> tuple[datetime, datetime, datetime]:
+        """Return when the present day of the office, the day before it and the last seven days began."""
         zone = self._settings.zone()
         local = now.astimezone(zone)
         # Arithmetic on local dates, not on instants: a day may have 23 or 25 hours.
         today, yesterday, week = (datetime.combine(local.date() - timedelta(days=days), time(), zone) for days in (0, 1, 6))
-        blind = await self._status.blind_spans(min(since, today), now)
+        return today, yesterday, week
+
+    def _day(self, today: datetime, since: datetime, found: StoredOverview) -> Day:
+        """Return what the page says of the present day, and the blind times since `since`."""
+        # An absence that lasts is known to this process only.
+        lasting = self._monitor.current_gap()
         return Day(
             zone=self._settings.timezone,
             started=today,
-            stages=await self._changes.stage_counts(today=today, yesterday=yesterday, week=week),
+            stages=found.stages,
             watched=self._settings.alert_stages,
-            agents=await self._changes.agents(week),
-            blind=[span for span in blind or () if span.until > since],
-            blind_seconds=None if blind is None else _seconds_since(today, blind),
-            absences=await self._absences(since, now),
+            agents=found.agents,
+            blind=[span for span in found.blind or () if span.until > since],
+            blind_seconds=None if found.blind is None else _seconds_since(today, found.blind),
+            absences=found.absences if lasting is None else [*found.absences, lasting],
         )
-
-    async def _absences(self, since: datetime, now: datetime) -> list[Absence]:
-        """Return when fubd did not run or could not record since then; one that lasts is known to this process only."""
-        noted = await self._status.absences(since, now, started_at=self._started_at)
-        lasting = self._monitor.current_gap()
-        return noted if lasting is None else [*noted, lasting]
 
     def _api_budget(self) -> ApiBudget:
         limit, remaining = self._client.limit_and_remaining()

@@ -287,6 +287,9 @@ class ChangeReader(Protocol):
         A row that was merged into another one is among them, and `by_ids` then leaves it out.
         """
 
+    async def news(self, after_correction: int, limit: int) -> tuple[int, Sequence[tuple[int, int]]]:
+        """Return what `safe_id` and `corrections` return, in one statement."""
+
 
 class ChangeStore(Protocol):
     """Where ingest records."""

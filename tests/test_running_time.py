@@ -12,7 +12,7 @@ from fubd.clock import SystemClock
 from fubd.errors import Unavailable
 from fubd.ports import Absence
 from fubd.settings import load
-from fubd.store import Maintenance, Pool, StatusReader
+from fubd.store import ChangeReader, Maintenance, OverviewReader, OverviewSpan, Pool
 from fubd.store.dsn import parse
 from tests.support.waiting import eventually
 
@@ -48,6 +48,11 @@ async def closing(pool: Pool) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+async def _absences(changes: ChangeReader, since: datetime, until: datetime, *, started_at: datetime) -> list[Absence]:
+    span = OverviewSpan(since, 3600, 24, until, since, since, since, started_at)
+    return list((await OverviewReader(changes).read(span, recent=1)).absences)
+
+
 async def test_time_without_a_process_is_shown(database: str) -> None:
     """What lies between two processes, but not a short restart, nothing before the first of all, and not the time since the last note."""
     async with closing(Pool(parse(database))) as pool:
@@ -57,7 +62,7 @@ async def test_time_without_a_process_is_shown(database: str) -> None:
             await Maintenance(pool, instance=instance).note_running(since, until, gap=None)
 
         async def absences(since: datetime, *, started_at: datetime) -> list[Absence]:
-            return await StatusReader(pool).absences(since, NOON + 60 * MINUTE, started_at=started_at)
+            return await _absences(ChangeReader(pool), since, NOON + 60 * MINUTE, started_at=started_at)
 
         day = timedelta(days=1)
         assert await absences(NOON - day, started_at=NOON) == []
@@ -75,7 +80,7 @@ async def test_time_in_which_nothing_could_be_recorded_is_shown(database: str) -
     clock, stop = HandClock(), asyncio.Event()
     settings = load({"FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented"}, env_file=None)
     parts = components.build_daemon(components.build(settings, parse(database), clock=clock))
-    monitor, running_time, reader = parts.monitor, parts.running_time, parts.shared.status
+    monitor, running_time, reader = parts.monitor, parts.running_time, parts.shared.changes
     async with closing(parts.shared.pool), asyncio.TaskGroup() as group:
         group.create_task(monitor.run(stop))
         await eventually(lambda: monitor.database_health().recording)
@@ -88,14 +93,14 @@ async def test_time_in_which_nothing_could_be_recorded_is_shown(database: str) -
         await running_time.note()
         clock.time = gap.until
         assert monitor.current_gap() == gap
-        assert await reader.absences(NOON, clock.time, started_at=NOON) == []
+        assert await _absences(reader, NOON, clock.time, started_at=NOON) == []
         monitor.refresh_soon()
         await eventually(lambda: monitor.database_health().recording)
         assert monitor.current_gap() is None
         clock.time = NOON + 4 * MINUTE
         for _ in range(2):
             await running_time.note()
-        assert await reader.absences(NOON, NOON + 5 * MINUTE, started_at=NOON + 5 * MINUTE) == [
+        assert await _absences(reader, NOON, NOON + 5 * MINUTE, started_at=NOON + 5 * MINUTE) == [
             gap,
             Absence("not_running", NOON + 4 * MINUTE, NOON + 5 * MINUTE),
         ]

@@ -139,10 +139,17 @@ class EventStream:
         self._corrections: _Corrections | None = None
         self._updated: dict[int, None] = {}
         self._wake = asyncio.Event()
+        self._commits = 0
         self._closed = False
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Return what differs once this process recorded something, or the loop found what another one recorded."""
+        return self._commits, self._log.end
 
     def on_commit(self, committed: Committed) -> None:
         """Note a commit of this process. Other streams find new rows and corrections in the database; never waits."""
+        self._commits += 1
         if self._clients:
             self._updated |= dict.fromkeys(committed.updated)
             self._wake.set()
@@ -183,8 +190,14 @@ class EventStream:
             self._corrections = _Corrections(await self._throttle.run(self._changes.last_correction_id), self._limits.stream_settle_seconds)
             self._last_id = await self._throttle.run(self._changes.safe_id)
             self._started.set()
-        await self._read_new_rows(self._last_id, self._corrections.cursor)
-        await self._read_corrections(self._corrections)
+        corrections = self._corrections
+        safe_id, found = await self._throttle.run(self._changes.news, corrections.cursor, self._limits.stream_log_events)
+        # Rows first: one that is read after its correction arrives as corrected.
+        if safe_id > self._last_id:
+            await self._read_new_rows(self._last_id, corrections.cursor)
+            # No row will appear between the last one and the safe id.
+            self._last_id = max(self._last_id, safe_id)
+        await self._send_updated(corrections, found)
 
     async def _read_new_rows(self, last_id: int, correction: int) -> None:
         limit = self._limits.stream_page_rows
@@ -194,8 +207,8 @@ class EventStream:
             if len(rows) < limit:
                 return
 
-    async def _read_corrections(self, corrections: _Corrections) -> None:
-        found = await self._throttle.run(self._changes.corrections, corrections.cursor, self._limits.stream_log_events)
+    async def _send_updated(self, corrections: _Corrections, found: Iterable[tuple[int, int]]) -> None:
+        """Append the rows that were corrected: those of the corrections found, and those that this process committed."""
         self._updated |= dict.fromkeys(corrections.unseen(found, self._clock.monotonic()))
         if self._updated:
             updated, self._updated = self._updated, {}

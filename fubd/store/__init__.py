@@ -4,6 +4,7 @@ from fubd.store.changes import ChangeReader
 from fubd.store.dsn import Dsn
 from fubd.store.maintenance import Maintenance
 from fubd.store.migrations import SchemaRefused, migrate
+from fubd.store.overview import OverviewReader, OverviewSpan, StoredOverview
 from fubd.store.people import PeopleReader
 from fubd.store.pool import Pool
 from fubd.store.recording import ChangeStore
@@ -15,10 +16,13 @@ __all__ = [
     "ChangeStore",
     "Dsn",
     "Maintenance",
+    "OverviewReader",
+    "OverviewSpan",
     "PeopleReader",
     "Pool",
     "SchemaRefused",
     "StateStore",
     "StatusReader",
+    "StoredOverview",
     "migrate",
 ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
-from datetime import datetime
 
 import asyncpg
 
-from fubd.ports import ChangeFilter, ShownRow, StageCounts
+from fubd.ports import ChangeFilter, ShownRow
 from fubd.store import stage_changes, statements
 from fubd.store.pool import Pool
 from fubd.store.stage_changes import StageChangesTable
@@ -52,17 +51,6 @@ class ChangeReader:
             query = table.query("reads/changes_filtered")
             return _shown(await query.fetch(connection, before=before, limit=limit, **asdict(chosen)))
 
-    async def stage_counts(self, *, today: datetime, yesterday: datetime, week: datetime) -> list[StageCounts]:
-        """Return how many rows entered each stage since `today`, between `yesterday` and `today`, and since `week` (FUB's time)."""
-        async with self._pool.reading() as connection:
-            rows = await statements.query("reads/stage_counts").fetch(connection, today=today, yesterday=yesterday, week=week)
-            return [StageCounts(**dict(row)) for row in rows]
-
-    async def agents(self, since: datetime) -> list[str]:
-        """Return the names of the agents in changes since then."""
-        async with self._pool.reading() as connection:
-            return [row["agent"] for row in await statements.query("reads/agents").fetch(connection, since=since)]
-
     async def last_correction_id(self) -> int:
         """Return the id of the newest correction, 0 for none."""
         async with self._pool.reading_by_index() as connection:
@@ -75,15 +63,19 @@ class ChangeReader:
             rows = await statements.query("reads/corrections").fetch(connection, after=after, limit=limit)
             return [(row["id"], row["change_id"]) for row in rows]
 
-    async def counts_by_source(self, start: datetime, bucket_seconds: int, buckets: int) -> dict[str, list[int]]:
-        """Count the rows received since `start`, by source and bucket."""
-        counts = {"webhook": [0] * buckets, "polling": [0] * buckets}
-        async with self._pool.reading() as connection:
-            rows = await statements.query("reads/change_counts").fetch(connection, since=start, bucket_seconds=bucket_seconds)
-            for row in rows:
-                if 0 <= row["bucket"] < buckets:
-                    counts[row["source"]][row["bucket"]] += row["changes"]
-        return counts
+    async def news(self, after_correction: int, limit: int) -> tuple[int, list[tuple[int, int]]]:
+        """Return what `safe_id` and `corrections` return, in one statement."""
+        query = statements.combine(safe="reads/safe_id", corrections="reads/corrections")
+        async with self._reading() as (connection, table):
+            found = await query.fetch(connection, sequence=table.sequence, after=after_correction, limit=limit)
+        self._safe_id = max(self._safe_id, found["safe"][0]["safe_id"])
+        return self._safe_id, [(row["id"], row["change_id"]) for row in found["corrections"]]
+
+    @asynccontextmanager
+    async def reading_rows(self) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable, int]]:
+        """Lend a connection for statements that read by index, the table, and the safe id as of before them."""
+        async with self._reading() as (connection, table):
+            yield connection, table, await self._update_safe_id(connection, table)
 
     @asynccontextmanager
     async def _reading(

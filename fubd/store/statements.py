@@ -35,10 +35,7 @@ class Query:
 
     def fill(self, **parts: str) -> Query:
         """Return the statement with generated SQL in the place of each {part}."""
-        text = self.text
-        for name, part in parts.items():
-            text = text.replace(f"{{{name}}}", part)
-        return replace(self, text=text)
+        return replace(self, text=_filled(self.text, parts))
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
         """Return the values in the order of the parameters. Raises TypeError unless each parameter has one and nothing is left over."""
@@ -84,22 +81,28 @@ def parse(name: str, written: str) -> Query:
 
 @dataclass(frozen=True, slots=True)
 class CombinedQuery:
-    """Several statements that only read, as one. `written`: with its parameters by name."""
+    """Several statements that only read, as one. `parts`: the text of each, with its parameters by name."""
 
-    written: str
+    parts: Mapping[str, str]
+
+    def fill(self, **generated: str) -> CombinedQuery:
+        """Return the statements with generated SQL in the place of each {name}."""
+        return CombinedQuery({part: _filled(written, generated) for part, written in self.parts.items()})
 
     async def fetch(self, connection: asyncpg.Connection, **values: object) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of each statement by its name; instants are texts.
+        """Return the rows of each statement by its name; instants are texts. A value named PART_PARAMETER is for that part alone.
 
         It takes one round trip, in a transaction or alone: `COPY` is one message and needs no preparation, but takes no parameters, so that
         the values stand in it as literals.
         """
+        part = text("reads/part_as_json")
+        parts = [_filled(part, {"name": name, "query": _with_literals(name, written, values)}) for name, written in self.parts.items()]
+        statement = _filled(text("reads/parts"), {"parts": "UNION ALL\n".join(parts)})
         received: list[bytes] = []
 
         async def receive(chunk: bytes) -> None:
             received.append(chunk)
 
-        statement = _PARAMETER.sub(lambda found: found[0] if found["name"] is None else _literal(values[found["name"]]), self.written)
         await connection.copy_from_query(statement, output=receive, format="csv", quote=_COPY_QUOTE)
         rows: dict[str, list[dict[str, Any]]] = json.loads(b"".join(received).strip(_COPY_QUOTE.encode() + b"\n"))
         return rows
@@ -107,9 +110,24 @@ class CombinedQuery:
 
 def combine(**names: str) -> CombinedQuery:
     """Return one statement that runs several, by the names given here."""
-    part = text("reads/part_as_json")
-    parts = [part.replace("{name}", name).replace("{query}", text(file)) for name, file in names.items()]
-    return CombinedQuery(text("reads/parts").replace("{parts}", "UNION ALL\n".join(parts)))
+    return CombinedQuery({part: text(name) for part, name in names.items()})
+
+
+def _with_literals(part: str, written: str, values: Mapping[str, object]) -> str:
+    def literal(found: re.Match[str]) -> str:
+        parameter = found["name"]
+        if parameter is None:
+            return found[0]
+        own = f"{part}_{parameter}"
+        return _literal(values[own] if own in values else values[parameter])
+
+    return _PARAMETER.sub(literal, written)
+
+
+def _filled(written: str, parts: Mapping[str, str]) -> str:
+    for name, part in parts.items():
+        written = written.replace(f"{{{name}}}", part)
+    return written
 
 
 def parse_instant(text: str | None) -> datetime | None:

@@ -12,13 +12,11 @@ from fubd.core.daily_summary import DayCounts
 from fubd.core.delivery_attempts import HourCount, OtherProcesses, window_start
 from fubd.core.stored_state import ModeRecord
 from fubd.errors import Unavailable, UserError
-from fubd.ports import Absence, BlindSpan
+from fubd.ports import BlindSpan
 from fubd.store import errors, migrations, statements
 from fubd.store.pool import Pool
 from fubd.store.table_definition import definition_of, find_refusal, read_definition
 
-# A running process is noted every 30 s, and a deploy takes half as long.
-_LEAST_ABSENCE_SECONDS = 45.0
 # Above every id: `status` shows no count of a process's own deliveries.
 _NO_DELIVERY = 2**63 - 1
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
@@ -183,14 +181,6 @@ class StatusReader:
         async with self._pool.reading() as connection:
             rows = await statements.query("reads/blind_time").fetch(connection, since=since, until=until)
             return [BlindSpan(row["began"], row["ended"]) for row in rows if row["began"] is not None] if rows else None
-
-    async def absences(self, since: datetime, until: datetime, *, started_at: datetime) -> list[Absence]:
-        """Return when, between these instants (our clock), no process ran or one could not record. This process runs since `started_at`."""
-        async with self._pool.reading() as connection:
-            rows = await statements.query("reads/absences").fetch(
-                connection, since=since, until=until, started_at=started_at, least_seconds=_LEAST_ABSENCE_SECONDS
-            )
-            return [Absence(row["kind"], row["since"], row["until"]) for row in rows]
 
     async def day_counts(self, since: datetime, until: datetime, *, missed_until: datetime, stages: Sequence[str]) -> DayCounts:
         """Return what changed between these instants (FUB's clock): all, those missed until `missed_until`, and by stage."""

@@ -268,6 +268,10 @@ class FakeView:
         await self._read()
         return sorted(each for each in self.corrected if each[0] > after)[:limit]
 
+    async def news(self, after_correction: int, limit: int) -> tuple[int, Sequence[tuple[int, int]]]:
+        """Return the last id and the corrections above an id."""
+        return await self.safe_id(), await self.corrections(after_correction, limit)
+
     def _last_id(self) -> int:
         return max((_id(each) for each in self.table), default=0)
 

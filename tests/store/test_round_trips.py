@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from fubd.core.observation import Delivery, Snapshot
-from fubd.store import ChangeReader, Pool, StateStore, StatusReader, migrate
+from fubd.store import ChangeReader, OverviewReader, OverviewSpan, Pool, StateStore, StatusReader, migrate
 from fubd.store.dsn import parse
 from fubd.store.people import PeopleReader
 from fubd.store.pool_mode import PoolMode
@@ -129,16 +129,18 @@ async def _evidence(pool: Pool) -> None:
     assert await PeopleReader(pool).evidence(1) is not None
 
 
-async def test_an_open_page_without_news_costs_two_round_trips_a_look(database: str) -> None:
-    """One for new rows and one for corrections."""
+async def test_an_open_page_costs_a_statement_a_look_and_two_an_overview(database: str) -> None:
+    """The stream looks for new rows and corrections at once; the overview is the safe id and everything else."""
+    span = OverviewSpan(at("08:00"), 300, 288, at("12:00"), at("00:00"), at("00:00"), at("00:00"), at("08:00"))
+    async with running_recorder(database) as recorder:
+        await recorder.record(webhook("e0", "A", "09:00"))
     async with Proxy(database) as proxy:
         pool = Pool(parse(proxy.dsn))
         reader = ChangeReader(pool)
-        for _ in range(2):
-            await reader.page(0, 10)
-            await reader.corrections(0, 10)
-        before = proxy.round_trips
-        await reader.page(0, 10)
-        await reader.corrections(0, 10)
-        assert proxy.round_trips - before == 2
+        await OverviewReader(reader).read(span, recent=10)
+        before = proxy.statements, proxy.round_trips
+        safe_id, corrections = await reader.news(0, 10)
+        overview = await OverviewReader(reader).read(span, recent=10)
+        assert (proxy.statements - before[0], proxy.round_trips - before[1]) == (3, 3)
+        assert (overview.safe_id, [row.id for row in overview.recent], corrections) == (safe_id, [safe_id], [])
         await pool.close()
