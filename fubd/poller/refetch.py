@@ -1,7 +1,8 @@
 """Read the people named by webhooks that carry no stage, and those whose row still lacks a name.
 
 Requests are batched. The first one after a quiet minute waits only a moment for others; the following ones wait until a minute has passed
-or a hundred are pending, and go in one call. Ingest itself deletes a request once a reading that began after it is committed.
+or a hundred are pending, and go in one call. Full pages wait for the end of a burst of deliveries, which reads would slow down. Ingest
+itself deletes a request once a reading that began after it is committed.
 
 A person who is absent may have been created a moment ago (FUB shows new people late, observed), be invisible to the key, be in Trash where
 lists leave it out, or be deleted. They are read again within seconds, then at growing intervals. After some attempts, or at once when FUB
@@ -26,6 +27,7 @@ from fubd.core.stored_state import PendingRefetch
 from fubd.core.text import format_count
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.log_once import LogOnce
+from fubd.poller.burst import Burst
 from fubd.poller.context import FUB_ERRORS, PollContext
 from fubd.poller.id_batch import read_id_batch
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
@@ -77,6 +79,7 @@ class Refetcher:
         self._policy = context.policy
         self._lease = lease
         self._refetch_requested = refetch_requested
+        self._burst = Burst(quiet_seconds=context.policy.settle_seconds, longest_seconds=context.policy.batch_seconds)
         self._tokens = TokenBucket(context.clock, seconds_per_token=context.policy.batch_seconds)
         self._listed_at: float | None = None
         self._was_list = False
@@ -88,6 +91,7 @@ class Refetcher:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer refetch requests until `stop`; wait out outages of FUB and of the database."""
         while not stop.is_set():
+            self._burst.look(self._clock.monotonic(), requested=self._refetch_requested.is_set())
             self._refetch_requested.clear()
             try:
                 wait_seconds = await self._step(stop)
@@ -95,7 +99,15 @@ class Refetcher:
                 # New requests do not shorten this wait: they would meet the same outage.
                 await self._clock.pause(self._retry_delay_seconds(error), stop)
             else:
-                await self._clock.pause(wait_seconds, stop, self._refetch_requested)
+                await self._wait(wait_seconds, stop)
+
+    async def _wait(self, seconds: float, stop: asyncio.Event) -> None:
+        """Wait so long or until a request comes; in a burst the next look comes after a moment, not with each request."""
+        until_quiet = min(seconds, self._burst.seconds_until_quiet(self._clock.monotonic()))
+        if until_quiet > 0:
+            await self._clock.pause(until_quiet, stop)
+        else:
+            await self._clock.pause(seconds, stop, self._refetch_requested)
 
     async def drain_due(self) -> None:
         """Read everyone who is due now, without waiting for others, and at most a hundred of them by id.
@@ -151,11 +163,11 @@ class Refetcher:
         return min(self._postponed[0] - now if self._postponed else self._policy.batch_seconds, self._policy.batch_seconds)
 
     def _seconds_until_list(self, requests: Sequence[PendingRefetch]) -> float:
-        """Return the wait for a list call: 0 for a full page, for early retries, and when the last list call is long enough ago."""
+        """Return the wait for a list call: 0 for a full page after a burst, for early retries, and long enough after the last list call."""
         if not requests:
             return self._policy.batch_seconds
         if self._fills_page(requests):
-            return 0.0
+            return self._burst.seconds_to_wait(self._clock.monotonic())
         unread = [request for request in requests if self._just_read.get(request.person_id) != request.since]
         until_batch = 0.0 if self._listed_at is None else self._listed_at + self._policy.batch_seconds - self._clock.monotonic()
         if any(0 < request.attempts <= _PROMPT_ATTEMPTS for request in unread):

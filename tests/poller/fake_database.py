@@ -71,6 +71,7 @@ class FakeDatabase:
     max_observing: int = 0
     stored_pace: tuple[float, Hysteresis | None] = (0.0, None)
     verifications: int = 0
+    asked_for_due: int = 0
     unread: dict[int, UnreadPerson] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
 
@@ -234,6 +235,7 @@ class FakeDatabase:
         self.pending.pop(person_id, None)
 
     async def due_refetches(self, limit: int) -> list[PendingRefetch]:
+        self.asked_for_due += 1
         self._check_outage()
         now = self.clock.monotonic()
         due = [

@@ -105,6 +105,37 @@ def test_a_hundred_pending_people_are_read_at_once() -> None:
     _run(scenario, people=500)
 
 
+def test_reads_wait_for_the_end_of_a_burst() -> None:
+    """While deliveries keep coming only the first call is made, and the database is rarely asked; full pages are read afterwards."""
+
+    async def scenario(harness: RefetchHarness) -> None:
+        await harness.wait(600)
+        asked = harness.database.asked_for_due
+        for person_id in range(1, 401):
+            harness.request(person_id)
+            await harness.wait(0.05)
+        first = harness.list_sizes
+        assert len(first) == 1
+        assert harness.database.asked_for_due - asked <= 15
+        await harness.wait(5)
+        assert harness.list_sizes == [*first, 100, 100, 100]
+
+    _run(scenario, people=500)
+
+
+def test_a_burst_without_an_end_delays_names_by_a_minute() -> None:
+    """After that they are read although deliveries keep coming, faster than these name people."""
+
+    async def scenario(harness: RefetchHarness) -> None:
+        await harness.wait(600)
+        for person_id in range(1, 2_001):
+            harness.request(person_id)
+            await harness.wait(0.05)
+        assert sum(harness.list_sizes) >= 1_700
+
+    _run(scenario, people=2_000)
+
+
 def test_a_person_who_appears_late_is_read_within_seconds_of_appearing() -> None:
     """FUB shows a new person only after a while: the request is retried within seconds."""
 
