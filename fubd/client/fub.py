@@ -99,6 +99,10 @@ class FubClient:
         """Return FUB's clock: ours, corrected by the estimated skew (0 before the first response)."""
         return self._session.skew.fub_now(self._clock.now())
 
+    def _latest_fub_now(self) -> datetime:
+        """Return the later of FUB's clock as estimated and ours: one of them may be days behind."""
+        return max(self.fub_now(), self._clock.now())
+
     def skew_seconds(self) -> float:
         """Return our clock minus FUB's, as estimated; 0 before the first response."""
         return self._session.skew.seconds()
@@ -120,7 +124,7 @@ class FubClient:
 
         def parse(fields: tuple[str, ...], response: Response) -> PeoplePage:
             body = self._session.raise_for_status(response)
-            return parse_page(body, fields=fields, read_at=response.read_at, requested=requested)
+            return parse_page(body, fields=fields, read_at=response.read_at, now=self._latest_fub_now(), requested=requested)
 
         page = await self._list_people(_people_params(query), parse)
         if page.has_zoneless_times and not self._zoneless_seen:
@@ -153,7 +157,7 @@ class FubClient:
                     raise Malformed("a 404 that is not Follow Up Boss's own")
                 return None, response.read_at
             body = self._session.raise_for_status(response)
-            return parse_person(body, fields=fields, requested=person_id), response.read_at
+            return parse_person(body, fields=fields, now=self._latest_fub_now(), requested=person_id), response.read_at
 
         return await self._with_fields("person", f"people/{person_id:d}", {}, parse)
 

@@ -11,7 +11,8 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 
 The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
 without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
-complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable.
+complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable. An instant that cannot
+have come yet is not usable: it would date a row in the future, before which no other could ever be.
 
 Every string that leaves here can be stored: no NUL, which Postgres accepts in neither text nor jsonb, and no lone surrogate.
 """
@@ -23,7 +24,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, NoReturn, TypeVar
 from urllib.parse import unquote
 
@@ -55,7 +56,8 @@ MAX_TAGS_IN_EVIDENCE = 100
 MAX_TOKEN_CHARS = 4_096
 MAX_ERROR_CHARS = 200
 _MAX_INTEGER = 2**63 - 1
-_YEARS = range(1970, 2200)  # outside are zero dates and overflows, and arithmetic on them must not fail later
+_YEARS = range(1971, 2200)  # outside are zero dates and overflows, and arithmetic on them must not fail later
+_MAX_AHEAD = timedelta(days=1)  # of Follow Up Boss's clock, as for webhooks
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -112,11 +114,14 @@ class AccountIdentity:
         return f"{self.name} (id {self.id})" if self.name else f"with the id {self.id}"
 
 
-def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, requested: Collection[int] | None = None) -> PeoplePage:
+def parse_page(
+    body: bytes, *, fields: Sequence[str], read_at: datetime, now: datetime | None = None, requested: Collection[int] | None = None
+) -> PeoplePage:
     """Decode an answer of `GET /people`.
 
-    `fields` are the custom fields that were requested; `requested` the ids, where ids were: others on the page are left out. Raises
-    Malformed when the answer is not a page of people, shows nobody with a usable id, or only people who were not requested.
+    `now` is the latest that Follow Up Boss's clock can show, None for `read_at`. `fields` are the custom fields that were requested;
+    `requested` the ids, where ids were: others on the page are left out. Raises Malformed when the answer is not a page of people, shows
+    nobody with a usable id, or only people who were not requested.
     """
     document = _object(body)
     people, total = _collection(document, "people")
@@ -124,6 +129,7 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
     ids: list[int] = []
     unreadable: list[int] = []
     unrequested = 0
+    latest = (now or read_at) + _MAX_AHEAD
     for person in people:
         person_id = _positive_integer(person.get("id")) if isinstance(person, dict) else None
         if person_id is None or not isinstance(person, dict):
@@ -132,7 +138,7 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
             unrequested += 1
             continue
         ids.append(person_id)
-        reading = _reading(person_id, person, fields)
+        reading = _reading(person_id, person, fields, latest)
         if reading is None:
             unreadable.append(person_id)
         else:
@@ -153,15 +159,15 @@ def parse_page(body: bytes, *, fields: Sequence[str], read_at: datetime, request
     )
 
 
-def parse_person(body: bytes, *, fields: Sequence[str], requested: int | None = None) -> Reading:
-    """Decode an answer of `GET /people/:id`. Raises Malformed when it is not one person, not the one requested, or not usable."""
+def parse_person(body: bytes, *, fields: Sequence[str], now: datetime, requested: int | None = None) -> Reading:
+    """Decode an answer of `GET /people/:id`; `now` as in `parse_page`. Raises Malformed when it is not one usable person, as requested."""
     person = _object(body)
     person_id = _positive_integer(person.get("id"))
     if person_id is None:
         raise _unusable(person, "the answer is not a person")
     if requested is not None and person_id != requested:
         raise Malformed("the answer is not the person who was requested")
-    reading = _reading(person_id, person, fields)
+    reading = _reading(person_id, person, fields, now + _MAX_AHEAD)
     if reading is None:
         raise Malformed("the person has no usable stage or time of update")
     return reading
@@ -321,10 +327,10 @@ def _token_of_link(link: str) -> str | None:
 # --- One element ----------------------------------------------------------------------------------------------------
 
 
-def _reading(person_id: int, person: dict[str, object], fields: Sequence[str]) -> Reading | None:
+def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], latest: datetime) -> Reading | None:
     stage = _stage_name(person.get("stage"))
-    updated = _instant(person.get("updated"))
-    if stage is None or not stage.strip() or updated is None:
+    created, updated = _instant(person.get("created")), _instant(person.get("updated"))
+    if stage is None or not stage.strip() or updated is None or updated > latest:
         return None
     custom_fields = {name: _as_text(person.get(name)) for name in fields}
     tags = _tags(person.get("tags"))
@@ -332,7 +338,7 @@ def _reading(person_id: int, person: dict[str, object], fields: Sequence[str]) -
         person_id=person_id,
         stage=stage,
         stage_id=_positive_integer(person.get("stageId")),
-        created=_instant(person.get("created")),
+        created=None if created is None or created > latest else created,
         updated=updated,
         first_name=_text(person.get("firstName")) or None,
         last_name=_text(person.get("lastName")) or None,

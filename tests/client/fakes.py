@@ -20,7 +20,7 @@ from fubd.simulator.rng import Rng
 
 API_KEY = "fka_invented-key"
 SYSTEM_KEY = "invented-system-key"
-PERSON: dict[str, object] = {"id": 5, "stage": "Lead", "updated": "2031-02-03T04:05:04Z"}
+PERSON: dict[str, object] = {"id": 5, "stage": "Lead", "updated": "2021-02-03T04:05:04Z"}
 RATE = {"X-RateLimit-Limit": "250", "X-RateLimit-Remaining": "240", "X-RateLimit-Window": "10", "X-RateLimit-Context": "global"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

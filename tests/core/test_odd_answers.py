@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -82,3 +82,17 @@ def test_metadata_that_cannot_be_used_affects_no_person(metadata: object) -> Non
     body = {"_metadata": metadata, "people": [{"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}]}
     page = parse_page(json.dumps(body).encode(), read_at=NOW, fields=())
     assert (page.ids, page.total, page.next, page.next_is_unusable) == ((5,), None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("updated", "is_usable"),
+    [("2025-02-04T04:05:06Z", True), ("2025-02-04T04:05:07Z", False), ("2099-01-01T00:00:00Z", False), ("1970-01-01T00:00:00Z", False)],
+)
+def test_an_instant_that_cannot_have_come_is_not_usable(updated: str, is_usable: bool) -> None:
+    """A row of that instant would stand after all that follow. A day is allowed for clocks; the epoch stands for no date."""
+    person = {"id": 5, "stage": "Lead", "updated": updated, "created": updated}
+    page = parse_page(page_of(person, {"id": 6, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=())
+    assert (page.ids, page.unreadable) == ((5, 6), () if is_usable else (5,))
+    assert parse_page(page_of(person), read_at=NOW - timedelta(days=3), now=NOW, fields=()).unreadable == page.unreadable
+    (reading,) = parse_page(page_of(person | {"updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=()).readings
+    assert (reading.created is not None) == is_usable
