@@ -20,15 +20,29 @@ Every string that leaves here can be stored: no NUL, which Postgres accepts in n
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Generic, NoReturn, TypeVar
 from urllib.parse import unquote
 
-from fubd.core.observation import Reading, normalize_stage_name
+from fubd.core.json_values import (
+    LONE_SURROGATE,
+    MAX_INTEGER,
+    as_text,
+    clean,
+    count_of,
+    evidence_of,
+    instant_of,
+    is_zoneless,
+    list_of,
+    positive_integer,
+    stage_name,
+    tags_of,
+    text_of,
+)
+from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
 from fubd.errors import Malformed
 
@@ -48,18 +62,11 @@ PERSON_FIELDS = (
 )
 """The fields that are requested of a person and kept as evidence, next to custom fields, which FUB sends only on request (observed)."""
 
-MAX_TEXT_CHARS = 1_000
-"""Characters kept of any one string. FUB's own forms allow fewer."""
-MAX_TAG_CHARS = 200
-MAX_TAGS = 1_000
 MAX_TAGS_IN_EVIDENCE = 100
 MAX_TOKEN_CHARS = 4_096
 MAX_ERROR_CHARS = 200
-_MAX_INTEGER = 2**63 - 1
-_YEARS = range(1971, 2200)  # outside are zero dates and overflows, and arithmetic on them must not fail later
 _MAX_AHEAD = timedelta(days=1)  # of Follow Up Boss's clock, as for webhooks
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 _Item = TypeVar("_Item")
@@ -71,8 +78,8 @@ class PeoplePage:
 
     `ids` are all ids in the page's order; `unreadable` are those among them without a usable stage or `updated`. `total` and `next` are
     None where the page has none. `read_at` is at or before the moment of reading, in FUB's time. `unidentified` counts the elements without
-    a usable id. `next_is_unusable`: there is a next page, and its token cannot be used. `has_zoneless_times`: an instant came without a
-    zone and was taken as UTC.
+    a usable id, `repeated` those of a person who is on the page already. `next_is_unusable`: there is a next page, and its token cannot be
+    used. `has_zoneless_times`: an instant came without a zone and was taken as UTC.
     """
 
     readings: tuple[Reading, ...]
@@ -82,13 +89,14 @@ class PeoplePage:
     next: str | None
     read_at: datetime
     unidentified: int = 0
+    repeated: int = 0
     next_is_unusable: bool = False
     has_zoneless_times: bool = False
 
     @property
     def rows(self) -> int:
         """The number of elements on the page, usable or not."""
-        return len(self.ids) + self.unidentified
+        return len(self.ids) + self.unidentified + self.repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,44 +133,40 @@ def parse_page(
     """
     document = _object(body)
     people, total = _collection(document, "people")
-    readings: list[Reading] = []
-    ids: list[int] = []
-    unreadable: list[int] = []
-    unrequested = 0
+    read: dict[int, Reading | None] = {}
+    unrequested = repeated = 0
     latest = (now or read_at) + _MAX_AHEAD
     for person in people:
-        person_id = _positive_integer(person.get("id")) if isinstance(person, dict) else None
+        person_id = positive_integer(person.get("id")) if isinstance(person, dict) else None
         if person_id is None or not isinstance(person, dict):
             continue
         if requested is not None and person_id not in requested:
             unrequested += 1
             continue
-        ids.append(person_id)
-        reading = _reading(person_id, person, fields, latest)
-        if reading is None:
-            unreadable.append(person_id)
-        else:
-            readings.append(reading)
-    if people and not ids:
+        repeated += person_id in read
+        # Of a person who is on the page twice the first counts, unless only another is usable.
+        read[person_id] = read.get(person_id) or _reading(person_id, person, fields, latest)
+    if people and not read:
         raise Malformed("the page holds only people who were not requested" if unrequested else "no person on the page has a usable id")
     token, next_is_unusable = _next(document)
     return PeoplePage(
-        readings=tuple(readings),
-        ids=tuple(ids),
-        unreadable=tuple(unreadable),
+        readings=tuple(reading for reading in read.values() if reading is not None),
+        ids=tuple(read),
+        unreadable=tuple(person_id for person_id, reading in read.items() if reading is None),
         total=total,
         next=token,
         read_at=read_at,
-        unidentified=len(people) - len(ids) - unrequested,
+        unidentified=len(people) - len(read) - unrequested - repeated,
+        repeated=repeated,
         next_is_unusable=next_is_unusable,
-        has_zoneless_times=any(_is_zoneless(person.get("updated")) for person in people if isinstance(person, dict)),
+        has_zoneless_times=any(is_zoneless(person.get("updated")) for person in people if isinstance(person, dict)),
     )
 
 
 def parse_person(body: bytes, *, fields: Sequence[str], now: datetime, requested: int | None = None) -> Reading:
     """Decode an answer of `GET /people/:id`; `now` as in `parse_page`. Raises Malformed when it is not one usable person, as requested."""
     person = _object(body)
-    person_id = _positive_integer(person.get("id"))
+    person_id = positive_integer(person.get("id"))
     if person_id is None:
         raise _unusable(person, "the answer is not a person")
     if requested is not None and person_id != requested:
@@ -179,8 +183,8 @@ def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
     stages, total = _collection(document, "stages")
     usable = [stage for stage in stages if isinstance(stage, dict)]
     # Stages without a place come last.
-    ordered = sorted(usable, key=lambda stage: _positive_integer(stage.get("orderWeight")) or _MAX_INTEGER)
-    pairs = ((_stage_name(stage.get("name")), _positive_integer(stage.get("id"))) for stage in ordered)
+    ordered = sorted(usable, key=lambda stage: positive_integer(stage.get("orderWeight")) or MAX_INTEGER)
+    pairs = ((stage_name(stage.get("name")), positive_integer(stage.get("id"))) for stage in ordered)
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
     return Listing(named, len(stages), total, _token(document))
 
@@ -203,11 +207,11 @@ def parse_identity(body: bytes) -> AccountIdentity | None:
     Raises Malformed unless the answer is a JSON object.
     """
     account = _object(body).get("account")
-    account_id = _positive_integer(account.get("id")) if isinstance(account, dict) else None
+    account_id = positive_integer(account.get("id")) if isinstance(account, dict) else None
     if account_id is None or not isinstance(account, dict):
         return None
-    domain = _text(account.get("domain")) or None
-    return AccountIdentity(account_id, _text(account.get("name")) or domain, domain)
+    domain = text_of(account.get("domain")) or None
+    return AccountIdentity(account_id, text_of(account.get("name")) or domain, domain)
 
 
 def parse_error(body: bytes) -> str | None:
@@ -257,31 +261,22 @@ def _unusable(document: dict[str, object], what: str) -> Malformed:
 
 def _message(document: dict[str, object]) -> str:
     message = document.get("errorMessage")
-    return " ".join(_CONTROL.sub(" ", _clean(message)).split())[:MAX_ERROR_CHARS] if isinstance(message, str) else ""
+    return " ".join(_CONTROL.sub(" ", clean(message)).split())[:MAX_ERROR_CHARS] if isinstance(message, str) else ""
 
 
 def _collection(document: dict[str, object], name: str) -> tuple[list[object], int | None]:
     """Return the elements of a page and the total."""
     key = next((key for key in document if key == name), None) or next((key for key in document if key.lower() == name), None)
-    items = None if key is None else _list(document[key])
+    items = None if key is None else list_of(document[key])
     if items is None:
         raise _unusable(document, f"the answer is not a page of {name}")
     try:
-        return items, _count(_metadata(document).get("total"))
+        return items, count_of(_metadata(document).get("total"))
     except Malformed:
         if not items:
             raise
         # The elements are usable without it, and `_token` says that there may be more.
         return items, None
-
-
-def _list(value: object) -> list[object] | None:
-    """Return a JSON list; PHP writes an empty one as null, and one with gaps as an object with numeric keys. None for anything else."""
-    if value is None:
-        return []
-    if isinstance(value, dict) and all(key.isdecimal() for key in value):
-        return list(value.values())
-    return value if isinstance(value, list) else None
 
 
 def _metadata(document: dict[str, object]) -> dict[str, object]:
@@ -309,7 +304,7 @@ def _token(document: dict[str, object]) -> str | None:
         token = str(token)
     if token is None or token is False or token == "":
         return None
-    if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or _CONTROL.search(token) or _LONE_SURROGATE.search(token):
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or _CONTROL.search(token) or LONE_SURROGATE.search(token):
         raise Malformed("the token of the next page cannot be used")
     return token
 
@@ -328,22 +323,22 @@ def _token_of_link(link: str) -> str | None:
 
 
 def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], latest: datetime) -> Reading | None:
-    stage = _stage_name(person.get("stage"))
-    created, updated = _instant(person.get("created")), _instant(person.get("updated"))
+    stage = stage_name(person.get("stage"))
+    created, updated = instant_of(person.get("created")), instant_of(person.get("updated"))
     if stage is None or not stage.strip() or updated is None or updated > latest:
         return None
-    custom_fields = {name: _as_text(person.get(name)) for name in fields}
-    tags = _tags(person.get("tags"))
+    custom_fields = {name: as_text(person.get(name)) for name in fields}
+    tags = tags_of(person.get("tags"))
     return Reading(
         person_id=person_id,
         stage=stage,
-        stage_id=_positive_integer(person.get("stageId")),
+        stage_id=positive_integer(person.get("stageId")),
         created=None if created is None or created > latest else created,
         updated=updated,
-        first_name=_text(person.get("firstName")) or None,
-        last_name=_text(person.get("lastName")) or None,
-        assigned_user_id=_as_text(_positive_integer(person.get("assignedUserId"))),
-        assigned_user_name=_text(person.get("assignedTo")) or None,
+        first_name=text_of(person.get("firstName")) or None,
+        last_name=text_of(person.get("lastName")) or None,
+        assigned_user_id=as_text(positive_integer(person.get("assignedUserId"))),
+        assigned_user_name=text_of(person.get("assignedTo")) or None,
         tags=tags,
         fields=custom_fields,
         payload=_payload(person, custom_fields, tags),
@@ -351,7 +346,7 @@ def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], l
 
 
 def _payload(person: dict[str, object], custom_fields: dict[str, str | None], tags: tuple[str, ...]) -> dict[str, object]:
-    payload: dict[str, object] = {name: _evidence(person[name]) for name in PERSON_FIELDS if name in person}
+    payload: dict[str, object] = {name: evidence_of(person[name]) for name in PERSON_FIELDS if name in person}
     payload.update((name, value) for name, value in custom_fields.items() if name in person and name not in payload)
     if "tags" in payload:
         payload["tags"] = list(tags[:MAX_TAGS_IN_EVIDENCE])
@@ -361,89 +356,8 @@ def _payload(person: dict[str, object], custom_fields: dict[str, str | None], ta
 def _subscription(webhook: object) -> Subscription:
     if not isinstance(webhook, dict):
         raise Malformed("a webhook is not an object")
-    subscription_id = _positive_integer(webhook.get("id"))
-    event, url, status = (_text(webhook.get(name)) for name in ("event", "url", "status"))
+    subscription_id = positive_integer(webhook.get("id"))
+    event, url, status = (text_of(webhook.get(name)) for name in ("event", "url", "status"))
     if subscription_id is None or not event or not url or not status:
         raise _unusable(webhook, "a webhook lacks its id, event, url or status")
     return Subscription(subscription_id, event, url, status)
-
-
-# --- Values ---------------------------------------------------------------------------------------------------------
-
-
-def _clean(text: str) -> str:
-    """Return the text in a form that Postgres can store: without NUL, lone surrogates replaced."""
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    if not text.isascii():
-        text = _LONE_SURROGATE.sub("\ufffd", text)
-    return text
-
-
-def _text(value: object) -> str | None:
-    return _clean(value)[:MAX_TEXT_CHARS] if isinstance(value, str) else None
-
-
-def _stage_name(value: object) -> str | None:
-    text = _text(value)
-    return None if text is None else _text(normalize_stage_name(text))
-
-
-def _as_text(value: object) -> str | None:
-    """Return any JSON value as text: strings as they are, the rest as JSON."""
-    if value is None or isinstance(value, str):
-        return _text(value)
-    try:
-        return _text(json.dumps(value, ensure_ascii=False))
-    except RecursionError:
-        raise Malformed("the answer is nested too deeply") from None
-
-
-def _evidence(value: object) -> object:
-    """Return a JSON value for the payload: scalars as they are, too large numbers and nested values as text."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else _as_text(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _as_text(value)
-    return _as_text(value)
-
-
-def _positive_integer(value: object) -> int | None:
-    """Return a positive integer within 64 bits, also from a numeric string; None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_MAX_INTEGER)):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_INTEGER:
-        return value
-    return None
-
-
-def _count(value: object) -> int | None:
-    return 0 if value in (0, "0") and not isinstance(value, bool) else _positive_integer(value)
-
-
-def _tags(value: object) -> tuple[str, ...]:
-    return tuple(_clean(tag)[:MAX_TAG_CHARS] for tag in (_list(value) or [])[:MAX_TAGS] if isinstance(tag, str))
-
-
-def _instant(value: object) -> datetime | None:
-    """Return an instant in UTC, whole seconds; None for anything that is not clearly one. A time without a zone is UTC."""
-    if not isinstance(value, str) or ":" not in value:
-        return None
-    try:
-        instant = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    if instant.year not in _YEARS:
-        return None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    return instant.astimezone(UTC).replace(microsecond=0)
-
-
-def _is_zoneless(value: object) -> bool:
-    try:
-        return isinstance(value, str) and ":" in value and datetime.fromisoformat(value).tzinfo is None
-    except ValueError:
-        return False

@@ -216,7 +216,7 @@ class OffsetRead:
         known = await self._skip_known(crowd)
         if known is not None:
             return known
-        while (page := await self._page(offset)) is not None and page.total is not None and not page.unidentified:
+        while (page := await self._page(offset)) is not None and page.total is not None and not page.unidentified + page.repeated:
             await self._record_new(page)
             before = len(crowd.people)
             end = crowd.take(page)
@@ -248,7 +248,7 @@ class OffsetRead:
             return None
         offset = crowd.first + len(left) - _OVERLAP_ROWS
         page = await self._page(offset)
-        if page is None or not page.readings or page.readings[0].updated < crowd.second or page.unidentified:
+        if page is None or not page.readings or page.readings[0].updated < crowd.second or page.unidentified + page.repeated:
             return None
         end = _Crowd(crowd.second, crowd.first, crowd.total).take(page)
         if end is None or offset + end > crowd.first + len(left):
@@ -259,7 +259,7 @@ class OffsetRead:
 
 def _crowd_at_end(page: PeoplePage, offset: int) -> _Crowd | None:
     """Return the crowd of the page's last second; None where its rows are few, or cannot be counted."""
-    if page.total is None or page.unidentified or not page.readings:
+    if page.total is None or page.unidentified + page.repeated or not page.readings:
         return None
     crowd = _Crowd(page.readings[-1].updated, offset, page.total)
     crowd.take(page)

@@ -40,6 +40,8 @@ _RANGES_PER_WORKER = 4
 _MIN_SPLIT = 2 * PAGE_SIZE
 _PAGES_PER_SAVE = 20
 _MAX_MISSING_ONE_IN = 1000
+# People may be created between the two calls that find the highest id and the total.
+_MOST_PEOPLE_PER_ID = 2
 # Two people show the order. A count made in another order would be of a part only, and prove nothing.
 _ORDER_SAMPLE = 2
 
@@ -126,8 +128,9 @@ class Sweep:
         low, high = oldest.ids[0], newest.ids[0]
         if not first_id <= low <= high or not _is_rising(oldest.ids) or not _is_rising(newest.ids[::-1]):
             raise _RangesIgnored
-        if oldest.total is not None and oldest.total < len({*oldest.ids, *newest.ids}) and first_id == 0:
-            # The total counts the page, and says nothing about the account.
+        is_of_page = oldest.total is not None and oldest.total < len({*oldest.ids, *newest.ids}) and first_id == 0
+        if is_of_page or (oldest.total or 0) > _MOST_PEOPLE_PER_ID * (high - low + 1) + PAGE_SIZE:
+            # It counts the page, or far more people than there are ids: it says nothing about the account.
             return _Survey(low, high, None, is_count_reliable=False)
         # A count of a part that equals the count of the account may not be of that part.
         return _Survey(low, high, oldest.total, is_count_reliable=first_id == 0 or oldest.total != newest.total)

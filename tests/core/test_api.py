@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from fubd.core.api import (
     MAX_TAGS_IN_EVIDENCE,
-    MAX_TEXT_CHARS,
     AccountIdentity,
     PeoplePage,
     parse_error,
@@ -24,6 +23,7 @@ from fubd.core.api import (
     parse_subscription,
     parse_subscriptions,
 )
+from fubd.core.json_values import MAX_TEXT_CHARS
 from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
 from fubd.errors import Malformed

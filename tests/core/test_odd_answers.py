@@ -96,3 +96,13 @@ def test_an_instant_that_cannot_have_come_is_not_usable(updated: str, is_usable:
     assert parse_page(page_of(person), read_at=NOW - timedelta(days=3), now=NOW, fields=()).unreadable == page.unreadable
     (reading,) = parse_page(page_of(person | {"updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=()).readings
     assert (reading.created is not None) == is_usable
+
+
+def test_a_person_who_is_on_a_page_twice_counts_once() -> None:
+    """The first time, or the time that is usable; the page has as many rows as before."""
+    person = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
+    odd, other = person | {"stage": None}, person | {"stage": "Offer"}
+    page = parse_page(page_of(person, odd, other, person | {"id": 6}), read_at=NOW, fields=())
+    assert (page.ids, page.rows, page.repeated, page.unreadable) == ((5, 6), 4, 2, ())
+    assert [reading.stage for reading in page.readings] == ["Lead", "Lead"]
+    assert [reading.stage for reading in parse_page(page_of(odd, other), read_at=NOW, fields=()).readings] == ["Offer"]

@@ -124,7 +124,8 @@ def change_something(account: FakeAccount, rng: Rng) -> None:
 class FubBehaviour:
     """How the API behaves. `updated_after`: works, hides, ignored or refused. `lists_trash`: whether lists show people in Trash.
 
-    `sorts`: whether it obeys `sort`; `refuses_sort`: it answers 400 to it.
+    `sorts`: whether it obeys `sort`; `refuses_sort`: it answers 400 to it. `people_per_page`: the most, whatever is requested;
+    `false_total`: what it says instead of the count.
     """
 
     updated_after: str = "works"
@@ -137,6 +138,8 @@ class FubBehaviour:
     latency_seconds: float = 0.0
     limit: int | None = None
     unordered_ties: Rng | None = None
+    people_per_page: int = 100
+    false_total: int | None = None
 
 
 class FakeFubApi:
@@ -183,7 +186,8 @@ class FakeFubApi:
         if not self.behaviour.lists_trash:
             matches = [person_id for person_id in matches if self.account.people[person_id].stage != "Trash"]
         total = len(matches) if self.behaviour.counts_filtered else len(self.account.ids)
-        token, shown = self._page_of(query, matches)
+        total = total if self.behaviour.false_total is None else self.behaviour.false_total
+        token, shown = self._page_of(replace(query, limit=min(query.limit, self.behaviour.people_per_page)), matches)
         readings = tuple(self.account.people[person_id].reading for person_id in shown if person_id not in self.odd)
         odd = tuple(person_id for person_id in shown if person_id in self.odd)
         return PeoplePage(readings, tuple(shown), odd, total, token, read_at, unidentified=self.unidentified if shown else 0)

@@ -66,6 +66,21 @@ def test_a_change_both_sources_missed_is_found() -> None:
     run_virtual(scenario())
 
 
+def test_smaller_pages_than_requested_hide_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The rest of a batch is requested until it is shown; who is deleted is absent all the same."""
+
+    async def scenario() -> None:
+        api, database, metrics = _setup(300)
+        api.behaviour.people_per_page = 30
+        api.account.delete(7)
+        result = await _scrub(api, database, metrics)
+        assert (result.matched, result.deleted, result.lost_sight) == (299, 1, False)
+        assert api.calls_made() <= 3 * 4 + 2
+
+    run_virtual(scenario())
+    assert caplog.text == ""
+
+
 def test_a_change_newer_than_coverage_is_not_missed() -> None:
     """Somebody moved between the incremental read and the scrub: the next read would have shown it."""
 

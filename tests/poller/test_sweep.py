@@ -60,6 +60,19 @@ def test_everyone_is_read(ids: range | list[int], *, behaviour: FubBehaviour) ->
     run_virtual(scenario())
 
 
+@pytest.mark.parametrize("total", [1_000_000, 10**12])
+def test_a_count_of_more_people_than_ids_costs_no_calls(total: int) -> None:
+    """It is no count of the account: ranges follow from the ids, and the account is read to its end."""
+
+    async def scenario() -> None:
+        api, database = FakeFubApi(_account(range(1000, 1900, 3)), FubBehaviour(false_total=total)), FakeDatabase()
+        await _sweep(api, database)
+        assert len(database.known) == 300
+        assert api.calls_made() <= 20
+
+    run_virtual(scenario())
+
+
 def test_a_sweep_of_202000_people_is_as_fast_as_the_rate_limit_allows() -> None:
     """At 200 calls in 10 s (0.8 of 250) and 250 ms a call, it takes at most 1.15 times the minimum of that limit."""
 
