@@ -118,6 +118,8 @@ class WebhookHandler:
             response = web.Response(body=outcome.encode(), content_type="text/plain")
         except tuple(_ERRORS) as error:
             outcome, response = self._error_response(error)
+            # A delivery that still waits keeps its error, whose traceback would keep the request: many times its bytes.
+            error.__traceback__ = None
         except IncompleteBody:
             response = web.Response(status=400, text="the body is incomplete\n")
             response.force_close()

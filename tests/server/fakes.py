@@ -96,11 +96,13 @@ class FakeIngestor:
         self.failure: Exception | None = None
         self.has_begun = False
         self.asked = asyncio.Event()
+        self.answers: list[asyncio.Future[DeliveryOutcome]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, delivery: Delivery) -> asyncio.Future[DeliveryOutcome]:
         """Take a delivery; the future is done once it is kept."""
         answer: asyncio.Future[DeliveryOutcome] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
         task = asyncio.get_running_loop().create_task(self._keep(delivery, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
