@@ -24,9 +24,8 @@ class RecordingFailure:
 
 def not_recording_text(reason: str) -> str:
     """Return the text of the problem `not_recording`."""
-    return (
-        f"{reason[:1].upper()}{reason[1:]}. Nothing is recorded; deliveries are kept in memory until the database is back and stored then."
-    )
+    kept = "up to 10,000 deliveries are kept in memory while fubd keeps running, and stored when the database is back"
+    return f"{reason[:1].upper()}{reason[1:]}. Nothing is recorded; {kept}."
 
 
 class RecordingHealth:

@@ -92,6 +92,7 @@ async def test_time_in_which_nothing_could_be_recorded_is_shown(database: str) -
         assert monitor.current_gap() == Absence("not_recording", gap.since, gap.since)
         await running_time.note()
         clock.time = gap.until
+        await running_time.note()
         assert monitor.current_gap() == gap
         assert await _absences(reader, NOON, clock.time, started_at=NOON) == []
         monitor.refresh_soon()
@@ -105,3 +106,19 @@ async def test_time_in_which_nothing_could_be_recorded_is_shown(database: str) -
             Absence("not_running", NOON + 4 * MINUTE, NOON + 5 * MINUTE),
         ]
         stop.set()
+
+
+async def test_time_in_which_the_process_was_suspended_is_shown(database: str) -> None:
+    """It did not record then, although it never ended: a machine that slept, or a process that was stopped and continued."""
+    clock, stop = HandClock(), asyncio.Event()
+    settings = load({"FUB_API_KEY": "invented", "FUB_SYSTEM_KEY": "invented"}, env_file=None)
+    parts = components.build_daemon(components.build(settings, parse(database), clock=clock))
+    async with closing(parts.shared.pool), asyncio.TaskGroup() as group:
+        group.create_task(parts.monitor.run(stop))
+        await eventually(lambda: parts.monitor.database_health().recording)
+        for minutes in (0, 1, 21, 22):
+            clock.time = NOON + minutes * MINUTE
+            await parts.running_time.note()
+        shown = await _absences(parts.shared.changes, NOON, clock.time, started_at=NOON)
+        stop.set()
+    assert shown == [Absence("not_recording", NOON + MINUTE, NOON + 21 * MINUTE)]

@@ -146,6 +146,11 @@ ALTERATIONS = {
         'ALTER SEQUENCE public."stage_changes_id_seq" NO MAXVALUE;'
         " SELECT setval(pg_get_serial_sequence('public.stage_changes', 'id'), (SELECT max(id) FROM public.stage_changes))",
     ),
+    "sequence at its end": Alteration(
+        "SELECT setval('public.stage_changes_id_seq', 9223372036854775807)",
+        "is used up",
+        "SELECT setval(pg_get_serial_sequence('public.stage_changes', 'id'), (SELECT max(id) FROM public.stage_changes))",
+    ),
     "sequence behind": Alteration(
         f"{_FILL} SELECT s.last_value + n, 'x', 'Z', now(), now(), 'webhook' FROM stage_changes_id_seq s, generate_series(1, 500) n",
         "sequence",

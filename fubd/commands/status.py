@@ -12,9 +12,8 @@ from zoneinfo import ZoneInfo
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings, open_pool
 from fubd.core.freshness import source_status
-from fubd.core.pacing import while_not_recording
+from fubd.core.pacing import while_not_recording, while_not_running
 from fubd.core.problems import ProblemName
-from fubd.core.stored_state import ModeRecord
 from fubd.core.text import format_age, format_count, format_duration, format_instant, format_name, format_ratio, format_short_instant
 from fubd.core.vocabulary import HEALTHY
 from fubd.settings import Settings
@@ -22,7 +21,7 @@ from fubd.store import StatusReader
 from fubd.store.status import EmptyDatabase, StatusOverview, StatusSettings, StatusSummary
 
 _LAST_CHANGES = 10
-# A running daemon notes that it runs every 15 s.
+# A running daemon notes that it runs every 30 s.
 _SILENT_SECONDS = 90.0
 
 
@@ -41,7 +40,7 @@ async def _status(settings: Settings, args: argparse.Namespace, console: Console
     except EmptyDatabase as empty:
         console.print_notice(f"fubd: {empty}")
         overview = _empty(settings)
-    status = _Status(_as_recorded(overview, settings.zone()), settings.zone())
+    status = _as_running(_Status(_as_recorded(overview, settings.zone()), settings.zone()))
     if args.json:
         console.print_json(status.to_json())
     else:
@@ -151,6 +150,14 @@ class _Status:
         }
 
 
+def _as_running(status: _Status) -> _Status:
+    """Return the status with the reason of the mode as one of the past, if no daemon runs."""
+    mode = status.overview.mode
+    if mode is None or status.is_reporting:
+        return status
+    return replace(status, overview=replace(status.overview, mode=replace(mode, reason=while_not_running(mode.reason))))
+
+
 def _empty(settings: Settings) -> StatusOverview:
     """Return the status of an empty database: nothing is known, so both sources are stale."""
     stale_after = StatusSettings(datetime.now(UTC), settings.webhook_stale_after_seconds, settings.poll_stale_after_seconds, None, None)
@@ -203,7 +210,7 @@ def _facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
         ("as of", format_instant(now, status.zone)),
         *_problem_facts(status),
         ("blind today", "never polled yet" if blind is None else format_duration(round(blind))),
-        *_mode_facts(status.overview.mode, now),
+        *_mode_facts(status, now),
         ("polled by", _polled_by(status, now)),
         ("coverage", covered),
         ("completeness", _completeness(summary, now)),
@@ -229,9 +236,12 @@ def _problem_facts(status: _Status) -> list[tuple[str, str]]:
     ]
 
 
-def _mode_facts(mode: ModeRecord | None, now: datetime) -> list[tuple[str, str]]:
+def _mode_facts(status: _Status, now: datetime) -> list[tuple[str, str]]:
+    mode = status.overview.mode
     if mode is None:
         return [("mode", "none was decided yet")]
+    if not status.is_reporting:
+        return [("mode", f"{mode.mode} since {format_instant(mode.since, status.zone)}: {mode.reason}")]
     return [
         ("mode", f"{mode.mode} for {format_duration(max(0.0, round((now - mode.since).total_seconds())))}: {mode.reason}"),
         ("polled", f"every {format_duration(mode.delay_seconds)}" if mode.delay_seconds else "at once"),

@@ -106,7 +106,7 @@ def explain(evidence: PersonEvidence, *, window: timedelta) -> PersonReport:
     for entry in entries:
         entry.corrections = [one for one in corrections if entry.row is not None and one.correction.change_id == entry.row.id]
     if entries:
-        entries[0].is_last = evidence.person.gone_at is None
+        entries[0].is_last = evidence.person.gone_at is None and not _has_left(entries[0], evidence)
     row_ids = {entry.row.id for entry in entries if entry.row is not None}
     return PersonReport(
         person=evidence.person,
@@ -115,6 +115,14 @@ def explain(evidence: PersonEvidence, *, window: timedelta) -> PersonReport:
         without_row=_without_row(history, claims, evidence.ignored),
         merged=[one for one in corrections if one.correction.change_id not in row_ids],
     )
+
+
+def _has_left(entry: ReportEntry, evidence: PersonEvidence) -> bool:
+    """Return whether the person is known to have moved on without a row: to a stage of FUBD_IGNORE_STAGES, or as last read."""
+    person, change = evidence.person, entry.row or entry.change
+    is_read_later = person.verified_at is not None and person.verified_at > entry.at
+    is_elsewhere = is_read_later and change is not None and person.stage != change.stage.name
+    return is_elsewhere or any(claim.at >= entry.at for claim in evidence.ignored)
 
 
 def _entries(loaded: PersonHistory, history: History, claims: Mapping[int, Claim]) -> list[ReportEntry]:

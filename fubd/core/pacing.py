@@ -147,6 +147,11 @@ def while_not_recording(reason: str, since: datetime, zone: tzinfo) -> str:
     return f"{known}; nothing is recorded since {format_instant(since, zone)}"
 
 
+def while_not_running(reason: str) -> str:
+    """Return the reason of the mode that was decided last, when no daemon runs that would know of a new one."""
+    return f"no daemon runs now; when one last decided: {reason}"
+
+
 def _decide(before: Pace | None, fresh: Freshness, now: datetime, policy: Policy) -> Pace:
     mode = Mode.STARTING if before is None else before.mode
     if not fresh.has_baseline:

@@ -180,7 +180,10 @@ def _of_server(error: asyncpg.PostgresError) -> _Fault:
     if code == "42501" and (denied := _DENIED.search(str(error))):
         return _denied(denied["kind"], denied["name"])
     if code == "42P01" and (missing := _NO_RELATION.search(str(error))):
-        return _Fault(f"{missing['name']} is missing in {{database}}: fubd made it, so restore it from a backup of the database")
+        return _Fault(
+            f"the table or view {missing['name']} is missing in {{database}}: if it was renamed or moved to another schema, undo that; else"
+            " restore it from a backup of the database, as fubd made it once"
+        )
     if code in _CODES:
         return _CODES[code]
     if code in _UNSPECIFIC:

@@ -188,4 +188,5 @@ def _dropped_rows(triggers: Collection[str]) -> tuple[str, str]:
 
 def sentence(cause: str, statement: str) -> str:
     """Return a cause and its remedy as one text."""
-    return f"{TABLE} refuses rows: {cause}. Nothing is lost; what it refuses is kept and stored after: {statement};"
+    kept = "Nothing is lost while fubd keeps running: what it refuses is kept, and stored after"
+    return f"{TABLE} refuses rows: {cause}. {kept}: {statement};"

@@ -142,6 +142,10 @@ async def test_not_yet_is_not_said_of_what_can_never_come(database: str, tmp_pat
         ]
         await recorder.state.mark_deleted(1, at("10:30"))
     assert not any("not seen it yet" in line for line in (await explain(database, tmp_path, "1")).lines)
+    async with running_recorder(database, ignored_stages=("D",)) as recorder:
+        known = read("A", "08:00", "09:00", person=2)
+        await recorder.record(known, webhook("e3", "B", "10:00", (2,)), webhook("e4", "D", "10:10", (2,)))
+    assert not any("not seen it yet" in line for line in (await explain(database, tmp_path, "2")).lines)
 
 
 async def test_an_unknown_person_is_an_error(database: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fubd.core.problems import Problem, ProblemName
 from fubd.core.stored_state import ModeRecord
-from fubd.store import Pool, StateStore, migrate
+from fubd.store import Maintenance, Pool, StateStore, migrate
 from fubd.store.dsn import parse
 from fubd.store.problems import ProblemStore
 from fubd.store.status import StatusReader
@@ -53,6 +53,9 @@ class DaemonRecords:
                 received_at,
             )
 
+    async def ran(self, at: datetime) -> None:
+        await Maintenance(self._pool, instance="one").note_running(at, at, gap=None)
+
     async def decided(self, mode: str, at: datetime, delay_seconds: float) -> None:
         await self._state.insert_mode(ModeRecord(mode, "because", delay_seconds, at), evidence={})
 
@@ -80,6 +83,7 @@ async def test_the_status_of_a_healthy_daemon(database: str, tmp_path: Path) -> 
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"), read("C", "10:12", "10:30", "10:05"))
         await records.decided("steady", datetime.now(UTC) - HOUR, 1800.0)
         await records.polled(datetime.now(UTC))
+        await records.ran(datetime.now(UTC))
         await recorder.state.advance_coverage(datetime.now(UTC) - MINUTE, sweep=True)
     shown = await status(database, tmp_path)
     assert (shown.code, shown.errors) == (0, [])
@@ -88,6 +92,17 @@ async def test_the_status_of_a_healthy_daemon(database: str, tmp_path: Path) -> 
     assert sum("HEALTHY" in line for line in shown.lines) == 2
     assert any(line.startswith("mode: steady for ") and line.endswith(": because") for line in shown.lines)
     assert any("1 Ada Example" in line and "B" in line and "C" in line for line in shown.lines)
+
+
+async def test_without_a_daemon_the_mode_is_one_of_the_past(database: str, tmp_path: Path) -> None:
+    """That webhooks arrive and how often is polled is not said by a daemon that ended."""
+    async with daemon_records(database) as records:
+        await records.decided("steady", datetime.now(UTC) - HOUR, 1800.0)
+        await records.ran(datetime.now(UTC) - HOUR)
+    shown = await status(database, tmp_path)
+    assert any(line.startswith("mode: steady since 20") and "no daemon runs now" in line for line in shown.lines)
+    assert not any(line.startswith("polled: ") for line in shown.lines)
+    assert (await status(database, tmp_path, "--json")).json["reason"] == "no daemon runs now; when one last decided: because"
 
 
 async def test_json_is_one_object_named_as_in_health(database: str, tmp_path: Path) -> None:
@@ -202,6 +217,7 @@ async def test_long_names_are_cut_and_short_intervals_are_exact(database: str, t
     async with running_recorder(database) as recorder, daemon_records(database) as records:
         await recorder.record(read("A", "08:00", "09:00"), webhook("e1", "B", "10:00"))
         await records.decided("failover", datetime.now(UTC), 0.5)
+        await records.ran(datetime.now(UTC))
         async with recorder.pool.connection() as connection:
             await connection.execute("UPDATE public.stage_changes SET first_name = repeat('x', 1000)")
     shown = await status(database, tmp_path)

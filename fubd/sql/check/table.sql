@@ -34,7 +34,7 @@ SELECT
         WHERE NOT has_sequence_privilege(q.oid, 'USAGE') OR NOT has_sequence_privilege(q.oid, 'SELECT')
     ) AS denied_sequence,
     (SELECT q.last_drawn FROM sequence q) AS last_drawn,
-    EXISTS (SELECT FROM sequence q JOIN public.stage_changes x ON x.id > q.last_drawn AND x.id <= q.last_drawn + 10) AS is_behind
+    EXISTS (SELECT FROM sequence q JOIN public.stage_changes x ON x.id > q.last_drawn AND x.id <= least(q.last_drawn, 9223372036854775797) + 10) AS is_behind
 FROM (SELECT to_regclass('public.stage_changes') AS oid) c CROSS JOIN LATERAL (
     SELECT
         coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS columns,
