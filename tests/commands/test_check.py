@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import trustme
 from aiohttp import web
+from pytest_aiohttp import AiohttpServer
 
 from fubd.commands.check import CheckResult, CheckStatus, run_checks
 from fubd.settings import load
@@ -47,7 +48,7 @@ NAMES = [
 
 
 @pytest.fixture
-async def healthy(database: str, tmp_path: Path) -> AsyncIterator[Environment]:
+async def healthy(database: str, tmp_path: Path, aiohttp_server: AiohttpServer) -> AsyncIterator[Environment]:
     """An environment in which everything is good: the public URL is answered as by fubd, and the webhooks point to it."""
     app = web.Application()
     app.router.add_get("/healthz", _alive)
@@ -58,15 +59,11 @@ async def healthy(database: str, tmp_path: Path) -> AsyncIterator[Environment]:
     app.router.add_get("/forged/healthz", _alive)
     app.router.add_post("/forged/webhook/fub", _refused)
     app.router.add_get("/forged/metrics", _counted)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    public = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    public = str((await aiohttp_server(app)).make_url("")).rstrip("/")
     async with environment(database, tmp_path, people=5) as made:
         for event in ("peopleStageUpdated", "peopleCreated", "peopleDeleted"):
             made.simulator.subscribe(event, f"{public}/webhook/fub")
         yield Environment(made.simulator, {**made.settings, "PUBLIC_URL": public}, tmp_path)
-    await runner.cleanup()
 
 
 async def _alive(_request: web.Request) -> web.Response:

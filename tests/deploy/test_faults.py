@@ -16,7 +16,6 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from fubd.core.pacing import Policy
 from fubd.poller import PollPolicy
@@ -26,6 +25,7 @@ from tests.deploy.test_rules import ALERTS, RULES
 from tests.grafana.dashboards import without_data
 from tests.grafana.prometheus import firing, prometheus, value
 from tests.stack import Stack, running_stack
+from tests.support.alert_receiver import receiving
 from tests.support.databases import Databases
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -76,34 +76,6 @@ class Watch:
 
         await eventually(watched, _RAISED_WITHIN_SECONDS)
         await self.shows()
-
-
-@dataclass
-class Receiver:
-    """Receives alerts and answers with `status`."""
-
-    url: str = ""
-    status: int = HTTPStatus.OK
-
-    async def post(self, _request: web.Request) -> web.Response:
-        """Accept or refuse an alert."""
-        return web.Response(status=self.status)
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    """Serve a receiver until the block ends."""
-    receiver = Receiver()
-    application = web.Application()
-    application.router.add_post("/", receiver.post)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    try:
-        yield receiver
-    finally:
-        await runner.cleanup()
 
 
 def moves(stack: Stack) -> Iterator[None]:
@@ -306,7 +278,7 @@ async def never_heard(stack: Stack, watch: Watch, _proxy: Proxy) -> None:
         await watch.shows("FubdSourceNeverHeard")
         stack.account.bulk_move(stack.account.ids, "ACQ - Qualified")
         await watch.shows_nothing()
-        receiver.status = HTTPStatus.INTERNAL_SERVER_ERROR
+        receiver.answers.extend([HTTPStatus.INTERNAL_SERVER_ERROR] * 1_000)
         stack.account.bulk_move(stack.account.ids, "Nurture")
         # Refused for days: fubd gives up.
         await eventually(lambda: stack.fetch("SELECT FROM fubd.alert"))

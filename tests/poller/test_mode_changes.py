@@ -5,40 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.stack import Stack, running_stack
+from tests.support.alert_receiver import receiving
 from tests.support.process import Process
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
-
-
-@asynccontextmanager
-async def _alert_receiver() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Receive alerts until the block ends; yield their URL and those received."""
-    alerts: list[dict[str, Any]] = []
-
-    async def receive(request: web.Request) -> web.Response:
-        alerts.append(await request.json())
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/alerts", receive)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/alerts", alerts
-    finally:
-        await runner.cleanup()
 
 
 async def _move_people_until(stack: Stack, mode: str, rng: Random) -> None:
@@ -75,8 +52,8 @@ def _logged(process: Process) -> list[str]:
 async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str, tmp_path: Path) -> None:
     """From the first start to steady, failover, a restart in it, recovering and steady: all four agree, once per change."""
     rng = Random(5)
-    async with _alert_receiver() as (url, alerts), running_stack(database, tmp_path) as stack:
-        async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
+    async with receiving() as receiver, running_stack(database, tmp_path) as stack:
+        async with stack.ready_daemon(FUBD_ALERT_URL=receiver.url) as process:
             await _move_people_until(stack, "steady", rng)
             stack.simulator.deliveries.kill()
             await _move_people_until(stack, "failover", rng)
@@ -84,7 +61,7 @@ async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str,
             process.terminate()
             assert await process.ended() == 0
             logged = _logged(process)
-        async with stack.ready_daemon(FUBD_ALERT_URL=url) as process:
+        async with stack.ready_daemon(FUBD_ALERT_URL=receiver.url) as process:
             assert (await stack.get("/health"))["mode"] == "failover"
             stack.simulator.deliveries.revive()
             await _move_people_until(stack, "recovering", rng)
@@ -95,7 +72,7 @@ async def test_each_mode_change_is_stored_logged_counted_and_sent(database: str,
                 rows[:] = [row["mode"] for row in await stack.fetch("SELECT mode FROM fubd.mode_change ORDER BY id")]
                 assert logged + _logged(process) == rows
                 assert counted + await _counted(stack) == Counter(rows)
-                assert [alert["mode"] for alert in alerts if alert["kind"] == "mode"] == rows
+                assert [alert["mode"] for alert in receiver.accepted if alert["kind"] == "mode"] == rows
                 return True
 
             await eventually(all_agree, 30.0)
