@@ -1,6 +1,6 @@
 // The present day in words: whether anything was missed, what holds fubd up, and how many people entered each stage.
 
-import { count, duration, moment } from "./words.js";
+import { changeCount, count, duration, moment } from "./words.js";
 
 const STAGES_SHOWN = 8;
 
@@ -14,7 +14,7 @@ function answer(health, day, now) {
   if (day.blind_seconds >= 1) return `Blind for ${duration(day.blind_seconds)} today: what came and went in that time is not recorded`;
   if (health.sources.polling?.status.startsWith("STALE")) return `Complete until ${moment(health.coverage, now)}`;
   const caught = total(day.stages, "polling_only");
-  return caught ? `Nothing missed today: polling caught ${count(caught)} that no webhook reported` : "Nothing missed today";
+  return caught ? `Nothing missed today: polling caught ${changeCount(caught)} that no webhook reported` : "Nothing missed today";
 }
 
 function entered(day) {
@@ -26,7 +26,7 @@ function entered(day) {
   // Without any row before today nothing shows that yesterday was recorded at all.
   const hasPast = total(day.stages, "week") > total(day.stages, "today");
   const before = (number) => (hasPast ? ` (yesterday ${count(number)})` : "");
-  if (!shown.length) return [`${count(total(day.stages, "today"))} changes${before(total(day.stages, "yesterday"))}`];
+  if (!shown.length) return [`${changeCount(total(day.stages, "today"))}${before(total(day.stages, "yesterday"))}`];
   return shown.map(({ stage, today, yesterday }) => `${count(today)} entered ${stage}${before(yesterday)}`);
 }
 

@@ -48,6 +48,7 @@ export const subscription = (status) => SUBSCRIPTIONS[status] ?? { glyph: "?", t
 
 export const zone = () => formats.clock.resolvedOptions().timeZone;
 export const count = (number) => integer.format(number);
+export const changeCount = (number) => (number === 1 ? "1 change" : `${count(number)} changes`);
 export const exact = (instant) => formats.full.format(new Date(instant));
 export const hourAndMinute = (instant) => formats.clock.format(new Date(instant));
 

@@ -23,7 +23,7 @@ async def test_the_first_line_says_whether_anything_was_missed(page: Page, serve
     """With the watched stages, what polling alone caught, the blind time, and the problems that hold."""
     await show(page, server)
     entered = "31 entered ACQ - Offers Made (yesterday 24)"
-    assert await page.text("#headline") == f"Nothing missed today: polling caught 2 that no webhook reported · {entered}"
+    assert await page.text("#headline") == f"Nothing missed today: polling caught 2 changes that no webhook reported · {entered}"
     assert " ".join((await page.text("#stage-counts")).split()) == "ACQ - Offers Made 31 140 Lead 12 90"
     day = server.view.day.day
     server.view.day = dataclasses.replace(
