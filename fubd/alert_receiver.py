@@ -7,6 +7,7 @@ their host, and get theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from html import escape
 from http import HTTPStatus
 
 import aiohttp
@@ -22,6 +23,8 @@ _ANSWER_BYTES = 2_000
 _ANSWER_LENGTH = 200
 # Shorter parts of a URL are not secrets, and would be blanked out of ordinary words.
 _SHORTEST_SECRET = 6
+# Healthchecks.io answers 200 to every address that looks like one of its own (https://healthchecks.io/docs/http_api/).
+_IGNORED_HEARTBEATS = ("OK (not found)", "OK (rate limited)")
 # Discord takes at most 2,000 characters, Telegram 4,096; ntfy makes a file of more than 4,096 bytes.
 _LONGEST_TEXT = 2_000
 
@@ -55,8 +58,11 @@ async def send_alert(session: aiohttp.ClientSession, url: str, document: Documen
 
 
 async def send_heartbeat(session: aiohttp.ClientSession, url: str) -> str:
-    """Send a heartbeat; return the begin of the answer. Raises SendFailed."""
-    return await _send(session, "GET", URL(url), None)
+    """Send a heartbeat; return the begin of the answer. Raises SendFailed, also where a monitor takes the request and ignores it."""
+    answer = await _send(session, "GET", URL(url), None)
+    if answer in _IGNORED_HEARTBEATS:
+        raise SendFailed("it ignores it", rejected=True, answer=answer)
+    return answer
 
 
 async def _send(session: aiohttp.ClientSession, method: str, url: URL, document: Document | None) -> str:
@@ -102,7 +108,8 @@ def in_dialect(url: str, document: Document) -> tuple[URL, Document]:
 
 def _text_only(url: URL, document: Document) -> tuple[URL, Document]:
     """Slack (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) and Google Chat, which refuses unknown keys."""
-    return url, {"text": str(document["text"]).replace("&", "&amp;") if url.host == "hooks.slack.com" else document["text"]}
+    text = str(document["text"])
+    return url, {"text": escape(text, quote=False) if url.host == "hooks.slack.com" else text}
 
 
 def _discord(url: URL, document: Document) -> tuple[URL, Document]:

@@ -30,11 +30,12 @@ ALERT = {
 
 
 async def _slack(request: web.Request) -> web.Response:
-    """Incoming webhooks: JSON with a text. `&` is escaped."""
+    """Incoming webhooks: JSON with a text. `&`, `<` and `>` are escaped."""
     body = await request.json()
     if not body.get("text"):
         return web.Response(status=400, text="no_text")
-    return web.Response(text="ok") if "& " not in body["text"] else web.Response(status=400, text="invalid_payload")
+    raw = any(mark in body["text"] for mark in ("& ", "<", ">"))
+    return web.Response(status=400, text="invalid_payload") if raw else web.Response(text="ok")
 
 
 async def _google_chat(request: web.Request) -> web.Response:
@@ -83,8 +84,8 @@ async def _ntfy(request: web.Request) -> web.Response:
 
 
 async def _healthchecks(request: web.Request) -> web.Response:
-    """A ping is a GET of the check's address."""
-    return web.Response(text="OK") if request.path == "/5d3f9c1e-0001" else web.Response(status=404, text="(not found)")
+    """A ping is a GET of the check's address; another address is answered 200, too."""
+    return web.Response(text="OK" if request.path == "/5d3f9c1e-0001" else "OK (not found)")
 
 
 async def _uptime_kuma(request: web.Request) -> web.Response:
@@ -216,6 +217,8 @@ async def test_each_monitor_takes_a_heartbeat(services: Services) -> None:
         await services.heartbeat("kuma.example", "/api/push/another1")
     assert refused.value.rejected
     assert "Monitor not found" in refused.value.answer
+    with pytest.raises(SendFailed, match="it ignores it"):
+        await services.heartbeat("hc-ping.com", "/5d3f9c1e-0002")
 
 
 async def test_an_answer_is_shown_without_the_secrets_of_the_address(aiohttp_server: AiohttpServer) -> None:

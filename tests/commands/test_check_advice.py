@@ -104,12 +104,13 @@ class _Receiver:
 
     def __init__(self) -> None:
         self.status = 200
+        self.text = '{"changes": []}'
         self.requests: list[tuple[str, str]] = []
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.requests.append((request.method, await request.text()))
-        return web.Response(status=self.status, text='{"changes": []}')
+        return web.Response(status=self.status, text=self.text)
 
 
 @pytest.fixture
@@ -136,7 +137,10 @@ async def test_a_test_message_and_a_test_heartbeat_are_sent(receiver: _Receiver)
     assert [result.found[-30:] for result in await check_alerts(_settings(receiver), send=True)] == [
         """and answered '{"changes": []}'"""
     ] * 2
-    receiver.status = 404
+    receiver.text = "<!DOCTYPE html><title>Sign in</title>"
+    pages = await check_alerts(_settings(receiver), send=True)
+    assert [(result.status, "answered with a web page" in result.found) for result in pages] == [(CheckStatus.FIX, True)] * 2
+    receiver.status, receiver.text = 404, '{"changes": []}'
     results = await check_alerts(_settings(receiver), send=True)
     assert [(result.status, """answers 404: {"changes": []}""" in result.found) for result in results] == [
         (CheckStatus.FIX, True),

@@ -10,6 +10,7 @@ from fubd.alert_receiver import SendFailed, new_session, send_alert, send_heartb
 from fubd.commands.check.result import CheckResult, CheckStatus
 from fubd.settings import Settings
 
+_WEB_PAGE = ("<!doctype html", "<html")
 _TEST_ALERT = {
     "text": "fubd: this is a test message from `fubd check --alert`. Alerts will look like this.",
     "id": 0,
@@ -64,4 +65,6 @@ async def _try(request: Callable[[ClientSession], Awaitable[str]]) -> tuple[bool
             answer = await request(session)
         except SendFailed as error:
             return False, f"{error}: {error.answer}" if error.answer else str(error)
+        if answer.lower().startswith(_WEB_PAGE):
+            return False, f"it answered with a web page, as a log-in or a home page does: {answer!r}"
         return True, f"answered {answer!r}" if answer else "answered nothing"
