@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich import progress
 from rich.cells import cell_len
@@ -24,7 +24,9 @@ from rich.text import Text
 from typing_extensions import override
 
 from fubd.core.text import format_count, format_duration, printable
-from fubd.poller import Progress
+
+if TYPE_CHECKING:
+    from fubd.poller import Progress
 
 _PROGRESS_EVERY_SECONDS = 5.0
 _GAP = 2

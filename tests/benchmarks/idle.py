@@ -1,8 +1,9 @@
 """What an idle daemon costs: `python -m tests.benchmarks.idle [--people 200000] [--minutes 10]` prints a table, scaled to an hour.
 
-It lets a daemon at default settings read a simulated account, starts it again on that database, and observes it twice: alone, and while a
-page is open, as the page's script asks. `statements`: what the daemon sent, each statement of a script counted. CPU of the database: of all
-processes of its server, which has nothing else to do. On a loaded machine the times are longer; the counts are the same everywhere.
+It lets a daemon at default settings read a simulated account of 1,000, puts further people into the database as if they had been read too,
+starts the daemon again, and observes it twice: alone, and while a page is open, as the page's script asks. `statements`: what the daemon
+sent, each statement of a script counted. CPU of the database: of all processes of its server, which has nothing else to do. On a loaded
+machine the times are longer; the counts are the same everywhere.
 """
 
 from __future__ import annotations
@@ -21,13 +22,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 
+from fubd.store.dsn import parse
 from fubd.store.embedded import temporary_server
 from tests.benchmarks.sweep import USUAL, SweepRun, rss_mib
 from tests.stack import Stack, running_stack
 from tests.support.proxy import Proxy
 
 _HOUR_SECONDS = 3600.0
+_READ_PEOPLE = 1_000
+# As if they had been read a moment ago, so that none of them is verified again meanwhile.
+_ADD_PEOPLE = (
+    """
+    INSERT INTO fubd.person (id, stage, created, updated, verified_at, scrub_after, first_name, last_name)
+    SELECT 1000000000 + g, 'Lead', now() - interval '1 year', now() - interval '1 day', now(), now() + interval '1 day', 'Ada', 'Example'
+    FROM generate_series(1, $1) g
+    """,
+    """
+    INSERT INTO fubd.claim (person_id, at, kind, channel, stage, seq, received_at, read_at, first_read_at)
+    SELECT p.id, p.updated, 'state', 'polling', p.stage, nextval(pg_get_serial_sequence('public.stage_changes', 'id')), now(), now(), now()
+    FROM fubd.person p WHERE p.id > 1000000000 AND $1 > 0
+    """,
+)
 # As in fubd/web/status.js.
 _OVERVIEW_SECONDS, _HEALTH_SECONDS = 30.0, 5.0
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -113,9 +130,15 @@ def help_cpu_seconds() -> float:
 async def _print(people: int, minutes: float) -> None:
     sys.stdout.write(f"`--help`: {help_cpu_seconds():.2f} s of CPU\n")
     with tempfile.TemporaryDirectory() as folder, temporary_server() as database:
-        async with Proxy(database) as proxy, running_stack(database, Path(folder), people=people, daemon_dsn=proxy.dsn) as stack:
+        read = min(people, _READ_PEOPLE)
+        async with Proxy(database) as proxy, running_stack(database, Path(folder), people=read, daemon_dsn=proxy.dsn) as stack:
             async with stack.daemon(**USUAL):
-                await SweepRun(stack, people).wait_for_sweep()
+                await SweepRun(stack, read).wait_for_sweep()
+            connection = await asyncpg.connect(**parse(database).connect_arguments())
+            for statement in _ADD_PEOPLE:
+                await connection.execute(statement, people - read, timeout=600)
+            await connection.execute("VACUUM ANALYZE", timeout=600)
+            await connection.close()
             await _print_idle(stack, proxy, minutes)
 
 
