@@ -234,6 +234,11 @@ class Connections(web.Server):
     def __call__(self) -> Connection:
         return Connection(self, self._loop, self._limits)
 
+    @property
+    def at_once(self) -> int:
+        """How many connections a turn of the event loop may accept."""
+        return self._places.at_once
+
     def add(self, connection: Connection) -> bool:
         """Add a connection, closing a waiting one if no place is left. Return False if all others are being answered."""
         if len(self._open) - len(self._readers) >= self._places.others:

@@ -16,43 +16,55 @@ else:
     _IS_LIMITED = True
 
 _logger = logging.getLogger(__name__)
-# File descriptors for the database, the FUB API, the standard streams, and asyncio itself.
-_OTHER_DESCRIPTORS = 64
+# File descriptors for the database, the FUB API, receivers of alerts, the standard streams, and asyncio itself.
+_OTHER_DESCRIPTORS = 48
+_SMALLEST_SHARE_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """How many connections may be open: those of known readers, and all others."""
+    """How many connections may be open: those of known readers, and all others. `at_once`: how many a turn of the event loop accepts."""
 
     readers: int
     others: int
+    at_once: int
 
 
 def divide_places(limits: ServerLimits) -> Places:
     """Raise the soft limit on open files as far as needed and allowed; divide what fits, and log when it is less than wanted."""
-    wanted = limits.connections + limits.readers
-    fitting = _raise_limit(wanted, limits.backlog) if _IS_LIMITED else wanted
-    if fitting >= wanted:
-        return Places(limits.readers, limits.connections)
+    open_files = _raise_limit(_needed(limits)) if _IS_LIMITED else _needed(limits)
+    places = places_within(open_files, limits)
+    if (places.readers, places.others) != (limits.readers, limits.connections):
+        _logger.warning(
+            "the limit on open files leaves room for %d connections instead of %d: %d for deliveries, %d for readers. Raise it (ulimit -n)",
+            places.others + places.readers,
+            limits.connections + limits.readers,
+            places.others,
+            places.readers,
+        )
+    return places
+
+
+def places_within(open_files: int, limits: ServerLimits) -> Places:
+    """Return what fits into so many open files."""
+    if open_files >= _needed(limits):
+        return Places(limits.readers, limits.connections, limits.backlog)
+    free = open_files - _OTHER_DESCRIPTORS
+    at_once = max(1, min(limits.backlog, free // _SMALLEST_SHARE_AT_ONCE))
+    fitting = free - 2 * at_once
     readers = max(2, min(limits.readers, fitting // 4))
-    others = max(1, fitting - readers)
-    _logger.warning(
-        "the limit on open files leaves room for %d connections instead of %d: %d for deliveries, %d for readers. Raise it (ulimit -n)",
-        others + readers,
-        wanted,
-        others,
-        readers,
-    )
-    return Places(readers, others)
+    return Places(readers, max(1, fitting - readers), at_once)
 
 
-def _raise_limit(connections: int, backlog: int) -> int:
-    """Return how many connections fit."""
+def _needed(limits: ServerLimits) -> int:
     # One turn of the event loop may accept a whole backlog on each of two sockets before any of them can be closed.
-    spare = _OTHER_DESCRIPTORS + 2 * backlog
+    return limits.connections + limits.readers + _OTHER_DESCRIPTORS + 2 * limits.backlog
+
+
+def _raise_limit(wanted: int) -> int:
+    """Return how many files may be open, at most the wanted number."""
     soft, hard = getrlimit(RLIMIT_NOFILE)
-    wanted = connections + spare
     if soft != RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == RLIM_INFINITY else min(wanted, hard)
         setrlimit(RLIMIT_NOFILE, (soft, hard))
-    return connections if soft == RLIM_INFINITY else min(connections, soft - spare)
+    return wanted if soft == RLIM_INFINITY else min(wanted, soft)

@@ -52,10 +52,10 @@ class HttpServer:
         self._connections = Connections(self._handle, self._limits, self._metrics)
         self._connections.close_overdue()
         loop = asyncio.get_running_loop()
-        for sock in _sockets(host, port, self._limits.backlog):
+        for sock in _sockets(host, port, self._limits.kernel_backlog):
             # Inherited by each connection: one read returns no more than this.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.receive_bytes)
-            self._listeners.append(await loop.create_server(self._connections, sock=sock, backlog=self._limits.backlog))
+            self._listeners.append(await loop.create_server(self._connections, sock=sock, backlog=self._connections.at_once))
             # create_server accepts as many connections in a turn as its backlog says. What the kernel keeps meanwhile may be more: a
             # connection that it drops is tried again only after a second.
             sock.listen(self._limits.kernel_backlog)

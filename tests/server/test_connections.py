@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from fubd.server import ServerLimits
-from fubd.server.open_files import divide_places
+from fubd.server.open_files import Places, divide_places, places_within
 from tests.server.fakes import ServerUnderTest, row, running_server, stage_event
 from tests.server.senders import connect, exchange, head, post, rest_of, until
 from tests.support.waiting import eventually
@@ -107,6 +107,15 @@ def test_few_file_descriptors_are_divided_and_named(caplog: pytest.LogCaptureFix
     assert places.readers >= 2
     assert places.others >= 1
     assert "limit on open files leaves room for" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("open_files", "places"),
+    [(4096, Places(100, 1000, 32)), (1024, Places(100, 812, 32)), (128, Places(15, 45, 10)), (64, Places(3, 9, 2)), (20, Places(2, 1, 1))],
+)
+def test_few_open_files_leave_most_places_to_deliveries(open_files: int, places: Places) -> None:
+    """Accepting fewer connections in a turn leaves room for more of them."""
+    assert places_within(open_files, ServerLimits()) == places
 
 
 def connections(server: ServerUnderTest, state: str) -> float:
