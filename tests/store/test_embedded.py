@@ -304,7 +304,10 @@ async def test_processes_of_others_in_a_planted_folder_live(place: Path) -> None
         (planted / "log").symlink_to(elsewhere / "victim")
         for path in (planted, planted / "data"):
             os.chown(path, uid, -1, follow_symlinks=False)
-    (elsewhere / "victim").write_text("kept")
+    # A server of others ends when this file is removed; a pipe would be waited for.
+    for name in ("victim", "postmaster.pid"):
+        (elsewhere / name).write_text("kept")
+    os.mkfifo(place / "fubd-postgres-works" / "data" / "postmaster.pid")
     async with AsyncExitStack() as stack:
         works = [elsewhere, place / "fubd-postgres-works" / "data"]
         victims = [await stack.enter_async_context(python("-c", _WORK, folder=folder)) for folder in works]
@@ -317,7 +320,7 @@ async def test_processes_of_others_in_a_planted_folder_live(place: Path) -> None
         for victim in victims:
             victim.terminate()
             assert await victim.ended() == 0
-    assert (elsewhere / "victim").read_text() == "kept"
+    assert [(elsewhere / name).read_text() for name in ("victim", "postmaster.pid")] == ["kept", "kept"]
 
 
 async def test_it_runs_for_an_ordinary_user(place: Path) -> None:

@@ -120,7 +120,8 @@ class PostgresServer:
                     os.kill(pid, stop_signal)
             self._wait(lambda: not self._processes(), _STOP_SECONDS)
         # A stale file would prevent the next start if its process id belongs to another process by then.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        if self._data.is_dir() and self._os_user.owns(self._data):
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
         if self._process is not None:
             self._process.wait(_STOP_SECONDS)
 
@@ -204,7 +205,11 @@ class PostgresServer:
 
     def _postmaster(self) -> _Postmaster | None:
         try:
-            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            if not self._os_user.owns(self._data):
+                return None
+            # Neither a link nor a pipe that is never written: others can create this folder too.
+            with open(self._data / "postmaster.pid", encoding="utf-8", opener=_open_present) as file:
+                lines = file.read().splitlines()
             return _Postmaster(int(lines[0]), Path(lines[4]), lines[7].strip())
         except (OSError, ValueError, IndexError):
             return None
@@ -288,6 +293,11 @@ def _quote_folder(folder: Path) -> str:
 def _open_new(path: str, flags: int) -> int:
     """Open a file to write, but no link: the folder belongs to the server's user, and we may be root."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _open_present(path: str, flags: int) -> int:
+    """Open a file to read, but no link, and without waiting for who writes into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _listed_as(pid: int, uid: int) -> bool:
