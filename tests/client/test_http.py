@@ -129,7 +129,7 @@ async def test_a_bad_response_is_retried(bad: Handler | web.Response, _what: str
     clock, metrics = SkippingClock(), Metrics(CollectorRegistry())
     async with (
         fake_fub(bad, page(PERSON | {"id": "5"})) as (server, base),
-        make_client(base, clock, metrics=metrics, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+        make_client(base, clock, metrics=metrics, attempt_timeout_seconds=1.0 if bad in {hang, drip} else 30.0) as client,
     ):
         found = await client.people(ONE)
         assert found.ids == (5,)
@@ -143,7 +143,7 @@ async def test_only_bad_responses_end_as_unavailable(bad: Handler | web.Response
     clock = SkippingClock()
     async with (
         fake_fub(bad) as (server, base),
-        make_client(base, clock, attempt_timeout_seconds=0.1 if bad in {hang, drip} else 5.0) as client,
+        make_client(base, clock, attempt_timeout_seconds=0.5 if bad in {hang, drip} else 30.0) as client,
     ):
         with pytest.raises(Unavailable) as caught:
             await client.people(ONE)
@@ -235,7 +235,7 @@ async def test_endless_429s_end_the_call() -> None:
 async def test_the_total_timeout_limits_a_call() -> None:
     """However many attempts are left, a call does not exceed its total timeout: the last attempt gets what is left of it."""
     clock = SkippingClock()
-    async with fake_fub(hang) as (server, base), make_client(base, clock, attempt_timeout_seconds=0.2, total_timeout_seconds=0.3) as client:
+    async with fake_fub(hang) as (server, base), make_client(base, clock, attempt_timeout_seconds=1.0, total_timeout_seconds=1.5) as client:
         with pytest.raises(Unavailable, match=r"timed out after 1 attempt$"):
             await client.people(ONE)
     assert len(server.requests) == 1
@@ -279,7 +279,7 @@ async def test_a_non_idempotent_request_is_not_repeated(bad: Handler | web.Respo
     """A webhook that may have been created is not created again: the caller gets Unavailable."""
     async with (
         fake_fub(bad, web.json_response({}, status=500)) as (server, base),
-        make_client(base, SkippingClock(), attempt_timeout_seconds=0.1) as client,
+        make_client(base, SkippingClock(), attempt_timeout_seconds=1.0) as client,
     ):
         with pytest.raises(Unavailable, match=r"after 1 attempt$"):
             await client.subscribe("peopleCreated", "https://hooks.example.com/webhook/fub")

@@ -1,6 +1,7 @@
-"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY] kills at every await, or at every EVERYth.
+"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY [adopt|forget|start|work|stop|commits ...]].
 
-The awaits of each phase are found by running it once; then it is run again for each, and killed there (`tests/proofs/killed.py`).
+It is killed at every await, or at every EVERYth. The awaits of each phase are found by running it once; then it is run again for each, and
+killed there (`tests/proofs/killed.py`). In the phase `commits` a thousand replies to COMMIT are lost instead, or one EVERYth of a thousand.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tests.store.adopting import connected
 from tests.support import legacy_tables
 from tests.support.databases import Databases
 from tests.support.process import Process, python
+from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 _KILLED = -signal.SIGKILL
@@ -36,6 +38,8 @@ _PATIENCE_SECONDS = 120.0
 # An await that depends on chance may not come again.
 _REACHED_WITHIN_SECONDS = 30.0
 _PEOPLE = 20
+# Of replies to COMMIT.
+_LOST = 1_000
 _MOVED = 3
 
 
@@ -271,6 +275,25 @@ async def kill_work(databases: Databases, starter: Forks, folder: Path, every: i
         return kills
 
 
+async def lose_replies(databases: Databases, starter: Forks, folder: Path, number: int) -> str:
+    """Lose the reply to a COMMIT so many times while people move; nothing is lost or doubled."""
+    rng = Random(7)
+    async with (
+        databases.empty() as database,
+        Proxy(database) as proxy,
+        running_stack(database, folder, people=_PEOPLE, daemon_dsn=proxy.dsn) as stack,
+        starter.run(environ=stack.environ, counting=False) as run,
+    ):
+        await _ready(stack, run, Kills())
+        for _ in range(number):
+            proxy.lost_commit_replies = 1
+            stack.move_randomly(rng)
+            await eventually(lambda: proxy.lost_commit_replies == 0, _PATIENCE_SECONDS)
+        assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+        await eventually(stack.is_balanced)
+        return f"commits: {number} replies lost, {len(stack.account.truth.changes)} changes, none lost or doubled"
+
+
 async def _kill_everywhere(every: int, phases: Sequence[str]) -> None:
     with embedded.temporary_server() as server, tempfile.TemporaryDirectory() as name:
         databases, folder = Databases(server), Path(name)
@@ -282,8 +305,11 @@ async def _kill_everywhere(every: int, phases: Sequence[str]) -> None:
                 "work": partial(kill_work, databases, starter, folder, every, stop=False),
                 "stop": partial(kill_work, databases, starter, folder, every, stop=True),
             }
-            for one in phases or phase:
-                sys.stdout.write((await phase[one]()).describe(one) + "\n")
+            for one in phases or (*phase, "commits"):
+                line = (
+                    (await phase[one]()).describe(one) if one in phase else await lose_replies(databases, starter, folder, _LOST // every)
+                )
+                sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
         await databases.close()
 

@@ -1,15 +1,18 @@
-"""Mutation testing: python -m tests.proofs.mutation [core|ingest|poller|sql|rules ...] [--sample N] [--seed N].
+"""Mutation testing: python -m tests.proofs.mutation [core|ingest|poller|sql|rules ...] [--sample N] [--seed N] [--first N].
 
 Each mutant is one small change in a copy of the checkout; the tests that concern the changed file must then fail. The program prints each
-mutant with what became of it, and the share that was killed. A sample is drawn with a seed, so that it can be repeated.
+mutant with the test that killed it, and the share that was killed. A sample is drawn with a seed, so that it can be repeated, and continued
+with `--first`.
 
-A mutant is tested in a fork of this process, which has imported every library already: that saves most of the CPU time.
+A mutant is tested in a fork of this process, which has imported every library already: that saves most of the CPU time. A mutated rule is
+tested by promtool, with the cases of its alert.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import asyncio
 import importlib
 import os
 import re
@@ -19,22 +22,27 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import cache_from_source
 from pathlib import Path
 from random import Random
 from typing import NoReturn
 
 import pytest
+import yaml
 from typing_extensions import override
 
 from fubd.store import embedded
+from tests.deploy.edges import EDGES
+from tests.deploy.programs import run
+from tests.deploy.test_edges import write_tests
 
 _CHECKOUT = Path(__file__).parents[2]
 _IGNORED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
 # A mutant that never stops computing is ended by the first limit, one that never stops waiting by the second.
 _CPU_SECONDS = 300
 _TIMEOUT_SECONDS = 1_800
+_OUTPUT = "output"
 _RULES = "deploy/prometheus/rules.yaml"
 
 
@@ -87,14 +95,16 @@ TARGETS = {
     ),
     "sql": Target(
         ("fubd/sql/recording/*.sql", "fubd/sql/state/*.sql", "fubd/sql/forgetting/*.sql"),
-        ("tests/store", "tests/test_retention.py", "-m", "not slow"),
+        (
+            *(f"tests/store/test_{name}.py" for name in ("state", "recording", "lease", "forgetting", "paging", "views", "histories")),
+            *("tests/test_retention.py", "-m", "not slow"),
+        ),
         {
             "recording": ("tests/store/test_recording.py", "tests/store/test_histories.py"),
-            "state": ("tests/store/test_state.py", "tests/store/test_lease.py"),
             "forgetting": ("tests/store/test_forgetting.py",),
         },
     ),
-    "rules": Target((_RULES,), ("tests/deploy/test_rules.py",)),
+    "rules": Target((_RULES,), ()),
 }
 
 
@@ -155,6 +165,8 @@ _WORDS = {
 _WORD = re.compile(
     "|".join(rf"\b{re.escape(word)}\b" if word[0].isalpha() else rf"(?<= ){re.escape(word)}(?= )" for word in sorted(_WORDS, key=len)[::-1])
 )
+# What is not code: comments of SQL, and of rules their prose and the names of recorded series.
+_PROSE = re.compile(r"--.*|^ *(?:#|summary:|- record:).*|^( *)description:.*(?:\n\1 +.*)*", re.MULTILINE)
 _FOR = re.compile(r"(?<=\bfor: )\d+")
 
 
@@ -233,17 +245,15 @@ def find_mutants(path: str, source: str) -> list[Mutant]:
 
 
 def _text_mutants(path: str, source: str) -> Iterator[Mutant]:
-    for line in re.finditer(r"^.*$", source, re.MULTILINE):
-        if line.group().lstrip().startswith(("--", "#", "summary:", "description:")):
-            continue
-        for word in _WORD.finditer(line.group()):
-            yield Mutant(path, line.start() + word.start(), line.start() + word.end(), _WORDS[word.group()])
-        for number in _FOR.finditer(line.group()):
-            yield Mutant(path, line.start() + number.start(), line.start() + number.end(), str(10 * int(number.group())))
+    code = _PROSE.sub(lambda prose: " " * len(prose.group()), source)
+    for word in _WORD.finditer(code):
+        yield Mutant(path, word.start(), word.end(), _WORDS[word.group()])
+    for number in _FOR.finditer(code):
+        yield Mutant(path, number.start(), number.end(), str(10 * int(number.group())))
 
 
-def _is_killed(folder: Path, mutant: Mutant, source: str, tests: tuple[str, ...]) -> bool:
-    """Return whether a test fails, or does not end. The tests run in a fork."""
+def _killer(folder: Path, mutant: Mutant, source: str, tests: tuple[str, ...]) -> str | None:
+    """Return the test that fails, or how the tests ended otherwise; None where all pass. The tests run in a fork."""
     path = folder / mutant.path
     # What Python compiled is recognised by size and second, which two mutants can share.
     Path(cache_from_source(path)).unlink(missing_ok=True)
@@ -253,7 +263,10 @@ def _is_killed(folder: Path, mutant: Mutant, source: str, tests: tuple[str, ...]
         if child == 0:
             _run_tests(folder, tests)
         _, status = os.waitpid(child, 0)
-        return status != 0
+        if status == 0:
+            return None
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", (folder.parent / _OUTPUT).read_text("utf-8"), re.MULTILINE)
+        return failed.group(1) if failed else f"exit code {os.waitstatus_to_exitcode(status)}"
     finally:
         path.write_text(source, "utf-8")
 
@@ -262,7 +275,7 @@ def _run_tests(folder: Path, tests: tuple[str, ...]) -> NoReturn:
     """Run tests of the copy, and end this process as pytest would. The libraries stay imported; our modules are imported from the copy."""
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     signal.alarm(_TIMEOUT_SECONDS)
-    output = os.open(os.devnull, os.O_WRONLY)
+    output = os.open(folder.parent / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
     os.chdir(folder)
@@ -277,13 +290,31 @@ def _run_tests(folder: Path, tests: tuple[str, ...]) -> NoReturn:
         os._exit(int(code))
 
 
-def _tests_of(target: Target, mutant: Mutant, source: str) -> tuple[str, ...]:
-    """Return the tests for a mutant. For an alert: the cases that name it."""
-    if mutant.path != _RULES:
-        return target.tests_of(mutant.path)
+def _rule_killer(folder: Path, mutant: Mutant, source: str) -> str | None:
+    """Return the file of cases that a mutated rule fails, or None. Only its own edges and cases are tested; of a recorded series, all."""
     kind, name = re.findall(r"- (alert|record): (\S+)", source[: mutant.begin])[-1]
-    cases = [path.stem for path in sorted((_CHECKOUT / "tests/deploy/rules").glob("*.yaml")) if name in path.read_text("utf-8")]
-    return (*target.tests, "-k", " or ".join(cases)) if kind == "alert" else target.tests
+    groups = yaml.safe_load(mutant.apply(source))["groups"]
+    for alert in {edge.alert for edge in EDGES} if kind == "record" else {name}:
+        kept = [group | {"rules": [rule for rule in group["rules"] if "record" in rule or rule["alert"] == alert]} for group in groups]
+        files = [write_tests(folder, [edge for edge in EDGES if (edge.alert, edge.step) == (alert, step)]) for step in _steps(alert)]
+        for path in sorted((_CHECKOUT / "tests/deploy/rules").glob("*.yaml")):
+            document = yaml.safe_load(path.read_text("utf-8"))
+            cases = [case for case in document["tests"] if case["alert_rule_test"][0]["alertname"] == alert]
+            if cases:
+                files.append(path.name)
+                document |= {"rule_files": [f"{alert}.rules.yaml"], "tests": cases}
+                (folder / path.name).write_text(yaml.safe_dump(document), "utf-8")
+        rules = yaml.safe_dump({"groups": [group for group in kept if group["rules"]]})
+        for rule_file in (f"{alert}.rules.yaml", *(f"{alert}-{step}.rules.yaml" for step in _steps(alert))):
+            (folder / rule_file).write_text(rules, "utf-8")
+        for file in files:
+            if asyncio.run(run("promtool", "test", "rules", file, folder=folder)).code != 0:
+                return f"{alert} in {file}"
+    return None
+
+
+def _steps(alert: str) -> list[int]:
+    return sorted({edge.step for edge in EDGES if edge.alert == alert})
 
 
 def _read_sources(folder: Path, target: Target) -> dict[str, str]:
@@ -291,19 +322,24 @@ def _read_sources(folder: Path, target: Target) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in paths}
 
 
-def _measure(name: str, folder: Path, *, sample: int, seed: int) -> None:
+def _measure(name: str, folder: Path, *, sample: int, seed: int, first: int) -> None:
     target = TARGETS[name]
     sources = _read_sources(folder, target)
     mutants = [mutant for path, source in sources.items() for mutant in find_mutants(path, source)]
-    drawn = Random(seed).sample(mutants, min(sample, len(mutants)))
+    drawn = Random(seed).sample(mutants, min(sample, len(mutants)))[first:]
+
+    def kill(mutant: Mutant, tests: tuple[str, ...]) -> str | None:
+        source = sources[mutant.path]
+        return _rule_killer(folder, mutant, source) if name == "rules" else _killer(folder, mutant, source, tests)
+
+    if first == 0 and (red := kill(replace(drawn[0], end=drawn[0].begin, text=""), target.tests)):
+        raise SystemExit(f"{name}: without a change, {red} fails")
     killed = 0
-    if _is_killed(folder, Mutant(drawn[0].path, 0, 0, ""), sources[drawn[0].path], target.tests):
-        raise SystemExit(f"{name}: the tests fail without a change")
     for mutant in drawn:
         source = sources[mutant.path]
-        is_killed = _is_killed(folder, mutant, source, _tests_of(target, mutant, source))
-        killed += is_killed
-        _report(f"{'killed' if is_killed else 'SURVIVED'}: {mutant.describe(source)}")
+        killer = kill(mutant, target.tests_of(mutant.path))
+        killed += killer is not None
+        _report(f"{f'killed by {killer}' if killer else 'SURVIVED'}: {mutant.describe(source)}")
     _report(f"{name}: {killed} of {len(drawn)} killed, drawn from {len(mutants)} with seed {seed}")
 
 
@@ -317,6 +353,7 @@ def _main() -> None:
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=[])
     parser.add_argument("--sample", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="continue a sample with its mutant of this number, from 0")
     arguments = parser.parse_args()
     for module in ("tests.conftest", "fubd.__main__", "hypothesis", "pytest_asyncio", "xdist"):
         importlib.import_module(module)
@@ -325,7 +362,7 @@ def _main() -> None:
         folder = Path(name) / "checkout"
         shutil.copytree(_CHECKOUT, folder, ignore=_IGNORED)
         for target in arguments.targets or TARGETS:
-            _measure(target, folder, sample=arguments.sample, seed=arguments.seed)
+            _measure(target, folder, sample=arguments.sample, seed=arguments.seed, first=arguments.first)
 
 
 if __name__ == "__main__":

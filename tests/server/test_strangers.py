@@ -58,12 +58,10 @@ async def act_as_a_stranger(server: ServerUnderTest) -> None:
 _PATHS = ("/", "/health", "/metrics", "/readyz", "/healthz", "/api/changes", "/api/stream", "/nowhere", "/webhook/fub")
 
 
-@pytest.mark.parametrize(("alert", "expr"), critical_rules().items())
-async def test_a_stranger_moves_no_critical_alert(web: aiohttp.ClientSession, alert: str, expr: str) -> None:
-    """Whatever a stranger sends changes no series that the rule reads."""
-    async with running_server(
-        limits=ServerLimits(body_timeout_seconds=0.05, small_body_timeout_seconds=0.05, linger_seconds=0.05)
-    ) as server:
+async def test_a_stranger_moves_no_critical_alert(web: aiohttp.ClientSession) -> None:
+    """Whatever a stranger sends changes no series that a critical rule reads."""
+    # On a busy machine the body of the genuine delivery may arrive much later than its head.
+    async with running_server(limits=ServerLimits(body_timeout_seconds=0.5, small_body_timeout_seconds=0.5, linger_seconds=0.05)) as server:
         clock = SystemClock()
         ratio = FailureRatio(StatusReader(Pool(parse("postgresql://nobody:x@localhost:1/none")), instance="x"), clock, server.metrics)
         assert (await post(web, server, stage_event(event_id="genuine"))).status == 200
@@ -74,7 +72,9 @@ async def test_a_stranger_moves_no_critical_alert(web: aiohttp.ClientSession, al
         after = samples(server)
         moved = {name for (name, labels), value in after.items() if str(value) != str(before.get((name, labels)))}
         assert "fubd_webhook_deliveries_total" in moved
-        assert moved & set(_SERIES.findall(expr)) == set(), alert
+        rules = critical_rules()
+        assert len(rules) > 5
+        assert {alert: read for alert, expr in rules.items() if (read := moved & set(_SERIES.findall(expr)))} == {}
         counts = server.webhook_handler.counts()
         assert (counts.answered - counts.outcomes, counts.failures, counts.new) == (0, 0, 1)
 

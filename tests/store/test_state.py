@@ -51,7 +51,7 @@ async def test_completeness_counts_each_person_once_a_round(database: str) -> No
     """Somebody verified twice before the round closed, and somebody who could not be read at all, change neither ratio nor number."""
     async with running_recorder(database) as recorder:
         state = recorder.state
-        await recorder.record(*(read("A", "08:00", "09:00", person=person) for person in (1, 2, 3, 4)))
+        await recorder.record(*(read("A", "08:00", "09:00", person=person) for person in (1, 2, 3)), read("A", "08:00", "09:30", person=4))
         await state.note_scrub(matched=0, mismatched=0)
         await recorder.record(*(read("A", "08:00", "10:00", person=person) for person in (1, 2, 3)))
         await state.note_scrub(matched=2, mismatched=1)
