@@ -98,6 +98,7 @@ def test_the_command_table_names_every_option(capsys: pytest.CaptureFixture[str]
         with pytest.raises(SystemExit):
             run(["--help"] if name.startswith("-") else [name, "--help"])
         options = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--version"}
+        assert "--help" in options, name
         assert {option for option in options if option not in row[0] + row[1] + below} == set(), name
 
 

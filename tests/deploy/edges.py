@@ -78,6 +78,7 @@ EDGES: Sequence[Edge] = (
     ),
     Edge("FubdWebhookStale", "not where nothing was ever heard", {_HEARD: "0x200", _HEALTHY: "0x200"}, silent=[60]),
     Edge("FubdWebhookStale", "not in failover", {**_STALE, _FAILOVER: "1x200"}, silent=[60]),
+    Edge("FubdWebhookStale", "not in failover of one", {**_STALE, _FAILOVER: "1x200", _FAILOVER.replace("{a", "{b"): "0x200"}, silent=[60]),
     Edge("FubdWebhookStale", "in another mode", {**_STALE, _FAILOVER: "0x200"}, firing=[60]),
     Edge(
         "FubdWebhookSilentForADay",
@@ -201,11 +202,24 @@ EDGES: Sequence[Edge] = (
     ),
     _gauge("FubdCompletenessLow", "fubd_completeness_ratio{a}", over="0.9989", under="0.999", held=15),
     Edge(
+        "FubdCompletenessLow",
+        "not where an instance read a later round",
+        {"fubd_completeness_ratio{a}": "0.9x60", "fubd_completeness_ratio{b}": "1x60"},
+        silent=[30],
+    ),
+    Edge(
         "FubdCompletenessOld",
         "after 30 days",
         {"fubd_scrub_oldest_timestamp_seconds{a}": "1x900"},
         silent=[30 * DAY + 60],
         firing=[30 * DAY + 120],
+        step=60,
+    ),
+    Edge(
+        "FubdCompletenessOld",
+        "not where nobody was verified yet",
+        {"fubd_scrub_oldest_timestamp_seconds{a}": "0x900"},
+        silent=[31 * DAY],
         step=60,
     ),
     Edge(
