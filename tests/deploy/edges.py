@@ -102,6 +102,7 @@ EDGES: Sequence[Edge] = (
         silent=[DAY + 120, 3 * DAY + 120],
         step=60,
     ),
+    Edge("FubdWebhookSilentForADay", "more than three days", {_HEARD: "300x900"}, silent=[3 * DAY + 10], firing=[3 * DAY + 15], step=5),
     Edge("FubdWebhookSilentForADay", "three days after the last one", {_HEARD: "1x200"}, silent=[3 * DAY], firing=[3 * DAY + 120], step=60),
     Edge(
         "FubdWebhookSilentForADay",
@@ -118,6 +119,12 @@ EDGES: Sequence[Edge] = (
         firing=[20],
     ),
     _gauge("FubdSourceNeverHeard", _HEARD, over="0", under="1", held=60, **_DB_UP),
+    Edge(
+        "FubdSourceNeverHeard",
+        "not where another instance heard it",
+        {_HEARD: "0x200", _HEARD.replace("{a", "{b"): "1x200", **_DB_UP},
+        silent=[120],
+    ),
     Edge("FubdSourceNeverHeard", "not without the database", {_HEARD: "0x200", "fubd_db_up{a}": "0x200"}, silent=[120]),
     Edge(
         "FubdBlind",
@@ -134,6 +141,12 @@ EDGES: Sequence[Edge] = (
         "FubdBlind",
         "at 59 s in 10 minutes",
         {"fubd_blind_seconds_total{a}": "0+5.9x60", "fubd_coverage_timestamp_seconds{a}": "1x60"},
+        silent=[30],
+    ),
+    Edge(
+        "FubdBlind",
+        "not at 60 s in 10 minutes",
+        {"fubd_blind_seconds_total{a}": "0+6x60", "fubd_coverage_timestamp_seconds{a}": "1x60"},
         silent=[30],
     ),
     Edge(
@@ -173,6 +186,13 @@ EDGES: Sequence[Edge] = (
     ),
     Edge("FubdWebhookFailureRatioRising", "above 10 %", {"fubd_webhook_failure_ratio{a}": "0.101+0.0001x60"}, silent=[10], firing=[11]),
     Edge("FubdWebhookFailureRatioRising", "not below 10 %", {"fubd_webhook_failure_ratio{a}": "0.09+0.0001x60"}, silent=[60]),
+    Edge(
+        "FubdWebhookFailureRatioRising",
+        "after none had failed",
+        {"fubd_webhook_failure_ratio{a}": "0x20 0.11x60"},
+        silent=[30],
+        firing=[31],
+    ),
     Edge("FubdWebhookFailureRatioRising", "not at 10 %", {"fubd_webhook_failure_ratio{a}": "0+0.01x9 0.1x60"}, silent=[28]),
     Edge(
         "FubdWebhookFailureRatioRising",
@@ -192,6 +212,19 @@ EDGES: Sequence[Edge] = (
         {"fubd_coverage_timestamp_seconds{a}": "1x200", "fubd_poll_interval_seconds{a}": "1800x200"},
         silent=[125],
         firing=[126],
+    ),
+    Edge(
+        "FubdCoverageOld",
+        "after more than four intervals",
+        {"fubd_coverage_timestamp_seconds{a}": "60x200", "fubd_poll_interval_seconds{a}": "1800x200"},
+        silent=[126],
+        firing=[127],
+    ),
+    Edge(
+        "FubdCoverageOld",
+        "not before the first complete poll",
+        {"fubd_coverage_timestamp_seconds{a}": "0x200", "fubd_poll_interval_seconds{a}": "1800x200"},
+        silent=[190],
     ),
     Edge(
         "FubdCoverageOld",
@@ -234,6 +267,7 @@ EDGES: Sequence[Edge] = (
     Edge("FubdDeliveryQuarantined", "for an hour", {_DELIVERIES.format("quarantined"): "0x20 1x90"}, silent=[20, 85], firing=[21, 75]),
     _gauge("FubdQuarantineNotEmpty", "fubd_quarantined{a}", over="1", under="0", held=60),
     Edge("FubdForgedDeliveries", "at 21 in 10 minutes", {_FORGED: "0+2.1x90"}, firing=[60]),
+    Edge("FubdForgedDeliveries", "not at 20 in 10 minutes", {_FORGED: "0+2x90"}, silent=[60]),
     Edge("FubdForgedDeliveries", "at 19 in 10 minutes", {_FORGED: "0+1.9x90"}, silent=[60]),
     Edge("FubdForgedDeliveries", "after a minute", {_FORGED: "0x20 30x60"}, silent=[21], firing=[22]),
     Edge(

@@ -289,6 +289,8 @@ async def lose_replies(databases: Databases, starter: Forks, folder: Path, numbe
             proxy.lost_commit_replies = 1
             stack.move_randomly(rng)
             await eventually(lambda: proxy.lost_commit_replies == 0, _PATIENCE_SECONDS)
+        # Follow Up Boss sends what was refused again after one, five and five more minutes.
+        stack.account.clock.speed = 20.0
         assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
         await eventually(stack.is_balanced)
         return f"commits: {number} replies lost, {len(stack.account.truth.changes)} changes, none lost or doubled"

@@ -102,6 +102,9 @@ TARGETS = {
         {
             "recording": ("tests/store/test_recording.py", "tests/store/test_histories.py"),
             "forgetting": ("tests/store/test_forgetting.py",),
+            "release_quarantined": ("tests/commands/test_replay.py",),
+            "last_run": ("tests/test_running_time.py", "tests/commands/test_status.py"),
+            "delivery_attempts": ("tests/test_ingest.py",),
         },
     ),
     "rules": Target((_RULES,), ()),
