@@ -97,7 +97,7 @@ TARGETS = {
         ("fubd/sql/recording/*.sql", "fubd/sql/state/*.sql", "fubd/sql/forgetting/*.sql"),
         (
             *(f"tests/store/test_{name}.py" for name in ("state", "recording", "lease", "forgetting", "paging", "views", "histories")),
-            *("tests/test_retention.py", "-m", "not slow"),
+            "tests/test_retention.py",
         ),
         {
             "recording": ("tests/store/test_recording.py", "tests/store/test_histories.py"),
