@@ -169,7 +169,7 @@ class SubscriptionManager:
         return None if self._public_address is None else self._public_address.host[1]
 
     def _report_blocked(self, reports: Iterable[SubscriptionReport]) -> None:
-        blocked = next((report for report in reports if report.now in _BLOCKED), None)
+        blocked = next((report for report in reports if report.now in _BLOCKED or report.is_refused), None)
         if blocked is not None:
             self._problems.begin(ProblemName.SUBSCRIPTIONS_BLOCKED, f"The webhook for {blocked.event} cannot be kept: {blocked.advice}.")
         elif all(report.now is not SubscriptionStatus.UNKNOWN for report in reports):
@@ -263,7 +263,7 @@ class SubscriptionManager:
             else:
                 return report
         except FubRefused as error:
-            return replace(report, advice=f"Follow Up Boss refused the repair: {error}")
+            return replace(report, advice=f"Follow Up Boss refused the repair: {error}", is_refused=True)
         except (Unavailable, Malformed):
             return replace(report, advice="Follow Up Boss did not answer the repair; fubd tries again")
         self._writes[event] = _Write(self._clock.monotonic(), corrections)

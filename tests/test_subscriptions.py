@@ -248,12 +248,18 @@ def test_an_outage_of_fub_proves_nothing() -> None:
 
 
 def test_a_refused_repair_is_reported_with_the_text_of_fub() -> None:
-    """When FUB refuses to create a webhook, the report keeps the status found and contains what FUB said."""
+    """When FUB refuses to create a webhook, report and problem contain what FUB said; the problem ends with the repair."""
     api = _account()
+    managed = _Managed(api)
     api.refusals["subscribe"] = FubRefused("The url is not reachable.", status=400)
-    report = _check(api)
+    report = run_virtual(managed.manager.check())
     assert report.is_broken is not None
     assert all("not reachable" in (event.advice or "") for event in report.events)
+    (problem,) = managed.problems.current()
+    assert (problem.name, "not reachable" in problem.text) == ("subscriptions_blocked", True)
+    del api.refusals["subscribe"]
+    assert run_virtual(managed.manager.check()).is_broken is None
+    assert managed.problems.current() == ()
 
 
 def test_the_gauge_is_1_for_an_active_correct_subscription() -> None:

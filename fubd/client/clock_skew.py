@@ -29,6 +29,11 @@ class ClockSkew:
         self._updated_at: float | None = None
         self._contradiction: tuple[float, float] | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a response has shown FUB's clock."""
+        return self._updated_at is not None
+
     def seconds(self) -> float:
         """Return the middle of the bounds."""
         return (self._low + self._high) / 2

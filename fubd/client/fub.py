@@ -77,6 +77,7 @@ class FubClient:
         self._fields = tuple(dict.fromkeys((*PERSON_FIELDS, *custom_fields)))
         self._parameters = _OPTIONAL_PARAMETERS
         self._zoneless_seen = False
+        self._future_seen = False
         self._session = FubSession(
             base_url=base_url,
             credentials=credentials,
@@ -99,9 +100,9 @@ class FubClient:
         """Return FUB's clock: ours, corrected by the estimated skew (0 before the first response)."""
         return self._session.skew.fub_now(self._clock.now())
 
-    def _latest_fub_now(self) -> datetime:
-        """Return the later of FUB's clock as estimated and ours: one of them may be days behind."""
-        return max(self.fub_now(), self._clock.now())
+    def _latest_fub_now(self) -> datetime | None:
+        """Return the later of FUB's clock as estimated and ours, because one of them may be days behind; None before the first response."""
+        return max(self.fub_now(), self._clock.now()) if self._session.skew.is_known else None
 
     def skew_seconds(self) -> float:
         """Return our clock minus FUB's, as estimated; 0 before the first response."""
@@ -130,6 +131,9 @@ class FubClient:
         if page.has_zoneless_times and not self._zoneless_seen:
             self._zoneless_seen = True
             _log.warning("Follow Up Boss sends times of people without a time zone; they are taken as UTC, as it documents them")
+        if page.has_future_times and not self._future_seen:
+            self._future_seen = True
+            _log.warning("Follow Up Boss dates changes of people in the future; they are taken as of the moment at which they are read")
         return page
 
     async def _list_people(self, params: dict[str, str], parse: Callable[[tuple[str, ...], Response], PeoplePage]) -> PeoplePage:
@@ -157,7 +161,8 @@ class FubClient:
                     raise Malformed("a 404 that is not Follow Up Boss's own")
                 return None, response.read_at
             body = self._session.raise_for_status(response)
-            return parse_person(body, fields=fields, now=self._latest_fub_now(), requested=person_id), response.read_at
+            reading = parse_person(body, fields=fields, read_at=response.read_at, now=self._latest_fub_now(), requested=person_id)
+            return reading, response.read_at
 
         return await self._with_fields("person", f"people/{person_id:d}", {}, parse)
 

@@ -11,8 +11,8 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 
 The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
 without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
-complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable. An instant that cannot
-have come yet is not usable: it would date a row in the future, before which no other could ever be.
+complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable. An `updated` that cannot
+have come yet counts as the moment of reading, the latest that it can have been: it would date a row in the future, after all that follow.
 
 Every string that leaves here can be stored: no NUL, which Postgres accepts in neither text nor jsonb, and no lone surrogate.
 """
@@ -79,7 +79,7 @@ class PeoplePage:
     `ids` are all ids in the page's order; `unreadable` are those among them without a usable stage or `updated`. `total` and `next` are
     None where the page has none. `read_at` is at or before the moment of reading, in FUB's time. `unidentified` counts the elements without
     a usable id, `repeated` those of a person who is on the page already. `next_is_unusable`: there is a next page, and its token cannot be
-    used. `has_zoneless_times`: an instant came without a zone and was taken as UTC.
+    used. `has_zoneless_times`: an instant came without a zone and was taken as UTC. `has_future_times`: one cannot have come yet.
     """
 
     readings: tuple[Reading, ...]
@@ -92,11 +92,17 @@ class PeoplePage:
     repeated: int = 0
     next_is_unusable: bool = False
     has_zoneless_times: bool = False
+    has_future_times: bool = False
 
     @property
     def rows(self) -> int:
         """The number of elements on the page, usable or not."""
-        return len(self.ids) + self.unidentified + self.repeated
+        return self.people + self.repeated
+
+    @property
+    def people(self) -> int:
+        """The number of people on the page, without repetitions: what a total counts."""
+        return len(self.ids) + self.unidentified
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +133,15 @@ def parse_page(
 ) -> PeoplePage:
     """Decode an answer of `GET /people`.
 
-    `now` is the latest that Follow Up Boss's clock can show, None for `read_at`. `fields` are the custom fields that were requested;
-    `requested` the ids, where ids were: others on the page are left out. Raises Malformed when the answer is not a page of people, shows
-    nobody with a usable id, or only people who were not requested.
+    `now` is the latest that Follow Up Boss's clock can show, None while that is unknown. `fields` are the custom fields that were
+    requested; `requested` the ids, where ids were: others on the page are left out. Raises Malformed when the answer is not a page of
+    people, shows nobody with a usable id, or only people who were not requested.
     """
     document = _object(body)
     people, total = _collection(document, "people")
     read: dict[int, Reading | None] = {}
-    unrequested = repeated = 0
-    latest = (now or read_at) + _MAX_AHEAD
+    unrequested, repeated, is_ahead = 0, 0, False
+    moment = _Moment(read_at, None if now is None else now + _MAX_AHEAD)
     for person in people:
         person_id = positive_integer(person.get("id")) if isinstance(person, dict) else None
         if person_id is None or not isinstance(person, dict):
@@ -145,7 +151,8 @@ def parse_page(
             continue
         repeated += person_id in read
         # Of a person who is on the page twice the first counts, unless only another is usable.
-        read[person_id] = read.get(person_id) or _reading(person_id, person, fields, latest)
+        read[person_id] = reading = read.get(person_id) or _reading(person_id, person, fields, moment)
+        is_ahead |= reading is not None and not moment.is_past(instant_of(person.get("updated")))
     if people and not read:
         raise Malformed("the page holds only people who were not requested" if unrequested else "no person on the page has a usable id")
     token, next_is_unusable = _next(document)
@@ -160,10 +167,13 @@ def parse_page(
         repeated=repeated,
         next_is_unusable=next_is_unusable,
         has_zoneless_times=any(is_zoneless(person.get("updated")) for person in people if isinstance(person, dict)),
+        has_future_times=is_ahead,
     )
 
 
-def parse_person(body: bytes, *, fields: Sequence[str], now: datetime, requested: int | None = None) -> Reading:
+def parse_person(
+    body: bytes, *, fields: Sequence[str], read_at: datetime, now: datetime | None = None, requested: int | None = None
+) -> Reading:
     """Decode an answer of `GET /people/:id`; `now` as in `parse_page`. Raises Malformed when it is not one usable person, as requested."""
     person = _object(body)
     person_id = positive_integer(person.get("id"))
@@ -171,7 +181,7 @@ def parse_person(body: bytes, *, fields: Sequence[str], now: datetime, requested
         raise _unusable(person, "the answer is not a person")
     if requested is not None and person_id != requested:
         raise Malformed("the answer is not the person who was requested")
-    reading = _reading(person_id, person, fields, now + _MAX_AHEAD)
+    reading = _reading(person_id, person, fields, _Moment(read_at, None if now is None else now + _MAX_AHEAD))
     if reading is None:
         raise Malformed("the person has no usable stage or time of update")
     return reading
@@ -322,10 +332,22 @@ def _token_of_link(link: str) -> str | None:
 # --- One element ----------------------------------------------------------------------------------------------------
 
 
-def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], latest: datetime) -> Reading | None:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The moment of reading, and the latest instant that can have come by then, None while that is unknown."""
+
+    read_at: datetime
+    latest: datetime | None
+
+    def is_past(self, instant: datetime | None) -> bool:
+        """Return whether it can have come."""
+        return instant is not None and (self.latest is None or instant <= self.latest)
+
+
+def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], moment: _Moment) -> Reading | None:
     stage = stage_name(person.get("stage"))
     created, updated = instant_of(person.get("created")), instant_of(person.get("updated"))
-    if stage is None or not stage.strip() or updated is None or updated > latest:
+    if stage is None or not stage.strip() or updated is None:
         return None
     custom_fields = {name: as_text(person.get(name)) for name in fields}
     tags = tags_of(person.get("tags"))
@@ -333,8 +355,8 @@ def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], l
         person_id=person_id,
         stage=stage,
         stage_id=positive_integer(person.get("stageId")),
-        created=None if created is None or created > latest else created,
-        updated=updated,
+        created=created if moment.is_past(created) else None,
+        updated=updated if moment.is_past(updated) else moment.read_at.replace(microsecond=0),
         first_name=text_of(person.get("firstName")) or None,
         last_name=text_of(person.get("lastName")) or None,
         assigned_user_id=as_text(positive_integer(person.get("assignedUserId"))),

@@ -45,12 +45,16 @@ _BROKEN = {
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionReport:
-    """Our webhook for one event: its status as `found`, its status `now` after a repair, and what the owner can do about it."""
+    """Our webhook for one event: its status as `found`, its status `now` after a repair, and what the owner can do about it.
+
+    `is_refused`: FUB refused the repair.
+    """
 
     event: str
     found: SubscriptionStatus
     now: SubscriptionStatus
     advice: str | None = None
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

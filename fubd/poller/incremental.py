@@ -146,7 +146,7 @@ class IncrementalRead:
     async def _look_back(self, run: PollRun, after: datetime) -> bool:
         """Read everyone since this instant again when FUB counts more of them than were recorded; return whether the filter held."""
         page = await run.page(PeopleQuery(limit=1, updated_after=after))
-        if page.total is not None and page.rows < page.total <= len(self._recent.since(after + _SECOND)):
+        if page.total is not None and page.people < page.total <= len(self._recent.since(after + _SECOND)):
             return True
         read = _CursorRead(run, after, None)
         if not await read.run():
@@ -221,7 +221,7 @@ class _CursorRead:
         return all(reading.updated >= self._after for reading in page.readings) and self._ids.accept(page.ids)
 
     def _observe(self, page: PeoplePage) -> None:
-        self._rows += page.rows
+        self._rows += page.people
         self.canary_seen |= self._canary is not None and self._canary.person_id in page.ids
         self.people.update((reading.person_id, reading.updated) for reading in page.readings)
         shown = page.readings if self.newest is None else (self.newest, *page.readings)

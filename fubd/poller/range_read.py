@@ -91,7 +91,7 @@ class RangeRead:
         if page.readings and page.readings[-1].updated < self._watermark:
             return True
         # A count that equals that of the account may not be of the range.
-        is_counted = page.total is None or page.total <= page.rows or page.total == self._account_total
+        is_counted = page.total is None or page.total <= page.people or page.total == self._account_total
         return page.rows < self._page_rows and is_counted and page.next is None and not page.next_is_unusable
 
 

@@ -197,13 +197,13 @@ class Sweep:
         # Another worker may have taken the upper half during this call; it counts those people.
         mine = sum(1 for person_id in page.ids if person_id < part.high)
         self._read += mine + page.unidentified
-        shows_all = self.total is not None and page.total == page.rows
+        shows_all = self.total is not None and page.total == page.people
         if not page.ids or mine < len(page.ids) or shows_all or page.ids[-1] >= part.high - 1:
             part.low, part.left = part.high - 1, 0
             return True
         part.low = page.ids[-1]
         if high == part.high:
-            part.left = None if page.total is None else page.total - page.rows
+            part.left = None if page.total is None else page.total - page.people
         return False
 
     async def _on_page_read(self, began: datetime) -> None:
@@ -245,7 +245,7 @@ class Sweep:
         ids = MonotonicIds()
         while ids.accept(page.ids):
             await self._run.record_ahead(page)
-            self._read += page.rows
+            self._read += page.people
             if page.next_is_unusable:
                 break
             if page.next is None:

@@ -273,11 +273,11 @@ def test_optional_values_of_another_type_count_as_missing() -> None:
 def test_a_single_person_is_decoded() -> None:
     """The answer is the bare person; a list in its place, another person or an unusable one is Malformed."""
     bare = b'{"id":"5","stage":"Lead","updated":"2025-02-03T04:05:04Z"}'
-    assert parse_person(bare, fields=(), now=NOW, requested=5).person_id == 5
-    assert parse_person(bare, fields=(), now=NOW).stage == "Lead"
+    assert parse_person(bare, fields=(), read_at=NOW, requested=5).person_id == 5
+    assert parse_person(bare, fields=(), read_at=NOW).stage == "Lead"
     for body, asked in ((sample("people"), 40942), (bare, 6), (b'{"id":5,"stage":"Lead"}', 5), (b"[]", 5), (b"{}", 5)):
         with pytest.raises(Malformed):
-            parse_person(body, fields=(), now=NOW, requested=asked)
+            parse_person(body, fields=(), read_at=NOW, requested=asked)
 
 
 def test_stages_are_decoded() -> None:
@@ -395,7 +395,7 @@ NEARLY_A_PAGE = st.fixed_dictionaries(
 )
 PARSERS: tuple[Callable[[bytes], object], ...] = (
     lambda body: parse_page(body, read_at=NOW, fields=FIELDS),
-    lambda body: parse_person(body, fields=FIELDS, now=NOW),
+    lambda body: parse_person(body, fields=FIELDS, read_at=NOW),
     parse_stages,
     parse_subscriptions,
     parse_subscription,

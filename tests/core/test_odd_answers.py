@@ -85,17 +85,23 @@ def test_metadata_that_cannot_be_used_affects_no_person(metadata: object) -> Non
 
 
 @pytest.mark.parametrize(
-    ("updated", "is_usable"),
-    [("2025-02-04T04:05:06Z", True), ("2025-02-04T04:05:07Z", False), ("2099-01-01T00:00:00Z", False), ("1970-01-01T00:00:00Z", False)],
+    ("updated", "taken_as"),
+    [("2025-02-04T04:05:06Z", NOW + timedelta(days=1)), ("2025-02-04T04:05:07Z", NOW), ("2099-01-01T00:00:00Z", NOW)],
 )
-def test_an_instant_that_cannot_have_come_is_not_usable(updated: str, is_usable: bool) -> None:
-    """A row of that instant would stand after all that follow. A day is allowed for clocks; the epoch stands for no date."""
-    person = {"id": 5, "stage": "Lead", "updated": updated, "created": updated}
-    page = parse_page(page_of(person, {"id": 6, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=())
-    assert (page.ids, page.unreadable) == ((5, 6), () if is_usable else (5,))
-    assert parse_page(page_of(person), read_at=NOW - timedelta(days=3), now=NOW, fields=()).unreadable == page.unreadable
-    (reading,) = parse_page(page_of(person | {"updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=()).readings
-    assert (reading.created is not None) == is_usable
+def test_an_instant_that_cannot_have_come_counts_as_the_moment_of_reading(updated: str, taken_as: datetime) -> None:
+    """A row of that instant would stand after all that follow. A day is allowed for clocks; while FUB's is unknown, nothing is in doubt."""
+    person = page_of({"id": 5, "stage": "Lead", "updated": updated, "created": updated})
+    page = parse_page(person, read_at=NOW, now=NOW, fields=())
+    (reading,) = page.readings
+    assert (reading.updated, reading.created) == (taken_as, None if taken_as == NOW else taken_as)
+    assert page.has_future_times == (taken_as == NOW)
+    assert not parse_page(person, read_at=NOW, fields=()).has_future_times
+
+
+def test_the_epoch_stands_for_no_date() -> None:
+    """It is a zero that was written as an instant."""
+    page = parse_page(page_of({"id": 5, "stage": "Lead", "updated": "1970-01-01T00:00:00Z"}), read_at=NOW, fields=())
+    assert page.unreadable == (5,)
 
 
 def test_a_person_who_is_on_a_page_twice_counts_once() -> None:
@@ -103,6 +109,6 @@ def test_a_person_who_is_on_a_page_twice_counts_once() -> None:
     person = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}
     odd, other = person | {"stage": None}, person | {"stage": "Offer"}
     page = parse_page(page_of(person, odd, other, person | {"id": 6}), read_at=NOW, fields=())
-    assert (page.ids, page.rows, page.repeated, page.unreadable) == ((5, 6), 4, 2, ())
+    assert (page.ids, page.rows, page.people, page.repeated, page.unreadable) == ((5, 6), 4, 2, 2, ())
     assert [reading.stage for reading in page.readings] == ["Lead", "Lead"]
     assert [reading.stage for reading in parse_page(page_of(odd, other), read_at=NOW, fields=()).readings] == ["Offer"]
