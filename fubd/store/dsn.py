@@ -106,7 +106,8 @@ class Dsn:
     @property
     def place(self) -> str:
         """Host, port and database name, for messages: no user, no password."""
-        return f"{self.host}:{self.port}/{self.database}"
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("/") else self.host
+        return f"{host}:{self.port}/{self.database}"
 
     @property
     def is_local(self) -> bool:

@@ -35,6 +35,7 @@ _CAUSES = [
     f"{_PLACE} offers no TLS, which is required",
     f"{_PLACE} cannot be reached (its host name is not known, or no name server answers)",
     f"{_PLACE} cannot be reached (Connection refused)",
+    f"{_PLACE} cannot be reached (No route to host)",
     f"{_PLACE} cannot be reached (none of its addresses answers)",
     f"{_PLACE} did not answer in time",
 ]

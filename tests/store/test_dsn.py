@@ -203,6 +203,7 @@ def test_the_password_is_not_shown() -> None:
     dsn = parse("postgresql://app:hunter2@db.example:6543/prod")
     assert "hunter2" not in repr(dsn) + str(dsn) + dsn.place
     assert dsn.place == "db.example:6543/prod"
+    assert parse("postgresql://app@[100::1]:6543/prod").place == "[100::1]:6543/prod"
 
 
 async def test_nothing_is_read_from_the_environment(empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

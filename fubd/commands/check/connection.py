@@ -30,6 +30,13 @@ _FIXES = (
         "correct host and port in DATABASE_URL, or look at the log of a pooler or proxy there",
     ),
     ("Connection refused", "start the database, or correct host and port in DATABASE_URL"),
+    *(
+        (
+            words,
+            "use a host that this machine has a route to, such as one with an IPv4 address, or let it through the firewall",
+        )
+        for words in ("No route to host", "etwork is unreachable")
+    ),
     (
         "did not answer in time",
         "allow this machine in the database's firewall (Supabase: Database, Network Restrictions), or correct the port",
