@@ -43,6 +43,19 @@ def test_the_list_of_components_is_that_of_the_lock() -> None:
     assert {f"{made['name']}=={made['version']}" for made in components} == {f"{made.name}{made.specifier}" for made in locked().values()}
 
 
+def test_the_commands_that_pin_the_base_image_are_for_the_image_in_use() -> None:
+    """The Dockerfile's default, and the commands in it and in the guide, name the same one."""
+    dockerfile, guide = (
+        (CHECKOUT / "Dockerfile").read_text(encoding="utf-8"),
+        (CHECKOUT / "deploy" / "README.md").read_text(encoding="utf-8"),
+    )
+    (used,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+    for text in (dockerfile, guide):
+        assert f"docker buildx imagetools inspect {used} --format '{{{{.Manifest.Digest}}}}'" in text
+        assert f"--build-arg PYTHON_IMAGE={used}@sha256:" in text
+
+
 def file_states(folder: Path) -> dict[str, tuple[int, int]]:
     """Return every file under a folder with its size and modification time."""
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}

@@ -42,3 +42,20 @@ def test_the_fast_tests_run_on_windows_and_macos(jobs: dict[str, Any]) -> None:
     other = jobs["other-systems"]
     assert other["strategy"]["matrix"]["os"] == ["windows-latest", "macos-latest"]
     assert any('-m "not slow"' in step.get("run", "") for step in other["steps"])
+
+
+def test_the_lock_is_audited_and_renewed_with_its_list_of_components() -> None:
+    """Both files are made by the commands that CONTRIBUTING.md and the lock name: a test compares the two."""
+    document = yaml.safe_load((FILE.parent / "lock.yaml").read_text(encoding="utf-8"))
+    assert document[True]["schedule"]
+    steps = {name: "\n".join(step.get("run", "") for step in job["steps"]) for name, job in document["jobs"].items()}
+    assert "pip-audit --disable-pip --requirement deploy/requirements.txt" in steps["audit"]
+    guide = (CHECKOUT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for made_by in (
+        "cyclonedx-py requirements deploy/requirements.txt --output-reproducible --output-file -",
+        "| jq 'del(.components[].externalReferences, .components[].description, .metadata.tools)' > deploy/sbom.json",
+    ):
+        assert made_by in steps["renew"]
+        assert made_by in guide
+    locked_by = (CHECKOUT / "deploy" / "requirements.txt").read_text(encoding="utf-8").splitlines()[1].removeprefix("#").strip()
+    assert locked_by in steps["renew"]
