@@ -141,10 +141,14 @@ def with_failure(reason: str, since: datetime | None, zone: tzinfo) -> str:
     return reason if since is None else f"{reason.removesuffix(_NOTHING_MISSED)}{_FAILED_SINCE}{format_instant(since, zone)}"
 
 
+def before_first_poll(reason: str) -> str:
+    """Return the reason of a mode that a process before this one decided, without what only a poll of this one can say."""
+    return reason.partition(_FAILED_SINCE)[0].removesuffix(_NOTHING_MISSED)
+
+
 def while_not_recording(reason: str, since: datetime, zone: tzinfo) -> str:
     """Return the reason of a mode with since when nothing is recorded, in place of what was said of polling."""
-    known = reason.partition(_FAILED_SINCE)[0].removesuffix(_NOTHING_MISSED)
-    return f"{known}; nothing is recorded since {format_instant(since, zone)}"
+    return f"{before_first_poll(reason)}; nothing is recorded since {format_instant(since, zone)}"
 
 
 def while_not_running(reason: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from fubd.core.pacing import Freshness, Mode, Pace, pace, resume, with_failure
+from fubd.core.pacing import Freshness, Mode, Pace, before_first_poll, pace, resume, with_failure
 from fubd.core.stored_state import ModeRecord
 from fubd.core.subscriptions import SubscriptionsReport
 from fubd.errors import Unavailable
@@ -103,7 +103,7 @@ class ModeController:
             await self.decide()
         else:
             self._pace, self._stored_reason = restored, restored.reason
-            self._show(restored.mode.value, restored.reason, restored.delay_seconds)
+            self._show(restored.mode.value, before_first_poll(restored.reason), restored.delay_seconds)
 
     def on_subscriptions_checked(self, report: SubscriptionsReport) -> None:
         """Add a report on our webhook subscriptions to the evidence."""

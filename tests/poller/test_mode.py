@@ -10,6 +10,7 @@ import pytest
 from fubd.core.pacing import Hysteresis, Policy
 from fubd.errors import FubRefused, Unavailable
 from fubd.poller import PollPolicy
+from fubd.poller.mode import ModeController
 from tests.poller.harness import PollerHarness, run_scenario
 from tests.support.virtual_time import true_time
 
@@ -96,6 +97,25 @@ def test_no_reason_says_that_nothing_was_missed_while_polls_fail(*, is_stored: b
         harness.api.refusals.clear()
         await harness.wait(301)
         assert harness.poller.current_mode().reason == "webhooks arrive, and polling finds nothing that they missed"
+
+    run_scenario(scenario)
+
+
+def test_after_a_restart_nothing_is_said_of_polling_before_the_first_poll() -> None:
+    """What the process before found may be hours old, and the first read may take minutes."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        harness.move()
+        await harness.wait(0.5)
+        assert "nothing that they missed" in harness.poller.current_mode().reason
+        await harness.end()
+        harness.build()
+        mode = ModeController(harness.context, lease=harness.lease, jitter=harness.rng.random)
+        await mode.restore()
+        assert mode.current[:2] == ("steady", "webhooks arrive")
+        harness.start()
+        await harness.wait(1)
+        assert "nothing that they missed" in harness.poller.current_mode().reason
 
     run_scenario(scenario)
 
