@@ -8,7 +8,10 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
-_CHECK_INTERVAL_SECONDS = 0.02
+_FIRST_INTERVAL_SECONDS = 0.02
+# A check often asks a server or a database. Frequent checks of what takes seconds would take the cores from it.
+_LONGEST_INTERVAL_SECONDS = 0.1
+_GROWTH = 1.2
 
 
 @overload
@@ -25,6 +28,7 @@ async def eventually(check: Callable[[], object], within_seconds: float = 30.0) 
     Raises the last AssertionError, or one of its own, when the time is over.
     """
     failure = AssertionError(f"not within {within_seconds} s")
+    interval_seconds = _FIRST_INTERVAL_SECONDS
     try:
         async with asyncio.timeout(within_seconds):
             while True:
@@ -35,6 +39,7 @@ async def eventually(check: Callable[[], object], within_seconds: float = 30.0) 
                         return value
                 except AssertionError as error:
                     failure = error
-                await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
+                await asyncio.sleep(interval_seconds)
+                interval_seconds = min(_LONGEST_INTERVAL_SECONDS, interval_seconds * _GROWTH)
     except TimeoutError:
         raise failure from None
