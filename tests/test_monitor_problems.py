@@ -103,7 +103,7 @@ async def test_quarantine_is_a_problem_until_it_is_empty(database: str) -> None:
 _ALTERATIONS = {
     "a renamed column": (
         "ALTER TABLE public.stage_changes RENAME stage_from TO old_stage",
-        'TO "stage_from"; or, where it was dropped, ALTER TABLE public.stage_changes ADD COLUMN "stage_from" text',
+        'ALTER TABLE public.stage_changes RENAME COLUMN "old_stage" TO "stage_from"',
         "ALTER TABLE public.stage_changes RENAME old_stage TO stage_from",
     ),
     "a dropped column": (
