@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+# By how much an event may be dated after the move that it reports (observed: an automation's queue takes seconds), and a replica be behind.
+LAG = timedelta(seconds=5)
+# By how much the index behind lists of people may trail.
+TRAILING = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)

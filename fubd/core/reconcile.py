@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from fubd.core.history import Change, Entry, History, Stage, Start, State
-from fubd.core.timeline import LAG, fold
+from fubd.core.history import LAG, Change, Entry, History, Stage, Start, State
+from fubd.core.timeline import fold
 
 # Subtracted from the id of a foreign row, it gives a seq before that of every claim, and keeps the order of such rows among themselves.
 _FOREIGN = 2**63

@@ -9,31 +9,32 @@ arrived, how often, and through which process make no difference. The rules, in 
 2. Entries and states are two records of the same moves, so they are matched as sequences. A state is *explained*, and makes no change, when
    the stage that holds at its place among the entries is its own. Its place is after every entry dated before its `updated`. It may be
    later, because an entry may be dated after the move itself: after entries up to `LAG` later, after entries dated before the read was made
-   that end in its stage, or after the very next entry within the window. The places of successive states never go back. Of all places
-   those hold that leave the fewest entries without a change of their own, then those that need the fewest changes without an entry.
+   that end in its stage, or after the very next entry within the window. It is later than an entry up to `LAG` later if the state was read
+   so long after it that no list trails as far. The places of successive states never go back. Of all places those hold that leave the
+   fewest entries without a change of their own, then those that need the fewest changes without an entry.
 3. A state that nothing explains is a change that no webhook reported: it lies at `updated`, after whatever shows the stage before. Where
-   an earlier read shows another stage with the same `updated`, the change did not move `updated`: it lies between the two reads. Of a visit
-   between two reads of one stage, with the same `updated`, no read shows anything: only its entries do.
+   an earlier read shows another stage with the same `updated`, or an entry after `updated` and long before the read entered another stage,
+   the change did not move `updated`: it lies between the two. Of a visit between two reads of one stage with the same `updated`, no read
+   shows anything: only its entries do.
 4. The first state of an unknown person is where they stand, not a change, unless they were created after we began to watch.
 5. Equal neighbours are one change, the earliest.
 6. Instants of one person increase strictly: where two would be equal, the later one is placed a microsecond after.
 
-A state never moves an entry and never contradicts one: when they cannot both be true (a read from a lagging replica), the entry stands,
-because FUB reported explicitly that it happened.
+A state never moves an entry. When they cannot both be true (a read from a lagging replica), the entry stands, because FUB reported
+explicitly that it happened.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise, permutations, product
 
-from fubd.core.history import Change, Entry, History, Stage, Start, State
+from fubd.core.history import LAG, TRAILING, Change, Entry, History, Stage, Start, State
+from fubd.core.reads import redate_unmoved, second_of, with_ids
 
-# By how much an event may be dated after the move that it reports (observed: an automation's queue takes seconds).
-LAG = timedelta(seconds=5)
 _SECOND = timedelta(seconds=1)
 _TICK = timedelta(microseconds=1)
 # Up to so many entries of one second are tried in every order.
@@ -54,8 +55,9 @@ def fold(
     `window`: by how much the two sources may differ in dating the same change. `began`: since when (FUB's clock) we watch, None while
     unknown. People created later entered their first stage; people created earlier only stand in it.
     """
-    reads = sorted(_redate_unmoved(states), key=lambda state: (state.updated, state.read_at, state.seq))
-    moves = sorted(_with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
+    entries = list(entries)
+    reads = sorted(redate_unmoved(states, entries), key=lambda state: (state.updated, state.read_at, state.seq))
+    moves = sorted(with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
     moves = _order_ties(moves, reads, start, window, began)
     chain = _Chain(start, window, began)
     done = 0
@@ -70,58 +72,14 @@ def fold(
     return chain.history()
 
 
-def _second(instant: datetime) -> datetime:
-    """Return the whole second of an instant: FUB dates no finer."""
-    return instant.replace(microsecond=0) if instant.microsecond else instant
-
-
 def _is_settled(state: State) -> bool:
     """Return whether the read saw the end of the second of `updated`: a read made within it may have been followed by more moves."""
-    return _second(state.read_at) > _second(state.updated)
+    return second_of(state.read_at) > second_of(state.updated)
 
 
 def _is_newcomer(state: State, began: datetime | None) -> bool:
     """Return whether the person was created after we began to watch, so that the first stage was entered (rule 4)."""
     return state.created is not None and began is not None and state.created > began
-
-
-def _with_ids(entries: Iterable[Entry], reads: Sequence[State]) -> Iterable[Entry]:
-    """Return the entries with the ids that their stages had.
-
-    A webhook names no id, so that of an entry is a guess, by the name alone, or unknown. A read of the same move shows it; where the id is
-    unknown, the first later read of that stage does. With a wrong id a stage would become another one as soon as it is renamed.
-    """
-    if not reads:
-        return entries
-    ids = [(entry, _stage_id(entry, reads)) for entry in entries]
-    return [entry if stage_id == entry.stage.id else replace(entry, stage=replace(entry.stage, id=stage_id)) for entry, stage_id in ids]
-
-
-def _stage_id(entry: Entry, reads: Sequence[State]) -> int | None:
-    name = entry.stage.name.casefold()
-    ids = [
-        (state.updated, state.stage.id)
-        for state in reads
-        if state.stage.id is not None and state.updated >= entry.at - LAG and state.stage.name.casefold() == name
-    ]
-    if ids and (entry.stage.id is None or ids[0][0] <= entry.at + LAG):
-        return ids[0][1]
-    return entry.stage.id
-
-
-def _redate_unmoved(states: Iterable[State]) -> list[State]:
-    """Return the states, those dated by their first read that show another stage than an earlier read with the same `updated` (rule 3)."""
-    redated: list[State] = []
-    groups: dict[datetime, list[State]] = {}
-    for state in states:
-        groups.setdefault(state.updated, []).append(state)
-    for updated, group in groups.items():
-        group.sort(key=lambda state: (state.first_seen, state.seq))
-        has_moved = False
-        for earlier, state in zip([group[0], *group], group, strict=False):
-            has_moved = has_moved or (not state.stage.is_same(earlier.stage) and _second(earlier.first_seen) > _second(updated))
-            redated.append(replace(state, updated=state.first_seen, is_redated=True) if has_moved else state)
-    return redated
 
 
 # --- Rule 1 -----------------------------------------------------------------------------------------------------------
@@ -158,7 +116,7 @@ def _with_orders(moves: Sequence[Entry], groups: Sequence[slice], orders: Sequen
 
 def _ties(moves: Sequence[Entry]) -> list[slice]:
     """Return where entries of different stages share a second."""
-    ends = [number for number in range(1, len(moves)) if _second(moves[number].at) != _second(moves[number - 1].at)]
+    ends = [number for number in range(1, len(moves)) if second_of(moves[number].at) != second_of(moves[number - 1].at)]
     groups = [slice(first, end) for first, end in pairwise([0, *ends, len(moves)])]
     return [group for group in groups if any(not move.stage.is_same(moves[group.start].stage) for move in moves[group])]
 
@@ -256,7 +214,7 @@ class _Entries:
     def __init__(self, moves: Sequence[Entry], began: datetime | None) -> None:
         self._began = began
         self._stages = [move.stage for move in moves]
-        self._seconds = [_second(move.at) for move in moves]
+        self._seconds = [second_of(move.at) for move in moves]
         # How many of the first n entries repeat the stage of the entry before.
         self._repeats = [0] * (len(moves) + 1)
         for count in range(2, len(moves) + 1):
@@ -274,8 +232,10 @@ class _Entries:
 
     def candidates(self, state: State, place: _Place, window: timedelta) -> Iterable[_Place]:
         """Return the places that a state may have when the state before has `place`."""
-        second = _second(state.updated)
+        second = second_of(state.updated)
         certain = bisect_right(self._seconds, second) if _is_settled(state) else bisect_left(self._seconds, second)
+        # After an event that is dated a little later, too, if it held long after that: the event trails the move that it reports.
+        certain = max(certain, bisect_right(self._seconds, min(second + LAG, state.read_at - TRAILING)))
         natural = self.advance(place, certain)
         explained = set[int]()
         for position in self._positions(state, natural.position, window):
@@ -287,8 +247,8 @@ class _Entries:
         if place.position > max(certain, bisect_right(self._seconds, second + LAG)):
             return
         # An answer after the second of `updated` is most likely of a moment after it too, though a replica may be behind.
-        end = bisect_right(self._seconds, second)
-        likely = end if _second(state.answered_at or state.read_at) > second else certain
+        end = max(certain, bisect_right(self._seconds, second))
+        likely = end if second_of(state.answered_at or state.read_at) > second else certain
         for position in {certain, end}:
             alone = self.advance(place, position)
             if alone.position not in explained:
@@ -298,7 +258,7 @@ class _Entries:
 
     def _positions(self, state: State, natural: int, window: timedelta) -> Iterable[int]:
         """Return where a state may be explained: among the entries of its lag, at the end of its own interval, after the next entry."""
-        second = _second(state.updated)
+        second = second_of(state.updated)
         lagging = max(natural, bisect_right(self._seconds, second + LAG))
         yield from range(natural, lagging + 1)
         if lagging < len(self._seconds) and self._seconds[lagging] <= state.updated + window:
@@ -364,7 +324,7 @@ class _Chain:
             return
         last.note(move.stage)
         dated_at = last.dated_by.at if isinstance(last.dated_by, Entry) else last.at
-        repeated = last.dated_by is None or _second(dated_at) != _second(move.at)
+        repeated = last.dated_by is None or second_of(dated_at) != second_of(move.at)
         (last.repeated_by if repeated else last.claims).extend((move.seq, *move.resent))
         last.held.append(move.at)
         if move.seq < 0:
@@ -444,5 +404,5 @@ def _attach(segment: _Segment, state: State) -> None:
     segment.claims.append(state.seq)
     segment.note(state.stage)
     # A read from before the entry that explains it saw the stage, but not this stay in it.
-    if _second(state.updated) >= _second(segment.at):
+    if second_of(state.updated) >= second_of(segment.at):
         segment.held.extend((state.read_at,) if state.is_redated else (state.updated, state.read_at))

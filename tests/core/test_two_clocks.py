@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.core.history import Entry, Stage, Start, State
-from fubd.core.timeline import LAG
+from fubd.core.history import LAG, Entry, Stage, Start, State
 from tests.core.test_timeline import KNOWN_A, ORIGIN, TICK, at, history, read, row, shown, webhook
 
 EXAMPLES = {
@@ -45,6 +44,22 @@ EXAMPLES = {
     "a change that did not move `updated`, read again later": (
         [read(1, "A", "03:00", "10:00"), replace(read(2, "B", "03:00", "12:00"), first_read_at=at("10:30"))],
         [row("A", "B", "10:30", "10:00")],
+    ),
+    "an event that trails an unreported return, which a read shows long after": (
+        [KNOWN_A, webhook(2, "B", "10:00:07"), read(3, "A", "10:00:05", "11:00")],
+        [row("A", "B", "10:00:07"), ("B", "A", at("10:00:07") + TICK, at("10:00:04"))],
+    ),
+    "a read soon after an event that was dated a little later": (
+        [KNOWN_A, webhook(2, "B", "10:00:07"), read(3, "A", "10:00:05", "10:00:30")],
+        [row("A", "B", "10:00:07")],
+    ),
+    "an unreported return that did not move `updated`": (
+        [KNOWN_A, webhook(2, "B", "10:00"), read(3, "A", "08:00", "10:20")],
+        [row("A", "B", "10:00"), row("B", "A", "10:20", "10:00")],
+    ),
+    "a read whose `updated` went back is outdated": (
+        [read(1, "B", "10:00", "10:01"), webhook(2, "B", "10:00"), read(3, "A", "08:00", "10:20")],
+        [row("A", "B", "10:00")],
     ),
     "three events of one second that alternate": (
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "B", "10:00"), webhook(4, "C", "10:00")],

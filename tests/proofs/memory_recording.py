@@ -7,17 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from fubd.core.batch import NewRefetch, PersonFacts, ReceivedDelivery
-from fubd.core.history import Stage
+from fubd.core.history import LAG, TRAILING, Stage
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row
 from fubd.core.stored_state import Coverage
-from fubd.core.timeline import LAG
 from fubd.core.vocabulary import STAGE_UPDATED
 from fubd.ports import ChangeSet, InsertedEvidence
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
-_TRAILING = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -205,19 +203,22 @@ class MemoryTransaction:
 
 
 def _with_stay(claim: Claim, known: Collection[Claim]) -> Claim:
-    """Return the claim; a state that is read again after another with the same `updated` is another stay (fubd.stay_id)."""
-    reads = [(one.first_read_at, one) for one in known if one.first_read_at is not None and not one.is_entry and one.at == claim.at]
+    """Return the claim; a state that is read again after another stage is another stay, although `updated` is the same (fubd.stay_id)."""
     if claim.is_entry or claim.first_read_at is None:
         return claim
-    read_at = claim.first_read_at
-    left = [first for first, one in reads if one.stage.name != claim.stage.name and first < read_at - _TRAILING]
-    if not left:
+    reads = [(one.first_read_at, one) for one in known if one.first_read_at is not None and not one.is_entry and one.at == claim.at]
+    others = [first for first, one in reads if one.stage.name != claim.stage.name]
+    others += [
+        one.at for one in known if one.is_entry and not one.ignored and one.at > claim.at + LAG and one.stage.name != claim.stage.name
+    ]
+    left = max((since for since in others if since < claim.first_read_at - TRAILING), default=None)
+    if left is None:
         return claim
-    own = [(first, one) for first, one in reads if one.channel == claim.channel and one.stage.name == claim.stage.name]
-    stays = sorted((first, one.event_id) for first, one in own if first > max(left))
+    own = [(first, one.event_id) for first, one in reads if one.channel == claim.channel and one.stage.name == claim.stage.name]
+    stays = sorted(stay for stay in own if stay[0] > left)
     if stays:
         return replace(claim, event_id=stays[0][1])
-    return replace(claim, event_id=f"read {int(read_at.timestamp())}") if any(not one.event_id for _, one in own) else claim
+    return replace(claim, event_id=f"read {int(claim.first_read_at.timestamp())}") if any(not stay for _, stay in own) else claim
 
 
 def _is_resent(claim: Claim, known: Collection[Claim]) -> bool:
@@ -283,11 +284,11 @@ def _is_settled(row: Row, person: Person) -> bool:
 
 
 def _is_before_unmoved(row: Row, person: Person) -> bool:
-    """Return whether the person was first read in another stage after the row although `updated` is from before it."""
+    """Return whether a read shows another stage later although `updated` is from before the row."""
     older = [claim for claim in person.claims.values() if not claim.is_entry and claim.at < row.changed_at]
     return any(
-        claim.first_read_at is not None
-        and claim.first_read_at > row.changed_at
-        and any(other.at == claim.at and other.stage.name != claim.stage.name for other in older)
+        claim.read_at is not None
+        and claim.read_at > row.changed_at
+        and (claim.stage.name != row.stage.name or any(one.at == claim.at and one.stage.name != claim.stage.name for one in older))
         for claim in older
     )

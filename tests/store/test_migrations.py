@@ -42,6 +42,7 @@ SHA256 = (
     "ad264d32241bda0cd98d320a2d270c67200a358435ff0b333ddb9cbbbb24783f",
     "d8dd527a31a0322960de42a077d0b42563c2f44e36a61043fbfb68d83385c023",
     "b4a62cf06c065fe096b3f0e24c1cedd771b2592cdf72ddc7c29daf5078e848c7",
+    "6c1eb40bb0f57ab1ed7dc7c67f2edc912181e2ac5232a948dd03174f56af933a",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11

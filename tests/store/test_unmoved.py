@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from fubd.core.history import LAG
 from fubd.core.observation import Channel
-from fubd.core.timeline import LAG
 from tests.recorder import at, read, running_recorder, webhook
 
 
@@ -56,3 +58,36 @@ async def test_a_list_that_trails_is_no_return(database: str) -> None:
             ("A", at("11:00"), at("10:40") - LAG),
             ("B", at("12:00"), at("11:30") - LAG),
         ]
+
+
+async def test_what_follow_up_boss_shows_long_after_an_event_holds(database: str) -> None:
+    """A return that no webhook reported and that did not move `updated` lies between the event and the first read that no list delays."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "03:00", "10:00"), webhook("e1", "B", "10:15"), read("A", "03:00", "10:20"))
+        assert await recorder.rows() == [("A", "B", at("10:15"), None)]
+        await recorder.record(read("A", "03:00", "11:00"), read("A", "03:00", "11:30"))
+        returned = [("A", "B", at("10:15"), None), ("B", "A", at("11:00"), at("10:15"))]
+        assert await recorder.rows() == returned
+        await recorder.record(webhook("e3", "C", "12:00"), webhook("e2", "D", "11:50"))
+        assert await recorder.rows() == [*returned, ("A", "D", at("11:50"), None), ("D", "C", at("12:00"), None)]
+
+
+async def test_an_event_of_the_return_dates_it(database: str) -> None:
+    """It comes after the read."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "03:00", "10:00"), webhook("e1", "B", "10:15"), read("A", "03:00", "11:00"))
+        await recorder.record(webhook("e2", "A", "10:40"))
+        assert await recorder.rows() == [("A", "B", at("10:15"), None), ("B", "A", at("10:40"), None)]
+
+
+async def test_a_late_event_before_an_unreported_return(database: str) -> None:
+    """The event trails its move by three seconds, so it is dated after the return to the stage before, which a read shows for good."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "03:00", "10:00"), webhook("e1", "B", "10:15:08"), read("A", "10:15:06", "10:20"))
+        await recorder.record(read("A", "10:15:06", "11:00"))
+        (first, second) = await recorder.rows()
+        assert first == ("A", "B", at("10:15:08"), None)
+        assert second[:2] == ("B", "A")
+        assert second[2] - at("10:15:08") < timedelta(seconds=1)
+        assert second[3] is not None
+        assert second[3] < at("10:15:06")
