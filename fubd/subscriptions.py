@@ -221,6 +221,8 @@ class SubscriptionManager:
         return next((urlsplit(each.url).hostname for each in ours if not self._is_correct(each) and _is_active(each)), None)
 
     def _advice(self, finding: _Finding) -> str | None:
+        if finding.contested_by is not None:
+            return f"stop the program that points it to {finding.contested_by}, or give that another FUB_SYSTEM, then restart fubd"
         if finding.status is not SubscriptionStatus.ACTIVE or not finding.duplicates:
             return _ADVICE.get(finding.status)
         return "; ".join(self._duplicate_advice(each) for each in finding.duplicates)

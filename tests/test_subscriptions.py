@@ -367,6 +367,7 @@ def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
         (problem,) = managed.problems.current()
         assert problem.name == "subscriptions_contested"
         assert "other.example.org" in problem.text
+        assert "other.example.org" in managed.manager.advice()[STAGE]
         assert _registered(api) == [(other, "Active")]
         await api.update_subscription(stage, url=OURS)
         await managed.manager.check()
