@@ -266,8 +266,8 @@ class ChangeReader(Protocol):
     async def safe_id(self) -> int:
         """Return the id up to which no further row can appear. It never goes back."""
 
-    async def page(self, after: int, limit: int) -> Sequence[ShownRow]:
-        """Return at most `limit` rows with ids above `after`, ascending, none above the safe id.
+    async def page(self, after: int, limit: int, *, up_to: int | None = None) -> Sequence[ShownRow]:
+        """Return at most `limit` rows with ids above `after`, ascending, none above the safe id; `up_to`: one that was read before.
 
         A row that becomes visible later has an id above every row returned, so a client that pages by id gets it.
         """

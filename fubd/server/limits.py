@@ -55,7 +55,7 @@ class ServerLimits:
 
     streams: int = 50
     stream_log_events: int = 2000
-    stream_page_rows: int = 200
+    stream_page_rows: int = 500
     # A stream opens after this time even if the table could not be read yet.
     stream_open_timeout_seconds: float = 2.0
     # How often the table is read for what other processes recorded: a commit of this one is sent at once.

@@ -194,14 +194,14 @@ class EventStream:
         safe_id, found = await self._throttle.run(self._changes.news, corrections.cursor, self._limits.stream_log_events)
         # Rows first: one that is read after its correction arrives as corrected.
         if safe_id > self._last_id:
-            await self._read_new_rows(self._last_id, corrections.cursor)
+            await self._read_new_rows(self._last_id, safe_id, corrections.cursor)
             # No row will appear between the last one and the safe id.
             self._last_id = max(self._last_id, safe_id)
         await self._send_updated(corrections, found)
 
-    async def _read_new_rows(self, last_id: int, correction: int) -> None:
+    async def _read_new_rows(self, last_id: int, safe_id: int, correction: int) -> None:
         limit = self._limits.stream_page_rows
-        while rows := await self._throttle.run(self._changes.page, last_id, limit):
+        while rows := await self._throttle.run(self._changes.page, last_id, limit, up_to=safe_id):
             self._last_id = last_id = rows[-1].id
             self._log.append([_event(RECORDED, row, correction) for row in rows])
             if len(rows) < limit:

@@ -27,10 +27,13 @@ class ChangeReader:
         async with self._reading() as (connection, table):
             return await self._update_safe_id(connection, table)
 
-    async def page(self, after: int, limit: int) -> list[ShownRow]:
-        """Return rows with ids above `after`, ascending, up to the safe id: a later call never finds a row between them."""
+    async def page(self, after: int, limit: int, *, up_to: int | None = None) -> list[ShownRow]:
+        """Return rows with ids above `after`, ascending, up to the safe id: a later call never finds a row between them.
+
+        `up_to`: a safe id that was read before, which spares reading it.
+        """
         async with self._reading() as (connection, table):
-            safe_id = await self._update_safe_id(connection, table)
+            safe_id = await self._update_safe_id(connection, table) if up_to is None else up_to
             if safe_id <= after:
                 return []
             return _shown(await table.query("reads/changes_page").fetch(connection, after=after, safe_id=safe_id, limit=limit))

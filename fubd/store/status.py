@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from fubd.core.daily_summary import DayCounts
@@ -15,7 +17,7 @@ from fubd.errors import Unavailable, UserError
 from fubd.ports import BlindSpan
 from fubd.store import errors, migrations, statements
 from fubd.store.pool import Pool
-from fubd.store.table_definition import definition_of, find_refusal, read_definition
+from fubd.store.table_definition import definition_of, find_refusal
 
 # Above every id: `status` shows no count of a process's own deliveries.
 _NO_DELIVERY = 2**63 - 1
@@ -150,9 +152,10 @@ class StatusReader:
     async def summary(self) -> StatusSummary:
         """Return the summary."""
         async with self._pool.reading_by_index() as connection:
-            query = statements.query("reads/status_summary")
-            row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
-            return StatusSummary(**row, table_refusal=find_refusal(await read_definition(connection), self._columns))
+            row = await _look().fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
+        summary = dict(row)
+        definition = definition_of(json.loads(summary.pop("definition")))
+        return StatusSummary(**summary, table_refusal=find_refusal(definition, self._columns))
 
     def require_writable(self, summary: StatusSummary) -> None:
         """Raise Unavailable when the summary shows that nothing can be written."""
@@ -202,6 +205,16 @@ class StatusReader:
                 window_begins=window_start(now),
             )
             return OtherProcesses(row["failed"], row["taken"], row["until"])
+
+
+@cache
+def _look() -> statements.Query:
+    """Return the statement of the daemon's look."""
+    parts = {"{summary}": "reads/status_summary", "{definition}": "check/table"}
+    written = statements.text("reads/look")
+    for place, name in parts.items():
+        written = written.replace(place, statements.text(name))
+    return statements.parse("reads/look", written)
 
 
 def _overview(rows: Mapping[str, list[dict[str, Any]]], summary: StatusSummary) -> StatusOverview:

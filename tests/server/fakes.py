@@ -233,10 +233,10 @@ class FakeView:
         await self._read()
         return self._last_id()
 
-    async def page(self, after: int, limit: int) -> Sequence[ShownRow]:
+    async def page(self, after: int, limit: int, *, up_to: int | None = None) -> Sequence[ShownRow]:
         """Return rows above an id."""
         await self._read()
-        return [_shown(each) for each in self.table if _id(each) > after][:limit]
+        return [_shown(each) for each in self.table if _id(each) > after and (up_to is None or _id(each) <= up_to)][:limit]
 
     async def by_ids(self, ids: Sequence[int]) -> Sequence[ShownRow]:
         """Return these rows."""

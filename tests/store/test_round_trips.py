@@ -98,6 +98,18 @@ async def test_a_single_statement_takes_one_round_trip(database: str) -> None:
         await pool.close()
 
 
+async def test_the_daemons_look_is_one_statement(database: str) -> None:
+    """It is made every few seconds, the definition of the table included."""
+    async with Proxy(database) as proxy:
+        pool = Pool(parse(proxy.dsn))
+        status = StatusReader(pool)
+        await status.summary()
+        before = proxy.statements, proxy.round_trips
+        assert (await status.summary()).table_refusal is None
+        assert (proxy.statements - before[0], proxy.round_trips - before[1]) == (1, 1)
+        await pool.close()
+
+
 async def test_a_current_schema_is_recognized_in_one_round_trip(database: str) -> None:
     """Without a lock, so that a start waits for nothing."""
     async with Proxy(database) as proxy:

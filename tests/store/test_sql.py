@@ -37,6 +37,8 @@ PARTS = {
     "query": "SELECT 1",
     "values": "d.stage_priority_to",
     "differences": "true",
+    "summary": "SELECT 1 AS people",
+    "definition": "SELECT 1 AS columns",
     "document": "$1::jsonb",
     "pid": "1",
     "settings": "'{}'::jsonb",
