@@ -44,6 +44,7 @@ from fubd.core.json_values import (
 )
 from fubd.core.observation import Reading
 from fubd.core.subscriptions import Subscription
+from fubd.core.webhook import MAX_PERSON_ID
 from fubd.errors import Malformed
 
 PERSON_FIELDS = (
@@ -143,7 +144,7 @@ def parse_page(
     unrequested, repeated, is_ahead = 0, 0, False
     moment = _Moment(read_at, None if now is None else now + _MAX_AHEAD)
     for person in people:
-        person_id = positive_integer(person.get("id")) if isinstance(person, dict) else None
+        person_id = _person_id(person) if isinstance(person, dict) else None
         if person_id is None or not isinstance(person, dict):
             continue
         if requested is not None and person_id not in requested:
@@ -176,7 +177,7 @@ def parse_person(
 ) -> Reading:
     """Decode an answer of `GET /people/:id`; `now` as in `parse_page`. Raises Malformed when it is not one usable person, as requested."""
     person = _object(body)
-    person_id = positive_integer(person.get("id"))
+    person_id = _person_id(person)
     if person_id is None:
         raise _unusable(person, "the answer is not a person")
     if requested is not None and person_id != requested:
@@ -342,6 +343,11 @@ class _Moment:
     def is_past(self, instant: datetime | None) -> bool:
         """Return whether it can have come."""
         return instant is not None and (self.latest is None or instant <= self.latest)
+
+
+def _person_id(person: dict[str, object]) -> int | None:
+    person_id = positive_integer(person.get("id"))
+    return person_id if person_id is not None and person_id <= MAX_PERSON_ID else None
 
 
 def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], moment: _Moment) -> Reading | None:

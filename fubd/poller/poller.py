@@ -31,6 +31,7 @@ _FIRST_POLLS_THAT_CHECK = 4
 _NEARLY = 0.9
 # At most 24 calls a day.
 _ACCOUNT_EVERY_INTERVALS = 2
+_REFUSALS_OF_THE_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN)
 
 
 class SubscriptionChecker(Protocol):
@@ -142,7 +143,7 @@ class Poller:
 
     def _report_key(self, failure: Exception | None) -> None:
         """Begin the problem of a refused key, with FUB's own words; end it after a round without a failure."""
-        if isinstance(failure, FubRefused) and failure.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        if isinstance(failure, FubRefused) and failure.status in _REFUSALS_OF_THE_KEY:
             self._problems.begin(ProblemName.KEY_REFUSED, f"{failure}. Nothing is polled. {_remedy(failure)}")
             if self._account is not None:
                 self._account.require_verification()

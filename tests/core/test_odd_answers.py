@@ -25,7 +25,9 @@ def test_a_page_says_that_its_times_had_no_zone() -> None:
     assert not parse_page(page_of(person | {"updated": "2025-02-03T04:05:04Z"}), read_at=NOW, fields=()).has_zoneless_times
 
 
-@pytest.mark.parametrize("odd", [None, [], 7, {}, {"id": 0, "stage": "Lead"}, {"id": True}, {"id": 1.5}, {"id": 99999999999999999999}])
+@pytest.mark.parametrize(
+    "odd", [None, [], 7, {}, {"id": 0, "stage": "Lead"}, {"id": True}, {"id": 1.5}, {"id": 2**63 - 1}, {"id": 99999999999999999999}]
+)
 def test_an_element_without_a_usable_id_affects_no_other(odd: object) -> None:
     """It is counted as a row of the page."""
     well = {"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}

@@ -173,10 +173,11 @@ def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> No
     ("refusal", "remedy"),
     [
         (FubRefused("401", status=401), "Set FUB_API_KEY to a valid key"),
+        (FubRefused("402", status=402), "that the account is active"),
         (FubRefused("403", status=403), "that the account is active"),
         (FubRefused("403", status=403, is_foreign=True), "The key may be right"),
     ],
-    ids=["unknown key", "expired account", "firewall"],
+    ids=["unknown key", "unpaid account", "expired account", "firewall"],
 )
 def test_the_advice_about_a_refused_key_is_that_of_its_cause(refusal: FubRefused, remedy: str) -> None:
     """A firewall's page is no reason to change the key."""
