@@ -66,6 +66,7 @@ PERSON_FIELDS = (
 MAX_TAGS_IN_EVIDENCE = 100
 MAX_TOKEN_CHARS = 4_096
 MAX_ERROR_CHARS = 200
+_CLOCKS_DIFFER = timedelta(minutes=1)
 _MAX_AHEAD = timedelta(days=1)  # of Follow Up Boss's clock, as for webhooks
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -153,7 +154,7 @@ def parse_page(
         repeated += person_id in read
         # Of a person who is on the page twice the first counts, unless only another is usable.
         read[person_id] = reading = read.get(person_id) or _reading(person_id, person, fields, moment)
-        is_ahead |= reading is not None and not moment.is_past(instant_of(person.get("updated")))
+        is_ahead |= reading is not None and not moment.is_past(instant_of(person.get("updated")) or read_at)
     if people and not read:
         raise Malformed("the page holds only people who were not requested" if unrequested else "no person on the page has a usable id")
     token, next_is_unusable = _next(document)
@@ -340,9 +341,9 @@ class _Moment:
     read_at: datetime
     latest: datetime | None
 
-    def is_past(self, instant: datetime | None) -> bool:
+    def is_past(self, instant: datetime) -> bool:
         """Return whether it can have come."""
-        return instant is not None and (self.latest is None or instant <= self.latest)
+        return self.latest is None or instant <= self.latest
 
 
 def _person_id(person: dict[str, object]) -> int | None:
@@ -352,17 +353,19 @@ def _person_id(person: dict[str, object]) -> int | None:
 
 def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], moment: _Moment) -> Reading | None:
     stage = stage_name(person.get("stage"))
-    created, updated = instant_of(person.get("created")), instant_of(person.get("updated"))
+    updated = instant_of(person.get("updated"))
     if stage is None or not stage.strip() or updated is None:
         return None
+    if not moment.is_past(updated):
+        updated = moment.read_at.replace(microsecond=0)
     custom_fields = {name: as_text(person.get(name)) for name in fields}
     tags = tags_of(person.get("tags"))
     return Reading(
         person_id=person_id,
         stage=stage,
         stage_id=positive_integer(person.get("stageId")),
-        created=created if moment.is_past(created) else None,
-        updated=updated if moment.is_past(updated) else moment.read_at.replace(microsecond=0),
+        created=_created(instant_of(person.get("created")), updated),
+        updated=updated,
         first_name=text_of(person.get("firstName")) or None,
         last_name=text_of(person.get("lastName")) or None,
         assigned_user_id=as_text(positive_integer(person.get("assignedUserId"))),
@@ -371,6 +374,11 @@ def _reading(person_id: int, person: dict[str, object], fields: Sequence[str], m
         fields=custom_fields,
         payload=_payload(person, custom_fields, tags),
     )
+
+
+def _created(created: datetime | None, updated: datetime) -> datetime | None:
+    """Return when the person was created; None when that is said to have been after the last change, seconds between two clocks aside."""
+    return None if created is None or created - updated > _CLOCKS_DIFFER else min(created, updated)
 
 
 def _payload(person: dict[str, object], custom_fields: dict[str, str | None], tags: tuple[str, ...]) -> dict[str, object]:

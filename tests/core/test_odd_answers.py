@@ -100,6 +100,21 @@ def test_an_instant_that_cannot_have_come_counts_as_the_moment_of_reading(update
     assert not parse_page(person, read_at=NOW, fields=()).has_future_times
 
 
+@pytest.mark.parametrize(
+    ("created", "taken_as"),
+    [
+        ("2025-02-03T04:05:00Z", datetime(2025, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2025-02-03T04:05:09Z", datetime(2025, 2, 3, 4, 5, 4, tzinfo=UTC)),
+        ("2025-02-03T04:35:04Z", None),
+        ("2099-01-01T00:00:00Z", None),
+    ],
+)
+def test_nobody_was_created_after_their_last_change(created: str, taken_as: datetime | None) -> None:
+    """Seconds may lie between two of FUB's clocks; more says that the time of creation is not one."""
+    page = parse_page(page_of({"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z", "created": created}), read_at=NOW, fields=())
+    assert [reading.created for reading in page.readings] == [taken_as]
+
+
 def test_the_epoch_stands_for_no_date() -> None:
     """It is a zero that was written as an instant."""
     page = parse_page(page_of({"id": 5, "stage": "Lead", "updated": "1970-01-01T00:00:00Z"}), read_at=NOW, fields=())
