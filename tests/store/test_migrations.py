@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from importlib import resources
 
 import asyncpg
 
 from fubd.store import migrate, migrations, statements
 from tests.recorder import read, running_recorder, webhook
 from tests.store.adopting import connected
+from tests.support.documents import table
 
 # The sha256 of each migration, from 1 on. A new migration adds a line.
 SHA256 = (
@@ -92,6 +95,15 @@ def test_released_migrations_are_never_edited() -> None:
         " the change. Restore the text, and put the change into a new migration."
     )
     assert len(found) == len(SHA256), "a migration is new: add its sha256 here, once it is in its final form"
+
+
+async def test_the_readme_names_every_table(database: str) -> None:
+    """The second table of fubd/sql/README.md has the tables of the schema fubd, and no other."""
+    readme = (resources.files("fubd") / "sql" / "README.md").read_text(encoding="utf-8")
+    described = [name for names, _ in table(readme, "The schema") for name in re.findall("`([^`]+)`", names)]
+    async with connected(database) as connection:
+        records = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'fubd'")
+    assert sorted(described) == sorted(record["tablename"] for record in records)
 
 
 async def _contents(connection: asyncpg.Connection, shown: dict[str, str]) -> dict[str, list[str]]:
