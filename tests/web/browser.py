@@ -15,7 +15,7 @@ import aiohttp
 
 from tests.support.programs import require_program
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 _FLAGS = (
     "--headless",
     "--no-sandbox",
