@@ -282,7 +282,7 @@ def build_notifier(shared: Components) -> Notifier | None:
     url, zone, account = shared.settings.alert_url, shared.settings.zone(), shared.account
 
     def write(alert: Alert) -> dict[str, object]:
-        return alert_document(alert, zone=zone, domain=account.known.domain if account.known else None)
+        return alert_document(alert, zone=zone, domain=account.known.domain if account.known else None, now=shared.clock.now())
 
     return None if url is None else Notifier(Outbox(shared.pool), shared.clock, shared.metrics, url=url.get_secret_value(), write=write)
 

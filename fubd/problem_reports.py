@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from aiohttp import ClientSession
 
@@ -111,14 +111,14 @@ class ProblemReports:
             if name not in current or not current[name].announced:
                 del self._announced[name]
                 lasted = format_duration(max(0, round((now - announced.since).total_seconds())))
-                self._waiting.append(_document(announced, "end", f"fubd: the problem {name} is over; it lasted {lasted}.", "info"))
+                self._waiting.append(_document(announced, "end", f"fubd: the problem {name} is over; it lasted {lasted}.", "info", now))
         for name, problem in current.items():
             if problem.announced:
                 self._announced.setdefault(name, problem)
             elif name == at_once or now - problem.since >= _HELD_FOR:
                 self._problems.mark_announced(name)
                 self._announced[name] = problem
-                self._waiting.append(_document(problem, "begin", f"fubd: problem {name}. {problem.text}", "critical"))
+                self._waiting.append(_document(problem, "begin", f"fubd: problem {name}. {problem.text}", "critical", now))
 
     async def _save(self) -> bool:
         """Save what changed, and what waits to the outbox; report what holds every minute. Return whether nothing waits in memory."""
@@ -160,8 +160,8 @@ class ProblemReports:
         return 0.0
 
 
-def _document(problem: Problem, event: str, text: str, severity: str) -> Mapping[str, object]:
-    """Return the JSON that is posted: `text` for people, the rest for programs. A repeated alert has the same `id`."""
+def _document(problem: Problem, event: str, text: str, severity: str, at: datetime) -> Mapping[str, object]:
+    """Return the JSON that is posted: `text` for people, the rest for programs. A repeated alert has the same `id`. `at`: when it arose."""
     since = problem.since.isoformat()
     return {
         "text": text,
@@ -171,4 +171,5 @@ def _document(problem: Problem, event: str, text: str, severity: str) -> Mapping
         "event": event,
         "problem": problem.name,
         "since": since,
+        "at": at.isoformat(),
     }

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from fubd.core.daily_summary import summary_text
@@ -14,6 +14,8 @@ from fubd.core.links import person_url
 from fubd.core.text import format_count, format_duration
 
 _MAX_NAME_LENGTH = 80
+# A mode or problem that is reported later than this may be over by then.
+_LATE = timedelta(minutes=5)
 # What a digest names in its text, and lists in its JSON.
 _NAMED_STAGES = 5
 _NAMED_PEOPLE = 5
@@ -54,11 +56,20 @@ class Alert:
         return [event.id for event in self.events]
 
 
-def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None) -> dict[str, object]:
+def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None, now: datetime | None = None) -> dict[str, object]:
     """Return the JSON of an alert: `text` for people, the rest for programs. A repeated alert has the same `id`.
 
-    Times in the text are written in `zone`; `domain` is the account's own in Follow Up Boss, for links.
+    Times in the text are written in `zone`; `domain` is the account's own in Follow Up Boss, for links. What is sent at `now`, long after
+    it happened, because the receiver was down, says when that was.
     """
+    document = _document(alert, zone, domain)
+    written = document.get("at")
+    if now is None or not isinstance(written, str) or now - (at := _instant(written)) < _LATE:
+        return document
+    return {**document, "text": f"{document['text']} (Sent late: this was {_when(at, at, zone)}.)"}
+
+
+def _document(alert: Alert, zone: tzinfo, domain: str | None) -> dict[str, object]:
     event = alert.events[0]
     content = event.content
     if content["kind"] == "problem":

@@ -178,7 +178,7 @@ def _proof(mode: Mode, fresh: Freshness) -> str | None:
     """Return what proves that webhooks fail, None for no proof. Creating them for the first time does not count as a repair."""
     proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had reported"] if fresh.missed else []
     if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
-        proofs.append(f"{fresh.broken} (repaired just now)" if fresh.repaired else fresh.broken)
+        proofs.append(f"{fresh.broken} (repaired at once)" if fresh.repaired else fresh.broken)
     return "; ".join(proofs) or None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -37,6 +37,16 @@ def test_unknown_values_are_left_out_of_the_text() -> None:
     assert document["text"] == (
         f"Person 1 entered B, between 2026-01-05 10:00:00 and 2026-01-05 10:12:00 UTC (seen by polling). {_ADDRESS}"
     )
+
+
+def test_what_is_sent_late_says_when_it_was() -> None:
+    """A receiver that was down for long gets what was true then; a program finds the time in the document."""
+    at = datetime(2026, 1, 5, 10, tzinfo=UTC)
+    content = {"kind": "problem", "text": "fubd: problem key_refused. 401.", "at": at.isoformat()}
+    alert = Alert([AlertEvent(7, content)], attempts=9)
+    soon, late = (alert_document(alert, zone=UTC, domain=None, now=at + timedelta(minutes=minutes)) for minutes in (2, 30))
+    assert soon["text"] == content["text"]
+    assert late == {**content, "text": "fubd: problem key_refused. 401. (Sent late: this was on 2026-01-05 at 10:00:00 UTC.)"}
 
 
 def test_everything_that_is_known_is_in_the_text() -> None:

@@ -141,7 +141,7 @@ def test_a_lasting_repair_without_any_change_ends_in_watch() -> None:
     """Failover because of a subscription alone, repaired on a quiet account, becomes watch after the stale time."""
     decided = pace(was(Mode.STEADY, 1800.0), fresh(ago(minutes=20), broken=BROKEN, repaired=True), NOON, POLICY, 0.0)
     assert decided.mode is Mode.FAILOVER
-    assert decided.reason == f"{BROKEN} (repaired just now)"
+    assert decided.reason == f"{BROKEN} (repaired at once)"
     modes = []
     for polls in range(1, 121):
         decided = pace(decided, fresh(ago(minutes=20)), NOON + timedelta(seconds=30 * polls), POLICY, 0.0)
