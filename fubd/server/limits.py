@@ -44,8 +44,8 @@ class ServerLimits:
     # Database connections are few, and webhooks need them: only so many reads run at a time, the others wait for their turn.
     concurrent_reads: int = 2
     read_timeout_seconds: float = 10.0
-    # Unknown clients get metrics that are up to this old: rendering them costs more than answering a delivery.
-    metrics_max_age_seconds: float = 1.0
+    # Unknown clients get /metrics and /health as they were up to this long ago: rendering them costs more than answering a delivery.
+    open_text_max_age_seconds: float = 1.0
     page_rows: int = 100
     max_page_rows: int = 1000
 

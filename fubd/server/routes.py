@@ -58,6 +58,23 @@ class BadParameter(Exception):
     """A query parameter is invalid; the message says what is accepted."""
 
 
+class _RecentText:
+    """A text that costs more than answering a delivery: unknown clients get it as it was a moment ago."""
+
+    def __init__(self, render: Callable[[], str], max_age_seconds: float) -> None:
+        self._render = render
+        self._max_age_seconds = max_age_seconds
+        self._text = ""
+        self._rendered_at = 0.0
+
+    def get(self, *, is_known: bool) -> str:
+        """Return it as it is now, or for unknown clients as it was at most `max_age_seconds` ago."""
+        now = asyncio.get_running_loop().time()
+        if is_known or not self._text or now - self._rendered_at >= self._max_age_seconds:
+            self._text, self._rendered_at = self._render(), now
+        return self._text
+
+
 class ReadRoutes:
     """Handles the read-only routes. The files of the status page are read once, at construction."""
 
@@ -80,11 +97,10 @@ class ReadRoutes:
         self._dedup_window = dedup_window
         self._throttle = throttle
         self._stream = stream
-        self._registry = registry
         self._access = access
         self._limits = limits
-        self._metrics_text = b""
-        self._metrics_rendered_at = 0.0
+        self._metrics_text = _RecentText(lambda: generate_latest(registry).decode(), limits.open_text_max_age_seconds)
+        self._health_text = _RecentText(lambda: _to_json(asdict(view.health())), limits.open_text_max_age_seconds)
         self._files = {
             path.name: (path.read_bytes(), _CONTENT_TYPES[path.suffix]) for path in _WEB_FOLDER.iterdir() if path.suffix in _CONTENT_TYPES
         }
@@ -149,21 +165,16 @@ class ReadRoutes:
         reason = self._view.not_ready_reason()
         return _text("ready\n") if reason is None else _text(f"{reason}\n", status=503)
 
-    async def _health(self, _request: web.BaseRequest) -> web.StreamResponse:
-        return _json(asdict(self._view.health()))
+    async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
+        return _json_response(self._health_text.get(is_known=self._is_known(request)))
 
     async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         # One format whatever Accept says: every scraper reads it, and a refusal would be a 406.
-        body = self._render_metrics(is_known=self._access.token_set or is_local(request))
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"} | _DATA_HEADERS)
+        body = self._metrics_text.get(is_known=self._is_known(request))
+        return web.Response(text=body, headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"} | _DATA_HEADERS)
 
-    def _render_metrics(self, *, is_known: bool) -> bytes:
-        """Return the metrics as text: as they are now, or for unknown clients as they were a moment ago."""
-        now = asyncio.get_running_loop().time()
-        if is_known or not self._metrics_text or now - self._metrics_rendered_at >= self._limits.metrics_max_age_seconds:
-            self._metrics_rendered_at = now
-            self._metrics_text = generate_latest(self._registry)
-        return self._metrics_text
+    def _is_known(self, request: web.BaseRequest) -> bool:
+        return self._access.token_set or is_local(request)
 
     async def _changes_page(self, request: web.BaseRequest) -> web.StreamResponse:
         after = _int_parameter(request, "after", minimum=0, default=0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 
 import aiohttp
 import pytest
 
+from fubd.server import ServerLimits
 from tests.server.fakes import ServerUnderTest, running_server, stage_event
 from tests.server.senders import post
 
@@ -61,6 +63,19 @@ async def test_the_metrics_have_one_format_for_every_client(server: ServerUnderT
     async with web.get(f"{server.url}/metrics", headers={"Accept": accept}) as response:
         assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert 'fubd_webhook_deliveries_total{outcome="accepted"} 1.0\n' in await response.text()
+
+
+async def test_strangers_get_the_open_texts_of_a_moment_ago(web: aiohttp.ClientSession) -> None:
+    """Asking again and again costs little; this machine gets what is true now."""
+    async with running_server(limits=ServerLimits(open_text_max_age_seconds=3600.0)) as server:
+
+        async def mode(host: str) -> str:
+            async with web.get(f"{server.url}/health", headers={"Host": host}) as response:
+                return str((await response.json())["mode"])
+
+        assert [await mode(host) for host in ("fubd.example", "localhost")] == ["steady", "steady"]
+        server.view.document = dataclasses.replace(server.view.document, mode="failover")
+        assert [await mode(host) for host in ("fubd.example", "localhost")] == ["steady", "failover"]
 
 
 GUARDED = ["/", "/health", "/metrics", "/api/changes", "/api/overview", "/api/stream", "/web/status.js", "/web/status.css"]
