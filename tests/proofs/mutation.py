@@ -68,6 +68,7 @@ TARGETS = {
             "explanation": ("tests/commands/test_explain.py",),
             "history": ("tests/core/test_timeline.py", "tests/store/test_paging.py"),
             "problems": ("tests/test_problems.py",),
+            "reads": ("tests/core/test_two_clocks.py", "tests/core/test_timeline.py"),
             "reconcile": ("tests/core/test_reconcile.py", "tests/store/test_recording.py"),
             "redaction": ("tests/store/test_forgetting.py",),
             "stored_state": ("tests/store/test_state.py",),
