@@ -102,6 +102,14 @@ EDGES: Sequence[Edge] = (
         silent=[DAY + 120, 3 * DAY + 120],
         step=60,
     ),
+    Edge(
+        "FubdWebhookSilentForADay",
+        "more than a day after the last one, while polling records changes",
+        {_HEARD: "300x300", 'fubd_stage_changes_total{a, source="polling"}': "0+1x300"},
+        silent=[DAY + 10],
+        firing=[DAY + 15],
+        step=5,
+    ),
     Edge("FubdWebhookSilentForADay", "more than three days", {_HEARD: "300x900"}, silent=[3 * DAY + 10], firing=[3 * DAY + 15], step=5),
     Edge("FubdWebhookSilentForADay", "three days after the last one", {_HEARD: "1x200"}, silent=[3 * DAY], firing=[3 * DAY + 120], step=60),
     Edge(
@@ -200,6 +208,7 @@ EDGES: Sequence[Edge] = (
         {"fubd_webhook_failure_ratio{a}": "0.101+0.0001x60", "fubd_webhook_failure_ratio{b}": "0.09-0.0001x60"},
         firing=[12],
     ),
+    Edge("FubdWebhookFailureRatioRising", "not while it stays", {"fubd_webhook_failure_ratio{a}": "0.2x60"}, silent=[50]),
     Edge("FubdWebhookFailureRatioRising", "not while it falls", {"fubd_webhook_failure_ratio{a}": "0.3-0.001x60"}, silent=[60]),
     _gauge("FubdWebhookFailureRatioHigh", "fubd_webhook_failure_ratio{a}", over="0.351", under="0.35", held=10),
     _gauge("FubdKeyRefused", _KEY_REFUSED, over="1", under="0", held=5),
@@ -219,6 +228,26 @@ EDGES: Sequence[Edge] = (
         {"fubd_coverage_timestamp_seconds{a}": "60x200", "fubd_poll_interval_seconds{a}": "1800x200"},
         silent=[126],
         firing=[127],
+    ),
+    Edge(
+        "FubdCoverageOld",
+        "not where another instance polls",
+        {
+            "fubd_coverage_timestamp_seconds{a}": "1x200",
+            "fubd_coverage_timestamp_seconds{b}": "1+60x200",
+            "fubd_poll_interval_seconds{a}": "1800x200",
+        },
+        silent=[190],
+    ),
+    Edge(
+        "FubdCoverageOld",
+        "not before four of the longer intervals",
+        {
+            "fubd_coverage_timestamp_seconds{a}": "1x200",
+            "fubd_poll_interval_seconds{a}": "1800x200",
+            "fubd_poll_interval_seconds{b}": "30x200",
+        },
+        silent=[100],
     ),
     Edge(
         "FubdCoverageOld",
@@ -253,6 +282,14 @@ EDGES: Sequence[Edge] = (
         "not where nobody was verified yet",
         {"fubd_scrub_oldest_timestamp_seconds{a}": "0x900"},
         silent=[31 * DAY],
+        step=60,
+    ),
+    Edge(
+        "FubdCompletenessOld",
+        "after more than 30 days",
+        {"fubd_scrub_oldest_timestamp_seconds{a}": "3600x900"},
+        silent=[30 * DAY + 120],
+        firing=[30 * DAY + 180],
         step=60,
     ),
     Edge(
