@@ -127,13 +127,14 @@ async def running_recorder(
     columns: Mapping[str, str] | None = None,
     lead_source_tags: tuple[str, ...] = (),
     on_commit: CommitListener | None = None,
+    clock_speed: float = 1.0,
 ) -> AsyncIterator[Recorder]:
     """Run an ingest on the database until the block ends."""
     pool = Pool(parse(dsn))
     if columns:
         async with pool.connection() as connection:
             await migrate(connection, columns=columns)
-    metrics, clock = Metrics(CollectorRegistry()), SystemClock()
+    metrics, clock = Metrics(CollectorRegistry()), SystemClock(clock_speed)
     problems = Problems(clock, metrics)
     ingest = Ingest(
         ChangeStore(pool, instance=instance, columns=columns or {}),

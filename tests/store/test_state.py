@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from fubd.core.history import Stage
 from fubd.core.pacing import Hysteresis
-from fubd.core.stored_state import ModeRecord, UnreadPerson
-from tests.recorder import at, execute, read, running_recorder, webhook
+from fubd.core.stored_state import LastHeard, ModeRecord, UnreadPerson
+from tests.recorder import at, execute, read, refetch_event, running_recorder, webhook
 
 
 async def test_the_hysteresis_of_the_mode_survives_a_restart(database: str) -> None:
@@ -85,3 +85,23 @@ async def test_the_current_stage_of_a_person_is_that_of_the_last_row(database: s
         }
         assert [person_id for person_id, here in current.items() if here.ignored] == [3]
         assert current[1].is_in(Stage("B then", 2))
+
+
+async def test_a_source_was_last_heard_at_its_latest_delivery_or_complete_poll(database: str) -> None:
+    """A delivery that names no stage counts as a webhook only; a poll that failed and a scrub count for nothing."""
+    async with running_recorder(database) as recorder:
+        for delivery in (webhook("e1", "B", "08:00"), webhook("e2", "C", "08:01"), refetch_event("e3", "peopleUpdated", "08:02")):
+            await recorder.record(delivery)
+        await execute(
+            database,
+            "UPDATE fubd.delivery SET received_at = timestamptz '2026-01-05 10:00+00' + right(event_id, 1)::int * interval '1 min'",
+        )
+        for kind, outcome, ended in (
+            ("incremental", "ok", "11:00"),
+            ("sweep", "ok", "11:05"),
+            ("scrub", "ok", "11:10"),
+            ("sweep", "failed", "11:15"),
+        ):
+            run = await recorder.state.start_run(kind, at("10:59"))
+            await recorder.state.finish_run(run, outcome=outcome, finished_at=at(ended), people=1, calls=1, changes=0, note=None)
+        assert await recorder.state.last_heard() == LastHeard(at("10:03"), at("10:02"), at("11:05"))
