@@ -8,10 +8,10 @@ The rules, most important first:
 - API calls are scarce: usually one per poll.
 
 One subject per file: `incremental` (people who changed), `sweep` (the whole account), `scrub` (people unverified for longest), `refetch`
-(people named by webhooks), `poll_run` (what these four share), `context` (what they work with, and how a run is recorded), `catch_up`
-(read until everything is covered), `mode` (which mode), `poller` (when to do what), `recovery` (one run without a daemon),
-`trash_visibility` (whether lists show people in Trash), `unread` (people whose data could not be used), `blind_time` (the time in which
-neither source was alive).
+(people named by webhooks), `burst` (how long these wait for the end of a burst), `poll_run` (what the first four share), `context` (what
+they work with, and how a run is recorded), `catch_up` (read until everything is covered), `mode` (which mode), `poller` (when to do what),
+`recovery` (one run without a daemon), `trash_visibility` (whether lists show people in Trash), `unread` (people whose data could not be
+used), `blind_time` (the time in which neither source was alive).
 """
 
 from fubd.poller.context import CoveredInstant, PollContext
