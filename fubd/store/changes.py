@@ -68,11 +68,11 @@ class ChangeReader:
 
     async def news(self, after_correction: int, limit: int) -> tuple[int, list[tuple[int, int]]]:
         """Return what `safe_id` and `corrections` return, in one statement."""
-        query = statements.combine(safe="reads/safe_id", corrections="reads/corrections")
         async with self._reading() as (connection, table):
-            found = await query.fetch(connection, sequence=table.sequence, after=after_correction, limit=limit)
-        self._safe_id = max(self._safe_id, found["safe"][0]["safe_id"])
-        return self._safe_id, [(row["id"], row["change_id"]) for row in found["corrections"]]
+            query = statements.nested("reads/news", safe_id="reads/safe_id", corrections="reads/corrections")
+            row = await query.fetchrow(connection, sequence=table.sequence, after=after_correction, limit=limit)
+        self._safe_id = max(self._safe_id, row["safe_id"])
+        return self._safe_id, list(zip(row["ids"], row["change_ids"], strict=True))
 
     @asynccontextmanager
     async def reading_rows(self) -> AsyncIterator[tuple[asyncpg.Connection, StageChangesTable, int]]:

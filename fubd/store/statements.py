@@ -63,6 +63,12 @@ def query(name: str) -> Query:
     return parse(name, text(name))
 
 
+@cache
+def nested(name: str, **parts: str) -> Query:
+    """Return the statement of `fubd/sql/NAME.sql` with those of other files in the place of each {part}."""
+    return parse(name, _filled(text(name), {part: text(file) for part, file in parts.items()}))
+
+
 def parse(name: str, written: str) -> Query:
     """Return a statement with its named parameters numbered."""
     parameters: list[str] = []

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from fubd.core.daily_summary import DayCounts
@@ -152,7 +151,8 @@ class StatusReader:
     async def summary(self) -> StatusSummary:
         """Return the summary."""
         async with self._pool.reading_by_index() as connection:
-            row = await _look().fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
+            query = statements.nested("reads/look", summary="reads/status_summary", definition="check/table")
+            row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
         summary = dict(row)
         definition = definition_of(json.loads(summary.pop("definition")))
         return StatusSummary(**summary, table_refusal=find_refusal(definition, self._columns))
@@ -205,16 +205,6 @@ class StatusReader:
                 window_begins=window_start(now),
             )
             return OtherProcesses(row["failed"], row["taken"], row["until"])
-
-
-@cache
-def _look() -> statements.Query:
-    """Return the statement of the daemon's look."""
-    parts = {"{summary}": "reads/status_summary", "{definition}": "check/table"}
-    written = statements.text("reads/look")
-    for place, name in parts.items():
-        written = written.replace(place, statements.text(name))
-    return statements.parse("reads/look", written)
 
 
 def _overview(rows: Mapping[str, list[dict[str, Any]]], summary: StatusSummary) -> StatusOverview:

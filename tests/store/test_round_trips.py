@@ -150,6 +150,7 @@ async def test_an_open_page_costs_a_statement_a_look_and_two_an_overview(databas
         pool = Pool(parse(proxy.dsn))
         reader = ChangeReader(pool)
         await OverviewReader(reader).read(span, recent=10)
+        await reader.news(0, 10)
         before = proxy.statements, proxy.round_trips
         safe_id, corrections = await reader.news(0, 10)
         overview = await OverviewReader(reader).read(span, recent=10)

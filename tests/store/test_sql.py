@@ -37,6 +37,8 @@ PARTS = {
     "query": "SELECT 1",
     "values": "d.stage_priority_to",
     "differences": "true",
+    "safe_id": "SELECT 1 AS safe_id",
+    "corrections": "SELECT 1 AS id, 2 AS change_id",
     "summary": "SELECT 1 AS people",
     "definition": "SELECT 1 AS columns",
     "document": "$1::jsonb",
