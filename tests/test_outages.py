@@ -65,17 +65,17 @@ def refusing(code: str, text: str) -> tuple[Change, Change]:
 
 
 def failing(code: str) -> tuple[Change, Change]:
-    """Let each insert of a delivery fail with this SQLSTATE, while everything can still be read."""
+    """Let each insert of a delivery fail with this SQLSTATE, while everything can still be read; in no function of the owner's."""
 
     async def begin(target: Target) -> None:
         await target.execute(
-            "CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS"
+            "CREATE FUNCTION fubd.fails() RETURNS trigger LANGUAGE plpgsql AS"
             f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$;"
-            " CREATE TRIGGER fails BEFORE INSERT ON fubd.delivery EXECUTE FUNCTION public.fails()"
+            " CREATE TRIGGER fails BEFORE INSERT ON fubd.delivery EXECUTE FUNCTION fubd.fails()"
         )
 
     async def end(target: Target) -> None:
-        await target.execute("DROP FUNCTION public.fails CASCADE")
+        await target.execute("DROP FUNCTION fubd.fails CASCADE")
 
     return begin, end
 
