@@ -12,8 +12,9 @@ def quote_identifier(name: str) -> str:
 
 
 def quote_literal(text: str) -> str:
-    """Return a text as a string literal."""
-    return "'" + text.replace("'", "''") + "'"
+    """Return a text as a string literal, with the escapes of `E''` where a backslash could mean something else in some sessions."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 def quote_document(document: object) -> str:

@@ -1,4 +1,4 @@
-"""A JSON document inside a script is one literal, whatever it contains and however the session is set."""
+"""A text or a JSON document inside a script is one literal, whatever it contains and however the session is set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fubd.store.dsn import parse
-from fubd.store.quoting import quote_document
+from fubd.store.quoting import quote_document, quote_literal
 from tests.recorder import at
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("$'\\\";"))
@@ -56,17 +56,21 @@ async def test_the_server_reads_what_was_written(database: str, setting: str) ->
     rng = Random(setting)
     drawn = ["".join(rng.choices("".join(_ODD), k=rng.randint(0, 30))) for _ in range(200)]
     documents = [[text, {text: text}] for text in (*_ODD, *drawn)]
+    texts = [text for text in (*_ODD, *drawn) if text.isascii()]
     connection = await asyncpg.connect(**parse(database).connect_arguments())
     try:
         await connection.execute("CREATE TEMPORARY TABLE written (number int, document jsonb)")
         await connection.execute(f"SET {setting}")
         for number, document in enumerate(documents):
             await connection.execute(f"INSERT INTO written VALUES ({number}, {quote_document(document)}); COMMIT")
+        literals = ", ".join(quote_literal(text) for text in texts)
+        read = await connection.fetchval(f"SELECT ARRAY[{literals}]")
         await connection.execute("RESET ALL")
         found = await connection.fetch("SELECT document::text AS text FROM written ORDER BY number")
     finally:
         await connection.close()
     assert [json.loads(row["text"]) for row in found] == documents
+    assert read == texts
 
 
 def test_instants_are_written_in_iso_format() -> None:
