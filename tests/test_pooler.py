@@ -94,7 +94,13 @@ async def test_a_change_to_transaction_mode_is_noticed(database: str) -> None:
 
 
 # These open a transaction of their own.
-_FILES_WITH_BARE_CONNECTIONS = {"fubd/daemon.py", "fubd/commands/recording.py", "fubd/store/adoption/adopt.py", "fubd/store/pool.py"}
+_FILES_WITH_BARE_CONNECTIONS = {
+    "fubd/daemon.py",
+    "fubd/commands/recording.py",
+    "fubd/store/adoption/adopt.py",
+    "fubd/store/pool.py",
+    "fubd/store/recording.py",
+}
 
 
 def test_no_statement_runs_outside_a_transaction() -> None:

@@ -61,7 +61,8 @@ class ChangeStore:
 
     async def _find_cause(self, written: Sequence[Mapping[str, object]]) -> tuple[str, str] | None:
         """Return which expression of the table fails on what was written, and its remedy. Raises Unavailable."""
-        async with self._pool.connection() as connection:
+        # One transaction, in which each expression is tried below a savepoint: a transaction pooler may change the server between two.
+        async with self._pool.connection() as connection, connection.transaction():
             return await find_failing(connection, written, self._columns)
 
     async def _read_table(self, connection: asyncpg.Connection) -> StageChangesTable:
