@@ -199,7 +199,7 @@ def _person(text: str) -> str:
     person = _text(text).strip()
     if not person:
         raise argparse.ArgumentTypeError("the text is empty: give an id or a part of a name")
-    return person if len(person) <= _LONGEST_PERSON else person[:_LONGEST_PERSON]
+    return person[:_LONGEST_PERSON]
 
 
 def _text(text: str) -> str:

@@ -69,7 +69,7 @@ async def _find_person(people: PeopleReader, text: str, console: Console, *, as_
     Prints the people when there are several. Raises UserError unless there is exactly one.
     """
     is_id = text.isascii() and text.isdigit()
-    if is_id and (evidence := await people.evidence(min(int(text), _HIGHEST_ID))) is not None:
+    if is_id and int(text) <= _HIGHEST_ID and (evidence := await people.evidence(int(text))) is not None:
         return evidence
     found = await people.find_by_name(text, _MATCHES_SHOWN + 1)
     if len(found) == 1 and (evidence := await people.evidence(found[0].id)) is not None:
