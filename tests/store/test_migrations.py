@@ -43,9 +43,8 @@ SHA256 = (
     "24eb134c64cf29fbee4d42a1ba58afa3b43ad2c5d1322734844b3a3f22bdfb31",
     "1edebe99cdc78d138fa6d779043d631db0ea52e2dc1f43444f4d8ccaf7f426a5",
     "ad264d32241bda0cd98d320a2d270c67200a358435ff0b333ddb9cbbbb24783f",
-    "d8dd527a31a0322960de42a077d0b42563c2f44e36a61043fbfb68d83385c023",
+    "68dcfa02e2bc8b2f6cb2b1c4fad2c4ca28ff2dbefad51f8bff7068b6c94ef516",
     "b4a62cf06c065fe096b3f0e24c1cedd771b2592cdf72ddc7c29daf5078e848c7",
-    "6c1eb40bb0f57ab1ed7dc7c67f2edc912181e2ac5232a948dd03174f56af933a",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11
