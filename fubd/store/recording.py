@@ -180,8 +180,7 @@ class RecordingTransaction:
             inserts = await self._with_ids(changes.inserts)
             script.append(self._with_document("recording/apply_changes", self._changes(changes, inserts)))
             if written := [*(new.row for new in inserts), *(update.now for update in changes.updates)]:
-                # A deferred trigger of the owner's runs now, while what it does is still seen, and not at COMMIT.
-                script.append("SET CONSTRAINTS ALL IMMEDIATE")
+                script.append(statements.text("recording/run_deferred"))
                 script.append(self._with_document("recording/require_kept", [_kept(row) for row in written]))
         return script
 

@@ -64,8 +64,7 @@ async def _try(
     stored = await _rows(connection)
     if stages:
         await _record(recording, [_entry(stage, hour) for hour, stage in enumerate(stages, 4)], None)
-    # Deferred constraints are checked now instead of at the end of the transaction.
-    await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    await connection.execute(statements.text("recording/run_deferred"))
     await statements.query("adopt/dry_run_delete").execute(connection, person_id=_PERSON)
     return stored == _expected(table.stage_length) and not await _rows(connection)
 
