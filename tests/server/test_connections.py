@@ -131,20 +131,16 @@ async def test_five_thousand_unfinished_requests_keep_no_delivery_out() -> None:
             sys.executable, "-m", "tests.server.strangers", str(server.port), "5000", "500", "400"
         )
         took: list[float] = []
-        computed: list[float] = []
         most = 0.0
         while strangers.returncode is None:
             body = stage_event(event_id=f"e-{len(took)}")
-            started, began = time.monotonic(), time.process_time()
+            started = time.monotonic()
             answer = await exchange(server, head(body, "Connection: close", length=len(body)) + body)
             took.append(time.monotonic() - started)
-            computed.append(time.process_time() - began)
             assert answer.startswith(b"HTTP/1.1 200 ")
             most = max(most, connections(server, "reading"))
         assert await strangers.wait() == 0
         assert most >= 500
-        # Before connections could be closed for new ones, no delivery was answered for ten seconds. How long one of a hundred may take is
-        # measured in CPU time, which the machine's other work does not stretch.
-        assert sorted(took)[len(took) // 2] < 1.0
-        assert sorted(computed)[len(took) * 99 // 100] < 1.0
+        # Before connections could be closed for new ones, no delivery was answered for ten seconds.
+        assert sorted(took)[len(took) * 99 // 100] < 1.0
         assert server.is_balanced()
