@@ -22,7 +22,7 @@ from fubd.core.pacing import Hysteresis
 from fubd.core.problems import Problem
 from fubd.core.reconcile import Claim, NewRow, PersonHistory, Row, RowUpdate
 from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionList
 from fubd.core.vocabulary import DeliveryOutcome
 
 
@@ -92,7 +92,7 @@ class FubApi(Protocol):
     async def stages(self) -> dict[str, int]:
         """Read all stages: name to id."""
 
-    async def subscriptions(self) -> list[Subscription]:
+    async def subscriptions(self) -> SubscriptionList:
         """Read our system's webhooks. Raises FubRefused when the key may not."""
 
     async def subscribe(self, event: str, url: str) -> Subscription:

@@ -7,6 +7,10 @@ One of ours on another host may serve a second deployment. An active one is left
 place, unless this database was at that host before. Disabled ones, those on hosts that we had, and any of ours when both places are in use
 are taken over. If another program takes one back twice, we stop and report it (`subscriptions_contested`): a fight costs both deliveries.
 
+An element of FUB's list that cannot be used may be ours, too. Where no other is, one is created, once in the life of this process: a second
+one of ours delivers everything twice, which is recorded once, while none delivers nothing. Until then the status is unknown, which proves
+no failure. FUB itself allows no more than two.
+
 When two subscriptions of one event are ours, the better one is kept correct. If the other is active too, the owner is advised: at our
 address it delivers everything twice (recorded once); at another address, which may no longer exist, its failures count until FUB disables
 it. Nothing is ever removed.
@@ -22,10 +26,18 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from fubd.core.problems import ProblemName
-from fubd.core.subscriptions import Subscription, SubscriptionReport, SubscriptionsReport, SubscriptionStatus
+from fubd.core.subscriptions import (
+    Subscription,
+    SubscriptionList,
+    SubscriptionReport,
+    SubscriptionsReport,
+    SubscriptionStatus,
+    UnusableSubscription,
+)
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS, WEBHOOK_ROUTE, WEBHOOK_ROUTES
 from fubd.core.webhook import is_webhook_route
 from fubd.errors import FubRefused, Malformed, Unavailable
+from fubd.log_once import LogOnce
 from fubd.metrics import Metrics
 from fubd.ports import Clock, FubApi, Lease, WebhookHosts
 from fubd.problems import Problems
@@ -39,6 +51,7 @@ _LIST_LAG_SECONDS = 60.0
 # A webhook that was ours for so long after a correction is no longer contested.
 _CALM_SECONDS = 3600.0
 _MOST_CORRECTIONS = 2
+_FAULTS_SHOWN = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _ADVICE = {
@@ -52,7 +65,7 @@ _ADVICE = {
 }
 _BLOCKED = (SubscriptionStatus.SLOTS_TAKEN, SubscriptionStatus.NOT_OWNER, SubscriptionStatus.UNMANAGED)
 
-_REPAIRABLE = (SubscriptionStatus.MISSING, SubscriptionStatus.DISABLED, SubscriptionStatus.ELSEWHERE)
+_REPAIRABLE = (SubscriptionStatus.MISSING, SubscriptionStatus.DISABLED, SubscriptionStatus.ELSEWHERE, SubscriptionStatus.UNKNOWN)
 
 _DESCRIPTIONS = {
     SubscriptionStatus.ACTIVE: "active, but not the only one",
@@ -117,6 +130,8 @@ class SubscriptionManager:
         self._reports: dict[str, SubscriptionReport] = {}
         self._known_hosts: frozenset[str] = frozenset()
         self._writes: dict[str, _Write] = {}
+        self._unusable_log = LogOnce(_log)
+        self._created_in_doubt: set[str] = set()
 
     def statuses(self) -> dict[str, str]:
         """Return the status of each event from the last check, as `/health` shows it; unknown before the first."""
@@ -145,11 +160,19 @@ class SubscriptionManager:
             return _same_for_all(SubscriptionStatus.UNKNOWN, advice=str(error))
         except (Unavailable, Malformed):
             return _same_for_all(SubscriptionStatus.UNKNOWN)
+        self._log_unusable(registered.unusable)
         await self._remember_hosts()
         findings = [self._find(event, registered) for event in SUBSCRIBED_EVENTS]
         reports = tuple([await self._repair(finding) for finding in findings])
         self._report_contested(findings)
         return reports
+
+    def _log_unusable(self, unusable: tuple[UnusableSubscription, ...]) -> None:
+        if unusable:
+            faults = "; ".join(dict.fromkeys(one.fault for one in unusable[:_FAULTS_SHOWN]))
+            self._unusable_log.warning("Of the webhooks that Follow Up Boss lists %s; the others are kept as usual", faults)
+        else:
+            self._unusable_log.resolved("All webhooks that Follow Up Boss lists can be used again")
 
     async def _remember_hosts(self) -> None:
         """Learn which hosts this database had, and add the present one: it is ours from the first check on that may manage webhooks."""
@@ -187,17 +210,26 @@ class SubscriptionManager:
         else:
             self._problems.end(ProblemName.SUBSCRIPTIONS_CONTESTED)
 
-    def _find(self, event: str, registered: list[Subscription]) -> _Finding:
-        of_event = [subscription for subscription in registered if subscription.event == event]
-        ours = [subscription for subscription in of_event if self._is_ours(subscription)]
+    def _find(self, event: str, registered: SubscriptionList) -> _Finding:
+        of_event = [subscription for subscription in registered.usable if subscription.event == event]
+        ours = [subscription for subscription in of_event if self._is_ours(subscription.url)]
         full = len(of_event) >= _SLOTS
         candidates = [each for each in ours if self._is_correct(each) or self._may_take_over(each, full=full)]
         best = min(candidates, key=lambda each: (not self._is_correct(each), not _is_active(each), each.id), default=None)
         delivers = best is not None and _is_active(best) and (self._public_address is None or self._is_correct(best))
-        self._metrics.webhook_subscription_active.labels(event).set(1 if delivers else 0)
         duplicates = tuple(each for each in ours if each is not best and _is_active(each))
         status = self._status(best, others=len(of_event) - len(candidates))
-        return _Finding(event, best, duplicates, status, self._contested_by(event, ours, status))
+        doubt = next((one.fault for one in registered.unusable if self._may_be_ours(one, event)), None)
+        if status is SubscriptionStatus.MISSING and doubt is not None:
+            status = SubscriptionStatus.UNKNOWN
+        self._metrics.webhook_subscription_active.labels(event).set(
+            math.nan if status is SubscriptionStatus.UNKNOWN else 1 if delivers else 0
+        )
+        return _Finding(event, best, duplicates, status, self._contested_by(event, ours, status), doubt)
+
+    def _may_be_ours(self, unusable: UnusableSubscription, event: str) -> bool:
+        """Return whether an element that cannot be used may be our webhook for this event."""
+        return unusable.event in (None, event) and (unusable.url is None or self._is_ours(unusable.url))
 
     def _may_take_over(self, subscription: Subscription, *, full: bool) -> bool:
         """Return whether one of ours at another address may be corrected, rather than left to another deployment."""
@@ -223,6 +255,8 @@ class SubscriptionManager:
     def _advice(self, finding: _Finding) -> str | None:
         if finding.contested_by is not None:
             return f"stop the program that points it to {finding.contested_by}, or give that another FUB_SYSTEM, then restart fubd"
+        if finding.status is SubscriptionStatus.UNKNOWN:
+            return f"of those that Follow Up Boss lists {finding.doubt}, and that may be it: remove it there if it is of no use"
         if finding.status is not SubscriptionStatus.ACTIVE or not finding.duplicates:
             return _ADVICE.get(finding.status)
         return "; ".join(self._duplicate_advice(each) for each in finding.duplicates)
@@ -247,7 +281,7 @@ class SubscriptionManager:
         event, best, status = finding.event, finding.best, finding.status
         report = SubscriptionReport(event, status, status, self._advice(finding))
         callback_url = self._callback_url
-        if not self._manage or callback_url is None or not self._lease.held or finding.contested_by is not None:
+        if not self._manage or callback_url is None or not self._lease.held or self._is_left_alone(finding):
             return report
         if status is not SubscriptionStatus.ACTIVE and self._is_change_unlisted(event):
             return replace(report, now=SubscriptionStatus.ACTIVE, advice=None)
@@ -255,8 +289,9 @@ class SubscriptionManager:
         if self._account is not None and status in _REPAIRABLE:
             await self._account.verify()
         try:
-            if status is SubscriptionStatus.MISSING:
+            if status in (SubscriptionStatus.MISSING, SubscriptionStatus.UNKNOWN):
                 await self._api.subscribe(event, callback_url)
+                self._created_in_doubt |= {event} if status is SubscriptionStatus.UNKNOWN else set()
             elif best is not None and status is SubscriptionStatus.DISABLED:
                 await self._api.update_subscription(best.id, status="Active")
             elif best is not None and status is SubscriptionStatus.ELSEWHERE:
@@ -265,26 +300,35 @@ class SubscriptionManager:
             else:
                 return report
         except FubRefused as error:
-            return replace(report, advice=f"Follow Up Boss refused the repair: {error}", is_refused=True)
+            doubt = "" if finding.doubt is None else f"; of those that it lists {finding.doubt}"
+            return replace(report, advice=f"Follow Up Boss refused the repair: {error}{doubt}", is_refused=True)
         except (Unavailable, Malformed):
             return replace(report, advice="Follow Up Boss did not answer the repair; fubd tries again")
         self._writes[event] = _Write(self._clock.monotonic(), corrections)
         self._metrics.webhook_subscription_active.labels(event).set(1)
-        _log.info("The webhook for %s was %s and has been repaired.", event, status)
+        _log.info("The webhook for %s was %s and has been repaired.", event, _DESCRIPTIONS[status])
         return replace(report, now=SubscriptionStatus.ACTIVE, advice=self._advice(replace(finding, status=SubscriptionStatus.ACTIVE)))
+
+    def _is_left_alone(self, finding: _Finding) -> bool:
+        """Return whether another change would be of no use: one that was created in doubt is listed as an unusable element, too."""
+        is_doubted_again = finding.status is SubscriptionStatus.UNKNOWN and finding.event in self._created_in_doubt
+        return finding.contested_by is not None or (is_doubted_again and not self._is_change_unlisted(finding.event))
 
     def _is_change_unlisted(self, event: str) -> bool:
         """Return whether our last change is so fresh that FUB's list may not show it yet: it is not made a second time."""
         write = self._writes.get(event)
         return write is not None and self._clock.monotonic() - write.at <= _LIST_LAG_SECONDS
 
-    def _is_ours(self, subscription: Subscription) -> bool:
-        address = _parse_address(subscription.url)
-        return address is not None and (is_webhook_route(address.path) or self._is_correct(subscription))
+    def _is_ours(self, url: str) -> bool:
+        address = _parse_address(url)
+        return address is not None and (is_webhook_route(address.path) or self._is_correct_url(url))
 
     def _is_correct(self, subscription: Subscription) -> bool:
+        return self._is_correct_url(subscription.url)
+
+    def _is_correct_url(self, url: str) -> bool:
         """Return whether it points to one of our routes at the public address."""
-        address, public = _parse_address(subscription.url), self._public_address
+        address, public = _parse_address(url), self._public_address
         if address is None or public is None or address.host != public.host:
             return False
         return address.path in tuple(public.path + route for route in WEBHOOK_ROUTES)
@@ -308,13 +352,17 @@ class SubscriptionManager:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """The subscription to keep for an event, the other active ones of ours, the status, and who keeps changing it."""
+    """The subscription to keep for an event, the other active ones of ours, the status, and who keeps changing it.
+
+    `doubt`: what an element lacks that cannot be used and may be ours; None where there is none.
+    """
 
     event: str
     best: Subscription | None
     duplicates: tuple[Subscription, ...]
     status: SubscriptionStatus
     contested_by: str | None
+    doubt: str | None
 
 
 @dataclass(frozen=True, slots=True)

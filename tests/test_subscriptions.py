@@ -7,80 +7,19 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
-from fubd.core.subscriptions import Subscription, SubscriptionsReport
+from fubd.core.subscriptions import SubscriptionsReport
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS
 from fubd.errors import FubRefused, Unavailable
-from fubd.lease import LocalLease
 from fubd.metrics import Metrics
-from fubd.problems import Problems
 from fubd.subscriptions import SubscriptionManager
-from tests.poller.fake_fub import FakeAccount, FakeFubApi
-from tests.support.virtual_time import VirtualClock, run_virtual
-
-PUBLIC = "https://fubd.example.net"
-OURS = f"{PUBLIC}/webhook/fub"
-OLDER = f"{PUBLIC}/webhook/fub/stage-change"
-STAGE = "peopleStageUpdated"
-OLD_HOST = "older.example.org"
-OTHER = "https://other.example.org/webhook/fub"
-
-
-def _account(*hooks: tuple[str, str, str]) -> FakeFubApi:
-    """Return an account with these webhooks: event, url, status; ids from 1."""
-    api = FakeFubApi(FakeAccount())
-    api.registry = {number: Subscription(number, *hook) for number, hook in enumerate(hooks, start=1)}
-    return api
-
-
-def _all_ours(url: str = OURS, status: str = "Active") -> list[tuple[str, str, str]]:
-    return [(event, url, status) for event in SUBSCRIBED_EVENTS]
-
-
-class _Hosts:
-    """The hosts that the database had."""
-
-    def __init__(self, *hosts: str) -> None:
-        self.hosts = set(hosts)
-
-    async def webhook_hosts(self) -> frozenset[str]:
-        return frozenset(self.hosts)
-
-    async def remember_webhook_host(self, host: str) -> None:
-        self.hosts.add(host)
-
-
-class _Managed:
-    """A manager of an account's webhooks, with its clock, its metrics and its problems."""
-
-    def __init__(
-        self,
-        api: FakeFubApi,
-        *,
-        public_url: str | None = PUBLIC,
-        manage: bool = True,
-        held: bool = True,
-        hosts: tuple[str, ...] = (OLD_HOST,),
-    ) -> None:
-        self.clock = VirtualClock()
-        self.metrics = Metrics(CollectorRegistry())
-        self.problems = Problems(self.clock, self.metrics)
-        self.hosts = _Hosts(*hosts)
-        self.manager = SubscriptionManager(
-            api,
-            self.metrics,
-            self.problems,
-            self.hosts,
-            self.clock,
-            public_url=public_url,
-            manage=manage,
-            lease=LocalLease(held=held),
-        )
+from tests.managed_subscriptions import OLD_HOST, OLDER, OTHER, OURS, PUBLIC, STAGE, Managed, account_with, all_ours, registered_for
+from tests.poller.fake_fub import FakeFubApi
+from tests.support.virtual_time import run_virtual
 
 
 def _manager(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = True) -> tuple[SubscriptionManager, Metrics]:
-    managed = _Managed(api, public_url=public_url, manage=manage)
+    managed = Managed(api, public_url=public_url, manage=manage)
     return managed.manager, managed.metrics
 
 
@@ -88,13 +27,9 @@ def _check(api: FakeFubApi, *, public_url: str | None = PUBLIC, manage: bool = T
     return run_virtual(_manager(api, public_url=public_url, manage=manage)[0].check())
 
 
-def _registered(api: FakeFubApi, event: str = STAGE) -> list[tuple[str, str]]:
-    return [(hook.url, hook.status) for hook in api.registry.values() if hook.event == event]
-
-
 def test_missing_subscriptions_are_created_by_the_first_check() -> None:
     """All three are created at the public address, and reported as found missing and now active."""
-    api = _account()
+    api = account_with()
     report = _check(api)
     assert {hook.event: (hook.url, hook.status) for hook in api.registry.values()} == dict.fromkeys(SUBSCRIBED_EVENTS, (OURS, "Active"))
     assert report.was_broken is not None
@@ -104,8 +39,8 @@ def test_missing_subscriptions_are_created_by_the_first_check() -> None:
 
 def test_without_the_lease_nothing_is_changed() -> None:
     """A process suspended between listing and repair creates no second subscription after another instance made the repair."""
-    api = _account()
-    report = run_virtual(_Managed(api, held=False).manager.check())
+    api = account_with()
+    report = run_virtual(Managed(api, held=False).manager.check())
     assert (api.writes, report.statuses()) == (0, dict.fromkeys(SUBSCRIBED_EVENTS, "missing"))
 
 
@@ -114,7 +49,7 @@ def test_without_the_lease_nothing_is_changed() -> None:
 )
 def test_an_active_correct_subscription_is_left_alone(url: str) -> None:
     """An active subscription to either of our routes at the public address needs no repair, however its URL is spelled."""
-    api = _account(*_all_ours(url))
+    api = account_with(*all_ours(url))
     report = _check(api)
     assert (api.writes, report.was_broken) == (0, None)
 
@@ -134,19 +69,19 @@ def test_an_active_correct_subscription_is_left_alone(url: str) -> None:
 )
 def test_a_wrong_subscription_of_ours_is_repaired(url: str, status: str, found: str) -> None:
     """A disabled one is activated, one that points elsewhere is corrected; no second one is created."""
-    api = _account((STAGE, url, status))
+    api = account_with((STAGE, url, status))
     report = _check(api)
     assert [event.found.value for event in report.events if event.event == STAGE] == [found]
     assert [event.now.value for event in report.events if event.event == STAGE] == ["active"]
-    assert len(_registered(api)) == 1
-    corrected, now = _registered(api)[0]
+    assert len(registered_for(api)) == 1
+    corrected, now = registered_for(api)[0]
     assert now == "Active"
     assert corrected in (OURS, OLDER)
 
 
 def test_without_permission_problems_are_only_reported() -> None:
     """With FUBD_MANAGE_WEBHOOKS=false nothing is changed, and a broken subscription is reported as broken."""
-    api = _account((STAGE, OURS, "Disabled"))
+    api = account_with((STAGE, OURS, "Disabled"))
     report = _check(api, manage=False)
     assert api.writes == 0
     assert report.was_broken == report.is_broken == f"the webhook for {STAGE} is disabled in Follow Up Boss"
@@ -154,7 +89,7 @@ def test_without_permission_problems_are_only_reported() -> None:
 
 def test_without_a_public_url_nothing_is_changed_or_proven() -> None:
     """Without PUBLIC_URL nothing is changed, nothing counts as broken, and the advice names the variable."""
-    api = _account((STAGE, "https://older.example.org/webhook/fub", "Disabled"))
+    api = account_with((STAGE, "https://older.example.org/webhook/fub", "Disabled"))
     report = _check(api, public_url=None)
     assert (api.writes, report.was_broken) == (0, None)
     assert {event.now.value for event in report.events} == {"unmanaged"}
@@ -164,20 +99,20 @@ def test_without_a_public_url_nothing_is_changed_or_proven() -> None:
 def test_slots_taken_by_other_programs_are_reported() -> None:
     """With both places taken by other programs nothing is changed, and the advice says what the owner can do."""
     foreign = [(STAGE, "https://crm.example.org/in", "Active"), (STAGE, "https://zap.example.org/hook", "Disabled")]
-    api = _account(*foreign)
+    api = account_with(*foreign)
     report = _check(api)
     stage = next(event for event in report.events if event.event == STAGE)
     assert stage.now.value == "slots_taken"
     assert "remove one" in (stage.advice or "")
-    assert _registered(api) == [(url, status) for _, url, status in foreign]
+    assert registered_for(api) == [(url, status) for _, url, status in foreign]
     assert report.is_broken is not None
 
 
 def test_of_two_of_ours_the_correct_one_counts() -> None:
     """With an active subscription at the public address, an older one of ours at another address is left alone."""
-    api = _account((STAGE, "https://older.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
+    api = account_with((STAGE, "https://older.example.org/webhook/fub", "Active"), (STAGE, OURS, "Active"))
     report = _check(api)
-    assert _registered(api) == [("https://older.example.org/webhook/fub", "Active"), (OURS, "Active")]
+    assert registered_for(api) == [("https://older.example.org/webhook/fub", "Active"), (OURS, "Active")]
     assert report.statuses()[STAGE] == "active"
 
 
@@ -197,7 +132,7 @@ def test_of_two_of_ours_the_correct_one_counts() -> None:
 def test_a_duplicate_is_reported_and_left_alone(second: tuple[str, str, str], advice: str | None, caplog: pytest.LogCaptureFixture) -> None:
     """The event is active and neither is changed; one warning says which to remove, and one line when it was removed."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
-    api = _account(*_all_ours(), second)
+    api = account_with(*all_ours(), second)
     manager, metrics = _manager(api)
 
     async def story() -> None:
@@ -220,9 +155,9 @@ def test_a_duplicate_is_reported_and_left_alone(second: tuple[str, str, str], ad
 def test_of_two_at_another_address_one_is_corrected_and_the_other_reported() -> None:
     """Both point to an older deployment: the first is corrected, the other is left alone and named in the advice."""
     older = "https://older.example.org/webhook/fub"
-    api = _account((STAGE, older, "Active"), (STAGE, older, "Active"))
+    api = account_with((STAGE, older, "Active"), (STAGE, older, "Active"))
     report = _check(api)
-    assert _registered(api) == [(OURS, "Active"), (older, "Active")]
+    assert registered_for(api) == [(OURS, "Active"), (older, "Active")]
     advice = next(event.advice for event in report.events if event.event == STAGE)
     assert advice is not None
     assert "webhook 2 of this system points to older.example.org" in advice
@@ -230,7 +165,7 @@ def test_of_two_at_another_address_one_is_corrected_and_the_other_reported() -> 
 
 def test_a_key_without_access_proves_nothing() -> None:
     """A 403 is reported as a problem of the key, not of the webhooks."""
-    api = _account()
+    api = account_with()
     api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403, owner_only=True)
     report = _check(api)
     assert {event.now.value for event in report.events} == {"not_owner"}
@@ -240,7 +175,7 @@ def test_a_key_without_access_proves_nothing() -> None:
 
 def test_an_outage_of_fub_proves_nothing() -> None:
     """When FUB does not answer, every status is unknown and nothing is raised."""
-    api = _account()
+    api = account_with()
     api.outage = Unavailable("FUB answered 503 to every try")
     report = _check(api)
     assert {event.now.value for event in report.events} == {"unknown"}
@@ -249,8 +184,8 @@ def test_an_outage_of_fub_proves_nothing() -> None:
 
 def test_a_refused_repair_is_reported_with_the_text_of_fub() -> None:
     """When FUB refuses to create a webhook, report and problem contain what FUB said; the problem ends with the repair."""
-    api = _account()
-    managed = _Managed(api)
+    api = account_with()
+    managed = Managed(api)
     api.refusals["subscribe"] = FubRefused("The url is not reachable.", status=400)
     report = run_virtual(managed.manager.check())
     assert report.is_broken is not None
@@ -270,17 +205,17 @@ def test_the_gauge_is_1_for_an_active_correct_subscription() -> None:
         run_virtual(manager.check())
         return {metrics.registry.get_sample_value("fubd_webhook_subscription_active", {"event": event}) for event in SUBSCRIBED_EVENTS}
 
-    assert gauges(_account(*_all_ours()), manage=False) == {1.0}
-    assert gauges(_account(*_all_ours(status="Disabled")), manage=False) == {0.0}
-    assert gauges(_account(*_all_ours("https://older.example.org/webhook/fub")), manage=False) == {0.0}
-    assert gauges(_account(), manage=False) == {0.0}
-    assert gauges(_account(), manage=True) == {1.0}
+    assert gauges(account_with(*all_ours()), manage=False) == {1.0}
+    assert gauges(account_with(*all_ours(status="Disabled")), manage=False) == {0.0}
+    assert gauges(account_with(*all_ours("https://older.example.org/webhook/fub")), manage=False) == {0.0}
+    assert gauges(account_with(), manage=False) == {0.0}
+    assert gauges(account_with(), manage=True) == {1.0}
 
 
 def test_a_problem_is_logged_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     """Ten checks with the same problem for all events log one line; its end logs another, and its return a third."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
-    api = _account(*_all_ours(status="Disabled"))
+    api = account_with(*all_ours(status="Disabled"))
     manager, _ = _manager(api, manage=False)
 
     async def story() -> None:
@@ -308,7 +243,7 @@ def test_what_only_the_owner_can_fix_is_one_warning(problem: str, words: str, ca
     """Both places taken, a key that is not the owner's, no public URL: one warning with the remedy, which `/health` shows too."""
     caplog.set_level(logging.INFO, "fubd.subscriptions")
     foreign = [(event, f"https://crm.example.org/{place}", "Active") for event in SUBSCRIBED_EVENTS for place in (1, 2)]
-    api = _account(*(foreign if problem == "slots" else ()))
+    api = account_with(*(foreign if problem == "slots" else ()))
     if problem == "owner":
         api.refusals["webhooks"] = FubRefused("Only the account owner may access webhooks.", status=403, owner_only=True)
     manager, metrics = _manager(api, public_url=None if problem == "public" else PUBLIC)
@@ -331,10 +266,10 @@ def test_what_only_the_owner_can_fix_is_one_warning(problem: str, words: str, ca
 
 def test_an_active_webhook_of_another_deployment_is_left_alone_while_a_place_is_free() -> None:
     """Two deployments of one system share the two places of each event, and neither changes the other's."""
-    api = _account((STAGE, OTHER, "Active"))
-    managed = _Managed(api)
+    api = account_with((STAGE, OTHER, "Active"))
+    managed = Managed(api)
     report = run_virtual(managed.manager.check())
-    assert _registered(api) == [(OTHER, "Active"), (OURS, "Active")]
+    assert registered_for(api) == [(OTHER, "Active"), (OURS, "Active")]
     assert report.statuses()[STAGE] == "active"
     assert managed.hosts.hosts == {OLD_HOST, "fubd.example.net"}
 
@@ -346,18 +281,18 @@ def test_an_active_webhook_of_another_deployment_is_left_alone_while_a_place_is_
 )
 def test_a_webhook_of_another_deployment_is_taken_over_when_it_fails_or_no_place_is_free(hooks: list[tuple[str, str, str]]) -> None:
     """A disabled one delivers to nobody; with both places in use there is no other way to be heard."""
-    api = _account(*hooks)
-    assert run_virtual(_Managed(api).manager.check()).statuses()[STAGE] == "active"
-    assert (OURS, "Active") in _registered(api)
-    assert (OTHER, "Active") not in _registered(api)
+    api = account_with(*hooks)
+    assert run_virtual(Managed(api).manager.check()).statuses()[STAGE] == "active"
+    assert (OURS, "Active") in registered_for(api)
+    assert (OTHER, "Active") not in registered_for(api)
 
 
 def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
     """Two corrections, then none: the problem names the other host, and ends once the webhook is ours again or disabled."""
     other = "https://other.example.org/webhook/fub"
-    api = _account(*_all_ours())
+    api = account_with(*all_ours())
     stage = next(number for number, hook in api.registry.items() if hook.event == STAGE)
-    managed = _Managed(api, hosts=("other.example.org",))
+    managed = Managed(api, hosts=("other.example.org",))
 
     async def story() -> None:
         for _ in range(6):
@@ -368,7 +303,7 @@ def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
         assert problem.name == "subscriptions_contested"
         assert "other.example.org" in problem.text
         assert "other.example.org" in managed.manager.advice()[STAGE]
-        assert _registered(api) == [(other, "Active")]
+        assert registered_for(api) == [(other, "Active")]
         await api.update_subscription(stage, url=OURS)
         await managed.manager.check()
         assert managed.problems.current() == ()
@@ -376,7 +311,7 @@ def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
         await managed.manager.check()
         await api.update_subscription(stage, status="Disabled")
         await managed.manager.check()
-        assert (_registered(api), managed.problems.current()) == ([(OURS, "Active")], ())
+        assert (registered_for(api), managed.problems.current()) == ([(OURS, "Active")], ())
 
     before = api.writes
     run_virtual(story())
@@ -385,8 +320,8 @@ def test_who_takes_our_webhook_back_twice_is_reported_and_not_fought() -> None:
 
 def test_a_registration_that_fub_lists_late_is_not_made_twice() -> None:
     """FUB's list shows a new webhook only seconds later; until then the check counts it as made."""
-    api = _account()
-    managed = _Managed(api)
+    api = account_with()
+    managed = Managed(api)
 
     async def story() -> None:
         await managed.manager.check()
@@ -405,7 +340,7 @@ def test_a_registration_that_fub_lists_late_is_not_made_twice() -> None:
 
 def test_a_refusal_in_other_words_is_not_blamed_on_the_key() -> None:
     """An expired account or a firewall is shown as it is; only FUB's own words mean that the key is not the owner's."""
-    api = _account()
+    api = account_with()
     api.refusals["webhooks"] = FubRefused("Your subscription has expired.", status=403)
     report = _check(api)
     assert {event.now.value for event in report.events} == {"unknown"}
@@ -431,7 +366,7 @@ _FOREIGN_URLS = ("/in", "/other", "[broken/webhook/fub", "", ":port/webhook/fub"
 @given(st.lists(hooks, max_size=8), st.booleans(), st.sampled_from([PUBLIC, f"{PUBLIC}/", None]))
 def test_foreign_subscriptions_are_never_changed(registered: list[tuple[str, str, str]], manage: bool, public_url: str | None) -> None:
     """Whatever is registered: foreign subscriptions stay as they are, none is removed, and a second check changes nothing."""
-    api = _account(*registered)
+    api = account_with(*registered)
     before = dict(api.registry)
     manager, _ = _manager(api, public_url=public_url, manage=manage)
     run_virtual(manager.check())

@@ -33,7 +33,7 @@ from fubd.core.api import (
     parse_subscriptions,
 )
 from fubd.core.observation import Reading
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionList, UnusableSubscription
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import Clock, PeopleQuery
@@ -201,13 +201,14 @@ class FubClient:
         identity, _ = await self._session.request(Request("identity", "identity"), self._parse_success(parse_identity))
         return identity
 
-    async def subscriptions(self) -> list[Subscription]:
+    async def subscriptions(self) -> SubscriptionList:
         """Read our system's webhooks. Raises Unavailable, and FubRefused (403) when the key is not the account owner's.
 
         A system sees only its own webhooks (https://docs.followupboss.com/reference/webhooks-guide).
         """
         listed = await self._list_all("webhooks", parse_subscriptions)
-        return list({subscription.id: subscription for subscription in listed}.values())
+        usable = {(one.id, one.event): one for one in listed if isinstance(one, Subscription)}
+        return SubscriptionList(tuple(usable.values()), tuple(one for one in listed if isinstance(one, UnusableSubscription)))
 
     async def subscribe(self, event: str, url: str) -> Subscription:
         """Create a webhook. Raises FubRefused, and Unavailable.

@@ -43,7 +43,7 @@ from fubd.core.json_values import (
     text_of,
 )
 from fubd.core.observation import Reading
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, UnusableSubscription
 from fubd.core.webhook import MAX_PERSON_ID
 from fubd.errors import Malformed
 
@@ -201,16 +201,24 @@ def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
     return Listing(named, len(stages), total, _token(document))
 
 
-def parse_subscriptions(body: bytes) -> Listing[Subscription]:
-    """Decode an answer of `GET /webhooks`. Raises Malformed, also for a single unusable webhook: it would seem to be missing."""
+def parse_subscriptions(body: bytes) -> Listing[Subscription | UnusableSubscription]:
+    """Decode an answer of `GET /webhooks`. Raises Malformed when it is no list, or one of several elements none of which can be used."""
     document = _object(body)
     webhooks, total = _collection(document, "webhooks")
-    return Listing(tuple(_subscription(webhook) for webhook in webhooks), len(webhooks), total, _token(document))
+    listed = tuple(_listed_subscription(webhook) for webhook in webhooks)
+    if len(listed) > 1 and not any(isinstance(one, Subscription) for one in listed):
+        # One alone is only ever one odd webhook.
+        raise Malformed("none of the webhooks can be used")
+    return Listing(listed, len(webhooks), total, _token(document))
 
 
 def parse_subscription(body: bytes) -> Subscription:
     """Decode the webhook that `POST /webhooks` and `PUT /webhooks/:id` answer with. Raises Malformed."""
-    return _subscription(_object(body))
+    document = _object(body)
+    subscription = _listed_subscription(document)
+    if not isinstance(subscription, Subscription):
+        raise _unusable(document, f"the answer is not a webhook: {subscription.fault}")
+    return subscription
 
 
 def parse_identity(body: bytes) -> AccountIdentity | None:
@@ -389,11 +397,14 @@ def _payload(person: dict[str, object], custom_fields: dict[str, str | None], ta
     return payload
 
 
-def _subscription(webhook: object) -> Subscription:
+def _listed_subscription(webhook: object) -> Subscription | UnusableSubscription:
     if not isinstance(webhook, dict):
-        raise Malformed("a webhook is not an object")
+        return UnusableSubscription(None, None, "one is not an object")
     subscription_id = positive_integer(webhook.get("id"))
-    event, url, status = (text_of(webhook.get(name)) for name in ("event", "url", "status"))
-    if subscription_id is None or not event or not url or not status:
-        raise _unusable(webhook, "a webhook lacks its id, event, url or status")
-    return Subscription(subscription_id, event, url, status)
+    event, url, status = (text_of(webhook.get(name)) or None for name in ("event", "url", "status"))
+    if subscription_id is not None and event and url and status:
+        return Subscription(subscription_id, event, url, status)
+    values = {"id": subscription_id, "event": event, "url": url, "status": status}
+    lacking = ", ".join(name for name, value in values.items() if value is None)
+    which = "one" if subscription_id is None else f"webhook {subscription_id}"
+    return UnusableSubscription(event, url, f"{which} has no usable {lacking}")

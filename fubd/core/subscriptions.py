@@ -17,11 +17,29 @@ class Subscription:
     status: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnusableSubscription:
+    """An element of FUB's list that is no whole webhook. `event` and `url`: None where they cannot be read; `fault`: what it lacks."""
+
+    event: str | None
+    url: str | None
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionList:
+    """What FUB lists of our system: the webhooks, and the elements that cannot be used as such."""
+
+    usable: tuple[Subscription, ...]
+    unusable: tuple[UnusableSubscription, ...] = ()
+
+
 class SubscriptionStatus(StrEnum):
     """The state of our webhook for one event.
 
     `SLOTS_TAKEN`: other webhooks hold both places that FUB gives a system for an event. `NOT_OWNER`: the API key may not list webhooks.
-    `UNMANAGED`: no public URL is known, so there is nothing to compare with. `UNKNOWN`: FUB did not answer.
+    `UNMANAGED`: no public URL is known, so there is nothing to compare with. `UNKNOWN`: FUB did not answer, or only an element of its list
+    that cannot be used may be our webhook.
     """
 
     ACTIVE = "active"

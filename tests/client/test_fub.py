@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fubd.core.api import AccountIdentity
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionList
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.ports import FubApi, PeopleQuery
@@ -216,7 +216,7 @@ async def test_webhooks_are_listed_created_and_updated() -> None:
         make_client(base, SkippingClock()) as client,
     ):
         expected = Subscription(3, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
-        assert await client.subscriptions() == [expected]
+        assert await client.subscriptions() == SubscriptionList((expected,))
         assert await client.subscribe("peopleCreated", expected.url) == expected
         assert (await client.update_subscription(3, status="Disabled")).status == "Disabled"
         assert await client.update_subscription(3, url=expected.url, status="Active") == expected
@@ -339,7 +339,7 @@ async def test_webhooks_in_the_simulated_account() -> None:
         created = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/webhook/fub")
         other = await client.subscribe("peopleStageUpdated", "https://hooks.example.com/other")
         assert await client.update_subscription(other.id, status="Disabled") == Subscription(other.id, other.event, other.url, "Disabled")
-        assert {hook.id: hook.status for hook in await client.subscriptions()} == {created.id: "Active", other.id: "Disabled"}
+        assert {hook.id: hook.status for hook in (await client.subscriptions()).usable} == {created.id: "Active", other.id: "Disabled"}
         with pytest.raises(FubRefused) as caught:
             await client.subscribe("peopleStageUpdated", "https://hooks.example.com/third")
     assert caught.value.status == 400

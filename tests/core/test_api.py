@@ -25,7 +25,6 @@ from fubd.core.api import (
 )
 from fubd.core.json_values import MAX_TEXT_CHARS
 from fubd.core.observation import Reading
-from fubd.core.subscriptions import Subscription
 from fubd.errors import Malformed
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "page"
@@ -289,19 +288,6 @@ def test_stages_are_decoded() -> None:
     assert [name for name, _ in parse_stages(body).items] == ["First", "Second", "Last"]
     with pytest.raises(Malformed):
         parse_stages(b'{"people":[]}')
-
-
-def test_subscriptions_are_decoded() -> None:
-    """In a list or alone; an unusable one is Malformed, because it would seem to be missing."""
-    hook = b'{"id":1,"status":"Active","event":"peopleCreated","url":"https://hooks.example.com/webhook/fub"}'
-    expected = Subscription(1, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
-    assert parse_subscriptions(b'{"webhooks":[' + hook + b"]}").items == (expected,)
-    assert parse_subscription(hook) == expected
-    for broken in (hook.replace(b'"id":1', b'"id":null'), hook.replace(b"Active", b""), hook.replace(b'"url"', b'"link"'), b"[]"):
-        with pytest.raises(Malformed):
-            parse_subscription(broken)
-        with pytest.raises(Malformed):
-            parse_subscriptions(b'{"webhooks":[' + broken + b"]}")
 
 
 @pytest.mark.parametrize(

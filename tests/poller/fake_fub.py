@@ -12,7 +12,7 @@ from functools import cached_property
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
-from fubd.core.subscriptions import Subscription
+from fubd.core.subscriptions import Subscription, SubscriptionList, UnusableSubscription
 from fubd.errors import FubRefused, Malformed
 from fubd.ports import PeopleQuery
 from fubd.simulator.rng import Rng
@@ -145,8 +145,9 @@ class FubBehaviour:
 class FakeFubApi:
     """The API of the account. `before_response` runs before each response; `outage` makes every call fail.
 
-    `registry` holds the webhooks; `refusals` maps an endpoint to its refusal. `odd`: people without a usable stage; `unidentified`: the
-    elements without an id on each page of people. `refused_ids`: ids because of which a whole batch is refused.
+    `registry` holds the webhooks, `unusable_webhooks` what is listed next to them; `refusals` maps an endpoint to its refusal. `odd`:
+    people without a usable stage; `unidentified`: the elements without an id on each page of people. `refused_ids`: ids because of which
+    a whole batch is refused.
     """
 
     def __init__(self, account: FakeAccount, behaviour: FubBehaviour | None = None) -> None:
@@ -158,6 +159,7 @@ class FakeFubApi:
         self.in_flight = 0
         self.max_in_flight = 0
         self.registry: dict[int, Subscription] = {}
+        self.unusable_webhooks: tuple[UnusableSubscription, ...] = ()
         self.odd: set[int] = set()
         self.unidentified = 0
         self.refused_ids: set[int] = set()
@@ -240,9 +242,9 @@ class FakeFubApi:
         await self._respond("stages", None)
         return {}
 
-    async def subscriptions(self) -> list[Subscription]:
+    async def subscriptions(self) -> SubscriptionList:
         await self._respond("webhooks", None)
-        return list(self.registry.values())
+        return SubscriptionList(tuple(self.registry.values()), self.unusable_webhooks)
 
     async def subscribe(self, event: str, url: str) -> Subscription:
         await self._respond("subscribe", None)
