@@ -1,4 +1,7 @@
-"""The long form of the proof: `python -m tests.proofs [--seeds 1000] [--first 0] [--days 10]`. Prints each seed that breaks a promise."""
+"""The long form of the proof: `python -m tests.proofs [--seeds 1000] [--first 0] [--days 10]`.
+
+Prints each seed that breaks a promise, and the sum so far.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.proofs.proof import ProofResult, prove
+
+_PROGRESS_EVERY = 50
+"""Seeds after which the sum so far is printed."""
 
 
 def _summary(results: list[ProofResult], seconds: float) -> str:
@@ -34,6 +40,8 @@ def _run(first: int, seeds: int, days: float) -> int:
             results.append(result)
             if result.failures:
                 sys.stdout.write("\n  ".join((f"seed {result.seed}:", *result.failures, result.conditions)) + "\n")
+            if result.failures or len(results) % _PROGRESS_EVERY == 0:
+                sys.stdout.write(_summary(results, time.monotonic() - began) + "\n")
                 sys.stdout.flush()
     sys.stdout.write(_summary(results, time.monotonic() - began) + "\n")
     return 1 if any(result.failures for result in results) else 0
