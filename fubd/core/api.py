@@ -90,11 +90,11 @@ class PeoplePage:
     total: int | None
     next: str | None
     read_at: datetime
-    unidentified: int = 0
-    repeated: int = 0
-    next_is_unusable: bool = False
-    has_zoneless_times: bool = False
-    has_future_times: bool = False
+    unidentified: int
+    repeated: int
+    next_is_unusable: bool
+    has_zoneless_times: bool
+    has_future_times: bool
 
     @property
     def rows(self) -> int:

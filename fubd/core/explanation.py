@@ -6,7 +6,7 @@ It folds the person's claims with the code that records them, so that it cannot 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,7 +67,7 @@ class CorrectionWithCauses:
     causes: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ReportEntry:
     """A row with its change; `row` is None for a change that has no row, `change` is None for a row without evidence.
 
@@ -102,11 +102,12 @@ def explain(evidence: PersonEvidence, *, window: timedelta) -> PersonReport:
     history = derive_history(loaded, window=window, began=evidence.began)
     claims = {claim.seq: claim for claim in (*loaded.claims, *evidence.ignored)}
     corrections = [CorrectionWithCauses(one, _causes(one, claims.values())) for one in evidence.corrections]
-    entries = _entries(loaded, history, claims)
-    for entry in entries:
-        entry.corrections = [one for one in corrections if entry.row is not None and one.correction.change_id == entry.row.id]
+    entries = [
+        replace(entry, corrections=[one for one in corrections if entry.row is not None and one.correction.change_id == entry.row.id])
+        for entry in _entries(loaded, history, claims)
+    ]
     if entries:
-        entries[0].is_last = evidence.person.gone_at is None and not _has_left(entries[0], evidence)
+        entries[0] = replace(entries[0], is_last=evidence.person.gone_at is None and not _has_left(entries[0], evidence))
     row_ids = {entry.row.id for entry in entries if entry.row is not None}
     return PersonReport(
         person=evidence.person,

@@ -152,6 +152,16 @@ def test_each_example_gives_its_rows(
     assert shown(history(*claims).changes) == expected
 
 
+@pytest.mark.parametrize(("claims", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_entries_may_be_numbered_from_zero(
+    claims: list[Entry | State], expected: list[tuple[str | None, str, datetime, datetime | None]]
+) -> None:
+    """Only a negative number is that of a row by another writer."""
+    first = min((claim.seq for claim in claims if isinstance(claim, Entry)), default=0)
+    renumbered = [replace(claim, seq=claim.seq - first) for claim in claims]
+    assert shown(history(*renumbered).changes) == expected
+
+
 def test_a_renamed_stage_is_no_move() -> None:
     """The same stage id under a new name makes no change."""
     before = State(1, at("08:00"), at("09:00"), Stage("Hot", 5))

@@ -192,7 +192,19 @@ class FakeFubApi:
         token, shown = self._page_of(replace(query, limit=min(query.limit, self.behaviour.people_per_page)), matches)
         readings = tuple(self.account.people[person_id].reading for person_id in shown if person_id not in self.odd)
         odd = tuple(person_id for person_id in shown if person_id in self.odd)
-        return PeoplePage(readings, tuple(shown), odd, total, token, read_at, unidentified=self.unidentified if shown else 0)
+        return PeoplePage(
+            readings,
+            tuple(shown),
+            odd,
+            total,
+            token,
+            read_at,
+            unidentified=self.unidentified if shown else 0,
+            repeated=0,
+            next_is_unusable=False,
+            has_zoneless_times=False,
+            has_future_times=False,
+        )
 
     def _matches(self, query: PeopleQuery) -> list[int]:
         account, behaviour = self.account, self.behaviour
