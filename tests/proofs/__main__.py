@@ -23,12 +23,13 @@ def _summary(results: list[ProofResult], seconds: float) -> str:
     def total(name: str) -> int:
         return sum(getattr(result.score, name) for result in results)
 
-    days, calls = sum(result.days for result in results), sum(result.calls for result in results)
+    days, calls, rounds = (sum(getattr(result, name) for result in results) for name in ("days", "calls", "rounds"))
     broken = sum(bool(result.failures) for result in results)
     return (
         f"{len(results):,} seeds, {days:,.0f} days, {calls:,} calls, {total('changes'):,} changes, {total('captured'):,} captured,"
         f" {total('lost_unseen'):,} shown by no source, {total('doubled')} doubled, {total('invented')} invented,"
-        f" {total('chain_breaks')} chain breaks, {broken} seeds with a broken promise, {seconds:,.0f} s"
+        f" {total('chain_breaks')} chain breaks, completeness compared {rounds:,} times,"
+        f" {broken} seeds with a broken promise, {seconds:,.0f} s"
     )
 
 

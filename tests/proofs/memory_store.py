@@ -37,10 +37,12 @@ class MemoryStore(Tables):
     """Satisfies `ChangeStore`, `StateStore` and `WebhookHosts`.
 
     `outage`: every call fails. `lost_replies`: so many transactions are committed without a reply. `on_advance` is called before coverage
-    advances, with the new watermark.
+    advances, with the new watermark; `on_round` when completeness is stated, with the number of people who did not match.
     """
 
-    def __init__(self, clock: Clock, *, on_advance: Callable[[datetime], None] | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, on_advance: Callable[[datetime], None] | None = None, on_round: Callable[[int], None] | None = None
+    ) -> None:
         super().__init__()
         self.clock = clock
         self.outage: Unavailable | None = None
@@ -48,6 +50,7 @@ class MemoryStore(Tables):
         self.completeness: float | None = None
         self.modes: list[ModeRecord] = []
         self._on_advance = on_advance
+        self._on_round = on_round
         self._unread: dict[int, _Unread] = {}
         self._scrub = _ScrubRound()
         self._polled: datetime | None = None
@@ -113,7 +116,7 @@ class MemoryStore(Tables):
         if sweep:
             self.stored_coverage = replace(self.stored_coverage, sweep_began=None, sweep_from_id=None)
             if self.completeness is None and any(one.verified_at and not one.gone_at for one in self.people.values()):
-                self.completeness = 1.0
+                self._state_completeness(1.0, mismatched=0)
         return now
 
     async def start_run(self, kind: str, started_at: datetime, *, next_within_seconds: float | None = None) -> int:
@@ -185,15 +188,18 @@ class MemoryStore(Tables):
     async def current_stages(self, person_ids: Collection[int]) -> dict[int, CurrentStage]:
         """Return the stage of the last row of each of these people, or of their first read where they have none."""
         self.check()
-        found: dict[int, CurrentStage] = {}
-        for person_id in person_ids:
-            person = self.people[person_id]
-            rows = [(row.changed_at, row.id, row.stage) for row in person.rows.values()]
-            claims = [(claim.at, claim.seq, claim.stage) for claim in person.claims.values() if not claim.ignored]
-            if rows or claims:
-                since, _, stage = max(rows) if rows else min(claims)
-                found[person_id] = CurrentStage(stage, since, gone=person.gone_at is not None, ignored=False)
-        return found
+        found = {person_id: self.stage_of(person_id) for person_id in person_ids}
+        return {person_id: stage for person_id, stage in found.items() if stage is not None}
+
+    def stage_of(self, person_id: int) -> CurrentStage | None:
+        """Return the stage of a person's last row, or of their first claim."""
+        person = self.people[person_id]
+        rows = [(row.changed_at, row.id, row.stage) for row in person.rows.values()]
+        claims = [(claim.at, claim.seq, claim.stage) for claim in person.claims.values() if not claim.ignored]
+        if not rows and not claims:
+            return None
+        since, _, stage = max(rows) if rows else min(claims)
+        return CurrentStage(stage, since, gone=person.gone_at is not None, ignored=False)
 
     async def requeue(self, person_ids: Sequence[int]) -> None:
         """Put people at the end of the queue."""
@@ -211,8 +217,14 @@ class MemoryStore(Tables):
         scrub.mismatched += mismatched
         is_open = any(person.scrub_after <= scrub.began for _, person in self._present())
         if not is_open and scrub.matched + scrub.mismatched:
-            self.completeness = scrub.matched / (scrub.matched + scrub.mismatched)
+            verified = sum((person.verified_at or NEVER) > scrub.began for _, person in self._present())
+            self._state_completeness((verified - min(scrub.mismatched, verified)) / max(verified, 1), mismatched=scrub.mismatched)
             self._scrub = _ScrubRound(began=self._latest_scrub())
+
+    def _state_completeness(self, ratio: float, *, mismatched: int) -> None:
+        self.completeness = ratio
+        if self._on_round is not None:
+            self._on_round(mismatched)
 
     async def mark_deleted(self, person_id: int, at: datetime) -> None:
         """Mark a person as gone, and drop an older request."""

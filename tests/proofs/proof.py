@@ -41,11 +41,12 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ProofResult:
-    """What a seed brought. `failures`: each broken promise, in a line."""
+    """What a seed brought. `rounds`: how often completeness was compared with the truth. `failures`: each broken promise, in a line."""
 
     seed: int
     days: float
     calls: int
+    rounds: int
     score: Score
     failures: tuple[str, ...]
     conditions: str
@@ -152,7 +153,9 @@ async def _prove(seed: int, days: float) -> ProofResult:
     failures = [*world.violations, *_broken_promises(world, found), *_unsaid_misses(world, scenario), *_lasting_problems(world)]
     await world.kill()
     await simulator.deliveries.stop()
-    return ProofResult(seed, days, simulator.calls.total(), found, tuple(failures), f"{settings}, {scenario.steps}, {disturbances}")
+    return ProofResult(
+        seed, days, simulator.calls.total(), world.rounds, found, tuple(failures), f"{settings}, {scenario.steps}, {disturbances}"
+    )
 
 
 def _is_within(at: float, spans: Iterable[Span]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -35,6 +35,8 @@ from tests.support.virtual_time import EPOCH, VirtualClock
 PUBLIC_URL = "https://fubd.example.net"
 WINDOW = timedelta(seconds=300)
 _INGEST_TIMEOUT_SECONDS = 5.0
+# A list may trail behind a move by so much.
+_SETTLED_AFTER = timedelta(minutes=15)
 _API_KEY = "invented-api-key"
 _SYSTEM_KEY = "invented-system-key"
 _AWAY = Unavailable("the database is away")
@@ -126,7 +128,7 @@ class World:
         self.simulator = Simulator(self.account, api_key=_API_KEY, system_key=_SYSTEM_KEY, post=self._post)
         self.simulator.keys.add("agent-api-key", "agent")
         self.clock = VirtualClock(offset=timedelta(seconds=settings.ahead_seconds))
-        self.store = MemoryStore(self.clock, on_advance=self._check_coverage)
+        self.store = MemoryStore(self.clock, on_advance=self._check_coverage, on_round=self.check_completeness)
         self.violations: list[str] = []
         # What was answered as recorded, in that order.
         self.journal: list[Delivery | Snapshot] = []
@@ -136,6 +138,8 @@ class World:
         self.is_blind: Callable[[datetime], bool] = lambda _at: False
         # How many of the true changes coverage has passed.
         self._checked = 0
+        # How often completeness was stated.
+        self.rounds = 0
         # Whether deleting a stage does not move `updated` of its people.
         self.hides_deleted_stages = False
         self._process: _Process | None = None
@@ -232,6 +236,25 @@ class World:
         for change in latest.values():
             if not self.store.knows(change.person_id, change.at.replace(microsecond=0)) and self._is_listed(change):
                 self.violations.append(f"coverage: {watermark} passes {change}")
+
+    # --- the law of completeness --------------------------------------------------------------------------------------
+
+    def check_completeness(self, mismatched: int) -> None:
+        """Note when more people are in another stage than recorded than a round of the scrub says."""
+        changes = self.account.truth.by_person()
+        wrong = [person_id for person_id in self.store.people if self._is_wrong(person_id, changes.get(person_id, []))]
+        self.rounds += 1
+        if len(wrong) > mismatched:
+            self.violations.append(f"completeness: {mismatched} people did not match, but {wrong} are wrong at {self.account.clock.now()}")
+
+    def _is_wrong(self, person_id: int, changes: Sequence[TrueChange]) -> bool:
+        """Return whether a person who has not moved since they were verified, or shortly before, is in another stage than recorded."""
+        person, here, truth = self.store.people[person_id], self.store.stage_of(person_id), self.account.truth
+        stage, stage_id = (changes[-1].stage_to, changes[-1].stage_to_id) if changes else (truth.start_stage(person_id), None)
+        if person.gone_at is not None or person.verified_at is None or here is None:
+            return False
+        moved_at = max([here.since, *(change.at for change in changes[-1:])])
+        return moved_at < person.verified_at - _SETTLED_AFTER and not truth.same_stage(stage, stage_id, here.stage.name)
 
     def is_silent(self, person_id: int, at: datetime) -> bool:
         """Return whether the change did not move `updated`. Then no poll lists it, and an unread edit before seems to be its time."""
