@@ -73,6 +73,7 @@ TABLE = [
     ("failover continues without a stage webhook", was(Mode.FAILOVER, missed=True), fresh(ago(minutes=1)), Mode.FAILOVER, 30.0),
     ("a stage webhook from before failover", was(Mode.FAILOVER), fresh(ago(hours=3), ago(hours=3)), Mode.WATCH, 300.0),
     ("a stage webhook after a repair", was(Mode.FAILOVER, since=ago(minutes=2)), fresh(NOON, ago(seconds=9)), Mode.RECOVERING, 30.0),
+    ("a stage webhook just before the repair", was(Mode.FAILOVER, since=ago(minutes=2)), fresh(NOON, ago(minutes=2)), Mode.FAILOVER, 30.0),
     ("quiet after a repair", was(Mode.FAILOVER, since=ago(minutes=59)), fresh(ago(hours=3)), Mode.FAILOVER, 30.0),
     ("quiet for long after a repair", was(Mode.FAILOVER, since=ago(minutes=60)), fresh(ago(hours=3)), Mode.WATCH, 300.0),
     ("quiet for long after a miss", was(Mode.FAILOVER, missed=True), fresh(ago(hours=3)), Mode.FAILOVER, 30.0),

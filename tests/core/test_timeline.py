@@ -137,6 +137,10 @@ EXAMPLES = {
         [KNOWN_A, webhook(2, "B", "10:00"), webhook(3, "C", "10:00"), read(4, "B", "10:00", "10:00")],
         [row("A", "B", "10:00"), ("B", "C", at("10:00") + TICK, None)],
     ),
+    "a read is explained by an event that trails by minutes, with another before it": (
+        [KNOWN_A, webhook(2, "C", "10:01"), webhook(3, "B", "10:03:20"), read(4, "B", "10:00", "10:33", "09:58")],
+        [row("A", "C", "10:01"), row("C", "B", "10:03:20")],
+    ),
     "a read just before a move of the same second": (
         [KNOWN_A, read(2, "A", "10:00", "10:00", "09:58"), webhook(3, "B", "10:00")],
         [row("A", "B", "10:00")],
