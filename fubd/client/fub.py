@@ -232,6 +232,7 @@ class FubClient:
     async def _list_all(self, endpoint: str, parse: Callable[[bytes], Listing[_Item]]) -> list[_Item]:
         """Read a small collection to its end, which the token, the total or the page size shows."""
         items: list[_Item] = []
+        known: set[_Item] = set()
         seen = 0
         token: str | None = None
         for _ in range(MAX_PAGES):
@@ -242,8 +243,11 @@ class FubClient:
             seen += page.count
             token = page.next
             is_complete = seen >= page.total if page.total is not None else page.count < MAX_PER_PAGE
-            if page.count == 0 or (is_complete and token is None):
+            may_continue = token is not None or page.next_is_unusable or not is_complete
+            # Where the way to a next page cannot be used, offsets lead on; a page of nothing new is the end, or they are ignored.
+            if page.count == 0 or not may_continue or (page.next_is_unusable and known.issuperset(page.items)):
                 return items
+            known.update(page.items)
         raise Unavailable(f"Follow Up Boss lists more than {MAX_PAGES} pages of {endpoint}")
 
 

@@ -9,10 +9,11 @@ What its answers look like (docs.followupboss.com/reference/pagination and peopl
 - Instants are UTC in whole seconds, as `...Z` here and as `...+00:00` in webhooks. One without a zone is UTC too
   (https://docs.followupboss.com/reference/common-filters). Ids are numbers, in places numeric strings.
 
-The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: an element
-without an id, or an unreadable token for the next page, makes the page Malformed, because a read that went on would end early and look
-complete. A person without a usable `stage` or `updated` affects no other person: the id is listed as unreadable. An `updated` that cannot
-have come yet counts as the moment of reading, the latest that it can have been: it would date a row in the future, after all that follow.
+The decoder accepts all that, and unknown and missing keys. It does not accept an answer that would show less than there is: elements
+without an id are counted, and where `_metadata` or the token of the next page cannot be used, the page says that another may follow,
+because a read that ended there would look complete. A person without a usable `stage` or `updated` affects no other person: the id is
+listed as unreadable. An `updated` that cannot have come yet counts as the moment of reading, the latest that it can have been: it would
+date a row in the future, after all that follow.
 
 Every string that leaves here can be stored: no NUL, which Postgres accepts in neither text nor jsonb, and no lone surrogate.
 """
@@ -106,15 +107,21 @@ class PeoplePage:
         """The number of people on the page, without repetitions: what a total counts."""
         return len(self.ids) + self.unidentified
 
+    @property
+    def may_continue(self) -> bool:
+        """Whether another page may follow: this one names it, or does not say how many people there are."""
+        return self.next is not None or self.next_is_unusable or self.total is None
+
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[_Item]):
-    """One page of another collection. `count` is the number of elements on the page, usable or not."""
+    """One page of another collection. `count` is the number of elements on the page, usable or not; the rest as in `PeoplePage`."""
 
     items: tuple[_Item, ...]
     count: int
     total: int | None
     next: str | None
+    next_is_unusable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ def parse_stages(body: bytes) -> Listing[tuple[str, int]]:
     ordered = sorted(usable, key=lambda stage: positive_integer(stage.get("orderWeight")) or MAX_INTEGER)
     pairs = ((stage_name(stage.get("name")), positive_integer(stage.get("id"))) for stage in ordered)
     named = tuple((name, stage_id) for name, stage_id in pairs if name and stage_id is not None)
-    return Listing(named, len(stages), total, _token(document))
+    return Listing(named, len(stages), total, *_next(document))
 
 
 def parse_subscriptions(body: bytes) -> Listing[Subscription | UnusableSubscription]:
@@ -209,7 +216,7 @@ def parse_subscriptions(body: bytes) -> Listing[Subscription | UnusableSubscript
     if len(listed) > 1 and not any(isinstance(one, Subscription) for one in listed):
         # One alone is only ever one odd webhook.
         raise Malformed("none of the webhooks can be used")
-    return Listing(listed, len(webhooks), total, _token(document))
+    return Listing(listed, len(webhooks), total, *_next(document))
 
 
 def parse_subscription(body: bytes) -> Subscription:
@@ -290,32 +297,21 @@ def _collection(document: dict[str, object], name: str) -> tuple[list[object], i
     items = None if key is None else list_of(document[key])
     if items is None:
         raise _unusable(document, f"the answer is not a page of {name}")
-    try:
-        return items, count_of(_metadata(document).get("total"))
-    except Malformed:
-        if not items:
-            raise
-        # The elements are usable without it, and `_token` says that there may be more.
-        return items, None
+    metadata = _metadata(document)
+    return items, None if metadata is None else count_of(metadata.get("total"))
 
 
-def _metadata(document: dict[str, object]) -> dict[str, object]:
+def _metadata(document: dict[str, object]) -> dict[str, object] | None:
+    """Return the page's metadata, None for what cannot be that: then the page says nothing of a total or a next page."""
     metadata = document.get("_metadata") or {}  # an empty PHP array is [], null or absent
-    if not isinstance(metadata, dict):
-        raise Malformed("the page's _metadata is not an object")
-    return metadata
+    return metadata if isinstance(metadata, dict) else None
 
 
 def _next(document: dict[str, object]) -> tuple[str | None, bool]:
-    """Return the token of the next page, None for none, and whether there is one that cannot be used."""
-    try:
-        return _token(document), False
-    except Malformed:
-        return None, True
-
-
-def _token(document: dict[str, object]) -> str | None:
+    """Return the token of the next page, None for none, and whether there may be one that cannot be used."""
     metadata = _metadata(document)
+    if metadata is None:
+        return None, True
     token = metadata.get("next")
     link = metadata.get("nextLink")
     if token is None and isinstance(link, str):
@@ -323,10 +319,10 @@ def _token(document: dict[str, object]) -> str | None:
     if isinstance(token, int) and not isinstance(token, bool):
         token = str(token)
     if token is None or token is False or token == "":
-        return None
+        return None, False
     if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or _CONTROL.search(token) or LONE_SURROGATE.search(token):
-        raise Malformed("the token of the next page cannot be used")
-    return token
+        return None, True
+    return token, False
 
 
 def _token_of_link(link: str) -> str | None:

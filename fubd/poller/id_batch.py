@@ -46,7 +46,7 @@ async def read_id_batch(run: PollRun, person_ids: Sequence[int]) -> AsyncIterato
 
 def _shows_part(page: PeoplePage, requested: int) -> bool:
     """Return whether more of those requested are there than the page shows. A larger total is not a count of them."""
-    return page.next is not None or page.people < (page.total or 0) <= requested
+    return page.may_continue or page.people < (page.total or 0) <= requested
 
 
 def _may_be_one_id(error: FubRefused | Malformed) -> bool:

@@ -188,19 +188,23 @@ class _CursorRead:
         while self._is_valid(page):
             await self._run.record_ahead(page)
             self._observe(page)
-            if self._is_last(page):
-                return self._counted is None or self._rows >= min(self._counted, page.total or 0)
+            if page.total is not None and not page.may_continue and page.rows < PAGE_SIZE:
+                return self._rows >= min(self._counted or 0, page.total)
+            if not page.ids and page.next is None:
+                return self._rows >= (self._counted or 0) and await self._is_end()
             empty = 0 if page.ids else empty + 1
             if empty == _MAX_EMPTY_PAGES:
                 raise Unavailable("Follow Up Boss's pages of changed people do not end")
             page = await self._next_page(page)
         return False
 
-    def _is_last(self, page: PeoplePage) -> bool:
-        """Return whether nothing suggests another page: no token, no full page, no larger total."""
-        if page.next is not None or page.next_is_unusable:
+    async def _is_end(self) -> bool:
+        """Return whether nobody follows the last person, shown by a page from that person on: an empty page may be any answer."""
+        last = self._ids.last
+        if last is None:
             return False
-        return page.rows < PAGE_SIZE or not page.ids
+        page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, id_less_than=last + 1))
+        return page.ids == (last,)
 
     async def _next_page(self, page: PeoplePage) -> PeoplePage:
         """Read the page after this one: by its token, else by the last id, as the default order is by descending id."""
@@ -213,8 +217,6 @@ class _CursorRead:
                 if not page.ids:
                     raise
                 _log.warning("Follow Up Boss does not accept its own token of the next page; reading on by id: %s", error)
-        if not page.ids:
-            raise Unavailable("Follow Up Boss's pages of changed people do not continue")
         return await self._run.page(PeopleQuery(limit=PAGE_SIZE, updated_after=self._after, id_less_than=page.ids[-1]))
 
     def _is_valid(self, page: PeoplePage) -> bool:

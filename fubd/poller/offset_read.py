@@ -26,7 +26,7 @@ from http import HTTPStatus
 from fubd.core.api import PeoplePage
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.poll_run import PAGE_SIZE, PollRun
-from fubd.poller.range_read import RangeRead, is_newest_first
+from fubd.poller.range_read import RangeRead, ends_with, is_newest_first
 from fubd.poller.recent_readings import RecentReadings
 from fubd.ports import PeopleQuery
 
@@ -125,7 +125,7 @@ class OffsetRead:
                 continue
             await self._record_new(page)
             self._lower_bound(page)
-            if self._is_last(page, offset):
+            if await self._is_last(page, offset):
                 break
             crowd = _crowd_at_end(page, offset)
             if crowd is not None:
@@ -134,7 +134,7 @@ class OffsetRead:
                     break
                 page, offset = end
                 self._lower_bound(page)
-                if self._is_last(page, offset):
+                if await self._is_last(page, offset):
                     break
             offset = self._next_offset(page, offset)
         return began
@@ -182,21 +182,23 @@ class OffsetRead:
             if self._pages_needed is None and self._bound < self._watermark:
                 self._pages_needed = self._pages
 
-    def _is_last(self, page: PeoplePage, offset: int) -> bool:
+    async def _is_last(self, page: PeoplePage, offset: int) -> bool:
         if page.readings and page.readings[-1].updated < self._look_back_to:
             return True
-        if self._is_end(page, offset):
+        if await self._is_end(page, offset):
             self._pages_needed = self._pages_needed or self._pages
             return True
         return False
 
-    def _is_end(self, page: PeoplePage, offset: int) -> bool:
+    async def _is_end(self, page: PeoplePage, offset: int) -> bool:
         """Return whether nobody comes after this page."""
         if not page.ids and page.total and offset < page.total:
             raise Unavailable("Follow Up Boss counts people that it does not list")
         # Where the signs disagree there is more: the total may count only the page, and a page may be smaller than requested.
         is_counted = page.total is None or offset + page.rows >= page.total
-        return not page.ids or (is_counted and page.next is None and not page.next_is_unusable and page.rows < PAGE_SIZE)
+        if page.ids and (page.rows >= PAGE_SIZE or page.next is not None or not is_counted):
+            return False
+        return not page.may_continue or await ends_with(self._run, PeopleQuery(limit=PAGE_SIZE, sort="-updated"), page, offset)
 
     def _next_offset(self, page: PeoplePage, offset: int) -> int | None:
         """Return an offset whose row is newer than everyone not yet seen; None when there is none."""
@@ -221,7 +223,7 @@ class OffsetRead:
             before = len(crowd.people)
             end = crowd.take(page)
             self._estimate(before, len(crowd.people), page.rows if end is None else end)
-            if end is None and self._is_end(page, offset):
+            if end is None and await self._is_end(page, offset):
                 end = page.rows
             if end is not None:
                 if not crowd.is_complete(offset + end, page.total):

@@ -242,19 +242,22 @@ def _key(reading: Reading) -> tuple[int, datetime, str]:
 
 
 class MonotonicIds:
-    """Checks that ids only decrease, or only increase, across pages: otherwise the cursor is not keyed by id and may skip people."""
+    """Checks that ids only decrease, or only increase, across pages: otherwise the cursor is not keyed by id and may skip people.
+
+    `last`: the last id so far.
+    """
 
     def __init__(self) -> None:
-        self._last: int | None = None
+        self.last: int | None = None
         self._rising: bool | None = None
 
     def accept(self, ids: Sequence[int]) -> bool:
         """Return whether the ids of the next page continue in the same direction, none of them twice."""
         for person_id in ids:
-            if self._last is not None:
-                rising = person_id > self._last
-                if person_id == self._last or (self._rising is not None and rising is not self._rising):
+            if self.last is not None:
+                rising = person_id > self.last
+                if person_id == self.last or (self._rising is not None and rising is not self._rising):
                     return False
                 self._rising = rising
-            self._last = person_id
+            self.last = person_id
         return True

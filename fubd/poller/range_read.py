@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from math import ceil
@@ -36,6 +36,10 @@ class _IdRange:
     def holds(self, person_id: int) -> bool:
         """Return whether an id is in the range."""
         return (self.low is None or person_id > self.low) and (self.high is None or person_id < self.high)
+
+    def query(self) -> PeopleQuery:
+        """Return the query of the range's newest people."""
+        return PeopleQuery(limit=PAGE_SIZE, sort="-updated", id_greater_than=self.low, id_less_than=self.high)
 
     def split(self, middle: int) -> tuple[_IdRange, _IdRange]:
         """Return the ids below `middle`, and the others."""
@@ -69,7 +73,7 @@ class RangeRead:
                 return False
             await self._run.record_ahead(page)
             self.people.update({reading.person_id: reading.updated for reading in page.readings})
-            if not self._shows_all(page):
+            if not await self._shows_all(part, page):
                 if len(page.ids) <= 1:
                     return False
                 waiting += part.split(sorted(page.ids)[len(page.ids) // 2])
@@ -81,18 +85,36 @@ class RangeRead:
         if self._calls_left < 0:
             return None
         try:
-            page = await self._run.page(PeopleQuery(limit=PAGE_SIZE, sort="-updated", id_greater_than=part.low, id_less_than=part.high))
+            page = await self._run.page(part.query())
         except (FubRefused, Malformed):
             return None
         return page if is_newest_first(page.readings) and all(map(part.holds, page.ids)) else None
 
-    def _shows_all(self, page: PeoplePage) -> bool:
+    async def _shows_all(self, part: _IdRange, page: PeoplePage) -> bool:
         """Return whether the page reaches back to the watermark, or to the end of its range."""
         if page.readings and page.readings[-1].updated < self._watermark:
             return True
         # A count that equals that of the account may not be of the range.
         is_counted = page.total is None or page.total <= page.people or page.total == self._account_total
-        return page.rows < self._page_rows and is_counted and page.next is None and not page.next_is_unusable
+        if page.rows >= self._page_rows or not is_counted or page.next is not None:
+            return False
+        if not page.may_continue:
+            return True
+        self._calls_left -= 1
+        return await ends_with(self._run, part.query(), page, 0)
+
+
+async def ends_with(run: PollRun, query: PeopleQuery, page: PeoplePage, offset: int) -> bool:
+    """Return whether nobody follows the last row of this page of the query, which does not say so itself.
+
+    From that row on the list must show it and nobody else. An empty page would show less: it may be any answer.
+    """
+    last = offset + page.rows - 1
+    try:
+        rest = await run.page(replace(query, offset=max(0, last)))
+    except (FubRefused, Malformed):
+        return False
+    return rest.ids == page.ids[-1:] and rest.next is None
 
 
 def _divide(ids: list[int], parts: int) -> list[_IdRange]:

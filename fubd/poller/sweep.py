@@ -31,6 +31,7 @@ from math import ceil
 from fubd.core.api import PeoplePage
 from fubd.errors import FubRefused, Unavailable
 from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
+from fubd.poller.range_read import ends_with
 from fubd.ports import PeopleQuery, StateStore
 
 # Small ranges keep the frontier close behind the workers; large ranges waste fewer half-filled pages.
@@ -198,6 +199,8 @@ class Sweep:
         mine = sum(1 for person_id in page.ids if person_id < part.high)
         self._read += mine + page.unidentified
         shows_all = self.total is not None and page.total == page.people
+        if not page.ids and page.may_continue:
+            await self._require_nobody(low, high)
         if not page.ids or mine < len(page.ids) or shows_all or page.ids[-1] >= part.high - 1:
             part.low, part.left = part.high - 1, 0
             return True
@@ -205,6 +208,12 @@ class Sweep:
         if high == part.high:
             part.left = None if page.total is None else page.total - page.people
         return False
+
+    async def _require_nobody(self, low: int, high: int) -> None:
+        """Raise Unavailable when the other end of a range shows somebody: the empty page before says nothing."""
+        page = await self._ordered(PeopleQuery(limit=_ORDER_SAMPLE, sort="-id", id_greater_than=low, id_less_than=high))
+        if page.ids:
+            raise Unavailable("Follow Up Boss shows nobody, and then somebody, in the same range of ids")
 
     async def _on_page_read(self, began: datetime) -> None:
         async with self._changed:
@@ -246,9 +255,10 @@ class Sweep:
         while ids.accept(page.ids):
             await self._run.record_ahead(page)
             self._read += page.people
-            if page.next_is_unusable:
-                break
             if page.next is None:
+                is_end = not page.may_continue or await ends_with(self._run, PeopleQuery(limit=PAGE_SIZE), page, self._read - page.rows)
+                if not is_end:
+                    break
                 await self._run.recorded()
                 await self._compare_count(at_start or 0, page.total)
                 return began

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fubd.core.api import is_not_found, parse_page
+from fubd.core.api import is_not_found, parse_page, parse_subscriptions
 from fubd.errors import Malformed
 
 NOW = datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -84,6 +84,10 @@ def test_metadata_that_cannot_be_used_affects_no_person(metadata: object) -> Non
     body = {"_metadata": metadata, "people": [{"id": 5, "stage": "Lead", "updated": "2025-02-03T04:05:04Z"}]}
     page = parse_page(json.dumps(body).encode(), read_at=NOW, fields=())
     assert (page.ids, page.total, page.next, page.next_is_unusable) == ((5,), None, None, True)
+    empty = parse_page(json.dumps(body | {"people": []}).encode(), read_at=NOW, fields=())
+    assert (empty.ids, empty.total, empty.next_is_unusable, empty.may_continue) == ((), None, True, True)
+    hooks = parse_subscriptions(json.dumps(body | {"webhooks": []}).encode())
+    assert (hooks.count, hooks.total, hooks.next, hooks.next_is_unusable) == (0, None, None, True)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class FubBehaviour:
     """How the API behaves. `updated_after`: works, hides, ignored or refused. `lists_trash`: whether lists show people in Trash.
 
     `sorts`: whether it obeys `sort`; `refuses_sort`: it answers 400 to it. `people_per_page`: the most, whatever is requested;
-    `false_total`: what it says instead of the count.
+    `false_total`: what it says instead of the count; `metadata`: usable, missing or unusable on every page.
     """
 
     updated_after: str = "works"
@@ -139,6 +139,7 @@ class FubBehaviour:
     limit: int | None = None
     unordered_ties: Rng | None = None
     people_per_page: int = 100
+    metadata: str = "usable"
     false_total: int | None = None
 
 
@@ -192,16 +193,17 @@ class FakeFubApi:
         token, shown = self._page_of(replace(query, limit=min(query.limit, self.behaviour.people_per_page)), matches)
         readings = tuple(self.account.people[person_id].reading for person_id in shown if person_id not in self.odd)
         odd = tuple(person_id for person_id in shown if person_id in self.odd)
+        is_usable = self.behaviour.metadata == "usable"
         return PeoplePage(
             readings,
             tuple(shown),
             odd,
-            total,
-            token,
+            total if is_usable else None,
+            token if is_usable else None,
             read_at,
             unidentified=self.unidentified if shown else 0,
             repeated=0,
-            next_is_unusable=False,
+            next_is_unusable=self.behaviour.metadata == "unusable",
             has_zoneless_times=False,
             has_future_times=False,
         )
@@ -235,7 +237,7 @@ class FakeFubApi:
             recent = self.account.recent(matches)
             candidates = recent if len(recent) >= offset + query.limit else matches
             return None, sorted(candidates, key=self._recency, reverse=True)[offset : offset + query.limit]
-        beyond = len(matches) if query.next is None else bisect_left(matches, int(query.next))
+        beyond = len(matches) - (query.offset or 0) if query.next is None else bisect_left(matches, int(query.next))
         page = matches[max(0, beyond - query.limit) : beyond][::-1]
         return (str(page[-1]) if beyond > query.limit else None), page
 

@@ -102,6 +102,37 @@ def test_the_filter_is_proven_without_an_order_by_time(*, refuses_sort: bool) ->
     run_virtual(scenario())
 
 
+@pytest.mark.parametrize("metadata", ["missing", "unusable"])
+@pytest.mark.parametrize("behaviour", ["works", "hides"])
+def test_a_read_is_proven_complete_without_metadata(behaviour: str, metadata: str) -> None:
+    """A row known to be the last shows the end of a list that says nothing of it, in a few calls; pages that are small hide nobody."""
+
+    async def scenario() -> None:
+        fub = FubBehaviour(updated_after=behaviour, metadata=metadata, people_per_page=40)
+        api, database, read = FakeFubApi(_account(untouched=400, changed=90, spread_seconds=3000), fub), FakeDatabase(), IncrementalRead()
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        before = api.calls_made()
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        assert {person.id for person in api.account.people.values() if person.updated >= _HOUR_AGO} <= set(database.known)
+        assert api.calls_made() - before <= 8
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("metadata", ["usable", "missing", "unusable"])
+@pytest.mark.parametrize("number", [1, 40, 41, 100])
+def test_a_whole_account_that_changed_is_read_without_metadata(number: int, metadata: str) -> None:
+    """Where everybody changed no page shows somebody older: the end of the list itself has to be shown."""
+
+    async def scenario() -> None:
+        fub = FubBehaviour(updated_after="hides", metadata=metadata, people_per_page=40)
+        api, database, read = FakeFubApi(_account(untouched=0, changed=number, spread_seconds=3000), fub), FakeDatabase(), IncrementalRead()
+        assert await read.changed_since(_run(api, database), _HOUR_AGO) is not None
+        assert len(database.known) == number
+
+    run_virtual(scenario())
+
+
 def test_an_empty_account_is_read() -> None:
     """With no people to prove the filter by, the read still ends and returns when it began."""
 
@@ -120,16 +151,32 @@ def test_an_empty_account_is_read() -> None:
     spread_seconds=st.sampled_from([1, 60, 1800, 3500]),
     max_changes=st.integers(0, 30),
     unordered=st.booleans(),
+    metadata=st.sampled_from(["usable", "missing", "unusable"]),
+    people_per_page=st.sampled_from([100, 40]),
 )
 @settings(max_examples=80)
 def test_nothing_that_changed_before_the_read_began_is_missed(
-    *, seed: int, behaviour: str, changed: int, spread_seconds: int, max_changes: int, unordered: bool
+    *,
+    seed: int,
+    behaviour: str,
+    changed: int,
+    spread_seconds: int,
+    max_changes: int,
+    unordered: bool,
+    metadata: str,
+    people_per_page: int,
 ) -> None:
     """While people are changed, trashed, deleted and created between two pages, everyone who had changed before is recorded."""
 
     async def scenario() -> None:
         rng = Rng(seed)
-        api_behaviour = FubBehaviour(updated_after=behaviour, latency_seconds=0.3, unordered_ties=rng if unordered else None)
+        api_behaviour = FubBehaviour(
+            updated_after=behaviour,
+            latency_seconds=0.3,
+            unordered_ties=rng if unordered else None,
+            metadata=metadata,
+            people_per_page=people_per_page,
+        )
         api = FakeFubApi(_account(untouched=300, changed=changed, spread_seconds=spread_seconds), api_behaviour)
         database, read = FakeDatabase(), IncrementalRead()
         history: list[tuple[datetime, dict[int, Reading]]] = []

@@ -44,8 +44,15 @@ async def _sweep(api: FakeFubApi, database: FakeDatabase) -> PollRun:
 )
 @pytest.mark.parametrize(
     "behaviour",
-    [FubBehaviour(), FubBehaviour(filters_id_ranges=False), FubBehaviour(sorts=False), FubBehaviour(filters_id_ranges=False, sorts=False)],
-    ids=["by ranges", "ranges ignored", "order ignored", "both ignored"],
+    [
+        FubBehaviour(),
+        FubBehaviour(filters_id_ranges=False),
+        FubBehaviour(sorts=False),
+        FubBehaviour(filters_id_ranges=False, sorts=False),
+        FubBehaviour(metadata="missing", people_per_page=50),
+        FubBehaviour(metadata="unusable"),
+    ],
+    ids=["by ranges", "ranges ignored", "order ignored", "both ignored", "no metadata", "unusable metadata"],
 )
 def test_everyone_is_read(ids: range | list[int], *, behaviour: FubBehaviour) -> None:
     """Whatever the ids, and whether FUB honours or ignores id ranges and order, each person is read and the frontier is cleared."""
