@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -39,6 +39,20 @@ def _stage_id(entry: Entry, reads: Sequence[State]) -> int | None:
     return entry.stage.id
 
 
+def in_order(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:
+    """Return the states by `updated`, then by when they were read.
+
+    Of reads that may all be of the second of `updated`, or from replicas that are behind, the events of their stages tell the order.
+    """
+
+    def first_event(state: State) -> datetime:
+        second = second_of(state.updated)
+        events = (entry.at for entry in entries if entry.stage.is_same(state.stage) and second <= entry.at <= second + LAG)
+        return min(events, default=second)
+
+    return sorted(states, key=lambda state: (state.updated, second_of(state.read_at), first_event(state), state.read_at, state.seq))
+
+
 def redate_unmoved(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:
     """Return the states, those dated by their first read that show a change which did not move `updated` (rule 3)."""
     redated: list[State] = []
@@ -47,16 +61,31 @@ def redate_unmoved(states: Iterable[State], entries: Sequence[Entry]) -> list[St
         groups.setdefault(state.updated, []).append(state)
     moves = sorted((entry for entry in entries if entry.seq >= 0), key=lambda entry: entry.at)
     newest: datetime | None = None
-    for updated, group in sorted(groups.items(), reverse=True):
+    for _, group in sorted(groups.items(), reverse=True):
         group.sort(key=lambda state: (state.first_seen, state.seq))
         has_moved = False
         for earlier, state in zip([group[0], *group], group, strict=False):
-            has_moved = has_moved or (not state.stage.is_same(earlier.stage) and second_of(earlier.first_seen) > second_of(updated))
+            has_moved = has_moved or _is_unmoved(earlier, state, moves)
             is_outdated = newest is not None and newest <= state.first_seen
             unmoved = has_moved or (not is_outdated and _outlasts_entry(state, moves))
             redated.append(replace(state, updated=state.first_seen, is_redated=True) if unmoved else state)
         newest = min(group[0].first_seen, newest or group[0].first_seen)
     return redated
+
+
+def _is_unmoved(earlier: State, state: State, moves: Sequence[Entry]) -> bool:
+    """Return whether two reads with the same `updated` show a change after its second, rather than one within it.
+
+    One that was made soon after may come from a replica that is behind. Then an event of that second decides.
+    """
+    second = second_of(state.updated)
+    if state.stage.is_same(earlier.stage) or second_of(earlier.first_seen) <= second:
+        return False
+    if second_of(earlier.first_seen) > second + LAG and second_of(state.first_seen) > second + LAG:
+        return True
+    first = bisect_left(moves, second, key=lambda move: move.at)
+    end = bisect_right(moves, second + LAG, key=lambda move: second_of(move.at))
+    return not any(move.stage.is_same(state.stage) for move in moves[first:end])
 
 
 def _outlasts_entry(state: State, moves: Sequence[Entry]) -> bool:

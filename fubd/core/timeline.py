@@ -30,16 +30,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import pairwise, permutations, product
 
 from fubd.core.history import LAG, TRAILING, Change, Entry, History, Stage, Start, State
-from fubd.core.reads import redate_unmoved, second_of, with_ids
+from fubd.core.reads import in_order, redate_unmoved, second_of, with_ids
+from fubd.core.ties import order_ties
 
 _SECOND = timedelta(seconds=1)
 _TICK = timedelta(microseconds=1)
-# Up to so many entries of one second are tried in every order.
-_FEW = 4
-_FEW_CHOICES = 50
 
 
 def fold(
@@ -56,9 +53,10 @@ def fold(
     unknown. People created later entered their first stage; people created earlier only stand in it.
     """
     entries = list(entries)
-    reads = sorted(redate_unmoved(states, entries), key=lambda state: (state.updated, state.read_at, state.seq))
+    reads = in_order(redate_unmoved(states, entries), entries)
     moves = sorted(with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
-    moves = _order_ties(moves, reads, start, window, began)
+    before = start.stage if start is not None else None
+    moves = order_ties(moves, before, lambda trial: _places(reads, trial, start, window, began).cost[:3])
     chain = _Chain(start, window, began)
     done = 0
     positions = _places(reads, moves, start, window, began).positions() if reads else []
@@ -82,92 +80,6 @@ def _is_newcomer(state: State, began: datetime | None) -> bool:
     return state.created is not None and began is not None and state.created > began
 
 
-# --- Rule 1 -----------------------------------------------------------------------------------------------------------
-
-
-def _order_ties(moves: list[Entry], reads: Sequence[State], start: Start | None, window: timedelta, began: datetime | None) -> list[Entry]:
-    """Order the entries of each second: a first order from the entries alone, then the one that agrees best with what was read."""
-    groups = _ties(moves) if len(moves) > 1 else []
-    tied = {number for group in groups for number in range(group.start, group.stop)}
-    # From the last to the first, so that what follows is known; what precedes is known unless it is tied itself.
-    for group in reversed(groups):
-        before = start.stage if start is not None and group.start == 0 else None
-        if group.start and group.start - 1 not in tied:
-            before = moves[group.start - 1].stage
-        after = moves[group.stop].stage if group.stop < len(moves) else None
-        if not _has_foreign(moves[group]):
-            moves[group] = _alternate(moves[group], before, after)
-    # The order of one second may be decided by that of the next: neighbours are tried together where they are few.
-    for together in (*pairwise(groups), *((group,) for group in groups)):
-        choices = list(product(*(list(_orders(moves[group])) for group in together)))
-        if len(together) == 1 or len(choices) <= _FEW_CHOICES:
-            trials = [_with_orders(moves, together, orders) for orders in choices]
-            costs = [_places(reads, trial, start, window, began).cost[:2] for trial in trials]
-            moves = trials[costs.index(min(costs))]
-    return moves
-
-
-def _with_orders(moves: Sequence[Entry], groups: Sequence[slice], orders: Sequence[list[Entry]]) -> list[Entry]:
-    ordered = list(moves)
-    for group, order in zip(groups, orders, strict=True):
-        ordered[group] = order
-    return ordered
-
-
-def _ties(moves: Sequence[Entry]) -> list[slice]:
-    """Return where entries of different stages share a second."""
-    ends = [number for number in range(1, len(moves)) if second_of(moves[number].at) != second_of(moves[number - 1].at)]
-    groups = [slice(first, end) for first, end in pairwise([0, *ends, len(moves)])]
-    return [group for group in groups if any(not move.stage.is_same(moves[group.start].stage) for move in moves[group])]
-
-
-def _has_foreign(group: Sequence[Entry]) -> bool:
-    """Return whether rows by other writers are among them, which keep their places."""
-    return any(move.seq < 0 for move in group)
-
-
-def _orders(group: list[Entry]) -> Iterable[list[Entry]]:
-    """Return the orders worth trying, the one that holds if none is better first.
-
-    All of a few entries, by arrival; else the first order, and one that begins and one that ends in each stage.
-    """
-    if len(group) <= _FEW and not _has_foreign(group):
-        yield from (list(order) for order in permutations(sorted(group, key=lambda move: move.seq)))
-        return
-    yield group
-    if _has_foreign(group):
-        for own in (move for move in group if move.seq >= 0):
-            yield [*(move for move in group if move is not own), own]
-        return
-    stages = {move.stage.name: move.stage for move in group}
-    for stage in stages.values():
-        yield _alternate(group, stage, None)
-        last = next(move for move in reversed(group) if move.stage.is_same(stage))
-        yield [*_alternate([move for move in group if move is not last], None, stage), last]
-
-
-def _alternate(group: Sequence[Entry], before: Stage | None, after: Stage | None) -> list[Entry]:
-    """Return the first order by arrival with the fewest equal neighbours.
-
-    The next is the first to arrive of another stage than the one before, unless one stage is so frequent that it must come now.
-    """
-    waiting, ordered, stage = list(group), list[Entry](), before
-    while waiting:
-        others = [move for move in waiting if stage is None or not move.stage.is_same(stage)]
-        urgent = next((move for move in others if _must_come_now(move.stage, waiting, after)), None)
-        move = urgent or (others[0] if others else waiting[0])
-        waiting.remove(move)
-        ordered.append(move)
-        stage = move.stage
-    return ordered
-
-
-def _must_come_now(stage: Stage, waiting: Sequence[Entry], after: Stage | None) -> bool:
-    """Return whether a stage is so frequent among what follows that each further step without it costs an equal neighbour."""
-    following = [move.stage for move in waiting] + ([after] if after is not None else [])
-    return 2 * sum(each.is_same(stage) for each in following) > len(following)
-
-
 # --- Rule 2 -----------------------------------------------------------------------------------------------------------
 
 
@@ -175,12 +87,13 @@ def _must_come_now(stage: Stage, waiting: Sequence[Entry], after: Stage | None) 
 class _Place:
     """Where a state stands: after `position` entries, when `stage` holds. It links the places of all states up to this one.
 
-    `cost`: entries without a change of their own, changes without an entry, and by how many entries states are explained late.
+    `cost`: entries without a change of their own, changes without an entry, states that an entry beyond the lag explains, and by how many
+    entries states are explained late.
     """
 
     position: int
     stage: Stage | None
-    cost: tuple[int, int, int] = (0, 0, 0)
+    cost: tuple[int, int, int, int] = (0, 0, 0, 0)
     earlier: _Place | None = None
 
     def positions(self) -> list[int]:
@@ -218,16 +131,22 @@ class _Entries:
         # How many of the first n entries repeat the stage of the entry before.
         self._repeats = [0] * (len(moves) + 1)
         for count in range(2, len(moves) + 1):
-            self._repeats[count] = self._repeats[count - 1] + self._stages[count - 1].is_same(self._stages[count - 2])
+            self._repeats[count] = self._repeats[count - 1] + self._is_repeat(count - 1, self._stages[count - 2])
+
+    def _is_repeat(self, position: int, stage: Stage) -> bool:
+        """Return whether an entry enters the stage that holds, unless it is a second event of the entry before: one of the same second."""
+        if not self._stages[position].is_same(stage):
+            return False
+        is_same_second = position > 0 and self._seconds[position] == self._seconds[position - 1]
+        return not (is_same_second and self._stages[position - 1].is_same(stage))
 
     def advance(self, place: _Place, position: int) -> _Place:
         """Return the place after more entries; each that enters the stage that holds already is one without a change of its own."""
         if position <= place.position:
             return place
         swallowed = self._repeats[position] - self._repeats[place.position + 1]
-        if place.stage is not None and self._stages[place.position].is_same(place.stage):
-            swallowed += 1
-        cost = (place.cost[0] + swallowed, place.cost[1], place.cost[2])
+        swallowed += place.stage is not None and self._is_repeat(place.position, place.stage)
+        cost = (place.cost[0] + swallowed, *place.cost[1:])
         return _Place(position, self._stages[position - 1], cost, place.earlier)
 
     def candidates(self, state: State, place: _Place, window: timedelta) -> Iterable[_Place]:
@@ -238,12 +157,14 @@ class _Entries:
         certain = max(certain, bisect_right(self._seconds, min(second + LAG, state.read_at - TRAILING)))
         natural = self.advance(place, certain)
         explained = set[int]()
-        for position in self._positions(state, natural.position, window):
+        lagging = max(natural.position, bisect_right(self._seconds, second + LAG))
+        for position in self._positions(state, natural.position, lagging, window):
             there = self.advance(natural, position)
             if there.stage is not None and there.stage.is_same(state.stage):
                 explained.add(position)
-                late = there.cost[2] + position - natural.position
-                yield _Place(position, there.stage, (there.cost[0], there.cost[1], late), place)
+                swallowed, changes, beyond, late = there.cost
+                cost = (swallowed, changes, beyond + (position == lagging + 1), late + position - natural.position)
+                yield _Place(position, there.stage, cost, place)
         if place.position > max(certain, bisect_right(self._seconds, second + LAG)):
             return
         # An answer after the second of `updated` is most likely of a moment after it too, though a replica may be behind.
@@ -253,13 +174,11 @@ class _Entries:
             alone = self.advance(place, position)
             if alone.position not in explained:
                 is_change = alone.stage is not None or _is_newcomer(state, self._began)
-                cost = (alone.cost[0], alone.cost[1] + is_change, alone.cost[2] + (position != likely))
-                yield _Place(alone.position, state.stage, cost, place)
+                swallowed, changes, beyond, late = alone.cost
+                yield _Place(alone.position, state.stage, (swallowed, changes + is_change, beyond, late + (position != likely)), place)
 
-    def _positions(self, state: State, natural: int, window: timedelta) -> Iterable[int]:
+    def _positions(self, state: State, natural: int, lagging: int, window: timedelta) -> Iterable[int]:
         """Return where a state may be explained: among the entries of its lag, at the end of its own interval, after the next entry."""
-        second = second_of(state.updated)
-        lagging = max(natural, bisect_right(self._seconds, second + LAG))
         yield from range(natural, lagging + 1)
         if lagging < len(self._seconds) and self._seconds[lagging] <= state.updated + window:
             yield lagging + 1
