@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fubd.core.pacing import Freshness, Hysteresis, Mode, Pace, Policy, pace, resume, while_not_recording, with_failure
@@ -169,11 +170,11 @@ def test_a_decision_stored_by_an_older_version_is_resumed() -> None:
 
 
 modes = st.sampled_from(list(Mode))
-spans = st.floats(0.01, 1e5)
+spans = st.sampled_from((0.5, 30.0, 300.0, 1_800.0)) | st.floats(0.01, 1e5)
 policies = st.builds(Policy, spans, spans, spans, spans, spans, spans)
-known_instants = st.floats(-1e5, 1e5).map(lambda offset: NOON + timedelta(seconds=offset))
+known_instants = (st.sampled_from((0, 1, 60, 600, 10_000)) | st.floats(-1e5, 1e5)).map(lambda age: NOON - timedelta(seconds=age))
 instants = st.none() | known_instants
-knowledge = st.builds(
+anything_known = st.builds(
     Freshness,
     has_baseline=st.booleans(),
     webhook_heard=instants,
@@ -183,6 +184,8 @@ knowledge = st.builds(
     repaired=st.booleans(),
     waited_full_delay=st.booleans(),
 )
+# A missing baseline and proof decide alone, so half of the time there is neither.
+knowledge = anything_known | anything_known.map(lambda known: replace(known, has_baseline=True, missed=0, broken=None))
 decisions = st.builds(
     Pace,
     mode=modes,
@@ -190,10 +193,27 @@ decisions = st.builds(
     wait_seconds=spans,
     reason=st.just("as it was"),
     since=known_instants,
-    hysteresis=st.builds(Hysteresis, proven_at=instants, missed=st.booleans(), heard_again_at=instants, relapses=st.integers(0, 10_000)),
+    hysteresis=st.builds(
+        Hysteresis, proven_at=instants, missed=st.booleans(), heard_again_at=instants, relapses=st.sampled_from((0, 0, 1, 10_000))
+    ),
 )
-paces = st.none() | decisions
+# Most rules are about the way out of failover.
+paces = st.none() | decisions | decisions.map(lambda before: replace(before, mode=Mode.FAILOVER))
 jitters = st.floats(0, 1, exclude_max=True)
+
+
+def test_the_laws_are_tried_in_every_mode() -> None:
+    """What is drawn leads to each mode, and out of failover both ways; a law that is never tried cannot be broken."""
+    reached: Counter[tuple[Mode | None, Mode]] = Counter()
+
+    @settings(max_examples=300)
+    @given(paces, knowledge, policies)
+    def draw(before: Pace | None, known: Freshness, policy: Policy) -> None:
+        reached[before and before.mode, pace(before, known, NOON, policy, 0.0).mode] += 1
+
+    draw()
+    assert {after for _, after in reached} == set(Mode)
+    assert {after for before, after in reached if before is Mode.FAILOVER} >= {Mode.FAILOVER, Mode.RECOVERING}
 
 
 @given(decisions, knowledge, policies, jitters)
