@@ -27,7 +27,9 @@ def known_variables() -> set[str]:
 @pytest.mark.parametrize("name", GUIDES)
 def test_every_variable_exists(name: str) -> None:
     """Each variable a guide names is one that fubd, the compose file or the platform reads."""
-    assert set(_OURS.findall((CHECKOUT / name).read_text())) <= known_variables()
+    named = set(_OURS.findall((CHECKOUT / name).read_text()))
+    assert named <= known_variables()
+    assert named or name == ".github/CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -38,6 +40,7 @@ async def test_every_command_exists(name: str) -> None:
         words = text.split()
         command = words[0] if words and not words[0].startswith("-") else ""
         named.setdefault(command, set()).update(word for word in words if word.startswith("--"))
+    assert named or name in {"deploy/data.md", "grafana/README.md", ".github/CONTRIBUTING.md"}
     for command, options in named.items():
         ended = await run(sys.executable, "-m", "fubd", *filter(None, [command]), "--help")
         assert ended.code == 0, ended.report

@@ -97,6 +97,7 @@ async def test_the_annotations_are_templates(tmp_path: Path) -> None:
     code, output = await check_templates(tmp_path, texts)
     assert code == 0, output
     doubled = [text.replace("$", "$$") for text in texts if "$" in text]
+    assert doubled
     for text in doubled:
         code, output = await check_templates(tmp_path, [text])
         assert code != 0

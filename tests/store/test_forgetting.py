@@ -60,7 +60,8 @@ async def test_a_forgotten_person_is_gone_everywhere_and_does_not_come_back(data
         async with recorder.pool.connection() as connection:
             await connection.execute("CREATE TABLE fubd.stage_changes_backup AS TABLE public.stage_changes")
             await connection.execute("INSERT INTO fubd.alert (subject, told) VALUES (4711, '{}')")
-        before = await recorder.rows(4711)
+        before, mentions = await recorder.rows(4711), await _mentions(recorder, _NAME)
+        assert {"public.stage_changes", "fubd.stage_changes_backup", "fubd.person"} <= set(mentions)
         assert await forget(recorder.pool, 4711, columns=COLUMNS)
         await recorder.record(_event("e3", "D", "10:30", (4711,)), _event("e1", "B", "10:00", (4711, 4712)), _read("E", "10:40", "10:50"))
         assert (await recorder.rows(4711))[:2] == before

@@ -193,6 +193,8 @@ async def test_it_is_legible_at_every_width_and_in_dark_mode(page: Page, server:
     assert cast("list[object]", await page.value(LOW_CONTRAST)) == []
     background = str(await page.value("getComputedStyle(document.body).backgroundColor"))
     assert (background == "rgb(16, 21, 26)") is dark
+    await page.value(f"document.querySelector('#headline').style.color = '{background}'")
+    assert await page.value(LOW_CONTRAST) != []
 
 
 async def test_a_database_outage_is_shown_and_health_goes_on(browser: Browser, server: ServerUnderTest) -> None:

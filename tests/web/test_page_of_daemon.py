@@ -121,7 +121,7 @@ async def test_the_page_reconnects_to_a_restarted_daemon(browser: Browser, datab
             await eventually(lambda: own.fetch("SELECT FROM fubd.process_run"))
             process.kill()
             await page.until("document.querySelector('#connection').dataset.state === 'lost'")
-            assert "does not answer" in await page.text("#notice") or await page.value("document.querySelector('#notice').hidden")
+            await page.until("document.querySelector('#notice').innerText.includes('fubd does not answer')")
         async with running_recorder(url, instance="between") as between:
             await between.record(webhook("between", "Lead", "10:00", people=(800_001, 800_002)))
         async with own.ready_daemon():
