@@ -209,7 +209,7 @@ def test_the_laws_are_tried_in_every_mode() -> None:
     @settings(max_examples=300)
     @given(paces, knowledge, policies)
     def draw(before: Pace | None, known: Freshness, policy: Policy) -> None:
-        reached[before and before.mode, pace(before, known, NOON, policy, 0.0).mode] += 1
+        reached[None if before is None else before.mode, pace(before, known, NOON, policy, 0.0).mode] += 1
 
     draw()
     assert {after for _, after in reached} == set(Mode)
