@@ -14,6 +14,7 @@ from fubd.core.observation import Channel, Delivery, Snapshot, StageEvent
 from fubd.core.pacing import Hysteresis
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ports import SnapshotResult
+from fubd.store import ChangeReader, PeopleReader
 from tests.recorder import Recorder, Row, at, execute, read, refetch_event, running_recorder, webhook
 from tests.support.proxy import Proxy
 
@@ -166,7 +167,7 @@ async def test_a_bulk_edit_of_ten_thousand_is_ten_thousand_rows(fubd_database: s
 
 
 async def test_a_read_fills_the_names_that_a_webhook_lacks(fubd_database: str) -> None:
-    """A row from a webhook gets its names from the following read, which answers the refetch."""
+    """A row from a webhook gets its names from the following read, which answers the refetch; followers of the stream are sent it again."""
     async with running_recorder(fubd_database) as recorder:
         await recorder.record(webhook("e1", "B", "10:00:00"))
         (bare,) = await recorder.records()
@@ -174,6 +175,13 @@ async def test_a_read_fills_the_names_that_a_webhook_lacks(fubd_database: str) -
         await recorder.record(read("B", "10:00:00", "10:00:05", channel=Channel.WEBHOOK, first_name="Grace"))
         (filled,) = await recorder.records()
         assert (filled["first_name"], filled["last_name"]) == ("Grace", "Example")
+        assert [row_id for _, row_id in await ChangeReader(recorder.pool).corrections(0, 10)] == [filled["id"]]
+        evidence = await PeopleReader(recorder.pool).evidence(1)
+        assert evidence is not None
+        assert evidence.corrections == []
+        await recorder.record(webhook("e1", "B", "10:00:00"), refetch_event("e2", "peopleUpdated", "10:00:06"))
+        await recorder.record(read("B", "10:00:00", "10:00:07", channel=Channel.WEBHOOK, first_name="Grace"))
+        assert len(await ChangeReader(recorder.pool).corrections(0, 10)) == 1
         assert await recorder.state.due_refetches(10) == []
 
 

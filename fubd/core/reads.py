@@ -42,7 +42,8 @@ def _stage_id(entry: Entry, reads: Sequence[State]) -> int | None:
 def in_order(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:
     """Return the states by `updated`, then by when they were read.
 
-    Of reads that may all be of the second of `updated`, or from replicas that are behind, the events of their stages tell the order.
+    Of reads that may all be of the second of `updated`, or from replicas that are behind, the events of their stages tell the order. Of
+    reads by both sources the one that says more of the stage before comes first.
     """
 
     def first_event(state: State) -> datetime:
@@ -50,7 +51,11 @@ def in_order(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:
         events = (entry.at for entry in entries if entry.stage.is_same(state.stage) and second <= entry.at <= second + LAG)
         return min(events, default=second)
 
-    return sorted(states, key=lambda state: (state.updated, second_of(state.read_at), first_event(state), state.read_at, state.seq))
+    def order(state: State) -> tuple[datetime | float, ...]:
+        known_until = -state.watermark.timestamp() if state.watermark is not None else 0.0
+        return (state.updated, second_of(state.read_at), first_event(state), state.read_at, known_until, state.seq)
+
+    return sorted(states, key=order)
 
 
 def redate_unmoved(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:

@@ -121,6 +121,13 @@ def test_examples_of_two_clocks(claims: list[Entry | State], expected: list[obje
         assert shown(history(*order).changes) == expected
 
 
+def test_of_two_reads_of_one_moment_the_one_that_says_more_of_the_stage_before_bounds_the_change() -> None:
+    """A webhook's read and a poll's are two claims of one state, and either may arrive first."""
+    for one, two in ((2, 3), (3, 2)):
+        changes = history(KNOWN_A, read(one, "B", "10:12", "10:13"), read(two, "B", "10:12", "10:13", "10:00")).changes
+        assert shown(changes) == [row("A", "B", "10:12", "10:00")]
+
+
 def test_a_name_used_again_for_a_new_stage_makes_no_row() -> None:
     """Equal names are one stage, whatever their ids; an id joins two different names."""
     renamed = State(1, at("08:00"), at("09:00"), Stage("Nurture 2025", 5))

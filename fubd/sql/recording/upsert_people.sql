@@ -34,18 +34,23 @@ WITH given AS (
 ), answered_requests AS (
     DELETE FROM fubd.hint h USING read r WHERE h.person_id = r.id AND r.read_at >= h.since
     RETURNING h.person_id, h.asked_at, r.first_name, r.last_name, r.assigned_user_id, r.assigned_user_name, r.lead_source_tag, r.fields
+), filled AS (
+    UPDATE public.stage_changes c
+    SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
+        assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
+        assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
+        lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
+    FROM answered_requests r
+    -- OFFSET 0 and `IS TRUE` keep the planner on the person's index, however old its statistics are. Rows of other writers stay as they are.
+    CROSS JOIN LATERAL (
+        SELECT o.id, to_jsonb(o) - 'raw_payload' AS was FROM public.stage_changes o
+        WHERE o.person_id = r.person_id::text AND (o.received_at >= r.asked_at) IS TRUE
+            AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = r.person_id AND coalesce(k.row_id, k.seq) = o.id)
+        OFFSET 0
+    ) own
+    WHERE c.id = own.id
+    RETURNING c.id, r.person_id, to_jsonb(c) - 'raw_payload' IS DISTINCT FROM own.was AS is_new
 )
-UPDATE public.stage_changes c
-SET first_name = coalesce({first_name: r.first_name}, c.first_name), last_name = coalesce({last_name: r.last_name}, c.last_name),
-    assigned_user_id = coalesce({assigned_user_id: r.assigned_user_id}, c.assigned_user_id),
-    assigned_user_name = coalesce({assigned_user_name: r.assigned_user_name}, c.assigned_user_name),
-    lead_source_tag = coalesce({lead_source_tag: r.lead_source_tag}, c.lead_source_tag){fill_columns}
-FROM answered_requests r
--- OFFSET 0 and `IS TRUE` keep the planner on the person's index, however old its statistics are. Rows of other writers stay as they are.
-CROSS JOIN LATERAL (
-    SELECT o.id FROM public.stage_changes o
-    WHERE o.person_id = r.person_id::text AND (o.received_at >= r.asked_at) IS TRUE
-        AND EXISTS (SELECT FROM fubd.claim k WHERE k.person_id = r.person_id AND coalesce(k.row_id, k.seq) = o.id)
-    OFFSET 0
-) own
-WHERE c.id = own.id
+-- Those who follow the event stream are sent such rows again, in any process: a correction that corrects nothing of the change itself.
+INSERT INTO fubd.correction (change_id, person_id, corrected_at, was, became)
+SELECT f.id, f.person_id, now(), '{}', '{}' FROM filled f WHERE f.is_new
