@@ -53,7 +53,7 @@ def in_order(states: Iterable[State], entries: Sequence[Entry]) -> list[State]:
 
     def order(state: State) -> tuple[datetime | float, ...]:
         known_until = -state.watermark.timestamp() if state.watermark is not None else 0.0
-        return (state.updated, second_of(state.read_at), first_event(state), state.read_at, known_until, state.seq)
+        return (state.updated, second_of(state.read_at), first_event(state), state.read_at, state.first_seen, known_until, state.seq)
 
     return sorted(states, key=order)
 

@@ -109,6 +109,11 @@ EXAMPLES = {
          webhook(5, "C", "10:00:03")],
         [row("A", "C", "10:00:03"), row("C", "D", "10:00:04")],
     ),
+    "an edit and a move of one second, read before and after the move": (
+        [lagging(2, "A", "10:00:05", "10:00:05"), replace(lagging(3, "B", "10:00:05", "10:00:06"), watermark=at("09:59")),
+         webhook(4, "B", "10:00:05")],
+        [("A", "B", at("10:00:05") + TICK, None)],
+    ),
     "one spelling of a stage": ([KNOWN_A, webhook(2, "Offers made", "10:00"), read(3, "OFFERS MADE", "10:00", "10:30")],
                                 [row("A", "Offers made", "10:00")]),
 }  # fmt: skip
