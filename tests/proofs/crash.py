@@ -1,7 +1,8 @@
-"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY [adopt|forget|start|work|stop|commits ...]].
+"""Kills fubd at its awaits and checks what is left: python -m tests.proofs.crash [EVERY [PHASE ...]].
 
-It is killed at every await, or at every EVERYth. The awaits of each phase are found by running it once; then it is run again for each, and
-killed there (`tests/proofs/killed.py`). In the phase `commits` a thousand replies to COMMIT are lost instead, or one EVERYth of a thousand.
+The phases are adopt, forget, start, work, stop and commits. It is killed at every await, or at every EVERYth. The awaits of each phase are
+found by running it once; then it is run again for each, and killed there (`tests/proofs/killed.py`). In the phase `commits` a thousand
+replies to COMMIT are lost instead, or one EVERYth of a thousand.
 """
 
 from __future__ import annotations
@@ -33,15 +34,24 @@ from tests.support.process import Process, python
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
-_KILLED = -signal.SIGKILL
-_PATIENCE_SECONDS = 120.0
-# An await that depends on chance may not come again.
+KILLED = -signal.SIGKILL
+PATIENCE_SECONDS = 120.0
+# An await that depends on chance may not come again. It is tried again, then by its last line alone.
 _REACHED_WITHIN_SECONDS = 30.0
+_TRIES = 4
 _PEOPLE = 20
 # Of replies to COMMIT.
 _LOST = 1_000
 _LOST_TOGETHER = 100
 _MOVED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduled:
+    """Seconds of the thread of the event loop."""
+
+    computed: float
+    waited: float
 
 
 class Run:
@@ -61,6 +71,11 @@ class Run:
     def _lines(self) -> list[str]:
         return self._process.lines[self._first_line :]
 
+    def scheduled(self) -> _Scheduled:
+        """How long it has computed and waited for a core."""
+        computed, waited, _ = Path(f"/proc/{self._pid}/schedstat").read_text("ascii").split()
+        return _Scheduled(int(computed) / 1e9, int(waited) / 1e9)
+
     @property
     def errors(self) -> list[str]:
         """Its last lines on stderr."""
@@ -71,7 +86,7 @@ class Run:
         """The exit code, or None while it runs."""
         return next((int(line.removeprefix("exit ")) for line in self._lines if line.startswith("exit ")), None)
 
-    async def ended(self, within_seconds: float = _PATIENCE_SECONDS) -> int:
+    async def ended(self, within_seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for the end, and return the exit code."""
         await eventually(lambda: self.code is not None, within_seconds)
         assert self.code is not None
@@ -89,8 +104,8 @@ class Run:
             await self.ended(_REACHED_WITHIN_SECONDS)
         self.signal(signal.SIGTERM)
         code = await self.ended()
-        assert code in {_KILLED, 0}, self.errors
-        return code == _KILLED
+        assert code in {KILLED, 0}, self.errors
+        return code == KILLED
 
 
 class Forks:
@@ -124,18 +139,48 @@ async def forks(folder: Path) -> AsyncIterator[Forks]:
         yield Forks(process, folder)
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How long a start took until it was ready, and what of it the event loop computed or waited for a core."""
+
+    seconds: float
+    scheduled: _Scheduled
+
+    @property
+    def own_seconds(self) -> float:
+        """What a machine with a free core would have needed, but for the database and the account, which waited for cores as well."""
+        return self.seconds - self.scheduled.waited
+
+
 @dataclass(slots=True)
 class Kills:
-    """How often a phase was killed. `ready_seconds`: how long the next start took each time."""
+    """How often a phase was killed. `by_line`: at the last line of an await, not at the whole of it; `missed`: what did not come again."""
 
     awaits: int = 0
     killed: int = 0
-    ready_seconds: list[float] = field(default_factory=list)
+    by_line: int = 0
+    missed: list[str] = field(default_factory=list)
+    starts: list[_Start] = field(default_factory=list)
 
     def describe(self, phase: str) -> str:
-        """Return the counts in a line."""
-        slowest = f", ready again within {max(self.ready_seconds):.1f} s" if self.ready_seconds else ""
-        return f"{phase}: killed at {self.killed} of {self.awaits} awaits{slowest}"
+        """Return the counts in a line, and one for each await that was missed."""
+        line = f"{phase}: killed at {self.killed} of {self.awaits} awaits, {self.by_line} of them by the last line"
+        if self.starts:
+            slowest = max(self.starts, key=lambda start: start.own_seconds)
+            line += (
+                f"; {len(self.starts)} starts, ready with at most {max(start.scheduled.computed for start in self.starts):.2f} s of CPU,"
+                f" the slowest after {slowest.own_seconds:.1f} s, and {slowest.scheduled.waited:.1f} s for a core"
+            )
+        return "\n  ".join([line, *(f"missed: {name}" for name in self.missed)])
+
+    async def kill_at(self, name: str, run_to: Callable[[str], Awaitable[bool]]) -> None:
+        """Run until it was killed at an await, a few times."""
+        for kill_at in (*(name,) * (_TRIES // 2), *(name.rpartition(" ")[2],) * (_TRIES // 2)):
+            if await run_to(kill_at):
+                self.killed += 1
+                self.by_line += kill_at != name
+                return
+        self.missed.append(name)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -186,26 +231,29 @@ async def kill_forgetting(databases: Databases, starter: Forks, every: int) -> K
 
 
 async def _kill_command(command: Callable[[str | None], Awaitable[tuple[list[str], bool]]], every: int) -> Kills:
+    async def run_to(kill_at: str) -> bool:
+        return (await command(kill_at))[1]
+
     awaits, _ = await command(None)
     kills = Kills(len(awaits))
     for name in awaits[::every]:
-        _, is_killed = await command(name)
-        kills.killed += is_killed
+        await kills.kill_at(name, run_to)
     return kills
 
 
 # --- the daemon -------------------------------------------------------------------------------------------------------
 
 
-async def _ready(stack: Stack, run: Run, kills: Kills) -> None:
+async def ready(stack: Stack, run: Run, kills: Kills) -> None:
     """Wait until the daemon is ready, note how long that took, and wait until it has read the account and registered our webhooks."""
     began = time.monotonic()
-    await eventually(partial(_is_ready, stack, run), _PATIENCE_SECONDS)
-    kills.ready_seconds.append(time.monotonic() - began)
-    await eventually(stack.is_covered, _PATIENCE_SECONDS)
+    await eventually(partial(is_ready, stack, run), PATIENCE_SECONDS)
+    kills.starts.append(_Start(time.monotonic() - began, run.scheduled()))
+    await eventually(stack.is_covered, PATIENCE_SECONDS)
 
 
-async def _is_ready(stack: Stack, run: Run) -> bool:
+async def is_ready(stack: Stack, run: Run) -> bool:
+    """Return whether the daemon is ready. It must not have ended."""
     assert run.code is None, run.errors
     with suppress(aiohttp.ClientError):
         async with aiohttp.ClientSession() as session, session.get(f"{stack.url}/readyz") as answer:
@@ -216,24 +264,28 @@ async def _is_ready(stack: Stack, run: Run) -> bool:
 async def kill_start(databases: Databases, starter: Forks, folder: Path, every: int) -> Kills:
     """Kill the daemon at the awaits of its first start: migration, registration of webhooks, the first read; then it must work."""
 
-    async def start(kill_at: str | None, kills: Kills) -> list[str]:
+    async def start(kill_at: str | None, kills: Kills) -> tuple[list[str], bool]:
+        is_killed = False
         async with databases.empty() as database, running_stack(database, folder, people=_PEOPLE) as stack:
             async with starter.run(environ=stack.environ, kill_at=kill_at, counting=kill_at is not None) as run:
                 if kill_at is not None:
-                    kills.killed += await run.is_killed()
+                    is_killed = await run.is_killed()
             async with starter.run(environ=stack.environ, counting=kill_at is None) as run:
-                await _ready(stack, run, kills)
+                await ready(stack, run, kills)
                 awaits = run.awaits
                 stack.move_randomly(Random(7), people=[stack.account.ids[0]])
-                assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+                assert_perfect(await stack.final_score(PATIENCE_SECONDS))
                 run.signal(signal.SIGTERM)
                 assert await run.ended() == 0, run.errors
-            return awaits
+            return awaits, is_killed
 
-    awaits = await start(None, Kills())
+    async def run_to(kill_at: str) -> bool:
+        return (await start(kill_at, kills))[1]
+
+    awaits, _ = await start(None, Kills())
     kills = Kills(len(awaits))
     for name in awaits[::every]:
-        await start(name, kills)
+        await kills.kill_at(name, run_to)
     return kills
 
 
@@ -246,9 +298,9 @@ async def kill_work(databases: Databases, starter: Forks, folder: Path, every: i
     async with databases.empty() as database, running_stack(database, folder, people=2_000) as stack:
         people = rng.sample(list(stack.account.ids), len(stack.account.ids))
 
-        async def work(kill_at: str | None, kills: Kills) -> Run:
+        async def work(kill_at: str | None, kills: Kills) -> tuple[list[str], bool]:
             async with starter.run(environ=stack.environ, kill_at=kill_at, counting=False) as run:
-                await _ready(stack, run, kills)
+                await ready(stack, run, kills)
                 run.signal(signal.SIGUSR1)
                 for _ in range(_MOVED):
                     stack.move_randomly(rng, people=[people.pop()])
@@ -257,21 +309,23 @@ async def kill_work(databases: Databases, starter: Forks, folder: Path, every: i
                 else:
                     stack.simulator.registry.disable(stack.simulator.registry.all()[0])
                 if kill_at is not None:
-                    kills.killed += await run.is_killed()
-                else:
-                    if not stop:
-                        await asyncio.sleep(_REACHED_WITHIN_SECONDS)
-                        run.signal(signal.SIGTERM)
-                    assert await run.ended() == 0, run.errors
-                return run
+                    return [], await run.is_killed()
+                if not stop:
+                    await asyncio.sleep(_REACHED_WITHIN_SECONDS)
+                    run.signal(signal.SIGTERM)
+                assert await run.ended() == 0, run.errors
+                return run.awaits, False
 
-        awaits = (await work(None, Kills())).awaits
+        async def run_to(kill_at: str) -> bool:
+            return (await work(kill_at, kills))[1]
+
+        awaits, _ = await work(None, Kills())
         kills = Kills(len(awaits))
         for name in awaits[::every]:
-            await work(name, kills)
+            await kills.kill_at(name, run_to)
         async with starter.run(environ=stack.environ) as run:
-            await _ready(stack, run, kills)
-            assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+            await ready(stack, run, kills)
+            assert_perfect(await stack.final_score(PATIENCE_SECONDS))
             await eventually(stack.is_balanced)
         return kills
 
@@ -285,15 +339,15 @@ async def lose_replies(databases: Databases, starter: Forks, folder: Path, numbe
         running_stack(database, folder, people=_PEOPLE, daemon_dsn=proxy.dsn) as stack,
         starter.run(environ=stack.environ, counting=False) as run,
     ):
-        await _ready(stack, run, Kills())
+        await ready(stack, run, Kills())
         for lost in range(1, number + 1):
             proxy.lost_commit_replies = 1
             stack.move_randomly(rng)
-            await eventually(lambda: proxy.lost_commit_replies == 0, _PATIENCE_SECONDS)
+            await eventually(lambda: proxy.lost_commit_replies == 0, PATIENCE_SECONDS)
             if lost % _LOST_TOGETHER == 0 or lost == number:
                 # Follow Up Boss sends what was refused again after a minute; after ten that fail it would disable the webhooks.
                 stack.account.clock.speed = 20.0
-                assert_perfect(await stack.final_score(_PATIENCE_SECONDS))
+                assert_perfect(await stack.final_score(PATIENCE_SECONDS))
                 stack.account.clock.speed = 1.0
         await eventually(stack.is_balanced)
         return f"commits: {number} replies lost, {len(stack.account.truth.changes)} changes, none lost or doubled"

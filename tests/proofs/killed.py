@@ -2,8 +2,8 @@
 
 Each line of stdin orders a run: `{"arguments", "environ", "folder", "kill_at", "counting"}`. Its process id is printed, and at its end its
 exit code. Every task of fubd is driven through a counter. An await is named by the lines of fubd that wait in it, the outermost first; each
-is printed when it is first met. `kill_at` is such a name, or the number of an await in the order of time: there the process kills itself by
-SIGKILL, so nothing is cleaned up. Without `counting`, awaits count from SIGUSR1 on.
+is printed when it is first met. `kill_at` is such a name, its last line alone, which may wait in another of them, or the number of an await
+in the order of time: there the process kills itself by SIGKILL, so nothing is cleaned up. Without `counting`, awaits count from SIGUSR1 on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Awaits:
         if name and name not in self._met:
             self._met.add(name)
             os.write(1, f"await {name}\n".encode())
-        if self._kill_at in {self._count, name}:
+        if self._kill_at in {self._count, name, name.rpartition(" ")[2]}:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
