@@ -21,6 +21,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import aiohttp
 
@@ -156,7 +157,7 @@ class _Start:
 class Kills:
     """How often a phase was killed. `by_line`: at the last line of an await, not at the whole of it; `missed`: what did not come again."""
 
-    awaits: int = 0
+    awaits: list[str] = field(default_factory=list)
     killed: int = 0
     by_line: int = 0
     missed: list[str] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Kills:
 
     def describe(self, phase: str) -> str:
         """Return the counts in a line, and one for each await that was missed."""
-        line = f"{phase}: killed at {self.killed} of {self.awaits} awaits, {self.by_line} of them by the last line"
+        line = f"{phase}: killed at {self.killed} of {len(self.awaits)} awaits, {self.by_line} of them by the last line"
         if self.starts:
             slowest = max(self.starts, key=lambda start: start.own_seconds)
             line += (
@@ -173,14 +174,25 @@ class Kills:
             )
         return "\n  ".join([line, *(f"missed: {name}" for name in self.missed)])
 
-    async def kill_at(self, name: str, run_to: Callable[[str], Awaitable[bool]]) -> None:
-        """Run until it was killed at an await, a few times."""
-        for kill_at in (*(name,) * (_TRIES // 2), *(name.rpartition(" ")[2],) * (_TRIES // 2)):
-            if await run_to(kill_at):
-                self.killed += 1
-                self.by_line += kill_at != name
-                return
-        self.missed.append(name)
+    async def kill(self, every: int, run_to: Callable[[str | None], Awaitable[tuple[list[str], bool]]]) -> Self:
+        """Run once to find the awaits, then until it was killed at each, also at those that only a later run meets, or at every so many.
+
+        `run_to` returns the awaits that were met, and whether it was killed.
+        """
+        met, _ = await run_to(None)
+        self.awaits = met[::every]
+        for name in self.awaits:
+            for kill_at in (*(name,) * (_TRIES // 2), *(name.rpartition(" ")[2],) * (_TRIES // 2)):
+                met, is_killed = await run_to(kill_at)
+                if every == 1:
+                    self.awaits += [another for another in met if another not in self.awaits]
+                if is_killed:
+                    self.killed += 1
+                    self.by_line += kill_at != name
+                    break
+            else:
+                self.missed.append(name)
+        return self
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ async def kill_adoption(databases: Databases, starter: Forks, every: int) -> Kil
             assert await connection.fetchval("SELECT count(*) FROM fubd.adoption") == 1
             return run.awaits, is_killed
 
-    return await _kill_command(adopt, every)
+    return await Kills().kill(every, adopt)
 
 
 async def kill_forgetting(databases: Databases, starter: Forks, every: int) -> Kills:
@@ -227,18 +239,7 @@ async def kill_forgetting(databases: Databases, starter: Forks, every: int) -> K
             assert {row["first_name"] for row in await connection.fetch(names)} == {None}
             return run.awaits, is_killed
 
-    return await _kill_command(forget, every)
-
-
-async def _kill_command(command: Callable[[str | None], Awaitable[tuple[list[str], bool]]], every: int) -> Kills:
-    async def run_to(kill_at: str) -> bool:
-        return (await command(kill_at))[1]
-
-    awaits, _ = await command(None)
-    kills = Kills(len(awaits))
-    for name in awaits[::every]:
-        await kills.kill_at(name, run_to)
-    return kills
+    return await Kills().kill(every, forget)
 
 
 # --- the daemon -------------------------------------------------------------------------------------------------------
@@ -263,30 +264,25 @@ async def is_ready(stack: Stack, run: Run) -> bool:
 
 async def kill_start(databases: Databases, starter: Forks, folder: Path, every: int) -> Kills:
     """Kill the daemon at the awaits of its first start: migration, registration of webhooks, the first read; then it must work."""
+    kills = Kills()
 
-    async def start(kill_at: str | None, kills: Kills) -> tuple[list[str], bool]:
-        is_killed = False
+    async def start(kill_at: str | None) -> tuple[list[str], bool]:
+        awaits, is_killed = list[str](), False
         async with databases.empty() as database, running_stack(database, folder, people=_PEOPLE) as stack:
             async with starter.run(environ=stack.environ, kill_at=kill_at, counting=kill_at is not None) as run:
                 if kill_at is not None:
                     is_killed = await run.is_killed()
+                    awaits = run.awaits
             async with starter.run(environ=stack.environ, counting=kill_at is None) as run:
                 await ready(stack, run, kills)
-                awaits = run.awaits
+                awaits = awaits or run.awaits
                 stack.move_randomly(Random(7), people=[stack.account.ids[0]])
                 assert_perfect(await stack.final_score(PATIENCE_SECONDS))
                 run.signal(signal.SIGTERM)
                 assert await run.ended() == 0, run.errors
             return awaits, is_killed
 
-    async def run_to(kill_at: str) -> bool:
-        return (await start(kill_at, kills))[1]
-
-    awaits, _ = await start(None, Kills())
-    kills = Kills(len(awaits))
-    for name in awaits[::every]:
-        await kills.kill_at(name, run_to)
-    return kills
+    return await kills.kill(every, start)
 
 
 async def kill_work(databases: Databases, starter: Forks, folder: Path, every: int, *, stop: bool) -> Kills:
@@ -294,11 +290,11 @@ async def kill_work(databases: Databases, starter: Forks, folder: Path, every: i
 
     Nobody is moved twice: a move between two polls, whose webhook met no daemon, would be seen only when it is sent again.
     """
-    rng = Random(7)
+    rng, kills = Random(7), Kills()
     async with databases.empty() as database, running_stack(database, folder, people=2_000) as stack:
         people = rng.sample(list(stack.account.ids), len(stack.account.ids))
 
-        async def work(kill_at: str | None, kills: Kills) -> tuple[list[str], bool]:
+        async def work(kill_at: str | None) -> tuple[list[str], bool]:
             async with starter.run(environ=stack.environ, kill_at=kill_at, counting=False) as run:
                 await ready(stack, run, kills)
                 run.signal(signal.SIGUSR1)
@@ -309,20 +305,15 @@ async def kill_work(databases: Databases, starter: Forks, folder: Path, every: i
                 else:
                     stack.simulator.registry.disable(stack.simulator.registry.all()[0])
                 if kill_at is not None:
-                    return [], await run.is_killed()
+                    is_killed = await run.is_killed()
+                    return run.awaits, is_killed
                 if not stop:
                     await asyncio.sleep(_REACHED_WITHIN_SECONDS)
                     run.signal(signal.SIGTERM)
                 assert await run.ended() == 0, run.errors
                 return run.awaits, False
 
-        async def run_to(kill_at: str) -> bool:
-            return (await work(kill_at, kills))[1]
-
-        awaits, _ = await work(None, Kills())
-        kills = Kills(len(awaits))
-        for name in awaits[::every]:
-            await kills.kill_at(name, run_to)
+        await kills.kill(every, work)
         async with starter.run(environ=stack.environ) as run:
             await ready(stack, run, kills)
             assert_perfect(await stack.final_score(PATIENCE_SECONDS))
