@@ -127,7 +127,8 @@ class Mutant:
     def draw(self, source: str, seed: int) -> float:
         """Return a random number that stays the same while other lines of the file change: so a sample does, too."""
         begin, end = source.rfind("\n", 0, self.begin) + 1, source.find("\n", self.end)
-        return Random(f"{seed} {self.path} {source[begin:end]} {self.begin - begin} {self.text}").random()
+        line, repeated = source[begin:end], source.count(source[begin:end], 0, begin)
+        return Random(f"{seed} {self.path} {line} {self.begin - begin} {self.text}{repeated or ''}").random()
 
     def apply(self, source: str) -> str:
         """Return the changed source."""

@@ -53,8 +53,10 @@ async def test_a_fresh_install_is_closed(empty_database: str, defaults: str) -> 
     """No privilege on any table, view, sequence, function or schema of fubd's, whatever the database grants by default."""
     async with connected(empty_database) as connection:
         await connection.execute(defaults)
+        await connection.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.stage_changes (id int); CREATE TABLE theirs.other (id int)")
         await migrate(connection)
         assert await privileges(connection) == []
+        assert await connection.fetch("SELECT FROM pg_class WHERE relnamespace = 'theirs'::regnamespace AND relrowsecurity") == []
         assert await connection.fetch(statements.text("check/exposure")) == []
         # The product's names are counted, so that none is forgotten.
         names = [row["name"] for row in await objects(connection)]
@@ -127,13 +129,16 @@ async def test_an_update_keeps_what_the_owner_granted(empty_database: str) -> No
         for number, name, text in statements.migrations()[:-1]:
             await migrations.apply(connection, number, name, text)
         await connection.execute(statements.text("state/secure"))
+        await connection.execute("CREATE TABLE public.theirs (id int)")
         await connection.execute("GRANT SELECT (id, stage_to) ON stage_changes TO authenticated; GRANT SELECT ON fubd.setting TO anon")
         await migrate(connection)
         granted = await connection.fetch(
             "SELECT table_schema::text, column_name::text, grantee::text FROM information_schema.column_privileges"
-            " WHERE grantee IN ('anon', 'authenticated') ORDER BY 2"
+            " WHERE grantee IN ('anon', 'authenticated') AND table_name <> 'theirs' ORDER BY 2"
         )
         assert [tuple(row) for row in granted] == [("public", "id", "authenticated"), ("public", "stage_to", "authenticated")]
+        theirs = "SELECT relrowsecurity, has_table_privilege('anon', oid, 'INSERT') FROM pg_class WHERE relname = 'theirs'"
+        assert tuple(await connection.fetchrow(theirs)) == (False, True)
 
 
 async def test_views_show_only_what_their_caller_may_see(empty_database: str) -> None:

@@ -82,6 +82,10 @@ async def test_an_old_404_does_not_mark_a_person_read_later_as_gone(database: st
         await recorder.state.mark_deleted(1, at("10:30"))
         assert await _value(recorder.pool, "SELECT gone_at FROM fubd.person WHERE id = 1") == at("10:30")
         assert await recorder.state.due_refetches(10) == []
+        # A 404 of the same second holds.
+        await recorder.record(read("A", "08:00", "09:00", person=2))
+        await recorder.state.mark_deleted(2, at("09:00"))
+        assert await _value(recorder.pool, "SELECT gone_at FROM fubd.person WHERE id = 2") == at("09:00")
 
 
 async def _value(pool: Pool, statement: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,7 +13,7 @@ from fubd.core.reconcile import Claim, ClaimKind
 from fubd.core.vocabulary import DeliveryOutcome
 from fubd.ports import Committed
 from fubd.store import ChangeReader, ChangeStore
-from tests.recorder import Recorder, at, read, running_recorder, webhook
+from tests.recorder import Recorder, at, read, refetch_event, running_recorder, webhook
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
@@ -72,6 +72,75 @@ async def test_an_older_read_changes_no_newer_fact(database: str) -> None:
         async with recorder.pool.reading() as connection:
             person = await connection.fetchrow("SELECT stage, first_name, verified_at FROM fubd.person WHERE id = 1")
         assert tuple(person) == ("B", "Grace", at("10:30"))
+
+
+async def test_a_name_that_another_stage_takes_over_keeps_its_id_until_that_is_first_seen(database: str) -> None:
+    """Also where one transaction records several reads of the new id: an event from before the first is of the old stage."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("B", "08:00", "09:00", stage_id=1), read("A", "08:00", "09:00", person=2, stage_id=3))
+        await recorder.record_concurrently(
+            read("B", "10:00", "10:05", person=3, stage_id=2), read("B", "10:00", "10:20", person=4, stage_id=2)
+        )
+        await recorder.record(webhook("e1", "B", "10:04:59", (2,)), webhook("e2", "B", "10:05", (5,)))
+        async with recorder.pool.reading() as connection:
+            assert await connection.fetchval("SELECT until FROM fubd.former_stage WHERE (name, id) = ('B', 1)") == at("10:05")
+            claims = await connection.fetch("SELECT person_id, stage_id FROM fubd.claim WHERE kind = 'entry' ORDER BY person_id")
+        assert [tuple(claim) for claim in claims] == [(2, 1), (5, 2)]
+
+
+async def test_a_state_read_again_holds_for_longer_in_each_direction(database: str) -> None:
+    """It is one claim with the latest and the first read, and the lowest watermark, of which unknown is the lowest."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(read("A", "08:00", "09:00"), read("B", "10:12", "10:30", "10:10"))
+        for read_at, watermark, expected in (
+            ("10:40", "10:11", (at("10:40"), at("10:30"), at("10:10"))),
+            ("10:20", "10:11", (at("10:40"), at("10:20"), at("10:10"))),
+            ("10:30", "10:05", (at("10:40"), at("10:20"), at("10:05"))),
+            ("10:30", None, (at("10:40"), at("10:20"), None)),
+            ("10:30", "10:00", (at("10:40"), at("10:20"), None)),
+        ):
+            await recorder.record(read("B", "10:12", read_at, watermark))
+            async with recorder.pool.reading() as connection:
+                claim = await connection.fetchrow("SELECT read_at, first_read_at, covered FROM fubd.claim WHERE stage = 'B'")
+            assert tuple(claim) == expected
+
+
+async def test_a_read_fills_the_rows_made_since_it_was_asked_for_but_none_of_another_writer(database: str) -> None:
+    """The scrub goes on to the next people by it, and by nothing that was read of others."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            read("A", "08:00", "09:00", person=2), refetch_event("e0", "peopleUpdated", "09:30"), webhook("e1", "B", "10:00")
+        )
+        async with recorder.pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO stage_changes (person_id, stage_to, changed_at, received_at, source)"
+                " VALUES ('1', 'C', '2026-01-05 10:10+00', now(), 'polling')"
+            )
+        await recorder.record(read("C", "10:10", "10:30"))
+        assert [(row["stage_to"], row["first_name"]) for row in await recorder.records()] == [("B", "Ada"), ("C", None)]
+        await recorder.record(read("A", "07:00", "10:40"))
+        async with recorder.pool.reading() as connection:
+            people = await connection.fetch("SELECT scrub_after FROM fubd.person ORDER BY id")
+        assert [person["scrub_after"] for person in people] == [at("10:40"), at("09:00")]
+
+
+async def test_a_delivery_counts_as_stored_by_the_process_that_stored_it(database: str) -> None:
+    """From an instant on: after a lost reply to COMMIT it is asked which deliveries of this process are there."""
+    async with running_recorder(database) as recorder:
+        mine, before, earlier = webhook("e1", "B", "10:00"), datetime.now(UTC), webhook("e2", "C", "10:01")
+        await recorder.record(mine)
+        async with recorder.pool.connection() as connection:
+            await connection.execute("UPDATE fubd.delivery SET received_at = $1", before)
+        await recorder.record(earlier)
+        async with recorder.pool.connection() as connection:
+            await connection.execute("UPDATE fubd.delivery SET received_at = $1 WHERE event_id = 'e2'", before - timedelta(seconds=1))
+        for instance, keys, found in (
+            ("test", [mine.key, earlier.key], {mine.key}),
+            ("test", [earlier.key], set[bytes]()),
+            ("other", [mine.key, earlier.key], set[bytes]()),
+        ):
+            store = ChangeStore(recorder.pool, instance=instance, columns={})
+            assert await store.committed_by_this_process(keys, before) == found
 
 
 @pytest.mark.slow

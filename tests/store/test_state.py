@@ -64,6 +64,35 @@ async def test_completeness_counts_each_person_once_a_round(database: str) -> No
     assert (row["last_people"], float(row["ratio"])) == (3, 0.667)
 
 
+async def test_the_first_baseline_is_the_first_round_and_a_round_without_a_match_is_none(database: str) -> None:
+    """Everyone who was verified and is not gone is as recorded then. What other reads verified in the meantime closes no round."""
+    ratio = "SELECT last_people, last_ratio, round_began FROM fubd.scrub"
+    async with running_recorder(database) as recorder:
+        await recorder.state.advance_coverage(at("08:00"), sweep=True)
+        await recorder.record(*(read("A", "08:00", "09:00", person=person) for person in (1, 2, 3)), webhook("e1", "A", "08:00", (4,)))
+        await recorder.state.mark_deleted(3, at("09:00"))
+        async with recorder.pool.connection() as connection:
+            assert tuple(await connection.fetchrow(ratio))[:2] == (None, None)
+            await recorder.state.advance_coverage(at("09:00"), sweep=True)
+            assert tuple(await connection.fetchrow(ratio)) == (2, 1.0, None)
+            await recorder.state.note_scrub(matched=0, mismatched=0)
+            await recorder.record(*(read("A", "08:00", "10:00", person=person) for person in (1, 2)))
+            await execute(database, "UPDATE fubd.person SET scrub_after = '2026-01-05 10:00+00'")
+            await recorder.state.note_scrub(matched=0, mismatched=0)
+            assert tuple(await connection.fetchrow(ratio)) == (2, 1.0, at("09:00"))
+
+
+async def test_webhooks_missed_what_polling_alone_found_since_we_watch(database: str) -> None:
+    """From the very instant on; not what was before, nor a move to Trash."""
+    async with running_recorder(database) as recorder:
+        await recorder.state.begin_sweep(at("10:12"), from_id=0)
+        for person, stage, updated in ((1, "B", "10:12"), (2, "B", "10:11:59"), (3, "Trash", "10:20"), (4, "B", "10:20")):
+            await recorder.record(read("A", "08:00", "09:00", person=person), read(stage, updated, "10:30", "10:00", person=person))
+        await recorder.record(webhook("e1", "B", "10:19:59", (4,)))
+        missed = await recorder.state.missed_changes(fub_now=at("11:00"), missed_after_seconds=120)
+        assert missed == {row["id"] for row in await recorder.records(1)}
+
+
 async def test_the_current_stage_of_a_person_is_that_of_the_last_row(database: str) -> None:
     """With the id that the stage had when it was entered; without a row it is that of the first read; a removed row counts no more."""
     async with running_recorder(database, ignored_stages=("hidden",)) as recorder:
@@ -76,12 +105,19 @@ async def test_the_current_stage_of_a_person_is_that_of_the_last_row(database: s
             read("B then", "11:00", "11:05", "10:00", stage_id=2), read("B", "11:00", "11:05", "10:00", person=4, stage_id=9)
         )
         await execute(database, "DELETE FROM public.stage_changes WHERE person_id = '2'")
-        current = await state.current_stages([1, 2, 3, 4, 5])
+        # Of another writer, about a person who was never read.
+        await execute(
+            database,
+            "INSERT INTO public.stage_changes (person_id, stage_to, changed_at, received_at, source)"
+            " VALUES ('6', 'A', '2026-01-05 07:00+00', now(), 'polling')",
+        )
+        current = await state.current_stages([1, 2, 3, 4, 5, 6])
         assert {person_id: (here.stage.name, here.stage.id, here.since) for person_id, here in current.items()} == {
             1: ("B", 2, at("10:00")),
             2: ("A", 1, at("08:00")),
             3: ("A", 1, at("08:00")),
             4: ("B", 9, at("11:00")),
+            6: ("A", 1, at("07:00")),
         }
         assert [person_id for person_id, here in current.items() if here.ignored] == [3]
         assert current[1].is_in(Stage("B then", 2))

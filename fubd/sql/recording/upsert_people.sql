@@ -12,7 +12,7 @@ WITH given AS (
     FROM given g LEFT JOIN fubd.forgotten f ON f.person_id = g.id
 ), former_stages AS (
     INSERT INTO fubd.former_stage AS f (name, id, until)
-    SELECT g.name, g.id, max(r.read_at) FROM read r JOIN fubd.stage g ON g.name = r.stage WHERE g.id <> r.stage_id GROUP BY g.name, g.id
+    SELECT g.name, g.id, min(r.read_at) FROM read r JOIN fubd.stage g ON g.name = r.stage WHERE g.id <> r.stage_id GROUP BY g.name, g.id
     ON CONFLICT (name, id) DO UPDATE SET until = excluded.until
 ), stage_names AS (
     INSERT INTO fubd.stage AS g (name, id)
