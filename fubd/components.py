@@ -314,6 +314,7 @@ def _build_problem_reports(shared: Components, lease: Lease) -> ProblemReports:
         shared.clock,
         shared.metrics,
         url=None if url is None else url.get_secret_value(),
+        zone=shared.settings.zone(),
     )
 
 

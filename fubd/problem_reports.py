@@ -12,12 +12,13 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from aiohttp import ClientSession
 
 from fubd.alert_receiver import SendFailed, new_session, send_alert
 from fubd.backoff import backoff_seconds
+from fubd.core.alerts import with_delay
 from fubd.core.problems import Problem, ProblemName
 from fubd.core.text import format_duration
 from fubd.errors import Unavailable
@@ -43,12 +44,14 @@ _OUTAGE_BEFORE = "Nothing was recorded: the process before this one was killed, 
 
 
 class ProblemReports:
-    """Reports the problems to `store`, and their begin and end to `url`; None: no alerts.
+    """Reports the problems to `store`, and their begin and end to `url`; None: no alerts. `zone`: of the times in them.
 
     An instance that becomes the leader continues what the one before reported of polling and subscriptions.
     """
 
-    def __init__(self, problems: Problems, store: ProblemStore, lease: Lease, clock: Clock, metrics: Metrics, *, url: str | None) -> None:
+    def __init__(
+        self, problems: Problems, store: ProblemStore, lease: Lease, clock: Clock, metrics: Metrics, *, url: str | None, zone: tzinfo = UTC
+    ) -> None:
         self._problems = problems
         self._store = store
         self._lease = lease
@@ -56,6 +59,7 @@ class ProblemReports:
         self._clock = clock
         self._metrics = metrics
         self._url = url
+        self._zone = zone
         self._announced: dict[ProblemName, Problem] = {}
         self._waiting: deque[Mapping[str, object]] = deque(maxlen=_MAX_WAITING)
         # What the database holds; None while that is unknown.
@@ -144,7 +148,7 @@ class ProblemReports:
         if self._url is None or not self._waiting:
             return _LOOK_SECONDS
         try:
-            await send_alert(session, self._url, self._waiting[0])
+            await send_alert(session, self._url, with_delay(self._waiting[0], zone=self._zone, now=self._clock.now()))
         except SendFailed as error:
             self._metrics.alerts.labels("failed").inc()
             self._failure_log.warning(

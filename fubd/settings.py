@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from fubd import setting_values
@@ -199,9 +199,12 @@ def load(
             check_database(None if name is None else given[name])
         except SettingsError as error:
             invalid += [replace(setting, variable=name or setting.variable) for setting in error.invalid]
-    invalid += [InvalidSetting(name, "is not set", _accepted(name)) for name in sorted(need) if name not in given]
+    if missing := [name for name in sorted(need) if name not in given]:
+        misspelled = {found.nearest: f"; {found.line()}" for found in unknown_variables(environ, env_file=env_file)}
+        invalid += [InvalidSetting(name, f"is not set{misspelled.get(name, '')}", _accepted(name)) for name in missing]
     if invalid or settings is None:
-        raise SettingsError(*invalid)
+        # Such a line may have been meant to set what is missing.
+        raise SettingsError(*(line.invalid() for line in unreadable_lines(env_file)), *invalid)
     return settings
 
 
@@ -230,6 +233,34 @@ def unknown_variables(environ: Mapping[str, str] | None = None, *, env_file: Pat
     return unknown
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableLine:
+    """A line of `.env` that sets nothing. `number` counts from 1; a value in quotes may go on over several lines."""
+
+    file: str
+    number: int
+
+    def line(self) -> str:
+        """Return it as one line, without what the file says there: it may be a secret."""
+        return self.invalid().line()
+
+    def invalid(self) -> InvalidSetting:
+        """Return it as a bad variable."""
+        accepted = "NAME=value, with the quotes of a value closed, or a comment that begins with #"
+        return InvalidSetting(f"{self.file} line {self.number}", "cannot be read and has no effect", accepted)
+
+
+def unreadable_lines(env_file: Path | None = Path(".env")) -> list[UnreadableLine]:
+    """Return the lines of the file that set nothing and are no comments."""
+    bindings = _bindings(env_file, [])
+    return [UnreadableLine(str(env_file), _first_line(binding)) for binding in bindings if _sets_nothing(binding)]
+
+
+def ineffective() -> list[UnknownVariable | UnreadableLine]:
+    """Return everything in the environment of the process and in `.env` that looks like a setting and has no effect."""
+    return [*unreadable_lines(), *unknown_variables()]
+
+
 def _given(environ: Mapping[str, str] | None, env_file: Path | None, invalid: list[InvalidSetting]) -> dict[str, str]:
     """Return what is set, the environment before the file."""
     return {**_read_file(env_file, invalid), **_without_empty(os.environ if environ is None else environ)}
@@ -241,14 +272,29 @@ def _without_empty(environ: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read_file(path: Path | None, invalid: list[InvalidSetting]) -> dict[str, str]:
+    return _without_empty({binding.key: binding.value for binding in _bindings(path, invalid) if binding.key is not None})
+
+
+def _bindings(path: Path | None, invalid: list[InvalidSetting]) -> list[Binding]:
+    """Return the lines of the file, if there is one. A ${ in a password stays as it is."""
     if path is None or not path.is_file():
-        return {}
+        return []
     try:
-        # Interpolation is off: it would replace a ${ in a password.
-        return _without_empty(dotenv_values(path, interpolate=False, encoding=_encoding(path)))
+        with path.open(encoding=_encoding(path)) as file:
+            return list(parse_stream(file))
     except (OSError, ValueError):
         invalid.append(InvalidSetting(str(path), "cannot be read", "a UTF-8 text file of lines NAME=value, or no such file"))
-        return {}
+        return []
+
+
+def _sets_nothing(binding: Binding) -> bool:
+    return binding.error or (binding.key is not None and binding.value is None)
+
+
+def _first_line(binding: Binding) -> int:
+    """Return the number of the line, without the empty lines before it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _encoding(path: Path) -> str:

@@ -209,12 +209,14 @@ async def test_a_problem_that_is_over_within_a_minute_is_not_sent() -> None:
 
 
 async def test_a_receiver_that_is_down_gets_them_later_in_order() -> None:
-    """Each is repeated with the same id until it is taken, and nothing overtakes it."""
+    """Each is repeated with the same id until it is taken, nothing overtakes it, and after minutes it says when that was."""
     async with receiving() as receiver, alerting(receiver) as problems:
-        receiver.answers.extend([503, 503])
+        receiver.answers.extend([503] * 16)
         problems.begin(ProblemName.KEY_REFUSED, "401")
         await eventually(lambda: receiver.posts)
         problems.end(ProblemName.KEY_REFUSED)
-        await eventually(lambda: len(receiver.accepted) == 2)
+        await eventually(lambda: len(receiver.accepted) == 2, 60.0)
+    assert "(Sent late" not in receiver.posts[0]["text"]
+    assert "(Sent late: this was on " in receiver.accepted[0]["text"]
     assert [post["event"] for post in receiver.accepted] == ["begin", "end"]
     assert len({post["id"] for post in receiver.posts}) == 2

@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fubd.settings import FOR_FUB, FOR_THE_DAEMON, InvalidSetting, Settings, SettingsError, load, unknown_variables, variables
+from fubd.settings import (
+    FOR_FUB,
+    FOR_THE_DAEMON,
+    InvalidSetting,
+    Settings,
+    SettingsError,
+    load,
+    unknown_variables,
+    unreadable_lines,
+    variables,
+)
 
 _SECRETS = (
     "FUB_API_KEY",
@@ -270,6 +280,22 @@ def test_an_unreadable_env_file_is_a_problem(tmp_path: Path, content: bytes) -> 
     file.write_bytes(content)
     with pytest.raises(SettingsError, match=r"\A[^\n]*cannot be read[^\n]*\Z"):
         load({}, need=FOR_FUB, env_file=file)
+
+
+def test_a_line_of_env_file_that_sets_nothing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By its number, without its text, which may be a secret; also beside the error that it may have caused."""
+    file = tmp_path / ".env"
+    file.write_text('# a remark\n\nFUB_SYSTEM=mine\n\nFUB_API_KEY: k1-secret\nPORT\nFUBD_TIMEZONE="UTC\nFUBD_API_SHARE=0.5\n')
+    assert [line.number for line in unreadable_lines(file)] == [5, 6, 7]
+    settings = load({}, env_file=file)
+    assert (settings.fub_system, settings.api_share) == ("mine", 0.5)
+    with pytest.raises(SettingsError) as refused:
+        load({"FUB_APIKEY": "k2-secret"}, need=FOR_FUB, env_file=file)
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith(f"{file} line 5: cannot be read and has no effect; accepted: NAME=value")
+    assert "FUB_API_KEY: is not set; FUB_APIKEY is not a setting of fubd and has no effect; did you mean FUB_API_KEY?" in lines[-1]
+    assert "secret" not in str(refused.value)
+    assert not caplog.records
 
 
 def test_certificates_are_read_from_text_or_file(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ async def _forget(settings: Settings, args: argparse.Namespace, console: Console
             await verify_account(components)
         pool = components.pool
         evidence = await PeopleReader(pool).evidence(args.person_id)
-        name = format_name(evidence.person.first_name, evidence.person.last_name) if evidence else ""
+        if evidence is None:
+            raise unknown
+        name = format_name(evidence.person.first_name, evidence.person.last_name)
         person = f"person {args.person_id} ({name})" if name else f"person {args.person_id}"
         console.print_notice(
             f"This removes the names and payloads of {person} from every table of fubd and from the copy that adopt made, and keeps them "

@@ -21,7 +21,7 @@ from fubd.core.problems import ProblemName
 from fubd.daemon import Daemon
 from fubd.errors import UserError
 from fubd.problems import Problems
-from fubd.settings import FOR_THE_DAEMON, Settings, unknown_variables
+from fubd.settings import FOR_THE_DAEMON, Settings, ineffective
 
 _log = logging.getLogger("fubd")
 
@@ -59,8 +59,8 @@ async def _serve(settings: Settings) -> int:
         console = Console()
         if console.is_terminal:
             console.print_facts(greeting.facts(settings, dsn.place))
-        for unknown in unknown_variables():
-            _log.warning("%s", unknown.line())
+        for found in ineffective():
+            _log.warning("%s", found.line())
         try:
             shared = build(settings, dsn)
             await Daemon(build_daemon(shared)).run(stop)

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from fubd.settings import DATABASE_VARIABLES, InvalidSetting, Settings, SettingsError, load, unknown_variables
+from fubd.settings import DATABASE_VARIABLES, InvalidSetting, Settings, SettingsError, load, unknown_variables, unreadable_lines
 from fubd.store import Pool
 from fubd.store.dsn import Dsn, parse
 from fubd.store.pool_mode import PoolMode
@@ -39,8 +39,9 @@ async def database(settings: Settings, *, on_fault: Callable[[str | None], None]
     if settings.database_url is not None:
         yield parse(settings.database_url.get_secret_value(), ca_certificates=settings.database_ca_cert)
         return
-    misspelled = "".join(f"; {unknown.line()}" for unknown in unknown_variables() if unknown.nearest in DATABASE_VARIABLES)
-    sys.stderr.write(f"fubd: DATABASE_URL is not set, so the embedded Postgres in {embedded().default_home()} is used{misspelled}\n")
+    misspelled = [unknown.line() for unknown in unknown_variables() if unknown.nearest in DATABASE_VARIABLES]
+    causes = "".join(f"; {line}" for line in (*(unreadable.line() for unreadable in unreadable_lines()), *misspelled))
+    sys.stderr.write(f"fubd: DATABASE_URL is not set, so the embedded Postgres in {embedded().default_home()} is used{causes}\n")
     with ExitStack() as stack:
         # Starting and stopping a server takes a moment, during which the event loop must not block.
         options = {} if on_fault is None else {"on_fault": on_fault}

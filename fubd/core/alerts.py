@@ -63,9 +63,14 @@ def alert_document(alert: Alert, *, zone: tzinfo, domain: str | None, now: datet
     it happened, because the receiver was down, says when that was.
     """
     document = _document(alert, zone, domain)
+    return document if now is None else with_delay(document, zone=zone, now=now)
+
+
+def with_delay(document: Mapping[str, object], *, zone: tzinfo, now: datetime) -> dict[str, object]:
+    """Return the JSON of an alert as sent at `now`: it says when that was, if long after it happened."""
     written = document.get("at")
-    if now is None or not isinstance(written, str) or now - (at := _instant(written)) < _LATE:
-        return document
+    if not isinstance(written, str) or now - (at := _instant(written)) < _LATE:
+        return dict(document)
     return {**document, "text": f"{document['text']} (Sent late: this was {_when(at, at, zone)}.)"}
 
 

@@ -67,7 +67,8 @@ class Policy:
 class Freshness:
     """What is known of the sources after a poll. Instants are our clock's.
 
-    `has_baseline`: the account was read completely at least once. `missed`: the number of changes that this poll proved missed by webhooks.
+    `has_baseline`: the account was read completely at least once. `missed`: the number of changes that this poll proved missed by webhooks;
+    `missed_before_start`: all of them happened before this process ran, so that there may have been nobody to receive a webhook.
     `broken`: what is wrong with our subscriptions, in words; None when they are in force or nothing is known of them. `repaired`: this very
     check repaired it. `waited_full_delay`: a complete poll was made after the whole delay, so a recovery may slow down by a step.
     `polling_failed_since`: when the first poll after the last complete one began; None when the last poll was complete.
@@ -81,6 +82,7 @@ class Freshness:
     repaired: bool = False
     waited_full_delay: bool = True
     polling_failed_since: datetime | None = None
+    missed_before_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ def _mode(mode: Mode, delay_seconds: float, reason: str, now: datetime) -> Pace:
 
 def _proof(mode: Mode, fresh: Freshness) -> str | None:
     """Return what proves that webhooks fail, None for no proof. Creating them for the first time does not count as a repair."""
-    proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had reported"] if fresh.missed else []
+    before_start = ", all from before fubd started, when webhooks may have found it stopped" if fresh.missed_before_start else ""
+    proofs = [f"polling found {format_count(fresh.missed, 'change')} that no webhook had reported{before_start}"] if fresh.missed else []
     if fresh.broken is not None and not (fresh.repaired and mode is Mode.STARTING):
         proofs.append(f"{fresh.broken} (repaired at once)" if fresh.repaired else fresh.broken)
     return "; ".join(proofs) or None

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fubd.demo import score_report
-from fubd.demo.view import ACTS, DemoView, ModeView, NarrationLine, Narrator, ShownChange, SourceView
+from fubd.demo.view import ACTS, DemoView, ModeView, NarrationLine, Narrator, ShownChange, SourceView, pace_text
 from fubd.simulator import Score
 
 _STYLES = {"webhook": "cyan", "polling": "magenta"}
@@ -140,7 +140,7 @@ def _mode(view: DemoView, width: int) -> _Part:
     style = _MODE_STYLES.get(now.mode, "")
     word = Text.assemble((now.mode.upper(), f"bold {style}"), ("  " + now.reason, ""))
     inside = width - 4
-    pace = Text(f"polls every {view.poll_every_seconds:.2g} s", style=style)
+    pace = Text(pace_text(view.poll_every_seconds), style=style)
     history = _mode_history(view.modes, inside - pace.cell_len - 1)
     return _boxed("mode", [_truncate(word, inside), _justify(history, pace, inside)])
 

@@ -61,11 +61,17 @@ class Narrator:
 
     def add_mode(self, mode: str, reason: str, poll_every_seconds: float) -> None:
         """Add a line about a new mode of the daemon."""
-        self._add(NarrationLine(self.seconds, f"mode {mode}: {reason} (polls every {poll_every_seconds:.3g} s)", "mode"))
+        pace = pace_text(poll_every_seconds)
+        self._add(NarrationLine(self.seconds, f"mode {mode}: {reason}" + (f" ({pace})" if pace else ""), "mode"))
 
     def _add(self, line: NarrationLine) -> None:
         if not self.is_over and len(self.lines) < _LINES_KEPT:
             self.lines.append(line)
+
+
+def pace_text(poll_every_seconds: float) -> str:
+    """Return how often is polled; empty for 0, before the account was read for the first time."""
+    return f"polls every {poll_every_seconds:.3g} s" if poll_every_seconds else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class ModeController:
         self._pace: Pace | None = None
         self._report = SubscriptionsReport(())
         self._polling_failed_since: datetime | None = None
+        self._started = context.clock.monotonic()
         self._stored_reason = ""
         self._evidence = _Evidence()
         self.polls_in_mode = 0
@@ -143,6 +144,8 @@ class ModeController:
             webhook_heard=heard.webhook_received,
             stage_webhook_heard=heard.stage_webhook_received,
             missed=len(evidence.missed),
+            # Each was so old when it was counted.
+            missed_before_start=self._context.clock.monotonic() - self._started <= self._policy.missed_after_seconds,
             broken=evidence.found_broken or self._report.is_broken,
             repaired=self._report.is_broken is None,
             waited_full_delay=evidence.delay_elapsed and evidence.polled_from is not None,
@@ -181,7 +184,8 @@ class ModeController:
         self._stored_reason = record.reason
         self.polls_in_mode = 0
         self._context.metrics.mode_changes.labels(decided.mode.value).inc()
-        _log.info("Mode %s: %s; the next poll follows within %g s", decided.mode.value, decided.reason, decided.delay_seconds)
+        pace = f"within {decided.delay_seconds:g} s" if decided.delay_seconds else "at once"
+        _log.info("Mode %s: %s; the next poll follows %s", decided.mode.value, decided.reason, pace)
         if self._on_mode_change is not None:
             self._on_mode_change(record, evidence)
 

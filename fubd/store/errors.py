@@ -148,6 +148,14 @@ def read_only(place: str) -> Unavailable:
     return _READ_ONLY.error(place)
 
 
+def emptied(table: str, place: str) -> Unavailable:
+    """Return the error of one of fubd's tables whose only row is gone, as while a backup is being restored."""
+    return Unavailable(
+        f"the table {table} is empty in the database at {place}, and fubd made it with one row: while a backup is being restored, wait for"
+        " its end; else restore one"
+    )
+
+
 @contextmanager
 def translate_errors(place: str) -> Iterator[None]:
     """Raise fubd's errors in place of the driver's and the network's. `place` is the database's host, port and name."""
@@ -182,7 +190,7 @@ def _of_server(error: asyncpg.PostgresError) -> _Fault:
     if code == "42P01" and (missing := _NO_RELATION.search(str(error))):
         return _Fault(
             f"the table or view {missing['name']} is missing in {{database}}: if it was renamed or moved to another schema, undo that; else"
-            " restore it from a backup of the database, as fubd made it once"
+            " restore it from a backup of the database, as fubd made it once; where nothing of fubd is left, a restart of fubd makes all of it again, empty"
         )
     if code in _CODES:
         return _CODES[code]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,7 +71,7 @@ class PeopleReader:
                 for row in parts["ignored"]
             ],
             corrections=[Correction(**_with_instants(row, "corrected_at")) for row in parts["corrections"]],
-            began=parse_instant(parts["coverage"][0]["began"]),
+            began=_began(parts["coverage"]),
         )
 
     async def foreign_history(self, person_id: int) -> tuple[KnownPerson, PersonHistory] | None:
@@ -101,6 +102,11 @@ class PeopleReader:
     async def _fetch(self, name: str, **values: object) -> list[asyncpg.Record]:
         async with self._pool.reading() as connection:
             return await statements.query(name).fetch(connection, **values)
+
+
+def _began(coverage: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """Return when recording began; None while a restore has emptied the table."""
+    return parse_instant(coverage[0]["began"]) if coverage else None
 
 
 def _with_instants(row: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from fubd.core.pacing import Hysteresis
 from fubd.core.stored_state import Coverage, CurrentStage, LastHeard, ModeRecord, PendingRefetch, UnreadPerson
 from fubd.errors import Unavailable
 from fubd.store import statements
+from fubd.store.errors import emptied
 from fubd.store.pool import Pool
 from fubd.store.statements import parse_instant
 
 _LEASE = "poller"
+_COVERAGE = "fubd.coverage"
 
 
 class StateStore:
@@ -47,7 +49,9 @@ class StateStore:
 
     async def coverage(self) -> Coverage:
         """Return the coverage record."""
-        (row,) = await self._read("state/coverage")
+        row = next(iter(await self._read("state/coverage")), None)
+        if row is None:
+            raise emptied(_COVERAGE, self._pool.place)
         began, reached, sweep_began = (parse_instant(row[name]) for name in ("began", "reached", "sweep_began"))
         return Coverage(began, reached, sweep_began, row["sweep_from_id"])
 
@@ -66,6 +70,8 @@ class StateStore:
             row = await statements.query("state/advance_coverage").fetchrow(connection, watermark=watermark, sweep=sweep)
             if sweep:
                 await statements.query("state/complete_baseline").execute(connection)
+        if row is None:
+            raise emptied(_COVERAGE, self._pool.place)
         now: datetime = row["reached"]
         return now
 

@@ -20,6 +20,8 @@ from fubd.store.table_definition import definition_of, find_refusal
 
 # Above every id: `status` shows no count of a process's own deliveries.
 _NO_DELIVERY = 2**63 - 1
+# The summary has a row where each of them has its one row.
+_SUMMARIZED = "fubd.coverage or fubd.scrub"
 _ROW_INSTANTS = ("changed_at", "changed_after", "received_at", "confirmed_at")
 
 
@@ -135,6 +137,8 @@ class StatusReader:
             raise
         if not migrations.are_all({row["number"]: row["sha256"] for row in rows["migrations"]}):
             await self.require_schema()
+        if not rows["summary"]:
+            raise errors.emptied(_SUMMARIZED, self._pool.place)
         refusal = find_refusal(definition_of(rows["table"][0]), self._columns)
         return _overview(rows, StatusSummary(**_with_instants(rows["summary"][0]), table_refusal=refusal))
 
@@ -153,6 +157,8 @@ class StatusReader:
         async with self._pool.reading_by_index() as connection:
             query = statements.nested("reads/look", summary="reads/status_summary", definition="check/table")
             row = await query.fetchrow(connection, instance=self._instance, first_delivery=self._first_delivery)
+        if row is None:
+            raise errors.emptied(_SUMMARIZED, self._pool.place)
         summary = dict(row)
         definition = definition_of(json.loads(summary.pop("definition")))
         return StatusSummary(**summary, table_refusal=find_refusal(definition, self._columns))

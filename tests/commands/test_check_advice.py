@@ -14,7 +14,7 @@ from fubd.commands.check.alerts import check_alerts
 from fubd.commands.check.connection import explain_failure, explain_fub_failure
 from fubd.commands.check.public import check_public_url
 from fubd.commands.console import Console
-from fubd.settings import Settings, UnknownVariable, load
+from fubd.settings import Settings, UnknownVariable, UnreadableLine, load
 from fubd.store.dsn import parse
 from tests.commands.environment import environment, run_command
 
@@ -70,13 +70,16 @@ def test_each_cause_at_follow_up_boss_has_its_own_fix() -> None:
 async def test_misspelled_names(database: str, tmp_path: Path) -> None:
     """Each is one line with the right name; a name that resembles none is only a note."""
     async with environment(database, tmp_path, people=1) as made:
-        unknown = [UnknownVariable("FUBD_POL_INTERVAL", "FUBD_POLL_INTERVAL"), UnknownVariable("DATABASE_PUBLIC_URL", None)]
-        results = (await run_checks(load(made.settings, env_file=None), unknown=unknown))[:2]
+        misspelled = (UnknownVariable("FUBD_POL_INTERVAL", "FUBD_POLL_INTERVAL"), UnknownVariable("DATABASE_PUBLIC_URL", None))
+        ignored = (*misspelled, UnreadableLine(".env", 3))
+        results = (await run_checks(load(made.settings, env_file=None), without_effect=ignored))[:3]
         assert [(result.name, result.status) for result in results] == [
             ("configuration", CheckStatus.FIX),
             ("configuration", CheckStatus.NOTE),
+            ("configuration", CheckStatus.FIX),
         ]
         assert results[0].fix == "rename it to FUBD_POLL_INTERVAL, or remove it"
+        assert results[2].found == ".env line 3 cannot be read and has no effect"
 
 
 @pytest.mark.slow
@@ -95,7 +98,7 @@ async def test_stages_that_the_account_does_not_have(database: str, tmp_path: Pa
     async with environment(database, tmp_path, people=1) as made:
         stage = made.account.stages[0].name
         settings = {**made.settings, "FUBD_ALERT_STAGES": f'["{stage}", "{stage.upper()}", "{stage}x", "Nothing Like It"]'}
-        results = [result for result in await run_checks(load(settings, env_file=None), unknown=()) if result.name == "stages"]
+        results = [result for result in await run_checks(load(settings, env_file=None), without_effect=()) if result.name == "stages"]
         assert [result.status for result in results] == [CheckStatus.FIX, CheckStatus.FIX]
         assert results[0].fix == f"write {stage!r}"
 

@@ -49,7 +49,27 @@ def test_a_change_missed_in_watch_leads_to_failover_after_one_poll() -> None:
         assert harness.modes == ["starting", "watch", "failover"]
         assert harness.database.modes[-1].since - moved_at <= timedelta(seconds=422)
         assert harness.database.evidence[-1]["missed"] == 1
-        assert "polling found 1 change" in harness.database.modes[-1].reason
+        assert harness.database.modes[-1].reason == "polling found 1 change that no webhook had reported"
+
+    run_scenario(scenario)
+
+
+def test_what_was_missed_while_nothing_ran_is_said_to_be_so() -> None:
+    """After a stop of an hour failover polls as after any miss, but its reason tells that webhooks may have found nobody."""
+
+    async def scenario(harness: PollerHarness) -> None:
+        await harness.move_people(_HOUR, every_seconds=100)
+        await harness.end()
+        harness.webhooks_arrive = False
+        harness.move()
+        await harness.wait(_HOUR)
+        harness.build()
+        harness.start()
+        await harness.wait(10)
+        assert harness.database.modes[-1].mode == "failover"
+        assert harness.database.modes[-1].reason.startswith(
+            "polling found 1 change that no webhook had reported, all from before fubd started"
+        )
 
     run_scenario(scenario)
 

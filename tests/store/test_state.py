@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fubd.core.history import Stage
 from fubd.core.pacing import Hysteresis
 from fubd.core.stored_state import LastHeard, ModeRecord, UnreadPerson
+from fubd.errors import Unavailable
+from fubd.store import StatusReader
 from tests.recorder import at, execute, read, refetch_event, running_recorder, webhook
 
 
@@ -141,3 +145,18 @@ async def test_a_source_was_last_heard_at_its_latest_delivery_or_complete_poll(d
             run = await recorder.state.start_run(kind, at("10:59"))
             await recorder.state.finish_run(run, outcome=outcome, finished_at=at(ended), people=1, calls=1, changes=0, note=None)
         assert await recorder.state.last_heard() == LastHeard(at("10:03"), at("10:02"), at("11:05"))
+
+
+async def test_a_table_that_a_restore_has_emptied_is_an_outage(database: str) -> None:
+    """Between the steps of a restore the one row of a table is gone: what needs it tries again, and says which table that is."""
+    async with running_recorder(database) as recorder:
+        status = StatusReader(recorder.pool)
+        await execute(database, "DELETE FROM fubd.coverage")
+        for needs_coverage in (
+            recorder.state.coverage(),
+            recorder.state.advance_coverage(at("10:00"), sweep=True),
+            status.summary(),
+            status.overview(blind_since=at("09:00"), now=at("10:00"), changes=1),
+        ):
+            with pytest.raises(Unavailable, match=r"fubd\.coverage.* is empty in the database at .*restore"):
+                await needs_coverage

@@ -15,7 +15,7 @@ from fubd.commands.check.result import CheckResult, CheckStatus
 from fubd.commands.console import Console
 from fubd.commands.session import load_settings
 from fubd.core.text import format_count
-from fubd.settings import FOR_FUB, Settings, UnknownVariable, unknown_variables
+from fubd.settings import FOR_FUB, Settings, UnknownVariable, UnreadableLine, ineffective
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,31 +32,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def run_checks(
-    settings: Settings, *, send_alert: bool = False, unknown: Sequence[UnknownVariable] | None = None
+    settings: Settings, *, send_alert: bool = False, without_effect: Sequence[UnknownVariable | UnreadableLine] | None = None
 ) -> list[CheckResult]:
-    """Run all checks at the same time; results in the order of printing. `unknown`: the misspelled variables, None for those set now."""
-    misspelled = unknown_variables() if unknown is None else unknown
+    """Run all checks at the same time; results in the order of printing. `without_effect`: what sets nothing, None to look now."""
+    ignored = ineffective() if without_effect is None else without_effect
     groups = await asyncio.gather(
         check_database(settings), check_account(settings), check_public_url(settings), check_alerts(settings, send=send_alert)
     )
-    return [*_check_configuration(settings, misspelled), *(result for group in groups for result in group)]
+    return [*_check_configuration(settings, ignored), *(result for group in groups for result in group)]
 
 
 def _is_good(results: list[CheckResult]) -> bool:
     return all(result.status in {CheckStatus.GOOD, CheckStatus.NOTE} for result in results)
 
 
-def _check_configuration(settings: Settings, unknown: Sequence[UnknownVariable]) -> list[CheckResult]:
+def _check_configuration(settings: Settings, ignored: Sequence[UnknownVariable | UnreadableLine]) -> list[CheckResult]:
     name = "configuration"
-    results = [
-        CheckResult(
-            name,
-            CheckStatus.FIX if one.nearest else CheckStatus.NOTE,
-            f"{one.name} is not a setting of fubd and has no effect",
-            f"rename it to {one.nearest}, or remove it" if one.nearest else "remove it, unless another program reads it",
-        )
-        for one in unknown
-    ]
+    results = [_check_ignored(name, one) for one in ignored]
     if settings.fub_system_key is None:
         results.append(
             CheckResult(name, CheckStatus.FIX, "FUB_SYSTEM_KEY is not set; without it the daemon does not start", REGISTER_SYSTEM)
@@ -64,6 +56,16 @@ def _check_configuration(settings: Settings, unknown: Sequence[UnknownVariable])
     if not results:
         results.append(CheckResult(name, CheckStatus.GOOD, "all variables that are set are valid, and none is missing"))
     return results
+
+
+def _check_ignored(name: str, ignored: UnknownVariable | UnreadableLine) -> CheckResult:
+    if isinstance(ignored, UnreadableLine):
+        invalid = ignored.invalid()
+        return CheckResult(name, CheckStatus.FIX, f"{invalid.variable} {invalid.reason}", f"write it as {invalid.accepted}")
+    found = f"{ignored.name} is not a setting of fubd and has no effect"
+    if ignored.nearest is None:
+        return CheckResult(name, CheckStatus.NOTE, found, "remove it, unless another program reads it")
+    return CheckResult(name, CheckStatus.FIX, found, f"rename it to {ignored.nearest}, or remove it")
 
 
 def _to_json(results: list[CheckResult]) -> dict[str, object]:
