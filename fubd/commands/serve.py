@@ -20,6 +20,7 @@ from fubd.components import Components, build, build_daemon
 from fubd.core.problems import ProblemName
 from fubd.daemon import Daemon
 from fubd.errors import UserError
+from fubd.os_errors import describe_os_error
 from fubd.problems import Problems
 from fubd.settings import FOR_THE_DAEMON, Settings, ineffective
 
@@ -85,8 +86,9 @@ def _update_problem(problems: Problems, reason: str | None) -> None:
 def _cause_and_advice(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f" of {settings.host}: set FUBD_HOST to an address of this machine, or remove it"
-    advice = "set PORT to one above 1023" if error.errno == errno.EACCES else "set PORT to a free one"
-    return f" ({os.strerror(error.errno or 0)}): {advice}"
+    # Windows refuses ports that it keeps for itself in the same way.
+    advice = "set PORT to another one, above 1023" if error.errno == errno.EACCES else "set PORT to a free one"
+    return f" ({describe_os_error(error)}): {advice}"
 
 
 def _first(error: BaseException) -> BaseException:

@@ -6,7 +6,6 @@ is never repeated: it may contain names of users and hosts. Messages name the da
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import ssl
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
+from fubd.os_errors import describe_os_error
 from fubd.store import refusals
 
 _SOON_SECONDS = 5.0
@@ -190,7 +190,8 @@ def _of_server(error: asyncpg.PostgresError) -> _Fault:
     if code == "42P01" and (missing := _NO_RELATION.search(str(error))):
         return _Fault(
             f"the table or view {missing['name']} is missing in {{database}}: if it was renamed or moved to another schema, undo that; else"
-            " restore it from a backup of the database, as fubd made it once; where nothing of fubd is left, a restart of fubd makes all of it again, empty"
+            " restore it from a backup of the database, as fubd made it once; where nothing of fubd is left, a restart of fubd makes all of"
+            " it again, empty"
         )
     if code in _CODES:
         return _CODES[code]
@@ -230,5 +231,4 @@ def _cause(error: OSError) -> str:
         return "its host name is not known, or no name server answers"
     if error.errno is None:
         return "the connection was cut" if isinstance(error, ConnectionError) else "none of its addresses answers"
-    # The system's own words for the number: what asyncio adds to them names the address.
-    return os.strerror(error.errno)
+    return describe_os_error(error)

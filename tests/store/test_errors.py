@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from fubd.commands.check.issuer import find_issuer, issuer_name
 from fubd.errors import Interrupted, Malformed, TableRefused, Unavailable
+from fubd.os_errors import describe_os_error
 from fubd.store import Pool
 from fubd.store.connecting import connector
 from fubd.store.dsn import parse
@@ -103,6 +105,21 @@ async def refusal_of(pool: Pool) -> Unavailable:
         async with pool.reading():
             pass
     return raised.value
+
+
+class _WindowsError(OSError):
+    def __init__(self, winerror: int) -> None:
+        super().__init__(errno.EINVAL, "[WinError] Connect call failed ('192.0.2.1', 5432)")
+        self.winerror = winerror
+
+
+def test_the_numbers_of_windows_have_the_same_words() -> None:
+    """The advice of `check` depends on them, and Windows has no words of its own for the numbers of sockets."""
+    assert (
+        describe_os_error(_WindowsError(1225)) == describe_os_error(ConnectionRefusedError(errno.ECONNREFUSED, "x")) == "Connection refused"
+    )
+    assert describe_os_error(_WindowsError(121)) == "Connection timed out"
+    assert describe_os_error(OSError(errno.EACCES, "x")) == "Permission denied"
 
 
 async def test_a_connection_that_is_closed_at_once_says_so() -> None:
