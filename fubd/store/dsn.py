@@ -20,11 +20,13 @@ from urllib.parse import unquote
 from typing_extensions import override
 
 from fubd.settings import InvalidSetting, SettingsError
+from fubd.store.quoting import quote_identifier
 
 _ACCEPTED = "postgresql://user:password@host:port/database"
 _DEFAULT_PORT = 5432
 _HIGHEST_PORT = 65535
 
+_SUPABASE_POOLER = ".pooler.supabase.com"
 # Supabase's dashboard shows the URL with this in place of the password.
 _PLACEHOLDER = "[YOUR-PASSWORD]"
 
@@ -108,6 +110,11 @@ class Dsn:
         """Host, port and database name, for messages: no user, no password."""
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("/") else self.host
         return f"{host}:{self.port}/{self.database}"
+
+    @property
+    def role(self) -> str:
+        """The user's name in the database, as a statement takes it: through Supabase's pooler the user is ROLE.PROJECT."""
+        return quote_identifier(self.user.rpartition(".")[0] if self.host.endswith(_SUPABASE_POOLER) else self.user)
 
     @property
     def is_local(self) -> bool:

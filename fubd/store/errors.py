@@ -210,7 +210,7 @@ def _denied(kind: str, name: str) -> _Fault:
     grant = _GRANTS[kind].format(schema=schema, name=name)
     return _Fault(
         f"the user of DATABASE_URL lacks a privilege on the {kind} {name} in {{database}}: as its owner run GRANT {grant}"
-        " TO user_of_DATABASE_URL; deploy/role.sql makes a role that has them all"
+        f" TO {refusals.ANY_USER}; deploy/role.sql makes a role that has them all"
     )
 
 

@@ -18,6 +18,8 @@ from fubd.store.quoting import quote_identifier
 from fubd.store.stage_changes import COLUMN_TYPES, TABLE
 
 RAISE_SEQUENCE = f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), (SELECT max(id) FROM {TABLE}))"
+# Stands for the user's name in statements, because problems are shown to everybody. `check` fills it in.
+ANY_USER = "user_of_DATABASE_URL"
 _SWITCH_OFF_TRIGGERS = f"ALTER TABLE {TABLE} DISABLE TRIGGER USER"
 
 # A function of another schema on the stack of an error: a trigger of the owner's called it.
@@ -41,7 +43,7 @@ def show_rows_to(user: str) -> str:
 
 
 # Whether the user owns the table decides which of the two it takes, and no error tells.
-_A_ROW_HIDDEN = (ROWS_HIDDEN, f"{SHOW_ROWS_TO_OWNER}; or, where another role owns the table, {show_rows_to('user_of_DATABASE_URL')}")
+_A_ROW_HIDDEN = (ROWS_HIDDEN, f"{SHOW_ROWS_TO_OWNER}; or, where another role owns the table, {show_rows_to(ANY_USER)}")
 _NO_PARTITION = (
     "it is partitioned, and no partition takes the row",
     f"CREATE TABLE public.stage_changes_others PARTITION OF {TABLE} DEFAULT",

@@ -16,6 +16,7 @@ from fubd.commands.check.public import check_public_url
 from fubd.commands.console import Console
 from fubd.settings import Settings, UnknownVariable, UnreadableLine, load
 from fubd.store.dsn import parse
+from fubd.store.refusals import ANY_USER
 from tests.commands.environment import environment, run_command
 
 _PLACE = "the database at db.example:5432/postgres"
@@ -48,6 +49,8 @@ def test_each_cause_has_its_own_fix() -> None:
     assert len({fix for _, fix in explained}) == len(_CAUSES)
     assert "pg_hba.conf" in explain_failure(_CAUSES[0], parse("postgresql://me@db.example/postgres"))[1]
     assert "postgres.PROJECT" in explain_failure(_CAUSES[0], parse("postgresql://me@x.pooler.supabase.com/postgres"))[1]
+    denied = f"the user of DATABASE_URL lacks a privilege on the table claim in {_PLACE}: run GRANT SELECT ON fubd.claim TO {ANY_USER}"
+    assert explain_failure(denied, parse("postgresql://me@db.example/postgres"))[1].endswith('fubd.claim TO "me"')
     direct = parse("postgresql://me@db.abc.supabase.co/postgres")
     assert "session pooler" in explain_failure("… cannot be reached (Network is unreachable)", direct)[1]
 

@@ -198,6 +198,12 @@ def test_parameters_of_other_drivers_are_dropped() -> None:
     assert plain.connect_arguments()["server_settings"] == {"application_name": "fubd"}
 
 
+def test_the_role_of_a_user() -> None:
+    """A statement takes it as it is; the user of Supabase's pooler has the project after a dot."""
+    assert parse("postgresql://a.b@127.0.0.1/x").role == '"a.b"'
+    assert parse("postgresql://fubd.abcdef:x@aws-0-eu-1.pooler.supabase.com/postgres").role == '"fubd"'
+
+
 def test_the_password_is_not_shown() -> None:
     """Neither repr, str nor place contains it."""
     dsn = parse("postgresql://app:hunter2@db.example:6543/prod")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fubd.store.dsn import Dsn
+from fubd.store.refusals import ANY_USER
 
 _SESSION_POOLER = "Supabase: Connect, Session pooler, port 5432"
 _POOLED_USER = "copy the connection string again and put the password in it; through a pooler the user is postgres.PROJECT"
@@ -83,9 +84,10 @@ def explain_fub_failure(message: str, *, host: str, port: int, has_proxy: bool) 
 
 def explain_failure(message: str, dsn: Dsn | None) -> tuple[str, str]:
     """Return what happened and the fix. `dsn`: None for the embedded database."""
-    found, separator, advice = message.partition(": ")
     if dsn is None:
         return message, _EMBEDDED
+    message = message.replace(ANY_USER, dsn.role)
+    found, separator, advice = message.partition(": ")
     if is_supabase_direct(dsn) and "cannot be reached" in message:
         return message, _IPV6_ONLY
     if "refused the user or the password" in message and not is_supabase(dsn):

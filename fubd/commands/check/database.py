@@ -17,6 +17,7 @@ from fubd.store import Pool, StateStore
 from fubd.store.dsn import Dsn, Tls, parse
 from fubd.store.inspection import DatabaseInspection, Schema, inspect
 from fubd.store.pool_mode import PoolMode
+from fubd.store.refusals import ANY_USER
 from fubd.store.table_check import find_trouble
 
 _OLDEST_VERSION = 14
@@ -145,7 +146,7 @@ async def _check_table(dsn: Dsn, settings: Settings, seen: DatabaseInspection) -
         return replace(result, status=CheckStatus.NOTE) if seen.schema in {Schema.EMPTY, Schema.BEHIND} and seen.may_create else result
     trouble = await find_trouble(dsn, settings.columns, settings.zone())
     if trouble is not None:
-        return CheckResult("table", CheckStatus.FIX, trouble.found, trouble.fix)
+        return CheckResult("table", CheckStatus.FIX, trouble.found, trouble.fix.replace(ANY_USER, dsn.role))
     return CheckResult("table", CheckStatus.GOOD, "public.stage_changes takes what the daemon writes (a write that was rolled back)")
 
 
