@@ -173,7 +173,7 @@ class FubClient:
         fields = self._fields
         first: FubRefused | None = None
         while True:
-            request = Request(endpoint, path, {**params, "fields": ",".join(fields)})
+            request = Request(endpoint, path, {**params, "fields": ",".join(fields)} if fields else params)
             custom = tuple(name for name in fields if name not in PERSON_FIELDS)
             try:
                 value, _ = await self._session.request(request, partial(parse, custom))
@@ -252,14 +252,17 @@ class FubClient:
 
 
 def _without_refused(fields: tuple[str, ...], refusal: FubRefused) -> tuple[str, ...]:
-    """Return the fields without those that the refusal names, custom ones first; without all custom ones when it names none."""
+    """Return the fields without those that the refusal names, custom ones first; without all custom ones when it names none.
+
+    None at all when it names the parameter itself: FUB then sends what it sends by default.
+    """
     if refusal.status != HTTPStatus.BAD_REQUEST:
         return fields
     words = _words_of(refusal)
     optional = [name for name in fields if name not in _NEEDED]
     custom = [name for name in optional if name not in PERSON_FIELDS]
     named = [[name for name in names if name.lower() in words] for names in (custom, optional)]
-    refused = named[0] or named[1] or custom
+    refused = named[0] or named[1] or custom or (fields if "fields" in words else ())
     return tuple(name for name in fields if name not in refused)
 
 

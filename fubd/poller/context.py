@@ -11,6 +11,7 @@ from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.metrics import Metrics
 from fubd.poller.incremental import IncrementalRead
 from fubd.poller.poll_run import PollPolicy, PollRun, RunStats
+from fubd.poller.strangers import Strangers
 from fubd.poller.trash_visibility import TrashVisibility
 from fubd.poller.unread import UnreadPeople
 from fubd.ports import Clock, FubApi, SnapshotSink, StateStore
@@ -53,7 +54,7 @@ class SweepBudget:
 
 @dataclass(frozen=True, slots=True)
 class PollContext:
-    """The parts around the poller. `incremental`, `sweeps`, `trash`, `unread` and `covered` hold what this process has learned.
+    """The parts around the poller. `incremental`, `sweeps`, `trash`, `strangers`, `unread` and `covered` hold what was learned.
 
     `next_run_within_seconds`: for runs outside the modes, within what time the next one follows, 0 for none.
     """
@@ -69,6 +70,7 @@ class PollContext:
     incremental: IncrementalRead = field(default_factory=IncrementalRead)
     sweeps: SweepBudget = field(default_factory=SweepBudget)
     trash: TrashVisibility = field(default_factory=TrashVisibility)
+    strangers: Strangers = field(default_factory=Strangers)
     covered: CoveredInstant = field(default_factory=CoveredInstant)
 
     @asynccontextmanager
@@ -89,6 +91,7 @@ class PollContext:
             on_page=on_page,
             trash=self.trash,
             unread=self.unread,
+            strangers=self.strangers,
         )
         began = self.clock.monotonic()
         run_id = await self.state.start_run(kind, self.clock.now(), next_within_seconds=self.next_run_within_seconds)

@@ -26,6 +26,7 @@ from http import HTTPStatus
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
 from fubd.errors import FubRefused, Malformed, Unavailable
+from fubd.poller.id_batch import read_id_batch
 from fubd.poller.offset_read import OffsetRead
 from fubd.poller.poll_run import PAGE_SIZE, MonotonicIds, PollRun
 from fubd.poller.range_read import is_newest_first
@@ -83,14 +84,26 @@ class IncrementalRead:
         Returns None when it cannot prove that it saw everyone. Raises Unavailable and FubRefused.
         """
         # FUB dates by whole seconds, and "after" may or may not include the second itself.
+        after = watermark.replace(microsecond=0) - _SECOND
         async with run.reading_ahead():
-            return await self._read(run, watermark.replace(microsecond=0) - _SECOND)
+            if run.strangers.ids:
+                await run.learn_strangers()
+            began = await self._read(run, after)
+            if began is None and await run.learn_strangers():
+                self.invalidate_probe()
+                began = await self._read(run, after)
+            if run.strangers.ids:
+                async for page in read_id_batch(run, sorted(run.strangers.ids)):
+                    await run.record_ahead(page)
+            return began
 
     async def _read(self, run: PollRun, watermark: datetime) -> datetime | None:
         if self.updated_after is UpdatedAfterSupport.UNPROVEN:
             await self._probe(run)
         if self.updated_after is UpdatedAfterSupport.WORKS:
             began = await self._read_by_cursor(run, watermark)
+            if began is None and await run.learn_strangers():
+                began = await self._read_by_cursor(run, watermark)
             if began is not None:
                 return began
             _log.warning("The updatedAfter filter of Follow Up Boss no longer returns everyone; reading by sort=-updated instead")

@@ -16,6 +16,7 @@ from fubd.core.pacing import Policy
 from fubd.core.text import format_count
 from fubd.errors import FubRefused, Malformed, Unavailable
 from fubd.poller.read_ahead import ReadAhead
+from fubd.poller.strangers import NOBODY, Strangers
 from fubd.poller.trash_visibility import TrashVisibility
 from fubd.poller.unread import UnreadPeople
 from fubd.ports import FubApi, PeopleQuery, SnapshotResult, SnapshotSink
@@ -99,7 +100,7 @@ class PollRun:
     """One run of reading people. Pages are recorded while the next are read, a bounded number at once, so memory stays flat.
 
     `watermark`: the coverage before this run (FUB's clock). `should_continue` is asked before each call; `on_page` is called after each
-    page. `incomplete_reason`: why a run without an error still moves no coverage.
+    page. `incomplete_reason`: why a run without an error still moves no coverage. `strangers`: the people that `page` leaves out.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class PollRun:
         on_page: Callable[[RunStats], None] | None = None,
         trash: TrashVisibility | None = None,
         unread: UnreadPeople | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
         self._api = api
         self._ingestor = ingestor
@@ -119,6 +121,7 @@ class PollRun:
         self._on_page = on_page
         self._trash = trash or TrashVisibility()
         self._unread = unread
+        self.strangers = strangers or Strangers()
         self._ahead = ReadAhead()
         self._unrecorded: dict[tuple[int, datetime, str], tuple[Reading, datetime]] = {}
         self.watermark = watermark
@@ -128,7 +131,7 @@ class PollRun:
     async def page(self, query: PeopleQuery) -> PeoplePage:
         """Read a page. Raises Unavailable and FubRefused as the API does, and Unavailable when asked to stop."""
         self._count_call()
-        page = await self._api.people(query)
+        page = self.strangers.leave_out(await self._api.people(query), query)
         self._trash.observe_page(page)
         if self._unread is not None:
             await self._unread.observe_page(page)
@@ -143,6 +146,16 @@ class PollRun:
             if error.status != HTTPStatus.BAD_REQUEST:
                 raise
             return await self.page(replace(query, sort=None))
+
+    async def learn_strangers(self) -> bool:
+        """Learn who is on pages that they do not belong on; return whether others are than before. Raises as `page` does."""
+        self._count_call()
+        try:
+            return self.strangers.learn(await self._api.people(NOBODY))
+        except FubRefused as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            return False
 
     async def person(self, person_id: int) -> tuple[Reading | None, datetime]:
         """Read one person by id; None for a 404. Raises as `page` does.

@@ -251,6 +251,7 @@ class Refetcher:
             should_continue=lambda: self._lease.held,
             trash=self._context.trash,
             unread=self._context.unread,
+            strangers=self._context.strangers,
         )
 
     async def _reschedule(self, absent: Sequence[PendingRefetch]) -> None:

@@ -87,6 +87,7 @@ class Sweep:
         # For each page that is not recorded yet, the id before its first.
         self._unrecorded: dict[int, int] = {}
         self._read = 0
+        self._is_second = False
         self.total: int | None = None
 
     async def run(self, began: datetime | None, from_id: int | None) -> datetime:
@@ -108,6 +109,12 @@ class Sweep:
                 await self._read_ranges(began, survey)
                 await self._prove_complete(survey)
         except _RangesIgnored:
+            if not self._is_second and await self._run.learn_strangers():
+                self._is_second = True
+                self._waiting.clear()
+                self._active.clear()
+                self._read = 0
+                return await self._sweep(began, first_id)
             began = await self._read_by_cursor()
         return began
 

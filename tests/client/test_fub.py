@@ -134,7 +134,7 @@ async def test_a_refused_standard_field_is_left_out() -> None:
         assert client.calls_made() == 3
 
 
-@pytest.mark.parametrize("parameter", ["includeTrash", "includeUnclaimed"])
+@pytest.mark.parametrize("parameter", ["includeTrash", "includeUnclaimed", "fields"])
 async def test_a_refused_parameter_that_lists_can_do_without_is_left_out(parameter: str) -> None:
     """It is named in one warning, and no longer sent."""
     account = Account(seed=1, people=3, clock=SimClock(NINE))

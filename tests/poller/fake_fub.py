@@ -147,8 +147,8 @@ class FakeFubApi:
     """The API of the account. `before_response` runs before each response; `outage` makes every call fail.
 
     `registry` holds the webhooks, `unusable_webhooks` what is listed next to them; `refusals` maps an endpoint to its refusal. `odd`:
-    people without a usable stage; `unidentified`: the elements without an id on each page of people. `refused_ids`: ids because of which
-    a whole batch is refused.
+    people without a usable stage; `strangers`: people on each page, whatever is requested, and whether in the first place;
+    `unidentified`: the elements without an id on each page of people. `refused_ids`: ids because of which a whole batch is refused.
     """
 
     def __init__(self, account: FakeAccount, behaviour: FubBehaviour | None = None) -> None:
@@ -162,6 +162,7 @@ class FakeFubApi:
         self.registry: dict[int, Subscription] = {}
         self.unusable_webhooks: tuple[UnusableSubscription, ...] = ()
         self.odd: set[int] = set()
+        self.strangers: dict[int, bool] = {}
         self.unidentified = 0
         self.refused_ids: set[int] = set()
         self.refusals: dict[str, FubRefused] = {}
@@ -191,6 +192,10 @@ class FakeFubApi:
         total = len(matches) if self.behaviour.counts_filtered else len(self.account.ids)
         total = total if self.behaviour.false_total is None else self.behaviour.false_total
         token, shown = self._page_of(replace(query, limit=min(query.limit, self.behaviour.people_per_page)), matches)
+        if query.ids is None:
+            for stranger, is_first in self.strangers.items():
+                rest = [person_id for person_id in shown if person_id != stranger]
+                shown = [stranger, *rest] if is_first else [*rest, stranger]
         readings = tuple(self.account.people[person_id].reading for person_id in shown if person_id not in self.odd)
         odd = tuple(person_id for person_id in shown if person_id in self.odd)
         is_usable = self.behaviour.metadata == "usable"
