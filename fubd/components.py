@@ -351,4 +351,5 @@ def _retention_policy(settings: Settings) -> RetentionPolicy:
         keep_adoption_copy_days=settings.keep_adoption_copy_days,
         forget_deleted_days=settings.forget_deleted_days,
         columns=settings.columns,
+        dedup_window=timedelta(seconds=settings.dedup_window_seconds),
     )

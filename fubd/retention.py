@@ -1,4 +1,4 @@
-"""Removes what is kept for a time only: raw deliveries, history, names of deleted people, and the copy that `adopt` made."""
+"""Removes what is kept for a time only: raw deliveries, history, superseded reads, names of deleted people, the copy that `adopt` made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fubd.core.text import format_count
 from fubd.errors import Malformed, Unavailable
@@ -26,16 +27,29 @@ _RETRY_SECONDS = 300.0
 _BATCH = 1_000
 # Each batch searches all deliveries for the people in it.
 _PEOPLE_BATCH = 50
+# Follow Up Boss repeats an event for hours, and what is in quarantine is processed again while it is kept.
+_SETTLED_DAYS = 30.0
+# So many superseded reads in one batch are the sign of more.
+_MANY_READS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """For how long what is kept, in days. `forget_deleted_days`: None for always. `columns`: those of FUBD_COLUMNS, forgotten too."""
+    """For how long what is kept, in days. `forget_deleted_days`: None for always. `columns`: those of FUBD_COLUMNS, forgotten too.
+
+    `dedup_window`: FUBD_DEDUP_WINDOW.
+    """
 
     keep_deliveries_days: float
     keep_adoption_copy_days: float
     forget_deleted_days: float | None = None
     columns: Collection[str] = ()
+    dedup_window: timedelta = timedelta(seconds=300)
+
+    @property
+    def settled_days(self) -> float:
+        """Return after how many days nothing is reported again: deliveries of another process are kept for a day longer."""
+        return max(_SETTLED_DAYS, self.keep_deliveries_days + 1)
 
     @property
     def round_seconds(self) -> float:
@@ -58,6 +72,7 @@ class Retention:
         self.own_removed = 0
         self.is_pruning = False
         self._counted_after = 0
+        self._compacted_to = 0
 
     def count_deliveries_after(self, delivery_id: int) -> None:
         """Count as `own_removed` only those with a higher id, from 0 on."""
@@ -72,7 +87,7 @@ class Retention:
     async def _run_round(self) -> float:
         """Remove one batch of each kind; one that fails does not delay the others. Return the seconds until the next round."""
         pauses = []
-        for remove_batch in (self._prune_deliveries, self._prune_history, self._forget_deleted, self._drop_adoption_copy):
+        for remove_batch in (self._prune_deliveries, self._prune_history, self._compact, self._forget_deleted, self._drop_adoption_copy):
             try:
                 pauses.append(_NEXT_BATCH_SECONDS if await remove_batch() else self._policy.round_seconds)
             except (Unavailable, Malformed) as error:
@@ -97,6 +112,14 @@ class Retention:
     async def _prune_history(self) -> bool:
         """Return whether there may be more."""
         return await self._maintenance.prune_history(older_than_days=self._policy.keep_deliveries_days, limit=_BATCH) == _BATCH
+
+    async def _compact(self) -> bool:
+        """Return whether there may be many more reads to remove soon. Each round goes on with the next people."""
+        compacted = await self._maintenance.compact(
+            after=self._compacted_to, settled_days=self._policy.settled_days, window=self._policy.dedup_window
+        )
+        self._compacted_to = compacted.last_person
+        return compacted.removed >= _MANY_READS
 
     async def _forget_deleted(self) -> bool:
         """Return whether there may be more."""

@@ -264,7 +264,11 @@ def _new_row(person: PersonHistory, change: Change, claims: Mapping[int, Claim],
 
 
 def _updated(row: Row, change: Change, claims: Mapping[int, Claim]) -> Row:
-    """Return the row as the change has it. `source` and `received_at` stay: later claims cannot have been first."""
+    """Return the row as the change has it. `source` and `received_at` stay: later claims cannot have been first.
+
+    What confirmed it stays, too, where that claim is not kept any more (see `compaction`).
+    """
+    is_confirmed_by_claim = any((claim.channel, claim.received_at) == (row.confirmed_by, row.confirmed_at) for claim in claims.values())
     now = replace(
         row,
         stage_from=change.stage_from,
@@ -272,8 +276,8 @@ def _updated(row: Row, change: Change, claims: Mapping[int, Claim]) -> Row:
         changed_at=change.changed_at,
         changed_after=change.changed_after,
         event_id=_event_id(change, claims),
-        confirmed_by=None,
-        confirmed_at=None,
+        confirmed_by=None if is_confirmed_by_claim else row.confirmed_by,
+        confirmed_at=None if is_confirmed_by_claim else row.confirmed_at,
     )
     return _with_confirmation(now, change.claims, claims)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fubd.ports import Absence
-from fubd.store import forgetting, statements
+from fubd.store import compaction, forgetting, statements
 from fubd.store.adoption.foreign import count_foreign_rows
 from fubd.store.adoption.plan import BACKUP
+from fubd.store.compaction import Compacted
 from fubd.store.pool import Pool
 
 # The status page and the metric of blind time look back further than a short FUBD_KEEP_DELIVERIES_DAYS.
@@ -115,6 +116,10 @@ class Maintenance:
                 connection, older_than_days=older_than_days, least_days=_LEAST_DAYS, limit=limit
             )
             return int(row["removed"])
+
+    async def compact(self, *, after: int, settled_days: float, window: timedelta) -> Compacted:
+        """Remove reads that say nothing any more of the next people after the id `after` (see `fubd.core.compaction`)."""
+        return await compaction.compact(self._pool, after=after, settled_days=settled_days, window=window)
 
     async def forget_deleted(self, *, older_than_days: float, limit: int, columns: Collection[str]) -> int:
         """Forget at most `limit` people that FUB confirmed deleted at least so long ago; return how many."""

@@ -85,7 +85,7 @@ async def load_history(connection: asyncpg.Connection, person_id: int, since: da
     """Return what stands near an instant, as the recording transaction loads it; None for an unknown person."""
     query = statements.query("recording/load_history")
     records = await query.fetch(connection, person_id=person_id, since=since, stage_length=stage_length)
-    return next(iter(_histories(records)), None)
+    return next(iter(histories(records)), None)
 
 
 class RecordingTransaction:
@@ -148,7 +148,7 @@ class RecordingTransaction:
             upserted=frozenset(row["upserted"] or ()),
             known=frozenset(row["known"] or ()),
             began=row["began"],
-            histories=_histories(records),
+            histories=histories(records),
         )
 
     async def _without_forgotten_people(self, deliveries: Sequence[ReceivedDelivery]) -> Sequence[ReceivedDelivery]:
@@ -238,7 +238,7 @@ def _only_person_id(delivery: Delivery) -> int | None:
     return people[0] if len(people) == 1 else None
 
 
-def _histories(records: Sequence[asyncpg.Record]) -> list[PersonHistory]:
+def histories(records: Sequence[asyncpg.Record]) -> list[PersonHistory]:
     """Return the history of each person from the rows of fubd.load_history."""
     starts: dict[int, Row | None] = {}
     rows: defaultdict[int, list[Row]] = defaultdict(list)

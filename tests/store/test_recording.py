@@ -65,6 +65,16 @@ async def test_a_row_that_is_merged_is_deleted_and_reported_as_removed(database:
         assert await changes.by_ids([row["id"]]) == []
 
 
+async def test_what_is_known_draws_no_id_for_a_row(database: str) -> None:
+    """Polls read the same people again and again, and deliveries are repeated: the ids of rows have no gap for each."""
+    async with running_recorder(database) as recorder:
+        seen = [read("A", "08:00", "09:00", person=person) for person in range(1, 6)]
+        await recorder.record(*seen, webhook("e1", "B", "10:00"))
+        await recorder.record(*(read("A", "08:00", "09:30", person=person) for person in range(1, 6)), *seen, webhook("e1", "B", "10:00"))
+        await recorder.record(webhook("e2", "C", "11:00"))
+        assert [row["id"] for row in await recorder.records()] == [6, 7]
+
+
 async def test_an_older_read_changes_no_newer_fact(database: str) -> None:
     """Pages may arrive out of order: the person stays as last read."""
     async with running_recorder(database) as recorder:

@@ -43,17 +43,28 @@ WITH inserted AS (
     ) AS c(person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
 ), upserted AS (
     INSERT INTO fubd.claim AS k
-        (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored)
-    SELECT c.person_id, c.at, c.kind, c.channel,
-        CASE c.kind WHEN 'state' THEN fubd.stay_id(c.person_id, c.at, c.channel, c.stage, c.first_read_at) ELSE c.event_id END, c.stage,
+        (person_id, at, kind, channel, event_id, stage, stage_id, received_at, read_at, first_read_at, covered, created, ignored, seq)
+    SELECT c.person_id, c.at, c.kind, c.channel, i.event_id, c.stage,
         -- A webhook names no id: the claim keeps the one that the name had then, as far as that is known.
         coalesce(
             c.stage_id,
             (SELECT f.id FROM fubd.former_stage f WHERE f.name = c.stage AND f.until > c.at ORDER BY f.until LIMIT 1),
             (SELECT g.id FROM fubd.stage g WHERE g.name = c.stage)
         ),
-        c.received_at, c.read_at, c.first_read_at, c.covered, c.created, c.ignored
+        c.received_at, c.read_at, c.first_read_at, c.covered, c.created, c.ignored,
+        -- A known claim keeps its seq and draws none, so that the ids of rows have no gap for each read that says nothing new.
+        coalesce(
+            (
+                SELECT e.seq FROM fubd.claim e
+                WHERE e.person_id = c.person_id AND e.at = c.at AND e.kind = c.kind AND e.channel = c.channel AND e.event_id = i.event_id
+                    AND e.stage = c.stage
+            ),
+            nextval(:sequence::text::regclass)
+        )
     FROM named c
+    CROSS JOIN LATERAL (
+        SELECT CASE c.kind WHEN 'state' THEN fubd.stay_id(c.person_id, c.at, c.channel, c.stage, c.first_read_at) ELSE c.event_id END AS event_id
+    ) i
     WHERE (SELECT count(advisory_lock.lock) FROM advisory_lock) >= 0
         -- An event that is sent again with a later instant is the same event: the earliest holds (see core/reconcile.py for the reverse).
         AND NOT EXISTS (
@@ -64,7 +75,7 @@ WITH inserted AS (
     -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer. But the watermark of a later read says nothing
     -- about when the stage before was left, because the earlier read had shown the new one already: the lowest is kept, and unknown is
     -- lower than any.
-    ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
+    ON CONFLICT (person_id, at, identity) DO UPDATE
         SET read_at = greatest(k.read_at, excluded.read_at),
             first_read_at = least(coalesce(k.first_read_at, k.read_at), excluded.first_read_at),
             covered = CASE WHEN k.covered IS NOT NULL AND excluded.covered IS NOT NULL THEN least(k.covered, excluded.covered) END
