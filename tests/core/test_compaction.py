@@ -120,7 +120,7 @@ def moved(claim: Claim, by: int) -> Claim:
 
 @st.composite
 def later_claims(draw: st.DrawFn, earlier: list[Claim]) -> list[Claim]:
-    """Draw what may be reported from the edge on: events of that time, and reads, also of people whom nobody has edited since."""
+    """Draw what may be reported from the edge on: events of that time, and reads, also of people who were not edited since."""
     later = [moved(claim, EDGE) for claim in draw(any_claims)]
     last_read = max((claim.at for claim in earlier if not claim.is_entry), default=None)
     if last_read is not None and draw(st.booleans()):
