@@ -22,6 +22,7 @@ from fubd.core.observation import normalize_stage_name
 from fubd.core.pacing import Policy
 from fubd.daemon_status import DaemonStatus, SharedOverview
 from fubd.daily_summary import DailySummary
+from fubd.early_quarantine import EarlyQuarantine
 from fubd.failure_ratio import FailureRatio
 from fubd.heartbeat import Heartbeat
 from fubd.ingest import CommitListener, Ingest
@@ -41,6 +42,7 @@ from fubd.stage_list import StageList
 from fubd.store import ChangeReader, ChangeStore, Dsn, Maintenance, OverviewReader, PeopleReader, Pool, StateStore, StatusReader
 from fubd.store.outbox import Outbox
 from fubd.store.problems import ProblemStore
+from fubd.store.quarantine import Quarantine
 from fubd.subscriptions import SubscriptionManager
 from fubd.watchdog import Watchdog
 
@@ -148,6 +150,7 @@ class DaemonComponents:
     heartbeat: Heartbeat | None
     retention: Retention
     stage_list: StageList
+    early_quarantine: EarlyQuarantine
     monitor: Monitor
     running_time: RunningTime
     stream: EventStream
@@ -247,6 +250,7 @@ def build_daemon(shared: Components, *, poll_policy: PollPolicy | None = None) -
         heartbeat=_build_heartbeat(shared, monitor),
         retention=retention,
         stage_list=StageList(shared.client, shared.state, clock),
+        early_quarantine=EarlyQuarantine(Quarantine(shared.pool), ingest, clock, latest_now=shared.client.latest_fub_now),
         monitor=monitor,
         running_time=RunningTime(monitor, shared.maintenance, clock),
         stream=stream,

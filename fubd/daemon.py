@@ -156,6 +156,7 @@ class Daemon:
             self._start(group, "poller", self._ending_on_mismatch(parts.poller.run), stop)
             self._start(group, "refetcher", parts.refetcher.run, stop)
             self._start(group, "stage list", parts.stage_list.run, stop)
+            self._start(group, "early quarantine", parts.early_quarantine.run, stop)
 
     def _ending_on_mismatch(self, loop: Loop) -> Loop:
         async def run(stop: asyncio.Event) -> None:

@@ -100,8 +100,8 @@ class FubClient:
         """Return FUB's clock: ours, corrected by the estimated skew (0 before the first response)."""
         return self._session.skew.fub_now(self._clock.now())
 
-    def _latest_fub_now(self) -> datetime | None:
-        """Return the later of FUB's clock as estimated and ours, because one of them may be days behind; None before the first response."""
+    def latest_fub_now(self) -> datetime | None:
+        """Return the later of FUB's clock as estimated and ours, as one of them may be days behind; None before the first response."""
         return max(self.fub_now(), self._clock.now()) if self._session.skew.is_known else None
 
     def skew_seconds(self) -> float:
@@ -125,7 +125,7 @@ class FubClient:
 
         def parse(fields: tuple[str, ...], response: Response) -> PeoplePage:
             body = self._session.raise_for_status(response)
-            return parse_page(body, fields=fields, read_at=response.read_at, now=self._latest_fub_now(), requested=requested)
+            return parse_page(body, fields=fields, read_at=response.read_at, now=self.latest_fub_now(), requested=requested)
 
         page = await self._list_people(_people_params(query), parse)
         if page.has_zoneless_times and not self._zoneless_seen:
@@ -161,7 +161,7 @@ class FubClient:
                     raise Malformed("a 404 that is not Follow Up Boss's own")
                 return None, response.read_at
             body = self._session.raise_for_status(response)
-            reading = parse_person(body, fields=fields, read_at=response.read_at, now=self._latest_fub_now(), requested=person_id)
+            reading = parse_person(body, fields=fields, read_at=response.read_at, now=self.latest_fub_now(), requested=person_id)
             return reading, response.read_at
 
         return await self._with_fields("person", f"people/{person_id:d}", {}, parse)

@@ -62,13 +62,16 @@ class _Replay:
         total = await quarantine.count()
         page = await quarantine.after(0, _PAGE_SIZE)
         while page:
-            await self._process(quarantine, page, ingest, now=components.clock.now())
+            asked_at = components.clock.now()
+            await self._process(quarantine, page, ingest, latest_now=max(components.client.fub_now(), asked_at), asked_at=asked_at)
             show(Progress("replay", self.understood + self.remaining.total(), total, self.recorded, 0, None))
             page = await quarantine.after(page[-1].id, _PAGE_SIZE)
 
-    async def _process(self, quarantine: Quarantine, page: Sequence[Quarantined], ingest: TimeLimitedIngest, *, now: datetime) -> None:
+    async def _process(
+        self, quarantine: Quarantine, page: Sequence[Quarantined], ingest: TimeLimitedIngest, *, latest_now: datetime, asked_at: datetime
+    ) -> None:
         # With the key under which it is stored, each stays the same delivery: its claims are added, and no second delivery.
-        deliveries = [replace(decode(stored.body, fub_now=now), key=stored.key) for stored in page]
+        deliveries = [replace(decode(stored.body, fub_now=latest_now), key=stored.key) for stored in page]
         usable = [one for one in deliveries if isinstance(one.content, StageEvent | RefetchEvent)]
         outcomes = await asyncio.gather(*(ingest.deliver(one) for one in usable), return_exceptions=True)
         failures = {one.key: outcome for one, outcome in zip(usable, outcomes, strict=True) if isinstance(outcome, BaseException)}
@@ -80,7 +83,7 @@ class _Replay:
                 self.remaining[str(failures[stored.key])] += 1
             elif delivery.quarantine is not None:
                 self.remaining[delivery.quarantine] += 1
-            elif await quarantine.release(delivery, asked_at=now):
+            elif await quarantine.release(delivery, asked_at=asked_at):
                 self.understood += 1
             else:
                 self.remaining[stored.quarantine] += 1

@@ -33,6 +33,7 @@ MAX_STAGE_CHARS = 500
 # The highest number that a bigint holds is the person of trial writes (store/adoption/dry_run.py), who must have no rows.
 MAX_PERSON_ID = 2**63 - 2
 MAX_AHEAD = timedelta(days=1)
+TOO_FAR_AHEAD = "eventCreated is more than a day ahead of FUB's clock"
 
 # No real event is older, and arithmetic on the first days of year 1 would leave the calendar.
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -195,7 +196,7 @@ def _instant(value: object, fub_now: datetime) -> datetime:
     if instant < _EARLIEST:
         raise Malformed("eventCreated is out of range")
     if instant - fub_now > MAX_AHEAD:
-        raise Malformed("eventCreated is more than a day ahead of FUB's clock")
+        raise Malformed(TOO_FAR_AHEAD)
     return instant
 
 
