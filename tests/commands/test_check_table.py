@@ -28,6 +28,12 @@ _SLOW = _DROPPING.replace("RETURN NULL", "PERFORM pg_sleep(600); RETURN NEW")
             "INSERT INTO fubd.stage VALUES ('Nurture', 4); ALTER TABLE stage_changes ADD CONSTRAINT no CHECK (stage_to <> 'Nurture')",
             "the constraint no",
         ),
+        (
+            "INSERT INTO fubd.stage VALUES ('Nurture', 4); ALTER TABLE stage_changes ADD CONSTRAINT no CHECK (stage_from <> 'Nurture')",
+            "the constraint no",
+        ),
+        ("ALTER TABLE stage_changes ADD CONSTRAINT one CHECK (confirmed_by IS DISTINCT FROM 'webhook')", "the constraint one"),
+        ("ALTER TABLE stage_changes ADD CONSTRAINT one CHECK (confirmed_by IS DISTINCT FROM 'polling')", "the constraint one"),
         ("CREATE RULE nothing AS ON UPDATE TO stage_changes DO INSTEAD NOTHING", "a rule replaces what fubd writes (nothing)"),
         ("CREATE UNIQUE INDEX once ON stage_changes (person_id)", "the constraint once"),
         ("CREATE UNIQUE INDEX apart ON stage_changes (changed_at)", "the unique index apart will refuse genuine rows"),
@@ -62,5 +68,16 @@ async def test_what_refuses_rows_is_found(database: str, change: str, words: str
     assert trouble.fix.startswith("run: ")
     assert await connection.fetchval("SELECT count(*) FROM stage_changes") == 1
     await connection.execute(trouble.fix.removeprefix("run: "))
+    assert await find_trouble(dsn, {}) is None
+    await connection.close()
+
+
+async def test_what_refuses_only_the_past_is_no_trouble(database: str) -> None:
+    """Fubd records what happens now, so the write that is tried is of now too."""
+    dsn = parse(database)
+    connection = await asyncpg.connect(**dsn.connect_arguments())
+    await connection.execute(
+        "ALTER TABLE stage_changes ADD CONSTRAINT young CHECK (changed_at > '2020-01-01' AND received_at > '2020-01-01')"
+    )
     assert await find_trouble(dsn, {}) is None
     await connection.close()

@@ -21,13 +21,15 @@ from fubd.store.refusals import sentence
 
 # The largest number of a bigint, which webhooks cannot name (core/webhook.py) and FUB has given to no person.
 _PERSON = 2**63 - 1
-_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _WINDOW = timedelta(minutes=5)
 _LONG = 600
+_SECOND, _THIRD = f"Second {'x' * _LONG}", f"Third {'x' * _LONG}"
+
+_StoredRow = tuple[str | None, str, datetime, str, str | None]
 
 
 async def run(connection: asyncpg.Connection, columns: Mapping[str, str], stages: Sequence[str] = ()) -> bool:
-    """Record and correct rows of a person who does not exist, with nulls, with long values and with each of `stages`; roll it back.
+    """Record, correct and confirm rows of a person who does not exist, with nulls, with long values and all `stages`; roll it back.
 
     Returns whether the rows were stored as written and could be removed. `columns` is FUBD_COLUMNS. Raises TableRefused or
     asyncpg.PostgresError when the table refuses a row.
@@ -58,30 +60,34 @@ async def _try(
     columns: Mapping[str, str],
     stages: Sequence[str],
 ) -> bool:
-    await _record(recording, [_entry("First", 1)], None)
-    await _record(recording, [_state("Third " + "x" * _LONG, 3)], _facts(columns))
-    await _record(recording, [_entry("Second " + "x" * _LONG, 2)], None)
+    day = (await statements.query("adopt/dry_run_day").fetchrow(connection))["day"].astimezone(UTC)
+    first, second, third, fourth = (day + timedelta(hours=hour) for hour in range(1, 5))
+    await _record(recording, [_entry("First", first)], None)
+    await _record(recording, [_state(_THIRD, third)], _facts(columns, third))
+    await _record(recording, [_entry(_SECOND, second)], None)
+    # Each source confirms the other.
+    await _record(recording, [_entry(_THIRD, third)], None)
+    await _record(recording, [_entry("Fourth", fourth)], None)
+    await _record(recording, [_state("Fourth", fourth)], None)
     stored = await _rows(connection)
+    expected: list[_StoredRow] = [
+        (None, "First", first, "webhook", None),
+        ("First", _SECOND[: table.stage_length], second, "webhook", None),
+        (_SECOND[: table.stage_length], _THIRD[: table.stage_length], third, "polling", "webhook"),
+        (_THIRD[: table.stage_length], "Fourth", fourth, "webhook", "polling"),
+    ]
     if stages:
-        await _record(recording, [_entry(stage, hour) for hour, stage in enumerate(stages, 4)], None)
+        # Each of them is also left.
+        visits = enumerate((*stages, "Last"), 1)
+        await _record(recording, [_entry(stage, fourth + timedelta(minutes=place)) for place, stage in visits], None)
     await connection.execute(statements.text("recording/run_deferred"))
     await statements.query("adopt/dry_run_delete").execute(connection, person_id=_PERSON)
-    return stored == _expected(table.stage_length) and not await _rows(connection)
+    return stored == expected and not await _rows(connection)
 
 
-async def _rows(connection: asyncpg.Connection) -> list[tuple[str | None, str, datetime, str]]:
+async def _rows(connection: asyncpg.Connection) -> list[_StoredRow]:
     rows = await statements.query("adopt/dry_run_rows").fetch(connection, person_id=_PERSON)
-    return [(row["stage_from"], row["stage_to"], row["changed_at"], row["source"]) for row in rows]
-
-
-def _expected(stage_length: int) -> list[tuple[str | None, str, datetime, str]]:
-    first, second, third = "First", ("Second " + "x" * _LONG)[:stage_length], ("Third " + "x" * _LONG)[:stage_length]
-    hours = [_DAY + timedelta(hours=hour) for hour in (1, 2, 3)]
-    return [
-        (None, first, hours[0], "webhook"),
-        (first, second, hours[1], "webhook"),
-        (second, third, hours[2], "polling"),
-    ]
+    return [(row["stage_from"], row["stage_to"], row["changed_at"], row["source"], row["confirmed_by"]) for row in rows]
 
 
 async def _record(recording: RecordingTransaction, claims: Sequence[Claim], facts: PersonFacts | None) -> None:
@@ -96,25 +102,22 @@ async def _record(recording: RecordingTransaction, claims: Sequence[Claim], fact
             merged=difference.merged,
             refetches=[],
             evidence={known.seq: json.dumps({"stage": known.stage.name}) for known in history.claims},
-            now=_DAY,
-            alert_since=_DAY,
+            now=claims[0].at,
+            alert_since=claims[0].at,
         ),
     )
 
 
-def _entry(stage: str, hour: int) -> Claim:
-    at = _DAY + timedelta(hours=hour)
+def _entry(stage: str, at: datetime) -> Claim:
     return Claim(person_id=_PERSON, kind=ClaimKind.ENTRY, channel="webhook", at=at, stage=Stage(stage), event_id="e" * 100, received_at=at)
 
 
-def _state(stage: str, hour: int) -> Claim:
-    at = _DAY + timedelta(hours=hour)
+def _state(stage: str, at: datetime) -> Claim:
     return Claim(person_id=_PERSON, kind=ClaimKind.STATE, channel="polling", at=at, stage=Stage(stage), received_at=at, read_at=at)
 
 
-def _facts(columns: Mapping[str, str]) -> PersonFacts:
+def _facts(columns: Mapping[str, str], at: datetime) -> PersonFacts:
     long = "x" * _LONG
     fields = dict.fromkeys(columns.values(), long)
-    at = _DAY + timedelta(hours=3)
     reading = Reading(_PERSON, long, None, at, at, long, long, "9" * 19, long, fields=fields, payload={})
     return PersonFacts(reading, at, long)
