@@ -81,16 +81,18 @@ def redate_unmoved(states: Iterable[State], entries: Sequence[Entry]) -> list[St
 def _is_unmoved(earlier: State, state: State, moves: Sequence[Entry]) -> bool:
     """Return whether two reads with the same `updated` show a change after its second, rather than one within it.
 
-    One that was made soon after may come from a replica that is behind. Then an event of that second decides.
+    One that was made soon after may come from a replica that is behind. Then the events of that second decide.
     """
     second = second_of(state.updated)
     if state.stage.is_same(earlier.stage) or second_of(earlier.first_seen) <= second:
         return False
-    if second_of(earlier.first_seen) > second + LAG and second_of(state.first_seen) > second + LAG:
+    is_soon = second_of(state.first_seen) <= second + LAG
+    if not is_soon and second_of(earlier.first_seen) > second + LAG:
         return True
     first = bisect_left(moves, second, key=lambda move: move.at)
     end = bisect_right(moves, second + LAG, key=lambda move: second_of(move.at))
-    return not any(move.stage.is_same(state.stage) for move in moves[first:end])
+    explained = (state.stage, earlier.stage) if is_soon else (state.stage,)
+    return not any(move.stage.is_same(stage) for move in moves[first:end] for stage in explained)
 
 
 def _outlasts_entry(state: State, moves: Sequence[Entry]) -> bool:

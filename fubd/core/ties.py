@@ -13,11 +13,11 @@ _FEW = 6
 _FEW_CHOICES = 100
 
 
-def order_ties(moves: list[Entry], before: Stage | None, cost: Callable[[Sequence[Entry]], tuple[int, int, int]]) -> list[Entry]:
+def order_ties(moves: list[Entry], before: Stage | None, cost: Callable[[Sequence[Entry]], tuple[int, ...]]) -> list[Entry]:
     """Order the entries of each second: a first order from the entries alone, then the one that agrees best with what was read.
 
     `before`: the stage before the first entry. `cost`: how many of entries in this order have no change of their own, those not counted
-    that repeat one of their second; and how many changes no entry.
+    that repeat one of their second; then what else speaks against it.
     """
     groups = _ties(moves) if len(moves) > 1 else []
     for neighbours in _neighbouring(groups):
@@ -36,7 +36,7 @@ def order_ties(moves: list[Entry], before: Stage | None, cost: Callable[[Sequenc
     return moves
 
 
-def _with_repeats(cost: tuple[int, int, int], moves: Sequence[Entry], groups: Iterable[slice]) -> tuple[int, int, int]:
+def _with_repeats(cost: tuple[int, ...], moves: Sequence[Entry], groups: Iterable[slice]) -> tuple[int, ...]:
     return cost[0] + sum(_repeats(moves[group]) for group in groups), *cost[1:]
 
 

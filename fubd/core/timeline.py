@@ -56,7 +56,7 @@ def fold(
     reads = in_order(redate_unmoved(states, entries), entries)
     moves = sorted(with_ids(entries, reads), key=lambda entry: (entry.at, entry.seq))
     before = start.stage if start is not None else None
-    moves = order_ties(moves, before, lambda trial: _places(reads, trial, start, window, began).cost[:3])
+    moves = order_ties(moves, before, lambda trial: _places(reads, trial, start, window, began).cost[:4])
     chain = _Chain(start, window, began)
     done = 0
     positions = _places(reads, moves, start, window, began).positions() if reads else []
@@ -80,20 +80,29 @@ def _is_newcomer(state: State, began: datetime | None) -> bool:
     return state.created is not None and began is not None and state.created > began
 
 
+def _is_first_stage(state: State) -> bool:
+    """Return whether the person is as they were created, which no event reports."""
+    return state.created is not None and second_of(state.updated) <= second_of(state.created)
+
+
 # --- Rule 2 -----------------------------------------------------------------------------------------------------------
+
+
+_Cost = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a state stands: after `position` entries, when `stage` holds. It links the places of all states up to this one.
 
-    `cost`: entries without a change of their own, changes without an entry, states that an entry beyond the lag explains, and by how many
-    entries states are explained late.
+    `cost`: entries without a change of their own; changes without an entry; states that an entry beyond the lag explains, or that stand
+    first although an entry is of their second; states that were read after the entry that follows; by how many entries states are explained
+    late.
     """
 
     position: int
     stage: Stage | None
-    cost: tuple[int, int, int, int] = (0, 0, 0, 0)
+    cost: _Cost = (0, 0, 0, 0, 0)
     earlier: _Place | None = None
 
     def positions(self) -> list[int]:
@@ -162,9 +171,10 @@ class _Entries:
             there = self.advance(natural, position)
             if there.stage is not None and there.stage.is_same(state.stage):
                 explained.add(position)
-                swallowed, changes, beyond, late = there.cost
-                cost = (swallowed, changes, beyond + (position == lagging + 1), late + position - natural.position)
-                yield _Place(position, there.stage, cost, place)
+                swallowed, changes, beyond, outdated, late = there.cost
+                beyond += position == lagging + 1
+                outdated += self._is_outdated(state, position)
+                yield _Place(position, there.stage, (swallowed, changes, beyond, outdated, late + position - natural.position), place)
         if place.position > max(certain, bisect_right(self._seconds, second + LAG)):
             return
         # An answer after the second of `updated` is most likely of a moment after it too, though a replica may be behind.
@@ -173,9 +183,20 @@ class _Entries:
         for position in {certain, end}:
             alone = self.advance(place, position)
             if alone.position not in explained:
-                is_change = alone.stage is not None or _is_newcomer(state, self._began)
-                swallowed, changes, beyond, late = alone.cost
-                yield _Place(alone.position, state.stage, (swallowed, changes + is_change, beyond, late + (position != likely)), place)
+                swallowed, changes, beyond, outdated, late = alone.cost
+                if alone.stage is not None or (_is_newcomer(state, self._began) and not _is_first_stage(state)):
+                    changes += 1
+                elif self._has_entries_of(second):
+                    beyond += 1
+                outdated += self._is_outdated(state, position)
+                yield _Place(alone.position, state.stage, (swallowed, changes, beyond, outdated, late + (position != likely)), place)
+
+    def _has_entries_of(self, second: datetime) -> bool:
+        return bisect_left(self._seconds, second) < bisect_right(self._seconds, second)
+
+    def _is_outdated(self, state: State, position: int) -> bool:
+        """Return whether the read was certainly made after the entry that follows its place."""
+        return position < len(self._seconds) and self._seconds[position] < second_of(state.read_at)
 
     def _positions(self, state: State, natural: int, lagging: int, window: timedelta) -> Iterable[int]:
         """Return where a state may be explained: among the entries of its lag, at the end of its own interval, after the next entry."""
