@@ -109,6 +109,10 @@ EXAMPLES = {
          webhook(5, "C", "10:00:03")],
         [row("A", "C", "10:00:03"), row("C", "D", "10:00:04")],
     ),
+    "a tie whose last stage a read shows minutes later, dated a little before": (
+        [KNOWN_A, lagging(2, "C", "10:00:41", "10:02"), webhook(3, "C", "10:00:43"), webhook(4, "D", "10:00:43")],
+        [row("A", "D", "10:00:43"), ("D", "C", at("10:00:43") + TICK, None)],
+    ),
     "an edit and a move of one second, read before and after the move": (
         [lagging(2, "A", "10:00:05", "10:00:05"), replace(lagging(3, "B", "10:00:05", "10:00:06"), watermark=at("09:59")),
          webhook(4, "B", "10:00:05")],
@@ -124,6 +128,18 @@ def test_examples_of_two_clocks(claims: list[Entry | State], expected: list[obje
     """Each case folds to its rows, in any order of arrival."""
     for order in islice(permutations(claims), 120):
         assert shown(history(*order).changes) == expected
+
+
+def test_the_stage_that_a_newcomer_was_created_in_is_entered_though_the_next_events_may_trail() -> None:
+    """No event reports it, so the event of a return to it within the lag of events does not stand for it."""
+    claims: list[Entry | State] = [
+        read(2, "B", "10:00:10", "10:00:11", created="10:00:10"),
+        webhook(3, "C", "10:00:12"),
+        webhook(4, "B", "10:00:12"),
+    ]
+    expected = [row(None, "B", "10:00:10"), row("B", "C", "10:00:12"), ("C", "B", at("10:00:12") + TICK, None)]
+    for order in permutations(claims):
+        assert shown(history(*order, began="09:00").changes) == expected
 
 
 def test_of_two_reads_of_one_moment_the_one_that_says_more_of_the_stage_before_bounds_the_change() -> None:

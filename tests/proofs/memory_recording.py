@@ -270,15 +270,33 @@ def _stage_id_then(row: Row, claims: Sequence[Claim], stage_ids: Mapping[str, in
 def _is_settled(row: Row, person: Person) -> bool:
     """Return whether no claim that came or may come can still move the row."""
     second = row.changed_at.replace(microsecond=0)
-    return not _is_before_unmoved(row, person) and not any(
-        claim.at >= second
-        and (
-            (claim.row_id == row.id and claim.at >= row.changed_at + _SECOND)
-            or (
-                row.changed_after is not None and claim.is_entry and claim.stage.name == row.stage.name and claim.at < row.changed_at + _DAY
+    return (
+        not _is_before_unmoved(row, person)
+        and not _is_after_claim_of_later_row(row, person)
+        and not any(
+            claim.at >= second
+            and (
+                (claim.row_id == row.id and claim.at >= row.changed_at + _SECOND)
+                or (
+                    row.changed_after is not None
+                    and claim.is_entry
+                    and claim.stage.name == row.stage.name
+                    and claim.at < row.changed_at + _DAY
+                )
+                or (claim.at < second + _SECOND and claim.stage.name != row.stage.name and not claim.ignored)
             )
-            or (claim.at < second + _SECOND and claim.stage.name != row.stage.name and not claim.ignored)
+            for claim in person.claims.values()
         )
+    )
+
+
+def _is_after_claim_of_later_row(row: Row, person: Person) -> bool:
+    """Return whether the read that made a later row is dated before this one."""
+    return any(
+        not claim.is_entry
+        and row.changed_at - _DAY < claim.at < row.changed_at
+        and claim.row_id in person.rows
+        and person.rows[claim.row_id].changed_at > row.changed_at
         for claim in person.claims.values()
     )
 

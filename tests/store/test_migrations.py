@@ -46,6 +46,7 @@ SHA256 = (
     "68dcfa02e2bc8b2f6cb2b1c4fad2c4ca28ff2dbefad51f8bff7068b6c94ef516",
     "b4a62cf06c065fe096b3f0e24c1cedd771b2592cdf72ddc7c29daf5078e848c7",
     "74a05556a3d0ab5f752f0c11d7f5eaa49d3dd7a090a0b211e66bbe516a064c62",
+    "b6eb8edb6d652de50818f4bef72747170895d1d047b186de05dcec41b36e3517",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11

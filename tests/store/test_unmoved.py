@@ -91,3 +91,23 @@ async def test_a_late_event_before_an_unreported_return(database: str) -> None:
         assert second[2] - at("10:15:08") < timedelta(seconds=1)
         assert second[3] is not None
         assert second[3] < at("10:15:06")
+
+
+async def test_a_row_made_by_a_read_dated_before_the_row_before_it_is_not_doubled(database: str) -> None:
+    """Its own event trails beyond the one before, in the second of a third."""
+    async with running_recorder(database) as recorder:
+        await recorder.record(
+            *(
+                read("A", "08:00", "09:00"),
+                read("B", "10:00:01", "10:00:02"),
+                webhook("e1", "C", "10:00:02"),
+                read("D", "10:00:03", "10:00:03"),
+            ),
+            *(webhook("e2", "B", "10:00:05"), webhook("e3", "D", "10:00:05"), read("A", "10:10", "10:11", "10:05")),
+        )
+        assert [row[:3] for row in await recorder.rows()] == [
+            ("A", "C", at("10:00:02")),
+            ("C", "B", at("10:00:05")),
+            ("B", "D", at("10:00:05") + timedelta(microseconds=1)),
+            ("D", "A", at("10:10")),
+        ]
