@@ -108,7 +108,7 @@ class CatchUp:
 
     async def _require_somebody(self, run: PollRun, *, is_whole_account: bool) -> None:
         """Raise Unavailable when a run that saw the whole account saw nobody, though people are known: it proves nothing about them."""
-        if is_whole_account and not run.stats.people + run.stats.unreadable and await self._state.oldest_verified(1):
+        if is_whole_account and not run.stats.people + run.stats.unreadable + run.stats.refused and await self._state.oldest_verified(1):
             raise Unavailable("Follow Up Boss lists nobody, although people are recorded; this API key may have lost sight of them")
 
     def _earliest(self, began: datetime, started: float) -> datetime:

@@ -108,8 +108,8 @@ class PollContext:
             await self._finish_run(run_id, run.stats, "failed", run.incomplete_reason)
             return
         self.metrics.poll_runs.labels(kind, "ok").inc()
-        unusable = run.stats.unreadable + run.stats.unidentified
-        await self._finish_run(run_id, run.stats, "ok", f"{unusable} unreadable" if unusable else None)
+        unusable = run.stats.unusable
+        await self._finish_run(run_id, run.stats, "ok", f"{unusable} not recorded" if unusable else None)
 
     async def _finish_run(self, run_id: int, stats: RunStats, outcome: str, note: str | None) -> None:
         await self.state.finish_run(

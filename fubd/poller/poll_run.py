@@ -78,7 +78,7 @@ class Progress:
 class RunStats:
     """What was read and found so far. `people`: readings recorded. `unreadable`: people on a page without a usable stage or date.
 
-    `unidentified`: elements of a page without a usable id.
+    `unidentified`: elements of a page without a usable id. `refused`: people whose rows the table refused.
     """
 
     people: int = 0
@@ -86,6 +86,12 @@ class RunStats:
     changes: int = 0
     unreadable: int = 0
     unidentified: int = 0
+    refused: int = 0
+
+    @property
+    def unusable(self) -> int:
+        """How many were shown and not recorded."""
+        return self.unreadable + self.unidentified + self.refused
 
     def add(self, other: RunStats) -> None:
         """Add the figures of another run."""
@@ -94,6 +100,7 @@ class RunStats:
         self.changes += other.changes
         self.unreadable += other.unreadable
         self.unidentified += other.unidentified
+        self.refused += other.refused
 
 
 class PollRun:
@@ -176,7 +183,7 @@ class PollRun:
             self._unrecorded.pop(_key(reading), None)
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
         self.stats.people += len(readings) - len(result.refused)
-        self.stats.unreadable += len(result.refused)
+        self.stats.refused += len(result.refused)
         self.stats.changes += result.changes
         if self._unread is not None:
             await self._unread.add(result.refused, by_table=True)
@@ -238,9 +245,9 @@ class PollRun:
 
     def require_usable(self) -> None:
         """Raise Unavailable when too much of what was shown could not be used for this run to count as complete."""
-        stats, unusable = self.stats, self.stats.unreadable + self.stats.unidentified
+        stats, unusable = self.stats, self.stats.unusable
         if unusable > _TOLERATED and unusable * _TOLERATED_ONE_IN > stats.people + unusable:
-            raise Unavailable(f"Follow Up Boss sent nothing usable for {format_count(unusable, 'person')}, more than a tenth of those read")
+            raise Unavailable(f"{_describe_unusable(stats)}, more than a tenth of those read")
         if self._unread is not None and self._unread.blocks_coverage(stats.unidentified):
             raise Unavailable(f"{format_count(stats.unidentified, 'element')} on Follow Up Boss's pages had no usable id")
 
@@ -248,6 +255,14 @@ class PollRun:
         if not self._should_continue():
             raise Unavailable("stopped before the end")
         self.stats.calls += 1
+
+
+def _describe_unusable(stats: RunStats) -> str:
+    unreadable = stats.unreadable + stats.unidentified
+    causes = [f"Follow Up Boss sent nothing usable for {format_count(unreadable, 'person')}"] if unreadable else []
+    if stats.refused:
+        causes.append(f"stage_changes refused the rows of {format_count(stats.refused, 'person')}")
+    return " and ".join(causes)
 
 
 def _key(reading: Reading) -> tuple[int, datetime, str]:

@@ -152,6 +152,20 @@ def test_an_element_without_an_id_that_was_shown_once_is_over_with_the_next_comp
     run_scenario(scenario)
 
 
+def test_a_poll_whose_people_the_table_refuses_does_not_blame_follow_up_boss(caplog: pytest.LogCaptureFixture) -> None:
+    """It is incomplete, and its reason names the table."""
+
+    async def scenario(fub: PollerHarness) -> None:
+        fub.database.refused.update({7, 8, 9})
+        for person_id in (7, 8, 9):
+            fub.account.touch(person_id)
+        await fub.wait(7200)
+
+    run_scenario(scenario)
+    (record,) = (record for record in caplog.records if "Polling failed" in record.message)
+    assert "stage_changes refused the rows of 3 people, more than a tenth" in record.message
+
+
 def test_a_person_that_the_table_refuses_counts_as_unread_until_the_cure() -> None:
     """What was read of them is not recorded, so it verifies nobody; once the table takes it, the change is there. FUB is not blamed."""
 
