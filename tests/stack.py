@@ -48,7 +48,8 @@ _READY_WITHIN_SECONDS = 120.0
 class Stack:
     """A simulated account, a database, and the settings of the daemon. `port` is the daemon's.
 
-    `tampered`: the test changed the daemon's tables by hand, so the ledger and the chain are not checked at the end.
+    `tampered`: the test changed the daemon's tables by hand, so the ledger and the chain are not checked at the end. `forked`: daemons are
+    forks of a process that has imported fubd, which changes how much memory they have.
     """
 
     account: Account
@@ -58,6 +59,7 @@ class Stack:
     database: str
     folder: Path
     tampered: bool = False
+    forked: bool = True
 
     @property
     def url(self) -> str:
@@ -67,7 +69,7 @@ class Stack:
     @asynccontextmanager
     async def daemon(self, **more: str) -> AsyncIterator[Process]:
         """Run the daemon until the block ends. If it still runs then, its ledger and its chain gauges must be 0."""
-        async with fubd(environ={**self.environ, **more}, folder=self.folder) as process:
+        async with fubd(environ={**self.environ, **more}, folder=self.folder, forked=self.forked) as process:
             yield process
             if process.code is None and not self.tampered:
                 await self._assert_invariants()
@@ -170,7 +172,13 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    database: str, folder: Path, *, people: int = 120, daemon_dsn: str | None = None, behaviour: Behaviour | None = None
+    database: str,
+    folder: Path,
+    *,
+    people: int = 120,
+    daemon_dsn: str | None = None,
+    behaviour: Behaviour | None = None,
+    forked: bool = True,
 ) -> AsyncIterator[Stack]:
     """Run a simulator and build a stack on a database. `daemon_dsn`: the URL the daemon uses instead, such as that of a proxy."""
     clock = SimClock(datetime.now(UTC))
@@ -190,7 +198,7 @@ async def running_stack(
             # A test that runs at six is sent no other alert than at any other time.
             "FUBD_DAILY_SUMMARY": "off",
         }
-        yield Stack(account, simulator, port, environ, database, folder)
+        yield Stack(account, simulator, port, environ, database, folder, forked=forked)
 
 
 def assert_perfect(found: Score) -> None:

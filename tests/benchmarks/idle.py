@@ -131,7 +131,10 @@ async def _print(people: int, minutes: float) -> None:
     sys.stdout.write(f"`--help`: {help_cpu_seconds():.2f} s of CPU\n")
     with tempfile.TemporaryDirectory() as folder, temporary_server() as database:
         read = min(people, _READ_PEOPLE)
-        async with Proxy(database) as proxy, running_stack(database, Path(folder), people=read, daemon_dsn=proxy.dsn) as stack:
+        async with (
+            Proxy(database) as proxy,
+            running_stack(database, Path(folder), people=read, daemon_dsn=proxy.dsn, forked=False) as stack,
+        ):
             async with stack.daemon(**USUAL):
                 await SweepRun(stack, read).wait_for_sweep()
             connection = await asyncpg.connect(**parse(database).connect_arguments())

@@ -60,7 +60,7 @@ class SweepResult:
 async def sweep(database: str, folder: Path, *, people: int, latency_seconds: float, killed: bool) -> SweepResult:
     """Let a daemon read an account for the first time; `killed`: with a SIGKILL half-way and a restart."""
     behaviour = Behaviour(answer_seconds=latency_seconds)
-    async with running_stack(database, folder, people=people, behaviour=behaviour) as stack:
+    async with running_stack(database, folder, people=people, behaviour=behaviour, forked=False) as stack:
         run = SweepRun(stack, people)
         went_on_from: int | None = None
         if killed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,18 +11,19 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support import forks
+from tests.support.environ import complete
 from tests.support.waiting import eventually
 
-_CHECKOUT = Path(__file__).parents[2]
-# A process gets only these of our own environment variables: no setting may leak in.
-_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 _MAX_LINE_BYTES = 1024 * 1024
+# The names of variables that Python, or a library that it has imported, reads once at its start.
+_READ_AT_START = ("PYTHON", "LC_", "LD_", "TZ", "SSL_")
 
 
 class Process:
     """A running process. `lines` is its stdout so far, `errors` its stderr."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | forks.Fork) -> None:
         self._process = process
         self.lines: list[str] = []
         self.errors: list[str] = []
@@ -76,12 +77,12 @@ class Process:
     def terminate(self) -> None:
         """Send SIGTERM."""
         with suppress(ProcessLookupError):
-            self._process.terminate()
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
         with suppress(ProcessLookupError):
-            self._process.kill()
+            self._process.send_signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
         """Send any signal."""
@@ -97,10 +98,18 @@ class Process:
 
 
 @asynccontextmanager
-async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path) -> AsyncIterator[Process]:
-    """Run `python -m fubd ARGUMENTS` until the block ends, in a folder (whose .env it reads) and with only these settings."""
-    async with python("-m", "fubd", *arguments, environ=environ, folder=folder) as process:
-        yield process
+async def fubd(*arguments: str, environ: Mapping[str, str] | None = None, folder: Path, forked: bool = True) -> AsyncIterator[Process]:
+    """Run `fubd ARGUMENTS` until the block ends, in a folder (whose .env it reads) and with only these settings.
+
+    `forked`: not by starting Python, but in a fork of a process that has imported fubd.
+    """
+    if forked and sys.platform == "linux" and not any(name.startswith(_READ_AT_START) for name in environ or ()):
+        started = await forks.start(arguments, environ=complete(environ), folder=folder, limit=_MAX_LINE_BYTES)
+        async with _until_the_end(Process(started)) as process:
+            yield process
+    else:
+        async with python("-m", "fubd", *arguments, environ=environ, folder=folder) as process:
+            yield process
 
 
 @asynccontextmanager
@@ -122,27 +131,23 @@ async def program(
     has_input: bool = False,
 ) -> AsyncIterator[Process]:
     """Run any program until the block ends; the arguments are those of `python`."""
-    process = Process(
-        await asyncio.create_subprocess_exec(
-            path,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_MAX_LINE_BYTES,
-            cwd=folder,
-            user=user,
-            env={
-                **{name: os.environ[name] for name in _INHERITED if name in os.environ},
-                "PYTHONPATH": str(_CHECKOUT),
-                # pydantic would look for plugins in every package that the tests need, at each start.
-                "PYDANTIC_DISABLE_PLUGINS": "1",
-                # aiohttp loads the machine's CA certificates when it is imported, a twelfth of a start. No test reaches a public host.
-                "SSL_CERT_FILE": os.devnull,
-                **(environ or {}),
-            },
-        )
+    started = await asyncio.create_subprocess_exec(
+        path,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_MAX_LINE_BYTES,
+        cwd=folder,
+        user=user,
+        env=complete(environ),
     )
+    async with _until_the_end(Process(started)) as process:
+        yield process
+
+
+@asynccontextmanager
+async def _until_the_end(process: Process) -> AsyncIterator[Process]:
     try:
         yield process
     finally:
