@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import takewhile
 
 from fubd.core.api import PeoplePage
 from fubd.core.observation import Reading
@@ -43,7 +44,8 @@ class Person:
 class FakeAccount:
     """People ordered by id, the deleted, and every change of stage as it happened.
 
-    `untouched_since`: only people in `changed` changed later than this, so that the changed are found without looking at everyone.
+    `untouched_since`: only people in `changed`, the last one last, changed later than this, so that they are found without looking at
+    everyone.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,7 @@ class FakeAccount:
         self.deleted: set[int] = set()
         self.hidden: set[int] = set()
         self.moves: list[tuple[int, str, datetime]] = []
-        self.changed: set[int] = set()
+        self.changed: dict[int, None] = {}
         self.untouched_since = datetime.min.replace(tzinfo=UTC)
 
     def add(self, person_id: int, *, stage: str = "Lead", updated: datetime | None = None) -> None:
@@ -68,35 +70,43 @@ class FakeAccount:
 
     def move(self, person_id: int, stage: str) -> None:
         self.people[person_id] = replace(self.people[person_id], stage=stage, updated=true_time())
-        self.changed.add(person_id)
+        self._note_change(person_id)
         self.moves.append((person_id, stage, true_time()))
 
     def touch(self, person_id: int) -> None:
         self.people[person_id] = replace(self.people[person_id], updated=true_time())
-        self.changed.add(person_id)
+        self._note_change(person_id)
 
     def delete(self, person_id: int) -> None:
         del self.people[person_id]
         self.ids.remove(person_id)
-        self.changed.discard(person_id)
+        self.changed.pop(person_id, None)
         self.deleted.add(person_id)
 
     def between(self, low: int | None, high: int | None) -> list[int]:
         first = 0 if low is None else bisect_right(self.ids, low)
         beyond = len(self.ids) if high is None else bisect_left(self.ids, high)
-        found = self.ids[first:beyond]
+        # To copy everyone at each call would take most of a large account's day.
+        found = self.ids if (first, beyond) == (0, len(self.ids)) else self.ids[first:beyond]
         return [person_id for person_id in found if person_id not in self.hidden] if self.hidden else found
 
     def changed_after(self, after: datetime, among: list[int]) -> list[int]:
         """Return those whose `updated`, in whole seconds, is later."""
         if self.untouched_since <= after and len(among) > len(self.changed):
-            among = [person_id for person_id in sorted(self.changed) if _contains(among, person_id)]
+            among = self._changed_after(after, among)
         return [person_id for person_id in among if self.people[person_id].reading.updated > after]
 
     def recent(self, among: list[int]) -> list[int]:
         """Return those who changed later than everybody else."""
-        changed = [person_id for person_id in sorted(self.changed) if self.people[person_id].updated > self.untouched_since]
-        return [person_id for person_id in changed if _contains(among, person_id)]
+        return self._changed_after(self.untouched_since, among)
+
+    def _changed_after(self, after: datetime, among: list[int]) -> list[int]:
+        latest_first = takewhile(lambda person_id: self.people[person_id].updated > after, reversed(self.changed))
+        return [person_id for person_id in sorted(latest_first) if _contains(among, person_id)]
+
+    def _note_change(self, person_id: int) -> None:
+        self.changed.pop(person_id, None)
+        self.changed[person_id] = None
 
 
 def _contains(ascending: list[int], person_id: int) -> bool:
@@ -234,7 +244,7 @@ class FakeFubApi:
         if order == "id":
             return None, matches[: query.limit]
         if order == "-id":
-            return None, matches[::-1][: query.limit]
+            return None, matches[-query.limit :][::-1]
         if order == "-updated":
             offset = query.offset or 0
             if offset >= _MAX_OFFSET:
