@@ -88,6 +88,7 @@ class Pool:
         self._pool: asyncpg.Pool | None = None
         self._mode = mode
         self._first: asyncpg.Connection | None = None
+        self._is_read_only = False
         self._opening = asyncio.Lock()
 
     @property
@@ -134,7 +135,12 @@ class Pool:
 
     async def _log_in(self, *_: object, **arguments: object) -> asyncpg.Connection:
         first, self._first = self._first, None
-        return await self._connect(**arguments) if first is None or first.is_closed() else first
+        connection = await self._connect(**arguments) if first is None or first.is_closed() else first
+        was_read_only, self._is_read_only = self._is_read_only, _is_read_only(connection)
+        if was_read_only and not self._is_read_only and self._pool is not None:
+            # The other sessions stay read-only although the database can be written again: they are not lent again.
+            await self._pool.expire_connections()
+        return connection
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -250,6 +256,11 @@ class Pool:
             await asyncio.wait_for(pool.close(), _CLOSE_SECONDS)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             pool.terminate()
+
+
+def _is_read_only(connection: asyncpg.Connection) -> bool:
+    """Return whether the server says, as it does since Postgres 14, that the session's transactions are read-only unless they ask."""
+    return getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on"
 
 
 async def _skip_reset(_connection: object) -> None:

@@ -184,6 +184,24 @@ async def test_a_database_that_is_reachable_again_is_used_at_once(database: str)
         await pool.close()
 
 
+async def test_a_session_that_began_read_only_is_not_lent_again(database: str) -> None:
+    """Once a new session shows that the database can be written: a delivery that is lent an old one would be refused."""
+    dsn = parse(database)
+    owner, pool = await connector(dsn, timeout_seconds=10.0)(), Pool(dsn)
+    await owner.execute(f'ALTER DATABASE "{dsn.database}" SET default_transaction_read_only = on')
+    async with pool.connection() as old:
+        assert await old.fetchval("SHOW transaction_read_only") == "on"
+        await owner.execute(f'ALTER DATABASE "{dsn.database}" RESET default_transaction_read_only')
+        for name in ("first", "second"):
+            async with pool.transaction() as connection:
+                await connection.execute(f"CREATE TABLE public.{name} (id int)")
+    # The pool lends first what was given back last.
+    async with pool.transaction() as connection:
+        await connection.execute("CREATE TABLE public.third (id int)")
+    await pool.close()
+    await owner.close()
+
+
 async def test_errors_of_the_network_are_translated(database: str) -> None:
     """No listener, an unknown name, no TLS, and certificates of another name or authority."""
     authority, other = trustme.CA(), trustme.CA()
