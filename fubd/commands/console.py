@@ -32,7 +32,7 @@ _PROGRESS_EVERY_SECONDS = 5.0
 _GAP = 2
 # On a narrower terminal a table that does not fit would have columns of a few letters.
 _NARROW = 80
-_UNBROKEN = 20
+_LEAST_WIDTH = 12
 
 _ACTIVITIES = {"incremental": "reading changed people", "sweep": "reading all people", "audit": "comparing", "replay": "replaying"}
 
@@ -127,7 +127,7 @@ class Console:
         if not self.is_terminal:
             self._out.writelines(_aligned(line, widths) + "\n" for line in lines)
         elif fits or self._rich_out.width >= _NARROW:
-            self._rich_out.print(_rich_table(lines, widths))
+            self._rich_out.print(_rich_table(lines, _fitted(widths, self._rich_out.width - _GAP * len(widths))))
         else:
             for number, line in enumerate(lines):
                 text = Text((" " * _GAP).join(line), style="" if number else "dim")
@@ -228,10 +228,22 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     return (" " * _GAP).join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
+def _fitted(widths: Sequence[int], available: int) -> list[int]:
+    """Return widths that fit: narrow columns keep theirs while the others keep enough for a name; these share what is left."""
+    fitted, left = list(widths), available
+    by_width = sorted(range(len(widths)), key=lambda column: widths[column])
+    for place, column in enumerate(by_width):
+        others = len(widths) - place - 1
+        if widths[column] + others * _LEAST_WIDTH > left:
+            fitted[column] = max(1, min(widths[column], left // (others + 1)))
+        left -= fitted[column]
+    return fitted
+
+
 def _rich_table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
     for name, width in zip(lines[0], widths, strict=True):
-        table.add_column(name, overflow="fold", no_wrap=width <= _UNBROKEN)
+        table.add_column(name, overflow="fold", width=width)
     for line in lines[1:]:
         table.add_row(*map(Text, line))
     return table

@@ -72,6 +72,17 @@ def test_on_a_terminal_nothing_is_cut(width: int) -> None:
     assert all(line.startswith("    word") for line in shown.splitlines() if "word" in line)
 
 
+def test_a_table_of_changes_stays_readable_on_80_columns() -> None:
+    """The columns share the width: none becomes a column of single letters beside others that keep theirs."""
+    out = Terminal()
+    cells = ("1010 Quinn Ravensmere", "ACQ - Offers Made", "ACQ - Offers Made", "11-28 03:30:26", "webhook and polling")
+    Console(out, io.StringIO(), width=80).print_table(("person", "from", "to", "changed at (UTC)", "seen by"), [cells])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+    assert len(shown) == 3
+    assert max(map(len, shown)) <= 80
+    assert [line[:10] for line in shown[1:]] == ["1010 Quinn", "Ravensmere"]
+
+
 def test_json_is_one_line_with_iso_instants() -> None:
     """Instants are ISO 8601, names are unchanged."""
     out = io.StringIO()
