@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from fubd.backoff import backoff_seconds
@@ -43,7 +43,6 @@ _LONGEST_RETRY_SECONDS = 5.0
 _FAILURES_OF_ALL = 3
 # While stopping, something is tried again unless that would be later than this.
 _LONGEST_RETRY_WHILE_STOPPING_SECONDS = 1.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 CommitListener = Callable[[Committed], None]
 
@@ -76,7 +75,7 @@ class Ingest:
         problems: Problems,
         *,
         rules: RecordingRules,
-        skew_seconds: Callable[[], float] = lambda: 0.0,
+        skew_seconds: Callable[[], float],
         refetch_requested: asyncio.Event | None = None,
         on_commit: CommitListener | None = None,
         on_new_delivery: Callable[[datetime], None] | None = None,
@@ -413,8 +412,7 @@ class Ingest:
         if is_new:
             self.stored_unanswered += item.result.done()
             if self._on_new_delivery is not None and delivery.content is not None:
-                # An event of the year 1 cannot be moved any earlier.
-                self._on_new_delivery(max(delivery.content.at, _EPOCH) + timedelta(seconds=self._skew_seconds()))
+                self._on_new_delivery(delivery.content.at + timedelta(seconds=self._skew_seconds()))
         for duplicate in item.duplicates:
             if not duplicate.done():
                 duplicate.set_result(DeliveryOutcome.DUPLICATE)

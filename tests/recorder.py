@@ -142,6 +142,7 @@ async def running_recorder(
         metrics,
         problems,
         rules=RecordingRules(timedelta(seconds=300), frozenset(ignored_stages), lead_source_tags),
+        skew_seconds=lambda: 0.0,
         on_commit=on_commit,
     )
     recorder = Recorder(ingest, pool, StateStore(pool), metrics, problems)

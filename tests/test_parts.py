@@ -70,7 +70,8 @@ class GatedStore:
 async def test_last_parts_committed_side_by_side_still_store_the_delivery() -> None:
     """Neither knew that it would be the last; the delivery itself follows, once, and only then comes the answer."""
     store, clock, metrics = GatedStore(), SystemClock(), Metrics(CollectorRegistry())
-    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=RecordingRules(timedelta(seconds=300)))
+    rules = RecordingRules(timedelta(seconds=300))
+    ingest = Ingest(store, clock, metrics, Problems(clock, metrics), rules=rules, skew_seconds=lambda: 0.0)
     stop = asyncio.Event()
     running = asyncio.ensure_future(ingest.run(stop))
     # The last of these is divided between the first transaction, which is refused, and the second one.

@@ -67,7 +67,7 @@ TARGETS = {
             name: tuple(f"tests/{test}.py" for test in ("core/test_values", *tests))
             for name, tests in {
                 "alerts": ("core/test_alerts", "test_notifier"),
-                "api": ("core/test_api", "core/test_odd_answers"),
+                "api": ("core/test_api", "core/test_odd_answers", "core/test_api_subscriptions"),
                 "batch": ("core/test_batch", "test_parts", "store/test_recording"),
                 "daily_summary": ("core/test_daily_summary",),
                 "delivery_attempts": ("core/test_delivery_attempts",),
@@ -87,7 +87,10 @@ TARGETS = {
         # The others of its tests start a process each.
         | {"explanation": ("tests/commands/test_explain.py", "-k", "role or merged or disagrees or top_to_bottom or newest or never_come")},
     ),
-    "ingest": Target(("fubd/ingest.py", "fubd/pending.py"), ("tests/test_pending.py", "tests/test_ingest.py", "-k", "not pooler")),
+    "ingest": Target(
+        ("fubd/ingest.py", "fubd/pending.py"),
+        ("tests/test_pending.py", "tests/test_recording_waits.py", "tests/test_parts.py", "tests/test_ingest.py", "-k", "not pooler"),
+    ),
     "poller": Target(
         ("fubd/poller/*.py",),
         ("tests/poller", "--ignore", "tests/poller/test_economy.py", "--ignore", "tests/poller/test_simulator.py"),
