@@ -23,12 +23,15 @@ from tests.support.virtual_time import VirtualClock, run_virtual
 _AWAY = Unavailable("the database is away")
 
 
-def _play(scenario: Callable[[Ingest, MemoryStore, VirtualClock, asyncio.Event], Awaitable[None]]) -> None:
+def _play(
+    scenario: Callable[[Ingest, MemoryStore, VirtualClock, asyncio.Event], Awaitable[None]], *, metrics: Metrics | None = None
+) -> None:
     """Play a scenario with a running ingest, which ends within ten minutes of the stop."""
+    metrics = metrics or Metrics(CollectorRegistry())
 
     async def main() -> None:
         clock, stop = VirtualClock(), asyncio.Event()
-        store, metrics = MemoryStore(clock), Metrics(CollectorRegistry())
+        store = MemoryStore(clock)
         ingest = Ingest(
             store, clock, metrics, Problems(clock, metrics), rules=RecordingRules(timedelta(minutes=5)), skew_seconds=lambda: 0.0
         )
@@ -124,6 +127,31 @@ def test_the_sender_of_one_too_many_is_told_to_wait() -> None:
         assert (refused.retry_after, ingest.pending) == (30, 10_000)
 
     _play(scenario)
+
+
+def test_each_row_counts_once_for_its_source_and_once_for_its_confirmation() -> None:
+    """A correction that confirms nothing is counted as one."""
+    metrics = Metrics(CollectorRegistry())
+
+    def counts() -> list[float | None]:
+        names = [(name, source) for name in ("stage_changes_total", "confirmations_total") for source in ("webhook", "polling")]
+        values = [metrics.registry.get_sample_value(f"fubd_{name}", {"source": source}) for name, source in names]
+        return [*values, metrics.registry.get_sample_value("fubd_healed_total")]
+
+    async def scenario(ingest: Ingest, _store: MemoryStore, _clock: VirtualClock, _stop: asyncio.Event) -> None:
+        await ingest.observe(read("A", "08:00", "09:00"))
+        await ingest.deliver(webhook("e1", "B", "10:00"))
+        assert counts() == [1, 0, 0, 0, 0]
+        await ingest.observe(read("B", "10:00", "10:30", "10:00"))
+        assert counts() == [1, 0, 0, 1, 0]
+        await ingest.observe(read("C", "11:00", "11:30", "10:30"))
+        assert counts() == [1, 1, 0, 1, 0]
+        await ingest.deliver(webhook("e2", "C", "10:59"))
+        assert counts() == [1, 1, 1, 1, 1]
+        await ingest.deliver(webhook("e3", "D", "10:40"))
+        assert counts() == [2, 1, 1, 1, 2]
+
+    _play(scenario, metrics=metrics)
 
 
 def test_a_transaction_is_about_fewer_people_after_a_slow_one_and_about_more_after_a_full_quick_one() -> None:
