@@ -99,7 +99,7 @@ def test_readings_are_refused_before_a_stop_and_deliveries_are_not() -> None:
 
 
 def test_what_is_stored_after_its_sender_gave_up_is_counted() -> None:
-    """So that the ledger of deliveries is balanced; a sender who comes again is told that it is kept."""
+    """So that the ledger of deliveries is balanced; a sender who comes again learns that it is kept."""
 
     async def scenario(ingest: Ingest, store: MemoryStore, clock: VirtualClock, _stop: asyncio.Event) -> None:
         store.outage = _AWAY
@@ -115,7 +115,7 @@ def test_what_is_stored_after_its_sender_gave_up_is_counted() -> None:
     _play(scenario)
 
 
-def test_the_sender_of_one_too_many_is_told_to_wait() -> None:
+def test_the_sender_of_one_too_many_has_to_wait() -> None:
     """Ten thousand wait; the next is refused at once."""
 
     async def scenario(ingest: Ingest, store: MemoryStore, _clock: VirtualClock, _stop: asyncio.Event) -> None:
