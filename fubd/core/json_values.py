@@ -15,6 +15,7 @@ MAX_TEXT_CHARS = 1_000
 MAX_TAG_CHARS = 200
 MAX_TAGS = 1_000
 MAX_INTEGER = 2**63 - 1
+_EXACT_FLOAT = 2**53  # beyond it a float may be of another integer
 _YEARS = range(1971, 2200)  # outside are zero dates and overflows, and arithmetic on them must not fail later
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -71,7 +72,9 @@ def evidence_of(value: object) -> object:
 
 
 def positive_integer(value: object) -> int | None:
-    """Return a positive integer within 64 bits, also from a numeric string; None for anything else."""
+    """Return a positive integer within 64 bits, also from a numeric string or written with a fraction of zero; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and value <= _EXACT_FLOAT:
+        value = int(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(MAX_INTEGER)):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_INTEGER:

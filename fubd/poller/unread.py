@@ -93,9 +93,13 @@ class UnreadPeople:
             return
         self._problems.begin(
             ProblemName.PEOPLE_UNREADABLE,
-            f"Follow Up Boss shows {self._description()}. Everybody else is recorded, and these are asked for again."
-            " Open them in Follow Up Boss and set their stage.",
+            f"Follow Up Boss shows {self._description()}. Everybody else is recorded. {self._remedy()}",
         )
+
+    def _remedy(self) -> str:
+        if self._since.keys() - self._refused == {WITHOUT_ID}:
+            return "Coverage waits for them for at most a day; if they stay, ask Follow Up Boss's support."
+        return "These are asked for again: open them in Follow Up Boss and set their stage."
 
     def _description(self) -> str:
         people = sorted(self._since.keys() - {WITHOUT_ID} - self._refused)

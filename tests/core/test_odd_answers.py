@@ -78,6 +78,16 @@ def test_a_person_who_was_not_requested_affects_no_other() -> None:
         parse_page(page_of(person | {"id": 6}), read_at=NOW, fields=(), requested={5})
 
 
+@pytest.mark.parametrize(
+    ("written", "person_id"),
+    [("5.0", 5), ("5e0", 5), ('"5"', 5), ("9007199254740992.0", 2**53), ("9007199254740994.0", None), ("5.5", None), ("1e999", None)],
+)
+def test_an_id_may_be_written_with_a_fraction_of_zero(written: str, person_id: int | None) -> None:
+    """JSON has one kind of number; what stands for several integers is none."""
+    body = b'{"people":[{"id":%b,"stage":"Lead","updated":"2025-02-03T04:05:04Z"},{"id":1,"stage":"Lead"}]}' % written.encode()
+    assert parse_page(body, read_at=NOW, fields=()).ids == ((person_id, 1) if person_id else (1,))
+
+
 @pytest.mark.parametrize("metadata", ["total 1", 7, [1], True])
 def test_metadata_that_cannot_be_used_affects_no_person(metadata: object) -> None:
     """The people of the page count; whether there are more is not known."""

@@ -124,7 +124,9 @@ def test_an_element_without_an_id_holds_coverage_for_a_day() -> None:
         await fub.wait(20 * 3600)
         assert fub.coverage == covered
         assert fub.database.known[30].stage == "Offer"
-        assert "shows elements without a usable id on its lists." in fub.problems.current()[0].text
+        text = fub.problems.current()[0].text
+        assert "shows elements without a usable id on its lists." in text
+        assert "at most a day" in text
         await fub.wait(6 * 3600)
         assert fub.coverage > true_time() - timedelta(hours=2)
         fub.api.unidentified = 0
