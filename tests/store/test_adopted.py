@@ -226,6 +226,9 @@ async def test_derived_columns_follow_a_row_with_a_new_date(empty_database: str)
         assert [row[4] for row in await derived(recorder)] == [None, 120, 120]
         await recorder.record(webhook("e2", "B", "09:00"))
         assert [row[4] for row in await derived(recorder)] == [None, 60, 180]
+        # The polled row goes on as the second visit to its stage, and the first becomes a row of its own, made by an older claim.
+        await recorder.record(webhook("e3", "C", "09:30"))
+        assert [(row[0], row[4]) for row in await derived(recorder)] == [("A", None), ("B", 60), ("C", 30), ("B", 30), ("C", 120)]
 
 
 async def test_derived_columns_of_odd_types_hold_what_fits(empty_database: str) -> None:

@@ -74,6 +74,7 @@ WITH given AS MATERIALIZED (
     UPDATE fubd.claim k SET row_id = l.row_id
     FROM given g CROSS JOIN LATERAL jsonb_to_recordset(g.relinked) AS l(person_id bigint, seq bigint, row_id bigint)
     WHERE k.person_id = l.person_id AND k.seq = l.seq
+    RETURNING k.seq
 ), alerts AS (
     -- People are locked, so the ids of one person's alerts increase in the order of their rows.
     INSERT INTO fubd.alert (subject, told, digest)
@@ -108,15 +109,16 @@ WITH given AS MATERIALIZED (
     ON CONFLICT (person_id) DO UPDATE
         SET since = greatest(h.since, excluded.since), not_before = '-infinity', deleted = h.deleted OR excluded.deleted
 ), counted AS (
-    SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM merged) AS merged
+    SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM merged) AS merged,
+        (SELECT count(*) FROM relinked) AS relinked
 )
 SELECT
     fubd.require_all_written(
         ARRAY[jsonb_array_length(g.new_rows), jsonb_array_length(g.updates), cardinality(g.merged)]::bigint[],
         ARRAY[c.inserted, c.updated, c.merged]
     ),
-    -- Null on a table without such columns: then the function is not called.
-    fubd.run_after(c.inserted + c.updated + c.merged,
+    -- Null on a table without such columns: then the function is not called. A row is known to be ours by its claim, so after `relinked`.
+    fubd.run_after(c.inserted + c.updated + c.merged + c.relinked,
         ARRAY(SELECT n.person_id FROM new_rows n UNION ALL SELECT u.person_id FROM updated u UNION ALL SELECT n.person_id FROM given_corrections n),
         {update_derived})
 FROM given g CROSS JOIN counted c
