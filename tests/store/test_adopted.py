@@ -190,7 +190,7 @@ async def test_a_late_webhook_of_a_recorded_change_adds_no_row(empty_database: s
 
 _DERIVED = (
     "SELECT stage_to, previous_stage_entered_at, time_in_previous_stage_days, time_in_previous_stage_hours, time_in_previous_stage_minutes,"
-    " stage_priority_from, stage_priority_to, is_forward_progression FROM public.stage_changes WHERE person_id = '1' ORDER BY changed_at, id"
+    " stage_priority_from, stage_priority_to, is_forward_progression FROM public.stage_changes WHERE person_id = '1' ORDER BY changed_at"
 )
 
 
