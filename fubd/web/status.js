@@ -77,11 +77,13 @@ function showHealth(response) {
 let day = null;
 
 function showDay() {
-  if (!health || !day) return;
-  setText(byId("headline"), headline(health, day, now()));
+  if (!health) return;
   const found = health.problems ?? [];
   byId("problems").replaceChildren(...problemItems(found, now()));
   byId("problems").hidden = found.length === 0;
+  // While the database does not answer there is no day, but the problems are known.
+  if (day || found.length) setText(byId("headline"), headline(health, day, now()));
+  if (!day) return;
   byId("stage-counts").replaceChildren(...stageRows(day));
   byId("blind").textContent = day.blind_seconds === null ? "not known yet" : duration(day.blind_seconds);
   offer(byId("filter-stage"), day.stages.map(({ stage }) => stage));

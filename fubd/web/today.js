@@ -30,8 +30,8 @@ function entered(day) {
   return shown.map(({ stage, today, yesterday }) => `${count(today)} entered ${stage}${before(yesterday)}`);
 }
 
-/** Return the first line of the page. */
-export const headline = (health, day, now) => [answer(health, day, now), ...entered(day)].join(" · ");
+/** Return the first line of the page; `day` is null until it is known. */
+export const headline = (health, day, now) => [answer(health, day, now), ...(day ? entered(day) : [])].join(" · ");
 
 /** Return the rows of the table of stages, those with changes of the last seven days. */
 export function stageRows(day) {

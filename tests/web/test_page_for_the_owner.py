@@ -177,3 +177,10 @@ async def test_problems_come_first(page: Page, server: ServerUnderTest) -> None:
     await show(page, server)
     assert (await page.text("#headline")).startswith("1 problem needs attention, complete until 13:00:30 \u00b7 31 entered")
     assert await page.text("#problems") == f"key refused since 13:07:30: {text}"
+    # Also where the page is opened while nothing can be read from the database.
+    server.view.database_up = False
+    await page.open(f"{server.url}/")
+    await page.until("!document.querySelector('#problems').hidden")
+    assert (await page.text("#headline")).startswith("1 problem needs attention, complete until ")
+    assert "Set FUB_API_KEY." in await page.text("#problems")
+    page.errors.clear()
