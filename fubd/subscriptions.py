@@ -158,7 +158,9 @@ class SubscriptionManager:
             if error.owner_only:
                 return _same_for_all(SubscriptionStatus.NOT_OWNER)
             return _same_for_all(SubscriptionStatus.UNKNOWN, advice=str(error))
-        except (Unavailable, Malformed):
+        except Malformed as error:
+            return _same_for_all(SubscriptionStatus.UNKNOWN, advice=f"{error}; fubd asks again")
+        except Unavailable:
             return _same_for_all(SubscriptionStatus.UNKNOWN)
         self._log_unusable(registered.unusable)
         await self._remember_hosts()

@@ -8,7 +8,7 @@ import pytest
 
 from fubd.core.subscriptions import UnusableSubscription
 from fubd.core.vocabulary import SUBSCRIBED_EVENTS
-from fubd.errors import FubRefused
+from fubd.errors import FubRefused, Malformed
 from tests.managed_subscriptions import OTHER, OURS, STAGE, Managed, account_with, all_ours, registered_for
 from tests.support.virtual_time import run_virtual
 
@@ -63,6 +63,15 @@ def test_of_an_unusable_element_that_may_be_ours_no_second_one_follows(event: st
         assert (stage.advice is not None and "has no usable id" in stage.advice) is (created == 1)
 
     run_virtual(story())
+
+
+def test_a_list_that_cannot_be_used_at_all_is_said_as_such() -> None:
+    """Follow Up Boss did answer; no webhook is created, as those listed may be ours, and nothing is proven."""
+    api = account_with()
+    api.outage = Malformed("none of the webhooks can be used")
+    report = run_virtual(Managed(api).manager.check())
+    assert {one.advice for one in report.events} == {"none of the webhooks can be used; fubd asks again"}
+    assert (api.writes, report.was_broken, report.is_broken) == (0, None, None)
 
 
 def test_a_webhook_refused_next_to_an_unusable_element_is_a_problem_that_names_both() -> None:
