@@ -86,6 +86,28 @@ def test_what_is_kept_for_a_short_time_is_looked_for_more_often(policy: Retentio
     assert policy.round_seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("days", "settled"), [(90.0, 91.0), (30.0, 31.0), (0.5, 30.0)])
+def test_evidence_is_settled_a_day_after_the_last_delivery_is_removed(days: float, settled: float) -> None:
+    """What is in quarantine is processed again while it is kept, and Follow Up Boss repeats an event for hours."""
+    assert RetentionPolicy(days, 90.0).settled_days == settled
+
+
+async def test_superseded_reads_are_removed_in_rounds(database: str) -> None:
+    """Each round goes on with the next people, and soon where there was much to remove."""
+    async with running_recorder(database) as recorder:
+        for hour in range(8, 13):
+            snapshots = [read("A", f"{hour}:00", f"{hour}:01", person=person) for person in range(1, 61)]
+            await recorder.record_concurrently(*snapshots)
+        async with recorder.pool.connection() as connection:
+            await connection.execute(
+                "UPDATE fubd.claim SET at = at + d.by, read_at = read_at + d.by, first_read_at = first_read_at + d.by,"
+                " received_at = read_at + d.by FROM (SELECT now() - interval '40 days' - '2026-01-05 14:00Z' AS by) d"
+            )
+        assert await _run(recorder.pool, rounds=2) == [5.0, 3600.0]
+        async with recorder.pool.reading() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM fubd.claim") == 60 * 3
+
+
 async def _ids(pool: Pool, table: str) -> Sequence[int]:
     async with pool.reading() as connection:
         return [row["id"] for row in await connection.fetch(f"SELECT id FROM fubd.{table} ORDER BY id")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,9 @@ _BATCH_SHARE = 1 / 30
 # Of a run, more than one in ten unusable people mean that the fault is not theirs. One alone is only ever one odd person.
 _TOLERATED_ONE_IN = 10
 _TOLERATED = 1
+# Two pages: those of a probe.
+_REMEMBERED = 2 * PAGE_SIZE
+_ReadingKey = tuple[int, datetime, str]
 NOTHING = SnapshotResult(changes=0, mismatched=frozenset(), first_seen=0)
 
 
@@ -130,7 +134,9 @@ class PollRun:
         self._unread = unread
         self.strangers = strangers or Strangers()
         self._ahead = ReadAhead()
-        self._unrecorded: dict[tuple[int, datetime, str], tuple[Reading, datetime]] = {}
+        self._unrecorded: dict[_ReadingKey, tuple[Reading, datetime]] = {}
+        # Of the last readings: shown again, they say nothing new.
+        self._recorded: deque[_ReadingKey] = deque(maxlen=_REMEMBERED)
         self.watermark = watermark
         self.stats = RunStats()
         self.incomplete_reason: str | None = None
@@ -142,7 +148,10 @@ class PollRun:
         self._trash.observe_page(page)
         if self._unread is not None:
             await self._unread.observe_page(page)
-        self._unrecorded.update({_key(reading): (reading, page.read_at) for reading in page.readings})
+        shown = {_key(reading): (reading, page.read_at) for reading in page.readings}
+        for key in shown.keys() & set(self._recorded):
+            del shown[key]
+        self._unrecorded.update(shown)
         return page
 
     async def page_in_any_order(self, query: PeopleQuery) -> PeoplePage:
@@ -181,6 +190,7 @@ class PollRun:
             return NOTHING
         for reading in readings:
             self._unrecorded.pop(_key(reading), None)
+            self._recorded.append(_key(reading))
         result = await self._ingestor.observe(Snapshot(tuple(readings), read_at, self.watermark, channel))
         self.stats.people += len(readings) - len(result.refused)
         self.stats.refused += len(result.refused)
@@ -265,7 +275,7 @@ def _describe_unusable(stats: RunStats) -> str:
     return " and ".join(causes)
 
 
-def _key(reading: Reading) -> tuple[int, datetime, str]:
+def _key(reading: Reading) -> _ReadingKey:
     return reading.person_id, reading.updated, reading.stage
 
 

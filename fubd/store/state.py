@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -67,24 +67,23 @@ class StateStore:
     async def advance_coverage(self, watermark: datetime, *, sweep: bool) -> datetime:
         """Advance coverage, never backwards, and return it. The first complete sweep is the first complete scrub round too."""
         async with self._pool.transaction() if sweep else self._pool.statement() as connection:
-            row = await statements.query("state/advance_coverage").fetchrow(connection, watermark=watermark, sweep=sweep)
+            rows = await statements.fetch_directly(connection, "state/advance_coverage", watermark=watermark, sweep=sweep)
             if sweep:
                 await statements.query("state/complete_baseline").execute(connection)
-        if row is None:
+        if not rows:
             raise emptied(_COVERAGE, self._pool.place)
-        now: datetime = row["reached"]
-        return now
+        return datetime.fromisoformat(rows[0]["reached"]).astimezone(UTC)
 
     async def start_run(self, kind: str, started_at: datetime, *, next_within_seconds: float | None = None) -> int:
         """Insert a poll run and return its id."""
-        row = await self._fetchrow("state/insert_run", kind=kind, started_at=started_at, next_within_seconds=next_within_seconds)
-        return int(row["id"])
+        rows = await self._fetch_directly("state/insert_run", kind=kind, started_at=started_at, next_within_seconds=next_within_seconds)
+        return int(rows[0]["id"])
 
     async def finish_run(
         self, run_id: int, *, outcome: str, finished_at: datetime, people: int, calls: int, changes: int, note: str | None
     ) -> None:
         """Save how a poll run ended."""
-        await self._execute(
+        await self._fetch_directly(
             "state/finish_run",
             run_id=run_id,
             outcome=outcome,
@@ -183,8 +182,8 @@ class StateStore:
 
     async def due_refetches(self, limit: int) -> list[PendingRefetch]:
         """Return refetch requests that are due: first attempts first, and last those of deleted people who were not found."""
-        rows = await self._fetch("state/due_refetches", limit=limit)
-        return [PendingRefetch(row["person_id"], row["since"], row["attempts"], row["deleted"]) for row in rows]
+        rows = await self._fetch_directly("state/due_refetches", limit=limit)
+        return [PendingRefetch(row["person_id"], datetime.fromisoformat(row["since"]), row["attempts"], row["deleted"]) for row in rows]
 
     async def postpone_refetches(self, person_ids: Sequence[int], *, delay_seconds: float) -> None:
         """Postpone refetch requests, counting the attempt."""
@@ -251,6 +250,11 @@ class StateStore:
     async def _fetch(self, statement: str, /, **values: object) -> list[asyncpg.Record]:
         async with self._pool.statement() as connection:
             return await statements.query(statement).fetch(connection, **values)
+
+    async def _fetch_directly(self, statement: str, /, **values: object) -> list[dict[str, Any]]:
+        """Return the rows of a statement that is run rarely, in one round trip; instants are texts."""
+        async with self._pool.statement() as connection:
+            return await statements.fetch_directly(connection, statement, **values)
 
     async def _execute(self, statement: str, /, **values: object) -> None:
         async with self._pool.statement() as connection:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
@@ -104,19 +104,32 @@ class CombinedQuery:
         part = text("reads/part_as_json")
         parts = [_filled(part, {"name": name, "query": _with_literals(name, written, values)}) for name, written in self.parts.items()]
         statement = _filled(text("reads/parts"), {"parts": "UNION ALL\n".join(parts)})
-        received: list[bytes] = []
-
-        async def receive(chunk: bytes) -> None:
-            received.append(chunk)
-
-        await connection.copy_from_query(statement, output=receive, format="csv", quote=_COPY_QUOTE)
-        rows: dict[str, list[dict[str, Any]]] = json.loads(b"".join(received).strip(_COPY_QUOTE.encode() + b"\n"))
-        return rows
+        return cast("dict[str, list[dict[str, Any]]]", await _copy_json(connection, statement))
 
 
 def combine(**names: str) -> CombinedQuery:
     """Return one statement that runs several, by the names given here."""
     return CombinedQuery({part: text(name) for part, name in names.items()})
+
+
+async def fetch_directly(connection: asyncpg.Connection, name: str, **values: object) -> list[dict[str, Any]]:
+    """Run the statement of `fubd/sql/NAME.sql`, which may write, and return its rows; instants are texts.
+
+    It takes one round trip as a combined query does, where a statement that is prepared takes two the first time: for what is run rarely.
+    """
+    statement = _filled(text("state/rows_as_json"), {"query": _with_literals(name, text(name), values)})
+    return cast("list[dict[str, Any]]", await _copy_json(connection, statement))
+
+
+async def _copy_json(connection: asyncpg.Connection, statement: str) -> object:
+    received: list[bytes] = []
+
+    async def receive(chunk: bytes) -> None:
+        received.append(chunk)
+
+    await connection.copy_from_query(statement, output=receive, format="csv", quote=_COPY_QUOTE)
+    document: object = json.loads(b"".join(received).strip(_COPY_QUOTE.encode() + b"\n"))
+    return document
 
 
 def _with_literals(part: str, written: str, values: Mapping[str, object]) -> str:
