@@ -160,5 +160,5 @@ def _alternate(group: Sequence[Entry], before: Stage | None, after: Stage | None
 
 def _must_come_now(stage: Stage, waiting: Sequence[Entry], after: Stage | None) -> bool:
     """Return whether a stage is so frequent among what follows that each further step without it costs an equal neighbour."""
-    following = [move.stage for move in waiting] + ([after] if after is not None else [])
-    return 2 * sum(each.is_same(stage) for each in following) > len(following)
+    is_next = _is_same(after, stage)
+    return 2 * (sum(move.stage.is_same(stage) for move in waiting) + is_next) > len(waiting) + is_next

@@ -80,11 +80,6 @@ def _is_newcomer(state: State, began: datetime | None) -> bool:
     return state.created is not None and began is not None and state.created > began
 
 
-def _is_first_stage(state: State) -> bool:
-    """Return whether the person is as they were created, which no event reports."""
-    return state.created is not None and second_of(state.updated) <= second_of(state.created)
-
-
 # --- Rule 2 -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +167,8 @@ class _Entries:
             if there.stage is not None and there.stage.is_same(state.stage):
                 explained.add(position)
                 swallowed, changes, beyond, outdated, late = there.cost
-                beyond += position == lagging + 1
+                # Nor does an event report the stage that a newcomer was created in, if none is of that second.
+                beyond += position == lagging + 1 or (place.stage is None and self._shows_creation_alone(state))
                 outdated += self._is_outdated(state, position)
                 yield _Place(position, there.stage, (swallowed, changes, beyond, outdated, late + position - natural.position), place)
         if place.position > max(certain, bisect_right(self._seconds, second + LAG)):
@@ -184,12 +180,21 @@ class _Entries:
             alone = self.advance(place, position)
             if alone.position not in explained:
                 swallowed, changes, beyond, outdated, late = alone.cost
-                if alone.stage is not None or (_is_newcomer(state, self._began) and not _is_first_stage(state)):
+                if alone.stage is not None or (_is_newcomer(state, self._began) and not self._shows_creation(state)):
                     changes += 1
                 elif self._has_entries_of(second):
                     beyond += 1
                 outdated += self._is_outdated(state, position)
                 yield _Place(alone.position, state.stage, (swallowed, changes, beyond, outdated, late + (position != likely)), place)
+
+    def _shows_creation_alone(self, state: State) -> bool:
+        return _is_newcomer(state, self._began) and self._shows_creation(state) and not self._has_entries_of(second_of(state.updated))
+
+    def _shows_creation(self, state: State) -> bool:
+        """Return whether the person was as they were created, which no event reports. A later move would have moved `updated`."""
+        second = second_of(state.updated)
+        is_first = state.created is not None and second <= second_of(state.created)
+        return is_first and not self._is_outdated(state, bisect_right(self._seconds, second))
 
     def _has_entries_of(self, second: datetime) -> bool:
         return bisect_left(self._seconds, second) < bisect_right(self._seconds, second)
