@@ -69,8 +69,9 @@ class UnreadPeople:
         ids = frozenset(person_ids) & self._since.keys()
         if ids:
             await self._state.drop_unread(ids)
+            # Another page of a run may have settled them meanwhile.
             for person_id in ids:
-                del self._since[person_id]
+                self._since.pop(person_id, None)
             self._forget_due(ids)
 
     async def settle_unidentified(self) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
+from typing_extensions import override
 
 from fubd.core.problems import ProblemName
 from fubd.errors import FubRefused
+from fubd.metrics import Metrics
+from fubd.poller import UnreadPeople
+from fubd.problems import Problems
+from tests.poller.fake_database import FakeDatabase
 from tests.poller.harness import PollerHarness, run_scenario
-from tests.support.virtual_time import true_time
+from tests.support.virtual_time import VirtualClock, run_virtual, true_time
 
 
 def test_an_odd_person_stops_nobody() -> None:
@@ -46,6 +54,29 @@ def test_an_odd_person_is_asked_for_again_and_recorded_once_usable() -> None:
         assert fub.sample("people_unreadable") == 0
 
     run_scenario(scenario)
+
+
+class _SlowDatabase(FakeDatabase):
+    """A database where others have a turn while it drops unread people."""
+
+    @override
+    async def drop_unread(self, person_ids: Collection[int]) -> None:
+        await asyncio.sleep(0)
+        await super().drop_unread(person_ids)
+
+
+def test_an_odd_person_who_is_recorded_twice_at_once_is_settled() -> None:
+    """Two pages may show the same person, and both are recorded side by side."""
+
+    async def scenario() -> None:
+        clock, metrics = VirtualClock(), Metrics(CollectorRegistry())
+        problems = Problems(clock, metrics)
+        unread = UnreadPeople(_SlowDatabase(clock=clock), clock, metrics, problems)
+        await unread.add([7, 8])
+        await asyncio.gather(unread.settle([7]), unread.settle([7, 8]))
+        assert problems.current() == ()
+
+    run_virtual(scenario())
 
 
 def test_an_odd_person_who_is_deleted_is_no_longer_asked_for() -> None:
