@@ -14,8 +14,8 @@ from tests.support.virtual_time import run_virtual
 
 SEEDS = 200
 DAYS = 5.0
-# Seeds of one test: the tests are spread over the cores.
-_TOGETHER = 10
+# Seeds of one test: few, so that no core is left alone with the last tests.
+_TOGETHER = 5
 
 
 @pytest.mark.slow
