@@ -104,37 +104,37 @@ def _forking_process() -> socket.socket:
 
 def _serve(orders: socket.socket) -> None:
     """Fork for each order until the other end of the socket is closed."""
-    replies: dict[int, int] = {}
+    # By a pipe whose other end only the fork has, which tells when it has ended.
+    forks: dict[int, tuple[int, int]] = {}
     while True:
-        ready, _, _ = select.select([orders.fileno(), *replies], [], [])
-        for process in replies.keys() & set(ready):
-            _report_end(process, replies.pop(process))
+        ready, _, _ = select.select([orders.fileno(), *forks], [], [])
+        for ended in forks.keys() & set(ready):
+            _report_end(ended, *forks.pop(ended))
         if orders.fileno() not in ready:
             continue
         order, descriptors, _, _ = socket.recv_fds(orders, _LONGEST_ORDER_BYTES, _DESCRIPTORS)
         if not order:
             return
         *streams, reply = descriptors
-        child = os.fork()
-        if child == 0:
+        ended, alive = os.pipe()
+        process_id = os.fork()
+        if process_id == 0:
             orders.close()
-            for descriptor in (*replies, *replies.values(), reply):
+            for descriptor in (ended, reply, *forks, *(reply for _, reply in forks.values())):
                 os.close(descriptor)
             _run(json.loads(order), streams)
-        for descriptor in streams:
+        for descriptor in (alive, *streams):
             os.close(descriptor)
-        os.write(reply, f"{child}\n".encode())
-        replies[os.pidfd_open(child)] = reply
+        os.write(reply, f"{process_id}\n".encode())
+        forks[ended] = process_id, reply
 
 
-def _report_end(process: int, reply: int) -> None:
-    ended = os.waitid(os.P_PIDFD, process, os.WEXITED)
-    assert ended is not None
-    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+def _report_end(ended: int, process_id: int, reply: int) -> None:
+    _, status = os.waitpid(process_id, 0)
     # Nobody reads it where the test has given up.
     with suppress(BrokenPipeError):
-        os.write(reply, f"{code}\n".encode())
-    os.close(process)
+        os.write(reply, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os.close(ended)
     os.close(reply)
 
 
