@@ -171,10 +171,10 @@ def stories(draw: st.DrawFn) -> tuple[list[Claim], list[Claim]]:
 
 def assert_compaction_changes_nothing(earlier: list[Claim], later: list[Claim]) -> int:
     """Record both, once with a compaction between and after them; return how many reads went."""
-    whole, compacted = Recorded(), Recorded()
+    whole = Recorded()
     for claim in earlier:
         whole.record(claim)
-        compacted.record(claim)
+    compacted = copy(whole)
     removed = compacted.compact(EDGE)
     for claim in later:
         whole.record(claim)
