@@ -85,7 +85,7 @@ async def live(databases: Databases, folder: Path, *, minutes: float, per_second
     async with (
         databases.empty() as database,
         Proxy(database) as proxy,
-        running_stack(database, folder, people=_PEOPLE, daemon_dsn=proxy.dsn) as stack,
+        running_stack(database, folder, people=_PEOPLE, daemon_dsn=proxy.dsn, forked=False) as stack,
         stack.ready_daemon() as process,
         asyncio.TaskGroup() as group,
     ):
