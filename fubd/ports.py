@@ -98,7 +98,7 @@ class FubApi(Protocol):
     async def subscribe(self, event: str, url: str) -> Subscription:
         """Create a webhook. Raises FubRefused."""
 
-    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
+    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription | None:
         """Correct a webhook's url, status or both. Raises FubRefused."""
 
 

@@ -219,11 +219,16 @@ class FubClient:
         subscription, _ = await self._session.request(request, self._parse_success(parse_subscription))
         return subscription
 
-    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription:
-        """Change a webhook's URL, its status (`Active` or `Disabled`) or both. Raises Unavailable, FubRefused."""
+    async def update_subscription(self, subscription_id: int, *, url: str | None = None, status: str | None = None) -> Subscription | None:
+        """Change a webhook's URL, its status (`Active` or `Disabled`) or both. Return it; None where FUB answers without a body.
+
+        Raises Unavailable, FubRefused.
+        """
         body = {name: value for name, value in (("url", url), ("status", status)) if value is not None}
         request = Request("webhooks", f"webhooks/{subscription_id:d}", method="PUT", body=body)
-        subscription, _ = await self._session.request(request, self._parse_success(parse_subscription))
+        subscription, _ = await self._session.request(
+            request, self._parse_success(lambda answer: parse_subscription(answer) if answer else None)
+        )
         return subscription
 
     def _parse_success(self, parse: Callable[[bytes], _Value]) -> Callable[[Response], _Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -205,31 +206,33 @@ async def test_an_endless_collection_is_abandoned() -> None:
 
 
 async def test_webhooks_are_listed_created_and_updated() -> None:
-    """Each request has exactly the given fields."""
+    """Each request has exactly the given fields; a change that is answered without a body is made once."""
     async with (
         fake_fub(
             web.json_response({"webhooks": [HOOK, HOOK]}),
             web.json_response(HOOK, status=201),
             web.json_response(HOOK | {"status": "Disabled"}),
             web.json_response(HOOK),
+            web.Response(status=204),
         ) as (server, base),
         make_client(base, SkippingClock()) as client,
     ):
         expected = Subscription(3, "peopleCreated", "https://hooks.example.com/webhook/fub", "Active")
         assert await client.subscriptions() == SubscriptionList((expected,))
         assert await client.subscribe("peopleCreated", expected.url) == expected
-        assert (await client.update_subscription(3, status="Disabled")).status == "Disabled"
+        assert await client.update_subscription(3, status="Disabled") == replace(expected, status="Disabled")
         assert await client.update_subscription(3, url=expected.url, status="Active") == expected
+        assert await client.update_subscription(3, status="Active") is None
     assert [(request.method, request.path) for request in server.requests] == [
         ("GET", "/v1/webhooks"),
         ("POST", "/v1/webhooks"),
-        ("PUT", "/v1/webhooks/3"),
-        ("PUT", "/v1/webhooks/3"),
+        *(("PUT", "/v1/webhooks/3"),) * 3,
     ]
     assert server.bodies[1:] == [
         {"event": "peopleCreated", "url": expected.url},
         {"status": "Disabled"},
         {"url": expected.url, "status": "Active"},
+        {"status": "Active"},
     ]
 
 
