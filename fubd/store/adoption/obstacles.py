@@ -145,7 +145,7 @@ def _texts(found: Survey) -> Iterator[Obstacle]:
     if stages:
         types = " and ".join(f"{name} is {found.columns[name].sql_type}" for name in stages)
         alter = f"ALTER TABLE {TABLE} " + ", ".join(f"ALTER COLUMN {name} TYPE varchar(200)" for name in stages)
-        yield Obstacle(f"{types}, which does not hold every name of a stage", _recreate_views(alter, found.views[STAGES]))
+        yield Obstacle(f"{types}: too short for the name of a stage", _recreate_views(alter, found.views[STAGES]))
 
 
 def _change_type(found: Survey, name: str, sql_type: str) -> str:
