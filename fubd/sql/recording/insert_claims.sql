@@ -75,7 +75,7 @@ WITH inserted AS (
     -- No ORDER BY: seq is the order of arrival. The same state read again holds for longer. But the watermark of a later read says nothing
     -- about when the stage before was left, because the earlier read had shown the new one already: the lowest is kept, and unknown is
     -- lower than any.
-    ON CONFLICT (person_id, at, identity) DO UPDATE
+    ON CONFLICT (person_id, at, kind, channel, event_id, stage) DO UPDATE
         SET read_at = greatest(k.read_at, excluded.read_at),
             first_read_at = least(coalesce(k.first_read_at, k.read_at), excluded.first_read_at),
             covered = CASE WHEN k.covered IS NOT NULL AND excluded.covered IS NOT NULL THEN least(k.covered, excluded.covered) END
