@@ -60,6 +60,19 @@ async def test_a_look_at_many_rows_of_another_writer_compares_each_with_few(data
     assert _compared(json.loads(explained)[0]["Plan"]) < 10 * 500
 
 
+async def test_a_chain_check_of_rows_without_statistics_compares_each_with_few(database: str) -> None:
+    """After a bulk edit the planner knows nothing of the new rows; a step would otherwise not end within the limit of a statement."""
+    pool = Pool(parse(database))
+    async with pool.connection() as connection:
+        await connection.execute(_ROWS, 500)
+    async with pool.reading_by_index() as connection:
+        query = statements.query("reads/chain_violations")
+        start = {"after_change": 0, "after_correction": 0, "after_person": "", "again": []}
+        explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {query.text}", *query.arguments(start))
+    await pool.close()
+    assert _compared(json.loads(explained)[0]["Plan"]) < 10 * 500
+
+
 def _compared(plan: dict[str, Any]) -> int:
     """Return how many rows of a plan were read and found not to match."""
     removed = sum(int(plan.get(f"Rows Removed by {by}", 0)) * int(plan["Actual Loops"]) for by in ("Join Filter", "Filter"))

@@ -1,7 +1,8 @@
 -- Find our rows whose stage_from is not the stage_to of the row before, or that enter the stage they leave: there must be none. Looks at the
 -- people with rows after :after_change, those with corrections after :after_correction, those of :again, and in turn at some of the others:
 -- those after :after_person. Returns up to where it came; `last_person` is null after the last one.
--- A row of another writer that names no stage, or has no usable instant, does not count as the row before.
+-- A row of another writer that names no stage, or has no usable instant, does not count as the row before. The claims of a row are looked for row
+-- by row: as an EXISTS, the planner would join them all to many new rows of which it has no statistics yet.
 WITH added AS MATERIALIZED (
     SELECT c.id, c.person_id::text AS person_id FROM public.stage_changes c WHERE c.id > :after_change::bigint ORDER BY c.id LIMIT 2000
 ), corrected AS MATERIALIZED (
@@ -27,9 +28,10 @@ WITH added AS MATERIALIZED (
         WINDOW earlier AS (ORDER BY c.changed_at, c.id)
     ) r
     WHERE r.before_id IS NOT NULL AND (r.stage_from IS DISTINCT FROM r.before OR r.stage_to = r.before)
-        AND EXISTS (
-            SELECT FROM fubd.claim k
+        AND (
+            SELECT true FROM fubd.claim k
             WHERE k.person_id = CASE WHEN p.person_id ~ '^[0-9]{1,18}$' THEN p.person_id::bigint END AND coalesce(k.row_id, k.seq) = r.id
+            LIMIT 1
         )
     GROUP BY p.person_id
     LIMIT 1000
