@@ -15,6 +15,9 @@ from fubd.store.quoting import quote_identifier, quote_literal
 _LOCK_KEY = 0x66756264_0001
 # The migration that makes the product table. In an adopted database it counts as applied.
 PRODUCT = 2
+# The digest of another text that a migration had before a later one was split from it. A database that applied it gets the later one again,
+# which changes nothing there.
+_UNSPLIT = {29: "68dcfa02e2bc8b2f6cb2b1c4fad2c4ca28ff2dbefad51f8bff7068b6c94ef516"}
 
 _NOT_ADOPTED = (
     "the table public.stage_changes was not made by fubd, so fubd does not write into it: "
@@ -93,7 +96,13 @@ async def not_ready_reason(connection: asyncpg.Connection) -> str | None:
 
 def are_all(applied: Mapping[int, str]) -> bool:
     """Return whether these migrations, number to digest, are exactly this version's."""
-    return applied == _digests()
+    ours = _digests()
+    return applied.keys() == ours.keys() and not _changed(applied, ours)
+
+
+def _changed(applied: Mapping[int, str], ours: Mapping[int, str]) -> list[int]:
+    """Return the migrations that were applied with another text than ours."""
+    return [number for number, sha256 in applied.items() if sha256 not in {ours[number], _UNSPLIT.get(number)}]
 
 
 def _digests() -> dict[int, str]:
@@ -132,7 +141,7 @@ def _refuse_unknown(applied: dict[int, str]) -> None:
         raise SchemaRefused(
             f"the database's schema is newer (migration {newer[-1]}) than this fubd knows ({max(ours)}): start the newer version"
         )
-    if changed := [number for number, sha256 in applied.items() if ours[number] != sha256]:
+    if changed := _changed(applied, ours):
         raise SchemaRefused(f"migration {changed[0]} was applied with another text than this fubd has: start the version that applied it")
 
 

@@ -43,13 +43,16 @@ SHA256 = (
     "24eb134c64cf29fbee4d42a1ba58afa3b43ad2c5d1322734844b3a3f22bdfb31",
     "1edebe99cdc78d138fa6d779043d631db0ea52e2dc1f43444f4d8ccaf7f426a5",
     "ad264d32241bda0cd98d320a2d270c67200a358435ff0b333ddb9cbbbb24783f",
-    "68dcfa02e2bc8b2f6cb2b1c4fad2c4ca28ff2dbefad51f8bff7068b6c94ef516",
+    "d8dd527a31a0322960de42a077d0b42563c2f44e36a61043fbfb68d83385c023",
     "b4a62cf06c065fe096b3f0e24c1cedd771b2592cdf72ddc7c29daf5078e848c7",
+    "6c1eb40bb0f57ab1ed7dc7c67f2edc912181e2ac5232a948dd03174f56af933a",
     "2f0539d0f6557988fccc30e963a4761e1d4a1cbd53885878bc4c791a900df227",
-    "b6eb8edb6d652de50818f4bef72747170895d1d047b186de05dcec41b36e3517",
+    "28581c1d30fc640a221e7a7380b6a4af4e8be126051135f909299bae2cbb9ae7",
 )
 # The newest migration of release 0.1.0.
 _FIRST_RELEASE = 11
+# The digest of migration 29 before 31 was split from it.
+_UNSPLIT = "68dcfa02e2bc8b2f6cb2b1c4fad2c4ca28ff2dbefad51f8bff7068b6c94ef516"
 # What release 0.1.0 had after a webhook reported A and then B for person 1, a poll found C for person 2, and person 3 was deleted.
 _FIRST_RELEASE_ROWS = """
     INSERT INTO fubd.stage (name, id) VALUES ('A', 11), ('B', 12), ('C', 13);
@@ -96,6 +99,15 @@ def test_released_migrations_are_never_edited() -> None:
         " the change. Restore the text, and put the change into a new migration."
     )
     assert len(found) == len(SHA256), "a migration is new: add its sha256 here, once it is in its final form"
+
+
+async def test_a_migration_that_was_split_counts_as_applied_with_either_text(database: str) -> None:
+    """A database that applied the text from which migration 31 was split gets the rest, and is then current."""
+    async with connected(database) as connection:
+        await connection.execute("DELETE FROM fubd.migration WHERE number > 30")
+        await connection.execute("UPDATE fubd.migration SET sha256 = $1 WHERE number = 29", _UNSPLIT)
+        await migrate(connection)
+        assert await migrations.is_current(connection)
 
 
 async def test_the_readme_names_every_table(database: str) -> None:

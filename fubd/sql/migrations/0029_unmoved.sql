@@ -1,19 +1,17 @@
 -- Changes of stage that do not move `updated`: their claims are dated long before the change.
 
 -- The event_id of a state claim ($1: person, $2: `updated`, $3: channel, $4: stage, $5: when it was read). The same state read again is the
--- same claim, whose event_id is empty. But where another stage was read in between, or an event after `updated` entered one, this is another
--- stay in the stage, and a claim of its own. A read within a quarter of an hour of that may only be a list or a replica that trails: it is no
--- other stay. Nor is an event of up to five seconds later another one: it trails the move that it reports.
+-- same claim, whose event_id is empty. But where another stage was read in between, this is another stay in the stage, and a claim of its own.
+-- A read within a quarter of an hour of the first read of that other stage may only be a list or a replica that trails: it is no other stay.
 CREATE FUNCTION fubd.stay_id(person_id bigint, updated timestamptz, channel text, stage text, read_at timestamptz) RETURNS text
 VOLATILE LANGUAGE plpgsql AS $$
 DECLARE
     left_at timestamptz;
 BEGIN
-    SELECT max(o.since) INTO left_at
+    SELECT max(coalesce(k.first_read_at, k.read_at)) INTO left_at
     FROM fubd.claim k
-    CROSS JOIN LATERAL (SELECT CASE k.kind WHEN 'state' THEN coalesce(k.first_read_at, k.read_at) ELSE k.at END AS since) o
-    WHERE k.person_id = $1 AND k.at >= $2 AND k.stage <> $4 AND o.since < $5 - interval '15 minutes'
-        AND CASE k.kind WHEN 'state' THEN k.at = $2 ELSE k.at > $2 + interval '5 seconds' AND NOT k.ignored END;
+    WHERE k.person_id = $1 AND k.at = $2 AND k.kind = 'state' AND k.stage <> $4
+        AND coalesce(k.first_read_at, k.read_at) < $5 - interval '15 minutes';
     IF left_at IS NULL THEN
         RETURN '';
     END IF;
@@ -74,13 +72,11 @@ BEGIN
                                 AND k.at < c.changed_at + interval '1 day')
                             OR (k.at < date_trunc('second', c.changed_at) + interval '1 second' AND left(k.stage, $3) <> c.stage_to AND NOT k.ignored))
                 )
-                -- Nor when a read shows another stage later although `updated` is from before the row: that may be a change after it.
+                -- Nor when the person was first read in another stage later although `updated` is from before it: that change lies at the read.
                 AND NOT EXISTS (
-                    SELECT FROM fubd.claim k
-                    WHERE k.person_id = n.person_id AND k.at < c.changed_at AND k.kind = 'state' AND k.read_at > c.changed_at
-                        AND (left(k.stage, $3) <> c.stage_to OR EXISTS (
-                            SELECT FROM fubd.claim o WHERE o.person_id = k.person_id AND o.at = k.at AND o.kind = 'state' AND o.stage <> k.stage
-                        ))
+                    SELECT FROM fubd.claim k JOIN fubd.claim o ON o.person_id = k.person_id AND o.at = k.at AND o.kind = 'state' AND o.stage <> k.stage
+                    WHERE k.person_id = n.person_id AND k.at < c.changed_at AND k.kind = 'state'
+                        AND coalesce(k.first_read_at, k.read_at) > c.changed_at
                 )
             ORDER BY c.changed_at + interval '0' DESC, c.id DESC
             LIMIT 1

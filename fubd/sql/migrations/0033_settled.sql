@@ -1,4 +1,4 @@
--- fubd.load_history, as in 0029, but a row is no start while the read that made a later row is dated before it: that row would be doubled.
+-- fubd.load_history, as in 0031, but a row is no start while the read that made a later row is dated before it: that row would be doubled.
 CREATE OR REPLACE FUNCTION fubd.load_history(people bigint[], since timestamptz[], stage_length integer)
 RETURNS TABLE (
     what text, person_id bigint, seq bigint, row_id bigint, kind text, channel text, event_id text, stage_from text, stage text, stage_id bigint,
